@@ -1,0 +1,176 @@
+//! Addresses that must not be mixed up: the virtual IP, a hardware address, an interface's index.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+/// A virtual IP: a unicast address that can belong to one host of a link at a time.
+///
+/// Multicast, loopback, unspecified, the limited broadcast address and IPv4-mapped IPv6 addresses
+/// are none of those, so that no frame can ever be sent for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Vip(IpAddr);
+
+impl Vip {
+    /// The address itself.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        self.0
+    }
+}
+
+/// Why an address can't be a [`Vip`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NotAVip {
+    /// The text is no IPv4 or IPv6 address.
+    #[error(
+        "not an IPv4 or IPv6 address (write it without prefix length or zone, such as 192.0.2.10 or 2001:db8::10)"
+    )]
+    NotAnAddress,
+    /// An address of a kind that no host of a link owns alone.
+    #[error("{0} is {1}: a virtual IP is a unicast address that one host owns")]
+    Kind(IpAddr, &'static str),
+}
+
+impl TryFrom<IpAddr> for Vip {
+    type Error = NotAVip;
+
+    fn try_from(ip: IpAddr) -> Result<Self, NotAVip> {
+        let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+        let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+        let kind = if ip.is_unspecified() {
+            "the unspecified address"
+        } else if ip.is_loopback() {
+            "a loopback address"
+        } else if ip.is_multicast() {
+            "a multicast address"
+        } else if broadcast {
+            "the broadcast address"
+        } else if mapped {
+            "an IPv4-mapped IPv6 address (write it as IPv4)"
+        } else {
+            return Ok(Self(ip));
+        };
+        Err(NotAVip::Kind(ip, kind))
+    }
+}
+
+impl FromStr for Vip {
+    type Err = NotAVip;
+
+    fn from_str(text: &str) -> Result<Self, NotAVip> {
+        text.parse::<IpAddr>()
+            .map_err(|_| NotAVip::NotAnAddress)?
+            .try_into()
+    }
+}
+
+impl fmt::Display for Vip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Vip {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// A 48-bit hardware (link-layer) address, the only kind that Ethernet-like links have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac([u8; 6]);
+
+impl Mac {
+    /// All hosts of the link.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+    /// All zeroes: "not known", as in the target hardware address of an ARP request.
+    pub const ZERO: Self = Self([0; 6]);
+
+    /// The address from its six octets, in the order they are sent.
+    #[must_use]
+    pub const fn new(octets: [u8; 6]) -> Self {
+        Self(octets)
+    }
+
+    /// The six octets, in the order they are sent.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// Whether one host can have it: not a group address (RFC 7042 §2.1), not all zeroes.
+    #[must_use]
+    pub const fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
+
+    /// The address from a slice, if it has exactly six octets.
+    #[must_use]
+    pub fn from_slice(octets: &[u8]) -> Option<Self> {
+        octets.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The kernel's index of an interface: it stays the same when the interface is renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InterfaceIndex(pub u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_one_host_owns_are_vips() {
+        for good in ["192.0.2.10", "10.24.69.222", "2001:db8::10", "fe80::1"] {
+            assert!(good.parse::<Vip>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "vip",
+            "10.0.0.1/24",
+            "10.0.0.256",
+            "fe80::1%eth0",
+            "224.0.0.18",
+            "ff02::12",
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::",
+            "255.255.255.255",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(bad.parse::<Vip>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mac_is_written_as_ip_link_writes_it() {
+        let mac = Mac::new([0x38, 0x68, 0xdd, 0x4f, 0xe7, 0xe8]);
+        assert_eq!(mac.to_string(), "38:68:dd:4f:e7:e8");
+        assert!(mac.is_unicast());
+        assert!(!Mac::BROADCAST.is_unicast() && !Mac::ZERO.is_unicast());
+        assert_eq!(Mac::from_slice(&[1, 2, 3]), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! The `vipherald` command.
+
+fn main() {}
