@@ -1,4 +1,21 @@
 //! Announces a virtual IP that keepalived moved, and purges what other hosts remember of its
-//! old owner. The command line in `main.rs` is the product; this library is its rooms.
+//! old owner. The `vipherald` command is the product; this library is its rooms:
+//!
+//! - [`cli`], [`settings`]: what the user asked for; [`exit`], [`error`]: what the caller learns
+//! - [`announce`], [`purge`]: the commands
+//! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
+//! - [`report`], [`logging`]: what happened, as text, JSON and log lines
 
 pub mod address;
+pub mod announce;
+pub mod cli;
+pub mod error;
+pub mod exit;
+pub mod kernel;
+pub mod logging;
+pub mod port;
+pub mod purge;
+pub mod report;
+pub mod settings;
+mod watch;
+pub mod wire;

@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::address::Vip;
+use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
+
+/// Announces a keepalived virtual IP when it moves, and purges what hosts remember of its old
+/// owner
+#[derive(Debug, Parser)]
+#[command(name = "vipherald", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+    /// What every command takes
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// What every command takes
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Settings file [default: /etc/vipherald/vipherald.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object on stdout when done
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where messages go: `auto` is stderr on a terminal or in a systemd unit, else syslog
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHERE",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub log: LogTo,
+    /// Say more; twice: every frame
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what is wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what would be sent or deleted, and do nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+}
+
+/// Where messages go
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogTo {
+    /// stderr when it is a terminal or the journal, else syslog
+    Auto,
+    /// stderr
+    Stderr,
+    /// The local syslog daemon
+    Syslog,
+}
+
+/// What to do
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// As their new owner, announce VIPs to every host of their link
+    Announce(Announce),
+    /// Delete this host's neighbour entries for VIPs that other hosts hold
+    Purge(Purge),
+}
+
+/// As their new owner, announce VIPs to every host of their link
+#[derive(Args, Debug)]
+pub struct Announce {
+    /// Virtual IPs, IPv4 or IPv6
+    #[arg(required = true, value_name = "VIP")]
+    pub vips: Vec<Vip>,
+    /// Only on this interface [default: wherever the VIP is]
+    #[arg(short, long, value_name = "IF")]
+    pub interface: Option<String>,
+    /// End after this time at the latest [default: 60]
+    #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
+    pub timeout: Option<Duration>,
+    /// Send at most this many frames a second [default: 2000]
+    #[arg(long, value_name = "FPS", value_parser = parse_rate)]
+    pub rate: Option<NonZeroU32>,
+    /// Wait this long for a VIP that is not here yet [default: 1]
+    #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
+    pub wait: Option<Duration>,
+}
+
+/// Delete this host's neighbour entries for VIPs that other hosts hold
+#[derive(Args, Debug)]
+pub struct Purge {
+    /// Virtual IPs, IPv4 or IPv6
+    #[arg(required = true, value_name = "VIP")]
+    pub vips: Vec<Vip>,
+    /// Only on this interface [default: on every interface]
+    #[arg(short, long, value_name = "IF")]
+    pub interface: Option<String>,
+    /// Delete PERMANENT entries, too
+    #[arg(long)]
+    pub permanent: bool,
+}
+
+fn parse_rate(text: &str) -> Result<NonZeroU32, String> {
+    checked_rate(text.parse().map_err(|_| "not a whole number".to_owned())?)
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    checked_seconds(text.parse().map_err(|_| "not a number".to_owned())?)
+}
+
+fn parse_some_seconds(text: &str) -> Result<Duration, String> {
+    checked_some_seconds(text.parse().map_err(|_| "not a number".to_owned())?)
+}

@@ -1,0 +1,54 @@
+//! Why a command could not do its work: what happened, where, and what to do next.
+
+use std::io;
+
+use crate::exit::Exit;
+use crate::{kernel, port, settings};
+
+/// A failure of a whole run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel could not be asked, or refused.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// No packet socket.
+    #[error(transparent)]
+    Port(#[from] port::Error),
+    /// The settings file is wrong.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// No interface has the name given.
+    #[error("there is no interface {0}: see `ip link`")]
+    NoSuchInterface(String),
+    /// An interface on which nobody asks for addresses by ARP or ND.
+    #[error("cannot announce on {interface}: it {why}")]
+    UnfitInterface {
+        /// Its name.
+        interface: String,
+        /// What it is instead.
+        why: &'static str,
+    },
+    /// An interface that is set down.
+    #[error("cannot announce on {0}: the interface is down; `ip link set {0} up`")]
+    InterfaceDown(String),
+    /// The runtime could not be had or broke.
+    #[error("cannot wait for events: {0}")]
+    Runtime(io::Error),
+    /// The report could not be written.
+    #[error("cannot write to stdout: {0}")]
+    Stdout(io::Error),
+}
+
+impl Error {
+    /// The exit status that tells it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Settings(_) | Self::Usage(_) => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}

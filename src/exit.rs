@@ -1,0 +1,30 @@
+//! Exit statuses: what the caller of `vipherald` learns without reading a word.
+
+use std::process::ExitCode;
+
+/// The statuses that scripts and monitors rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, and nothing contradicts it.
+    Done = 0,
+    /// No privilege, netlink or I/O trouble; the message says what to do.
+    Failed = 1,
+    /// The command line or the settings are wrong.
+    Usage = 2,
+    /// Another host claims the VIP.
+    Conflict = 4,
+    /// The kernel contradicts the request: the VIP is not here, or it left (`announce`); the
+    /// VIP is here (`purge`).
+    Contradicted = 5,
+    /// Ended by SIGINT, told as a shell does (128 + 2).
+    Interrupted = 130,
+    /// Ended by SIGTERM (128 + 15).
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

@@ -1,0 +1,142 @@
+//! What changes on this host while a run lasts.
+
+use std::io;
+
+use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use super::{Address, Error, Link};
+use crate::address::InterfaceIndex;
+use crate::watch::Watched;
+
+/// One change that the kernel reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An address was added, or its flags changed.
+    Address(Address),
+    /// An address was removed.
+    AddressGone(Address),
+    /// An interface was added, or something about it changed.
+    Link(Link),
+    /// An interface was removed.
+    LinkGone(InterfaceIndex),
+}
+
+/// Whether the changes handed over are all there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Drained {
+    /// Everything is known up to this moment.
+    Complete,
+    /// Some were lost: what holds now must be asked for.
+    Overrun,
+}
+
+/// A subscription to address and link changes of this network namespace.
+///
+/// The kernel queues a change before the system call that makes it returns, so that after
+/// [`Changes::drain`] everything is known that had happened before the call. That is why this is
+/// a socket of its own, read directly: a request's connection hands messages over only when its
+/// task next runs.
+#[derive(Debug)]
+pub struct Changes {
+    socket: Watched<Socket>,
+    buffer: Vec<u8>,
+}
+
+impl Changes {
+    /// Subscribes. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Open`] if the process may open no more sockets.
+    pub fn subscribe() -> Result<Self, Error> {
+        let open = || -> io::Result<Watched<Socket>> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.set_non_blocking(true)?;
+            let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+            socket.bind(&SocketAddr::new(0, groups))?;
+            Watched::new(socket)
+        };
+        Ok(Self {
+            socket: open().map_err(Error::Open)?,
+            // The kernel builds these messages in pages; a link's is the largest, a few KiB.
+            buffer: Vec::with_capacity(32 * 1024),
+        })
+    }
+
+    /// Waits until there is something to drain.
+    ///
+    /// # Errors
+    /// If the runtime can no longer watch the socket.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Hands over, in order, every change that had happened before the call. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`] if the socket broke.
+    pub fn drain(&mut self, mut on_change: impl FnMut(Change)) -> Result<Drained, Error> {
+        let mut drained = Drained::Complete;
+        loop {
+            self.buffer.clear();
+            match self.socket.get().recv_from(&mut self.buffer, 0) {
+                Ok(_) => {
+                    if parse(&self.buffer, &mut on_change).is_none() {
+                        drained = Drained::Overrun;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(drained),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The queue was full and messages were dropped.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
+                    drained = Drained::Overrun;
+                }
+                Err(error) => {
+                    return Err(Error::NoAnswer {
+                        doing: "report address changes".to_owned(),
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Reads the messages of one datagram. `None`: one of them could not be understood.
+fn parse(mut datagram: &[u8], on_change: &mut impl FnMut(Change)) -> Option<()> {
+    while !datagram.is_empty() {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram).ok()?;
+        let length = usize::try_from(message.header.length).ok()?.max(1);
+        // Messages are aligned to 4 octets.
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+        let NetlinkPayload::InnerMessage(message) = message.payload else {
+            continue;
+        };
+        let change = match message {
+            RouteNetlinkMessage::NewAddress(m) => Address::from_message(&m).map(Change::Address),
+            RouteNetlinkMessage::DelAddress(m) => {
+                Address::from_message(&m).map(Change::AddressGone)
+            }
+            // A bridge reports its ports on the same group, under its own family; a port that
+            // leaves a bridge is not an interface that is gone.
+            RouteNetlinkMessage::NewLink(m)
+                if m.header.interface_family == AddressFamily::Unspec =>
+            {
+                Some(Change::Link(Link::from_message(&m)))
+            }
+            RouteNetlinkMessage::DelLink(m)
+                if m.header.interface_family == AddressFamily::Unspec =>
+            {
+                Some(Change::LinkGone(InterfaceIndex(m.header.index)))
+            }
+            _ => None,
+        };
+        if let Some(change) = change {
+            on_change(change);
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,138 @@
+//! The interfaces of this host.
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
+};
+
+use super::{Error, Kernel, answered};
+use crate::address::{InterfaceIndex, Mac};
+
+/// One interface, as far as an announcement needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's index of it.
+    pub index: InterfaceIndex,
+    /// Its name, such as `bond0.169`.
+    pub name: String,
+    /// Its hardware address, if it has one of six octets that one host can own.
+    pub mac: Option<Mac>,
+    /// Whether it is set up (`IFF_UP`).
+    pub up: bool,
+    /// Whether frames can leave: it is up and has a carrier (`IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// Why its neighbours can't be told by ARP or ND, if so.
+    pub unlike_ethernet: Option<&'static str>,
+    /// Whether it forwards IPv6, which an NA's R flag tells (RFC 4861 §4.4).
+    pub forwards_ipv6: bool,
+    /// The interface below a VLAN or a macvlan, in this network namespace.
+    pub lower: Option<InterfaceIndex>,
+}
+
+impl Link {
+    pub(super) fn from_message(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: InterfaceIndex(message.header.index),
+            name: String::new(),
+            mac: None,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+            unlike_ethernet: None,
+            forwards_ipv6: false,
+            lower: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(octets) => {
+                    link.mac = Mac::from_slice(octets).filter(|mac| mac.is_unicast());
+                }
+                LinkAttribute::Link(lower) if *lower != 0 => {
+                    link.lower = Some(InterfaceIndex(*lower));
+                }
+                // In another network namespace the index means another interface.
+                LinkAttribute::LinkNetNsId(_) => link.lower = None,
+                LinkAttribute::AfSpecUnspec(families) => {
+                    link.forwards_ipv6 = forwards_ipv6(families);
+                }
+                _ => {}
+            }
+        }
+        link.unlike_ethernet = if flags.contains(LinkFlags::Loopback) {
+            Some("is a loopback interface")
+        } else if flags.contains(LinkFlags::Noarp) {
+            Some("has ARP switched off (NOARP)")
+        } else if flags.contains(LinkFlags::Pointopoint) {
+            Some("is a point-to-point link")
+        } else if message.header.link_layer_type != LinkLayerType::Ether {
+            Some("is not an Ethernet interface")
+        } else if link.mac.is_none() {
+            Some("has no Ethernet address")
+        } else {
+            None
+        };
+        link
+    }
+}
+
+fn forwards_ipv6(families: &[AfSpecUnspec]) -> bool {
+    families
+        .iter()
+        .filter_map(|family| match family {
+            AfSpecUnspec::Inet6(inet6) => Some(inet6),
+            _ => None,
+        })
+        .flatten()
+        .any(|attribute| matches!(attribute, AfSpecInet6::DevConf(conf) if conf.forwarding > 0))
+}
+
+impl Kernel {
+    /// The interface with this index, or `None` if there is none (any more).
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn link(&self, index: InterfaceIndex) -> Result<Option<Link>, Error> {
+        let request = self.handle.link().get().match_index(index.0);
+        self.one_link(format!("look up interface {}", index.0), request)
+            .await
+    }
+
+    /// The interface of this name, or `None` if there is none.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn link_named(&self, name: &str) -> Result<Option<Link>, Error> {
+        // The kernel takes names of at most 15 octets (IFNAMSIZ) and refuses others as invalid.
+        if name.is_empty() || name.len() > 15 {
+            return Ok(None);
+        }
+        let request = self.handle.link().get().match_name(name.to_owned());
+        self.one_link(format!("look up interface {name}"), request)
+            .await
+    }
+
+    async fn one_link(
+        &self,
+        doing: String,
+        request: rtnetlink::LinkGetRequest,
+    ) -> Result<Option<Link>, Error> {
+        let mut answers = Box::pin(request.execute());
+        match answered(|| doing.clone(), answers.try_next()).await {
+            Ok(message) => Ok(message.as_ref().map(Link::from_message)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn links(&self) -> Result<Vec<Link>, Error> {
+        let dump = self.handle.link().get().execute();
+        let messages: Vec<_> =
+            answered(|| "list the interfaces".to_owned(), dump.try_collect()).await?;
+        Ok(messages.iter().map(Link::from_message).collect())
+    }
+}

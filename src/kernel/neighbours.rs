@@ -1,0 +1,203 @@
+//! The neighbour tables (`ip neigh`): which hardware address this host uses for an address.
+
+use std::net::IpAddr;
+
+use futures_util::StreamExt;
+use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use serde::Serialize;
+
+use super::{Error, Kernel, answered};
+use crate::address::{InterfaceIndex, Mac};
+
+/// One entry of a neighbour table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its address.
+    pub ip: IpAddr,
+    /// The hardware address that frames for it are sent to, where it is known.
+    pub mac: Option<Mac>,
+    /// How the kernel holds it.
+    pub state: NeighbourState,
+    /// Set by a control plane (`NTF_EXT_LEARNED`), which alone may remove it.
+    pub externally_learned: bool,
+}
+
+/// The states of a neighbour entry, by their names in `ip neigh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum NeighbourState {
+    /// Being asked for, the first time.
+    Incomplete,
+    /// Confirmed a short while ago.
+    Reachable,
+    /// Not confirmed lately; used as it is at the next frame.
+    Stale,
+    /// Used unconfirmed; asked for if no confirmation comes.
+    Delay,
+    /// Being asked for again.
+    Probe,
+    /// Asked for in vain.
+    Failed,
+    /// Needs no resolution on this interface.
+    Noarp,
+    /// Set by hand, for good.
+    Permanent,
+    /// Answered for on behalf of another host; a table of its own.
+    Proxy,
+    /// No state, or one this program does not know.
+    None,
+}
+
+impl From<Nud> for NeighbourState {
+    fn from(state: Nud) -> Self {
+        match state {
+            Nud::Incomplete => Self::Incomplete,
+            Nud::Reachable => Self::Reachable,
+            Nud::Stale => Self::Stale,
+            Nud::Delay => Self::Delay,
+            Nud::Probe => Self::Probe,
+            Nud::Failed => Self::Failed,
+            Nud::Noarp => Self::Noarp,
+            Nud::Permanent => Self::Permanent,
+            _ => Self::None,
+        }
+    }
+}
+
+impl Neighbour {
+    fn from_message(message: &NeighbourMessage) -> Option<Self> {
+        let (mut ip, mut mac) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                    ip = Some(IpAddr::V4(*v4));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                    ip = Some(IpAddr::V6(*v6));
+                }
+                NeighbourAttribute::LinkLayerAddress(octets) => mac = Mac::from_slice(octets),
+                _ => {}
+            }
+        }
+        let flags = message.header.flags;
+        Some(Self {
+            ip: ip?,
+            mac,
+            state: if flags.contains(NeighbourFlags::Proxy) {
+                NeighbourState::Proxy
+            } else {
+                message.header.state.into()
+            },
+            externally_learned: flags.contains(NeighbourFlags::ExtLearned),
+        })
+    }
+}
+
+/// The two tables an address can stand in.
+#[derive(Clone, Copy)]
+enum Table {
+    Neighbours,
+    Proxies,
+}
+
+fn key(interface: InterfaceIndex, ip: IpAddr, table: Table) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = interface.0;
+    let (family, destination) = match ip {
+        IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
+    };
+    message.header.family = family;
+    if let Table::Proxies = table {
+        message.header.flags = NeighbourFlags::Proxy;
+    }
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(destination));
+    message
+}
+
+impl Kernel {
+    /// The entry for `ip` on an interface. One hash look-up in the kernel: what it costs does
+    /// not depend on the size of the table.
+    ///
+    /// # Errors
+    /// If the kernel does not answer; kernels before 5.0 can't look up one entry.
+    pub async fn neighbour(
+        &self,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+    ) -> Result<Option<Neighbour>, Error> {
+        self.neighbour_in(interface, ip, Table::Neighbours).await
+    }
+
+    /// The proxy entry for `ip` on an interface: this host answers for it.
+    ///
+    /// # Errors
+    /// As [`Kernel::neighbour`].
+    pub async fn proxy(
+        &self,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+    ) -> Result<Option<Neighbour>, Error> {
+        self.neighbour_in(interface, ip, Table::Proxies).await
+    }
+
+    async fn neighbour_in(
+        &self,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+        table: Table,
+    ) -> Result<Option<Neighbour>, Error> {
+        let mut request =
+            NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(key(interface, ip, table)));
+        // Without NLM_F_DUMP: one entry, not the table.
+        request.header.flags = NLM_F_REQUEST;
+        let mut handle = self.handle.clone();
+        let answer = async move {
+            let answer = handle.request(request)?.next().await;
+            match answer.map(|message| message.payload) {
+                Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry))) => {
+                    Ok(Neighbour::from_message(&entry))
+                }
+                Some(NetlinkPayload::Error(refusal)) => {
+                    Err(rtnetlink::Error::NetlinkError(refusal))
+                }
+                _ => Err(rtnetlink::Error::RequestFailed),
+            }
+        };
+        match answered(|| format!("look up neighbour {ip}"), answer).await {
+            Err(error) if error.is_absent() => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Deletes the entry for `ip` on an interface. Returns whether there was one.
+    ///
+    /// # Errors
+    /// If the kernel refuses: without `CAP_NET_ADMIN` it does.
+    pub async fn delete_neighbour(
+        &self,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+    ) -> Result<bool, Error> {
+        let request = self
+            .handle
+            .neighbours()
+            .del(key(interface, ip, Table::Neighbours));
+        match answered(
+            || format!("delete the neighbour entry of {ip}"),
+            request.execute(),
+        )
+        .await
+        {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

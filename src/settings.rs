@@ -1,0 +1,186 @@
+//! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use serde::{Deserialize, Deserializer, de};
+
+/// Where the settings are, unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
+/// The highest rate that makes sense: a frame a microsecond.
+pub const MAX_RATE: u32 = 1_000_000;
+/// No run lasts longer than a day.
+pub const MAX_SECONDS: f64 = 86_400.0;
+
+/// What can be set.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Frames a second, over all VIPs of a run.
+    #[serde(deserialize_with = "rate")]
+    pub rate: NonZeroU32,
+    /// How long an announcement lasts at most.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout: Duration,
+    /// How long to wait for a VIP that is not here yet.
+    #[serde(deserialize_with = "seconds_or_none")]
+    pub wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rate: NonZeroU32::MIN.saturating_add(1999),
+            timeout: Duration::from_secs(60),
+            wait: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why the settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is there, or was named, but can't be read.
+    #[error("cannot read the settings {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{}:{line}: {reason}, in `{text}`", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// That line's text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Settings {
+    /// Reads the file named, or else the default one, which may be missing.
+    ///
+    /// # Errors
+    /// If the file can't be read, has a key that is not known, or a value of the wrong type.
+    pub fn read(named: Option<&Path>) -> Result<Self, Error> {
+        let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self::default())
+            }
+            Err(source) => Err(Error::Unreadable {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let before = text.get(..at).unwrap_or(text);
+            let line = before.matches('\n').count();
+            Error::Wrong {
+                path: path.to_owned(),
+                line: line + 1,
+                text: text.lines().nth(line).unwrap_or_default().trim().to_owned(),
+                reason: error.message().replace('\n', " "),
+            }
+        })
+    }
+}
+
+/// Checks a rate, from wherever it came.
+///
+/// # Errors
+/// Says what a rate has to be.
+pub fn checked_rate(rate: u32) -> Result<NonZeroU32, String> {
+    NonZeroU32::new(rate)
+        .filter(|rate| rate.get() <= MAX_RATE)
+        .ok_or_else(|| format!("a rate is from 1 to {MAX_RATE} frames a second"))
+}
+
+/// Checks a number of seconds, from wherever it came; fractions are fine.
+///
+/// # Errors
+/// Says what a number of seconds has to be.
+pub fn checked_seconds(seconds: f64) -> Result<Duration, String> {
+    if (0.0..=MAX_SECONDS).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("seconds are from 0 to {MAX_SECONDS}"))
+    }
+}
+
+/// Checks a number of seconds that has to be more than none.
+///
+/// # Errors
+/// Says what it has to be.
+pub fn checked_some_seconds(seconds: f64) -> Result<Duration, String> {
+    match checked_seconds(seconds)? {
+        Duration::ZERO => Err("it has to be more than 0 seconds".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
+    checked_rate(u32::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    checked_some_seconds(f64::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn seconds_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    checked_seconds(f64::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, String> {
+        Settings::parse(text, Path::new("v.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(parse("# nothing\n"), Ok(Settings::default()));
+        assert_eq!(Settings::default().rate.get(), 2000);
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let settings = parse("rate = 10\ntimeout = 2.5\nwait = 0\n").unwrap();
+        assert_eq!(settings.rate.get(), 10);
+        assert_eq!(settings.timeout, Duration::from_millis(2500));
+        assert_eq!(settings.wait, Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_file_line_and_key() {
+        for (text, told) in [
+            ("wait = 1\nrat = 5\n", ["v.toml:2: ", "unknown field `rat`"]),
+            ("rate = \"x\"\n", ["v.toml:1: ", "`rate = \"x\"`"]),
+            ("rate = 0\n", ["v.toml:1: ", "from 1 to 1000000"]),
+            ("rate = -1\n", ["v.toml:1: ", "`rate = -1`"]),
+            ("timeout = 0\n", ["v.toml:1: ", "more than 0"]),
+            ("timeout = nan\n", ["v.toml:1: ", "seconds are from 0"]),
+            ("wait = 1e300\n", ["v.toml:1: ", "seconds are from 0"]),
+            ("\n\n[", ["v.toml:3: ", ""]),
+            ("rate = 1\nrate = 2\n", ["v.toml:2: ", "duplicate key"]),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(told.iter().all(|part| error.contains(part)), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

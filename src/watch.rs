@@ -1,0 +1,33 @@
+//! Waiting for a descriptor to become readable, without a thread and without losing the socket.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A socket or pipe that the runtime watches for something to read.
+#[derive(Debug)]
+pub(crate) struct Watched<T: AsRawFd>(AsyncFd<T>);
+
+impl<T: AsFd + AsRawFd> Watched<T> {
+    /// Watches `inner`, which must not block when read. Needs a running tokio runtime.
+    pub(crate) fn new(inner: T) -> io::Result<Self> {
+        // SAFETY: `inner` is `AsFd`, so its descriptor is open for as long as `inner` lives;
+        // it is moved in here, and nothing hands out a `&mut T` to replace it with.
+        let watched = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
+        Ok(Self(watched.map_err(io::Error::from)?))
+    }
+
+    pub(crate) fn get(&self) -> &T {
+        self.0.get_ref()
+    }
+
+    /// Waits until there may be something to read. The reader then reads until
+    /// [`io::ErrorKind::WouldBlock`].
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await?.clear_ready();
+        Ok(())
+    }
+}

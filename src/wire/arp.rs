@@ -1,0 +1,101 @@
+//! ARP (RFC 826) for IPv4 over Ethernet: 28 octets.
+
+use std::net::Ipv4Addr;
+
+use pnet_packet::arp::{ArpHardwareTypes, ArpOperations, MutableArpPacket};
+use pnet_packet::ethernet::EtherTypes;
+
+use super::{Frame, Payload, array_at, mac_at, u16_at};
+use crate::address::Mac;
+
+const LENGTH: usize = 28;
+
+/// An ARP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// Request or reply.
+    pub operation: ArpOperation,
+    /// Sender hardware address.
+    pub sender_mac: Mac,
+    /// Sender protocol address.
+    pub sender_ip: Ipv4Addr,
+    /// Target hardware address; of no meaning in a request.
+    pub target_mac: Mac,
+    /// Target protocol address.
+    pub target_ip: Ipv4Addr,
+}
+
+/// The two operations that are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArpOperation {
+    /// Who has the target protocol address?
+    Request,
+    /// The sender has it.
+    Reply,
+}
+
+impl Arp {
+    /// Gratuitous ARP as a request: an "announcement" (RFC 5227 §2.3), broadcast.
+    #[must_use]
+    pub fn gratuitous_request(vip: Ipv4Addr, mac: Mac) -> Frame {
+        Self::gratuitous(ArpOperation::Request, vip, mac, Mac::ZERO)
+    }
+
+    /// Gratuitous ARP as a reply, broadcast. Its target hardware address is the new MAC
+    /// (RFC 5944 §4.6); with any other, Linux takes it for a late answer and obeys `locktime`.
+    #[must_use]
+    pub fn gratuitous_reply(vip: Ipv4Addr, mac: Mac) -> Frame {
+        Self::gratuitous(ArpOperation::Reply, vip, mac, mac)
+    }
+
+    fn gratuitous(operation: ArpOperation, vip: Ipv4Addr, mac: Mac, target_mac: Mac) -> Frame {
+        Frame {
+            destination: Mac::BROADCAST,
+            source: mac,
+            payload: Payload::Arp(Self {
+                operation,
+                sender_mac: mac,
+                sender_ip: vip,
+                target_mac,
+                target_ip: vip,
+            }),
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = vec![0; LENGTH];
+        if let Some(mut arp) = MutableArpPacket::new(&mut bytes) {
+            arp.set_hardware_type(ArpHardwareTypes::Ethernet);
+            arp.set_protocol_type(EtherTypes::Ipv4);
+            arp.set_hw_addr_len(6);
+            arp.set_proto_addr_len(4);
+            arp.set_operation(match self.operation {
+                ArpOperation::Request => ArpOperations::Request,
+                ArpOperation::Reply => ArpOperations::Reply,
+            });
+            arp.set_sender_hw_addr(self.sender_mac.octets().into());
+            arp.set_sender_proto_addr(self.sender_ip);
+            arp.set_target_hw_addr(self.target_mac.octets().into());
+            arp.set_target_proto_addr(self.target_ip);
+        }
+        bytes
+    }
+
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        const ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
+        if array_at(body, 0)? != ETHERNET_IPV4 {
+            return None;
+        }
+        Some(Self {
+            operation: match u16_at(body, 6)? {
+                1 => ArpOperation::Request,
+                2 => ArpOperation::Reply,
+                _ => return None,
+            },
+            sender_mac: mac_at(body, 8)?,
+            sender_ip: array_at::<4>(body, 14)?.into(),
+            target_mac: mac_at(body, 18)?,
+            target_ip: array_at::<4>(body, 24)?.into(),
+        })
+    }
+}

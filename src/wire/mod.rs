@@ -1,0 +1,106 @@
+//! Frames as they are on the wire: what the announcer sends, and what it must understand.
+//!
+//! Frames are built with pnet_packet and read by hand, because received frames are hostile
+//! until proven otherwise: [`Frame::parse`] takes any octets, of any length, without panicking,
+//! and gives `None` for everything that is not exactly one of the frames below.
+
+mod arp;
+mod echo;
+mod ip;
+mod ndp;
+
+use pnet_packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
+
+pub use arp::{Arp, ArpOperation};
+pub use echo::{Echo, EchoKind};
+pub use ndp::{Advertisement, Ndp, NdpMessage, Solicitation, solicited_node};
+
+use crate::address::Mac;
+
+/// Octets of an Ethernet header: destination, source, type (no VLAN tag: the kernel strips it).
+const ETHERNET_HEADER: usize = 14;
+
+/// One Ethernet frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Who receives it.
+    pub destination: Mac,
+    /// Who sent it.
+    pub source: Mac,
+    /// What it says.
+    pub payload: Payload,
+}
+
+/// What a frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// An ARP request or reply (RFC 826).
+    Arp(Arp),
+    /// A neighbour solicitation or advertisement (RFC 4861).
+    Ndp(Ndp),
+    /// An ICMP or ICMPv6 echo request or reply (RFC 792, RFC 4443).
+    Echo(Echo),
+}
+
+impl Frame {
+    /// The frame's octets, without the frame check sequence.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (ether_type, body) = match &self.payload {
+            Payload::Arp(arp) => (EtherTypes::Arp, arp.to_bytes()),
+            Payload::Ndp(ndp) => (EtherTypes::Ipv6, ndp.to_bytes()),
+            Payload::Echo(echo) => (ether_type_of(echo), echo.to_bytes()),
+        };
+        let mut bytes = vec![0; ETHERNET_HEADER];
+        if let Some(mut ethernet) = MutableEthernetPacket::new(&mut bytes) {
+            ethernet.set_destination(self.destination.octets().into());
+            ethernet.set_source(self.source.octets().into());
+            ethernet.set_ethertype(ether_type);
+        }
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    /// Reads a frame; what follows the payload (padding) is not looked at.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (header, body) = bytes.split_at_checked(ETHERNET_HEADER)?;
+        let payload = match EtherType(u16_at(header, 12)?) {
+            EtherTypes::Arp => Payload::Arp(Arp::parse(body)?),
+            EtherTypes::Ipv4 => Payload::Echo(Echo::parse_v4(body)?),
+            EtherTypes::Ipv6 => match Ndp::parse(body) {
+                Some(ndp) => Payload::Ndp(ndp),
+                None => Payload::Echo(Echo::parse_v6(body)?),
+            },
+            _ => return None,
+        };
+        Some(Self {
+            destination: mac_at(header, 0)?,
+            source: mac_at(header, 6)?,
+            payload,
+        })
+    }
+}
+
+fn ether_type_of(echo: &Echo) -> EtherType {
+    if echo.source.is_ipv4() {
+        EtherTypes::Ipv4
+    } else {
+        EtherTypes::Ipv6
+    }
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    array_at(bytes, at).map(u16::from_be_bytes)
+}
+
+fn mac_at(bytes: &[u8], at: usize) -> Option<Mac> {
+    array_at(bytes, at).map(Mac::new)
+}
+
+#[cfg(test)]
+mod tests;
