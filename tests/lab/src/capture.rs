@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, IoSliceMut, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, mem};
 
@@ -81,9 +81,8 @@ impl fmt::Debug for Frame {
 /// A running capture. A thread empties the socket as frames come.
 pub struct Capture {
     shared: Arc<Shared>,
-    /// Closing it ends the reader.
-    stop: Option<PipeWriter>,
-    reader: Option<JoinHandle<()>>,
+    /// Closed with the capture, which ends the reader.
+    _stop: PipeWriter,
 }
 
 struct Shared {
@@ -103,7 +102,8 @@ impl Capture {
             arrived,
         });
         let (stopped, stop) = io::pipe().expect("a pipe can be had");
-        let reader = thread::spawn({
+        // It is not waited for: closing the socket, which the last to hold it does, takes up to 16 ms.
+        thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
                 while wait_readable(&shared.socket, &stopped) {
@@ -114,8 +114,7 @@ impl Capture {
         });
         Self {
             shared,
-            stop: Some(stop),
-            reader: Some(reader),
+            _stop: stop,
         }
     }
 
@@ -156,16 +155,6 @@ impl Capture {
             }
             let waited = self.shared.arrived.wait_timeout(frames, left);
             (frames, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(reader) = self.reader.take() {
-            // A reader that panicked said so already.
-            let _ = reader.join();
         }
     }
 }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use crate::host::Host;
 use crate::process;
+use crate::rootless;
 use crate::wait::{eventually, poll};
 
 /// How long keepalived may take to start, reload, stop or dump: it answers signals between other
@@ -36,8 +37,9 @@ impl Keepalived {
         write_configuration(&directory, configuration);
         let log = File::create(directory.join("log")).expect("one's own directory is writable");
         let errors = log.try_clone().expect("a file can be opened twice");
-        let child = host
-            .command("keepalived")
+        let mut command = host.command("keepalived");
+        rootless::tolerate_setgroups(&mut command);
+        let child = command
             .args([
                 "--dont-fork",
                 "--log-console",
@@ -236,7 +238,7 @@ impl Drop for Keepalived {
 fn write_configuration(directory: &Path, configuration: &str) {
     // In a user namespace the host's root shows up as nobody in the paths of all programs, and
     // under enable_script_security keepalived would disable every script.
-    let security = if is_real_root() {
+    let security = if rootless::is_real_root() {
         "enable_script_security"
     } else {
         ""
@@ -244,10 +246,4 @@ fn write_configuration(directory: &Path, configuration: &str) {
     let text =
         format!("global_defs {{\n    {security}\n    script_user root\n}}\n{configuration}\n");
     fs::write(directory.join("keepalived.conf"), text).expect("one's own directory is writable");
-}
-
-/// Whether root here is root outside: the initial user namespace maps every user to itself.
-fn is_real_root() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -31,6 +31,7 @@ mod neighbour;
 mod netns;
 mod process;
 mod programs;
+mod rootless;
 mod wait;
 
 pub use capture::{Capture, Frame, write_pcap};
