@@ -1,0 +1,226 @@
+//! The lab: a switch and the hosts on it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+use tempfile::TempDir;
+
+use crate::filter::Port;
+use crate::host::Host;
+use crate::netns::{self, Netns};
+use crate::programs;
+
+/// Where the lab's files live: every component belongs to root and is writable by no one else,
+/// which keepalived's `enable_script_security` asks for.
+const RUN: &str = "/run";
+
+/// Hosts are numbered within one /24.
+const MAX_HOSTS: usize = 254;
+
+/// Which way a frame goes on the wire between a host and the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the switch to the host: what the host receives.
+    ToHost,
+    /// From the host to the switch: what the host sends.
+    FromHost,
+}
+
+/// A switch, the hosts plugged into it, and a directory for their files.
+///
+/// The switch is a bridge without STP or multicast snooping in a namespace of its own. Dropping the
+/// lab kills every process in its namespaces and removes its directory.
+pub struct Lab {
+    switch: Netns,
+    ports: Mutex<Vec<(Host, Port)>>,
+    directory: TempDir,
+}
+
+impl Lab {
+    /// Makes a switch without hosts.
+    ///
+    /// # Panics
+    ///
+    /// Where namespaces are not permitted or a program is missing, saying what to do about it.
+    #[expect(
+        clippy::new_without_default,
+        reason = "making a lab does a lot and can fail"
+    )]
+    pub fn new() -> Self {
+        for program in ["ip", "nft", "keepalived"] {
+            programs::find(program);
+        }
+        let switch = Netns::new();
+        let directory = private_directory();
+        let lab = Self {
+            switch,
+            ports: Mutex::default(),
+            directory,
+        };
+        lab.switch.enter(|| {
+            // A switch has no addresses and says nothing of its own.
+            fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+                .expect("IPv6 can be switched off on the switch");
+        });
+        lab.ip("link add br0 type bridge stp_state 0 mcast_snooping 0\nlink set br0 up\n");
+        lab
+    }
+
+    /// Adds a host: a namespace whose `eth0` is plugged into the switch. Number N, counted from 1,
+    /// has the addresses 10.9.0.N/24, fd09::N/64 and fe80::N/64, and the MAC 02:00:00:09:00:N, in
+    /// hexadecimal but for the first. All are usable at once: there is no duplicate address
+    /// detection for them.
+    pub fn host(&self, name: &str) -> Host {
+        self.add(&[name.to_owned()]).remove(0)
+    }
+
+    /// Adds many hosts at once, named `PREFIX1`, `PREFIX2` and so on.
+    pub fn hosts(&self, prefix: &str, count: usize) -> Vec<Host> {
+        let names: Vec<_> = (1..=count).map(|n| format!("{prefix}{n}")).collect();
+        self.add(&names)
+    }
+
+    fn add(&self, names: &[String]) -> Vec<Host> {
+        let mut ports = self.ports();
+        assert!(
+            ports.len() + names.len() <= MAX_HOSTS,
+            "a lab has room for {MAX_HOSTS} hosts"
+        );
+        let mut hosts: Vec<Host> = Vec::with_capacity(names.len());
+        for name in names {
+            let taken = ports
+                .iter()
+                .map(|(host, _)| host)
+                .chain(&hosts)
+                .any(|h| h.name() == name);
+            assert!(!taken, "there is a host {name} already");
+            let number = u8::try_from(ports.len() + hosts.len() + 1).expect("at most 254 hosts");
+            hosts.push(Host::new(name, number, self.directory()));
+        }
+        self.ip(&hosts.iter().map(Host::wiring).collect::<String>());
+        for host in &hosts {
+            host.configure();
+        }
+        ports.extend(hosts.iter().map(|host| (host.clone(), Port::default())));
+        hosts
+    }
+
+    /// Loses `percent` of the frames of each host in one direction, each frame and each host by
+    /// chance of its own; 0 ends it. A broadcast is lost to one host and not to the other.
+    pub fn loss<'a>(
+        &self,
+        hosts: impl IntoIterator<Item = &'a Host>,
+        direction: Direction,
+        percent: f64,
+    ) {
+        self.set_ports(hosts, |port| port.lose(direction, percent));
+    }
+
+    /// Makes the host's switch port drop everything both ways, while the carrier stays up.
+    pub fn blackout(&self, host: &Host) {
+        self.set_ports([host], |port| port.set_blackout(true));
+    }
+
+    /// Ends a blackout; the loss that was set before holds again.
+    pub fn restore(&self, host: &Host) {
+        self.set_ports([host], |port| port.set_blackout(false));
+    }
+
+    /// Takes the host's carrier away. Its kernel forgets all neighbours but the permanent ones.
+    pub fn unplug(&self, host: &Host) {
+        self.ip(&format!("link set {} down\n", host.port()));
+    }
+
+    /// Gives the host its carrier back; the switch forwards at once.
+    pub fn plug(&self, host: &Host) {
+        self.ip(&format!("link set {} up\n", host.port()));
+    }
+
+    /// Copies a program to where keepalived's `enable_script_security` lets it run as a hook. It
+    /// is removed with the lab.
+    pub fn install_hook(&self, program: impl AsRef<Path>) -> PathBuf {
+        let program = program.as_ref();
+        let name = program
+            .file_name()
+            .unwrap_or_else(|| panic!("{program:?} is not a file"));
+        let hook = self.directory().join(name);
+        fs::copy(program, &hook)
+            .and_then(|_| fs::set_permissions(&hook, Permissions::from_mode(0o755)))
+            .unwrap_or_else(|e| panic!("cannot copy {program:?} to {hook:?}: {e}"));
+        hook
+    }
+
+    /// Writes a shell script to where keepalived lets it run as a hook; `body` follows `#!/bin/sh`.
+    pub fn write_hook(&self, name: &str, body: &str) -> PathBuf {
+        let hook = self.directory().join(name);
+        fs::write(&hook, format!("#!/bin/sh\n{body}\n"))
+            .and_then(|()| fs::set_permissions(&hook, Permissions::from_mode(0o755)))
+            .unwrap_or_else(|e| panic!("cannot write {hook:?}: {e}"));
+        hook
+    }
+
+    /// The lab's directory, for files that go with it. It belongs to root, as do all above it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn set_ports<'a>(
+        &self,
+        hosts: impl IntoIterator<Item = &'a Host>,
+        mut set: impl FnMut(&mut Port),
+    ) {
+        let mut ports = self.ports();
+        let mut rules = String::new();
+        for host in hosts {
+            let (_, port) = ports
+                .iter_mut()
+                .find(|(known, _)| known.name() == host.name())
+                .unwrap_or_else(|| panic!("{} is a host of another lab", host.name()));
+            set(port);
+            rules.push_str(&port.rules(&host.port()));
+        }
+        programs::run(self.switch.command("nft").args(["-f", "-"]), &rules);
+    }
+
+    /// Runs `ip` commands, one a line, on the switch.
+    fn ip(&self, batch: &str) {
+        programs::run(self.switch.command("ip").args(["-batch", "-"]), batch);
+    }
+
+    fn ports(&self) -> MutexGuard<'_, Vec<(Host, Port)>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let mut namespaces: Vec<_> = self
+            .ports()
+            .iter()
+            .map(|(h, _)| h.netns().clone())
+            .collect();
+        namespaces.push(self.switch.clone());
+        netns::kill_processes(&namespaces);
+    }
+}
+
+/// A directory that hooks can be run from.
+fn private_directory() -> TempDir {
+    let noexec = statvfs(RUN).is_ok_and(|run| run.flags().contains(FsFlags::ST_NOEXEC));
+    assert!(
+        !noexec,
+        "{RUN} is mounted noexec, so no hook can run there: run through `make test`"
+    );
+    let directory = tempfile::Builder::new()
+        .prefix("vipherald-lab-")
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir_in(RUN)
+        .unwrap_or_else(|e| panic!("cannot write to {RUN}: {e}: run through `make test`"));
+    // The umask may have taken bits away that hooks of other users need.
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
+        .expect("one's own directory can be opened to others");
+    directory
+}
