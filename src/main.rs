@@ -1,6 +1,5 @@
 //! The `vipherald` command: parse, log, run, exit.
 
-use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -105,18 +104,16 @@ async fn purge(args: &Purge, global: &Global) -> Result<Exit, Error> {
 
 /// Ends when somebody wants this process to end. Handlers are installed when this is first
 /// awaited: until then the default holds, and a signal simply ends the process.
-fn termination() -> impl Future<Output = Exit> {
-    async {
-        match (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) {
-            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-                _ = terminate.recv() => Exit::Terminated,
-                _ = interrupt.recv() => Exit::Interrupted,
-            },
-            _ => std::future::pending().await,
-        }
+async fn termination() -> Exit {
+    match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) {
+        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
+            _ = terminate.recv() => Exit::Terminated,
+            _ = interrupt.recv() => Exit::Interrupted,
+        },
+        _ => std::future::pending().await,
     }
 }
 

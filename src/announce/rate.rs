@@ -3,9 +3,6 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-/// How much may be saved up while nothing is sent.
-const DEPTH: Duration = Duration::from_secs(1);
-
 /// A token bucket, one second deep: in any window of `w` seconds at most `rate` × (1 + w)
 /// frames leave.
 ///
@@ -14,6 +11,8 @@ const DEPTH: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Bucket {
     per_frame: Duration,
+    /// What may be saved up while nothing is sent: a second's worth.
+    depth: Duration,
     full_at: Instant,
 }
 
@@ -21,16 +20,17 @@ impl Bucket {
     pub(super) fn new(rate: NonZeroU32, now: Instant) -> Self {
         // Rounded up, so that the rate is never exceeded.
         let nanos = 1_000_000_000_u32.div_ceil(rate.get());
+        let per_frame = Duration::from_nanos(nanos.into());
         Self {
-            per_frame: Duration::from_nanos(nanos.into()),
+            per_frame,
+            depth: per_frame * rate.get(),
             full_at: now,
         }
     }
 
     /// When the next frame may leave.
     pub(super) fn ready_at(&self) -> Instant {
-        // At least one frame fits, however low the rate.
-        self.full_at + self.per_frame - DEPTH.max(self.per_frame)
+        self.full_at + self.per_frame - self.depth
     }
 
     /// Takes the frame's token, if there is one.

@@ -1,5 +1,271 @@
-//! Every format in both directions against octets as they were captured from Linux 6.18 hosts.
+//! Every format in both directions against octets that were captured between two Linux 6.18
+//! hosts, and every way to cut or bend them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::*;
 
-const MAC: Mac = Mac::new([0x38, 0x68, 0xdd, 0x4f, 0xe7, 0xe8]);
+const A: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+const B: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+const A4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const B4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const A6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
+const B6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
+
+const ARP_REQUEST: &str = "ffffffffffff 020000000001 0806 0001 0800 06 04 0001
+    020000000001 0a090001 000000000000 0a090002";
+const ARP_REPLY: &str = "020000000001 020000000002 0806 0001 0800 06 04 0002
+    020000000002 0a090002 020000000001 0a090001";
+const ECHO_REPLY_4: &str = "020000000001 020000000002 0800 45 00 001c dc24 0000 40 01 8aa8
+    0a090002 0a090001 00 00 b3be 4c40 0001";
+const SOLICITATION: &str = "3333ff000002 020000000001 86dd 60000000 0020 3a ff
+    fd090000000000000000000000000001 ff0200000000000000000001ff000002
+    87 00 7d85 00000000 fd090000000000000000000000000002 01 01 020000000001";
+const ADVERTISEMENT: &str = "020000000001 020000000002 86dd 60000000 0020 3a ff
+    fd090000000000000000000000000002 fd090000000000000000000000000001
+    88 00 1c7f 60000000 fd090000000000000000000000000002 02 01 020000000002";
+const ECHO_REPLY_6: &str = "020000000001 020000000002 86dd 600c487b 0008 3a 40
+    fd090000000000000000000000000002 fd090000000000000000000000000001
+    81 00 3864 4c41 0001";
+/// A probe with a nonce option (RFC 7527) instead of a link-layer address.
+const DAD_PROBE: &str = "3333ff000001 020000000001 86dd 60000000 0020 3a ff
+    00000000000000000000000000000000 ff0200000000000000000001ff000001
+    87 00 8eba 00000000 fe8000000000000000 0000fffe000001 0e01 5bfd26e75d7d";
+
+const CAPTURED: [&str; 6] = [
+    ARP_REQUEST,
+    ARP_REPLY,
+    ECHO_REPLY_4,
+    SOLICITATION,
+    ADVERTISEMENT,
+    ECHO_REPLY_6,
+];
+
+fn octets(hex: &str) -> Vec<u8> {
+    let digits: Vec<_> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap())
+        .collect()
+}
+
+fn from_b_to_a(payload: Payload) -> Frame {
+    Frame {
+        destination: A,
+        source: B,
+        payload,
+    }
+}
+
+#[test]
+fn arp_is_read_and_written() {
+    let reply = from_b_to_a(Payload::Arp(Arp {
+        operation: ArpOperation::Reply,
+        sender_mac: B,
+        sender_ip: B4,
+        target_mac: A,
+        target_ip: A4,
+    }));
+    assert_eq!(Frame::parse(&octets(ARP_REPLY)), Some(reply.clone()));
+    assert_eq!(reply.to_bytes(), octets(ARP_REPLY));
+    let request = Frame::parse(&octets(ARP_REQUEST)).unwrap();
+    assert_eq!(request.destination, Mac::BROADCAST);
+    assert_eq!(request.to_bytes(), octets(ARP_REQUEST));
+}
+
+#[test]
+fn neighbour_discovery_is_read_and_written() {
+    let (group, group_mac) = solicited_node(B6);
+    let solicitation = Frame {
+        destination: group_mac,
+        source: A,
+        payload: Payload::Ndp(Ndp {
+            source: A6,
+            destination: group,
+            message: NdpMessage::Solicitation(Solicitation {
+                target: B6,
+                source_lladdr: Some(A),
+            }),
+        }),
+    };
+    let advertisement = from_b_to_a(Payload::Ndp(Ndp {
+        source: B6,
+        destination: A6,
+        message: NdpMessage::Advertisement(Advertisement {
+            router: false,
+            solicited: true,
+            override_cached: true,
+            target: B6,
+            target_lladdr: Some(B),
+        }),
+    }));
+    for (frame, captured) in [(solicitation, SOLICITATION), (advertisement, ADVERTISEMENT)] {
+        assert_eq!(Frame::parse(&octets(captured)), Some(frame.clone()));
+        assert_eq!(frame.to_bytes(), octets(captured));
+    }
+    let Some(Payload::Ndp(probe)) = Frame::parse(&octets(DAD_PROBE)).map(|frame| frame.payload)
+    else {
+        panic!("a probe with a nonce is still a solicitation");
+    };
+    assert_eq!(probe.source, Ipv6Addr::UNSPECIFIED);
+}
+
+#[test]
+fn echo_replies_are_read() {
+    let echo = |source: IpAddr, destination: IpAddr, identifier| {
+        from_b_to_a(Payload::Echo(Echo {
+            source,
+            destination,
+            kind: EchoKind::Reply,
+            identifier,
+            sequence: 1,
+        }))
+    };
+    let reply = echo(B4.into(), A4.into(), 0x4c40);
+    assert_eq!(Frame::parse(&octets(ECHO_REPLY_4)), Some(reply));
+    let reply = echo(B6.into(), A6.into(), 0x4c41);
+    assert_eq!(Frame::parse(&octets(ECHO_REPLY_6)), Some(reply));
+}
+
+#[test]
+fn what_is_written_can_be_read() {
+    for (source, destination) in [
+        (IpAddr::V4(A4), IpAddr::V4(B4)),
+        (IpAddr::V6(A6), IpAddr::V6(B6)),
+    ] {
+        let echo = from_b_to_a(Payload::Echo(Echo {
+            source,
+            destination,
+            kind: EchoKind::Request,
+            identifier: 0xbeef,
+            sequence: 0xffff,
+        }));
+        assert_eq!(Frame::parse(&echo.to_bytes()), Some(echo));
+    }
+}
+
+#[test]
+fn the_announcements_are_as_the_rfcs_want_them() {
+    let request = Arp::gratuitous_request(A4, A).to_bytes();
+    let reply = Arp::gratuitous_reply(A4, A).to_bytes();
+    assert_eq!(
+        request,
+        octets(
+            "ffffffffffff 020000000001 0806 0001 0800 06 04 0001
+             020000000001 0a090001 000000000000 0a090001"
+        )
+    );
+    assert_eq!(
+        reply,
+        octets(
+            "ffffffffffff 020000000001 0806 0001 0800 06 04 0002
+             020000000001 0a090001 020000000001 0a090001"
+        )
+    );
+    let Payload::Ndp(router) = Ndp::unsolicited_advertisement(A6, A, true).payload else {
+        panic!("an advertisement is neighbour discovery");
+    };
+    let NdpMessage::Advertisement(na) = router.message else {
+        panic!("an advertisement is no solicitation");
+    };
+    assert!(na.router && !na.solicited && na.override_cached);
+    assert_eq!((na.target, na.target_lladdr), (A6, Some(A)));
+    assert_eq!(router.destination, "ff02::1".parse::<Ipv6Addr>().unwrap());
+}
+
+#[test]
+fn padding_changes_nothing() {
+    for captured in CAPTURED {
+        let mut padded = octets(captured);
+        padded.resize(128, 0xa5);
+        assert_eq!(Frame::parse(&padded), Frame::parse(&octets(captured)));
+    }
+}
+
+#[test]
+fn a_truncated_frame_is_none_of_ours() {
+    for captured in CAPTURED {
+        let whole = octets(captured);
+        for length in 0..whole.len() {
+            assert_eq!(
+                Frame::parse(&whole[..length]),
+                None,
+                "{length} of {captured}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bent_octet_is_noticed_where_a_checksum_covers_it() {
+    for captured in [ECHO_REPLY_4, SOLICITATION, ADVERTISEMENT, ECHO_REPLY_6] {
+        let whole = octets(captured);
+        let message = if captured == ECHO_REPLY_4 { 34 } else { 54 };
+        for at in message..whole.len() {
+            let mut bent = whole.clone();
+            bent[at] ^= 0x10;
+            assert_eq!(Frame::parse(&bent), None, "octet {at} of {captured}");
+        }
+    }
+}
+
+/// Sets octets of a captured frame and mends the ICMPv6 checksum.
+fn bent(captured: &str, changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut frame = octets(captured);
+    for (at, value) in changes {
+        frame[*at] = *value;
+    }
+    let source: [u8; 16] = frame[22..38].try_into().unwrap();
+    let destination: [u8; 16] = frame[38..54].try_into().unwrap();
+    let sum = pnet_packet::icmpv6::checksum(
+        &pnet_packet::icmpv6::Icmpv6Packet::new(&frame[54..]).unwrap(),
+        &source.into(),
+        &destination.into(),
+    );
+    frame[56..58].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn a_frame_that_breaks_the_rules_of_rfc_4861_is_none_of_ours() {
+    assert!(Frame::parse(&bent(ADVERTISEMENT, &[])).is_some());
+    for (what, change) in [
+        ("hop limit 254: it may have crossed a router", (21, 254)),
+        ("code 1", (55, 1)),
+        ("a multicast target", (62, 0xff)),
+        ("an option of length 0", (79, 0)),
+        ("an option longer than the packet", (79, 2)),
+    ] {
+        assert_eq!(
+            Frame::parse(&bent(ADVERTISEMENT, &[change])),
+            None,
+            "{what}"
+        );
+    }
+    let other_option = Frame::parse(&bent(ADVERTISEMENT, &[(78, 1)])).unwrap();
+    assert!(matches!(
+        other_option.payload,
+        Payload::Ndp(Ndp {
+            message: NdpMessage::Advertisement(Advertisement {
+                target_lladdr: None,
+                ..
+            }),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_fragment_a_vlan_tag_and_foreign_arp_are_none_of_ours() {
+    let mut fragment = octets(ECHO_REPLY_4);
+    fragment[20] = 0x20;
+    assert_eq!(Frame::parse(&fragment), None);
+    let mut tagged = octets(ARP_REPLY);
+    tagged.splice(12..12, [0x81, 0x00, 0x00, 0xa9]);
+    assert_eq!(Frame::parse(&tagged), None);
+    for (at, value) in [(15, 6), (16, 0x86), (18, 8), (19, 16), (21, 3)] {
+        let mut foreign = octets(ARP_REPLY);
+        foreign[at] = value;
+        assert_eq!(Frame::parse(&foreign), None, "octet {at}");
+    }
+}
