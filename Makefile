@@ -34,7 +34,7 @@ lint: packages
 	mandoc -T lint -W warning packaging/man/*.8
 
 demo: packages build
-	$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
+	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
 # would not do.
