@@ -179,8 +179,12 @@ fn loss_is_one_way_and_a_blackout_both_ways() {
     lab.restore(&b);
     assert!(ping());
 
+    b.remember(VIP, OLD_MAC);
     lab.unplug(&b);
     assert!(b.run("ip link show eth0").contains("NO-CARRIER"));
+    eventually("b forgets its neighbours", SECOND, || {
+        b.neighbour(VIP).is_none().then_some(())
+    });
     lab.plug(&b);
     eventually("b is reached again", SECOND, || ping().then_some(()));
 }
