@@ -1,6 +1,5 @@
 //! Hosts, their neighbour tables, captures, and what the switch lets through.
 
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use vipherald_lab::{Direction, Frame, Host, Lab, NeighbourWatch, State, eventually, write_pcap};
@@ -72,7 +71,8 @@ fn a_gratuitous_arp_updates_a_reachable_entry_and_shows_in_the_capture() {
 
     let file = lab.directory().join("b.pcap");
     write_pcap(&file, &received.frames()).unwrap();
-    let dissect = Command::new("tshark")
+    let dissect = b
+        .command("tshark")
         .arg("-r")
         .arg(&file)
         .args(["-Y", "arp"])
