@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::address::Vip;
+use crate::announce::Confirm;
 use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
 
 /// Announces a keepalived virtual IP when it moves, and purges what hosts remember of its old
@@ -80,6 +82,13 @@ pub struct Announce {
     /// Only on this interface [default: wherever the VIP is]
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
+    /// A peer that must follow; may be given several times
+    #[arg(short, long = "peer", value_name = "PEER")]
+    pub peers: Vec<IpAddr>,
+    /// Who is asked to prove that they follow: `peers` are those named and the gateways, `all`
+    /// every neighbour the kernel knows, too [default: all]
+    #[arg(long, value_name = "WHO", value_enum)]
+    pub confirm: Option<Confirm>,
     /// End after this time at the latest [default: 60]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
     pub timeout: Option<Duration>,

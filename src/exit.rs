@@ -12,6 +12,8 @@ pub enum Exit {
     Failed = 1,
     /// The command line or the settings are wrong.
     Usage = 2,
+    /// A peer follows a wrong MAC, or a required one stays silent.
+    Unproven = 3,
     /// Another host claims the VIP.
     Conflict = 4,
     /// The kernel contradicts the request: the VIP is not here, or it left (`announce`); the

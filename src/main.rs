@@ -67,6 +67,8 @@ async fn announce(args: &Announce, settings: &Settings, global: &Global) -> Resu
     let order = session::Order {
         vips: args.vips.clone(),
         interface: args.interface.clone(),
+        peers: [args.peers.as_slice(), &settings.peers].concat(),
+        confirm: args.confirm.unwrap_or(settings.confirm),
         pace: Pace {
             rate: args.rate.unwrap_or(settings.rate),
             wait: args.wait.unwrap_or(settings.wait),
@@ -80,7 +82,7 @@ async fn announce(args: &Announce, settings: &Settings, global: &Global) -> Resu
         return Ok(Exit::Done);
     }
     let stopped = session.run(termination()).await?;
-    let report = AnnounceReport::new(session.core(), began.elapsed());
+    let report = AnnounceReport::new(session.core(), Instant::now());
     deliver(global, &report)?;
     Ok(stopped.unwrap_or(report.exit()))
 }

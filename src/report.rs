@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{Level, log};
 use serde::Serialize;
 
 use crate::address::{Mac, Vip};
-use crate::announce::{Announcement, Claim, Standing};
+use crate::announce::{Announcement, Claim, Confirmation, Source, Standing, Verdict};
 use crate::exit::Exit;
 use crate::kernel::NeighbourState;
 use crate::purge::Purged;
@@ -30,6 +30,8 @@ pub enum AnnounceResult {
     Failed,
     /// A VIP was not here, or left.
     NotHeld,
+    /// A peer follows a wrong MAC, or a required one is silent.
+    Unproven,
     /// Every VIP was announced.
     Ok,
 }
@@ -40,6 +42,7 @@ impl AnnounceResult {
             Self::Conflict => Exit::Conflict,
             Self::Failed => Exit::Failed,
             Self::NotHeld => Exit::Contradicted,
+            Self::Unproven => Exit::Unproven,
             Self::Ok => Exit::Done,
         }
     }
@@ -68,6 +71,7 @@ struct AnnouncedVip {
     held: bool,
     frames_sent: u32,
     conflicts: Vec<Conflict>,
+    peers: Vec<AskedPeer>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,41 +80,63 @@ struct Conflict {
     host: Option<IpAddr>,
 }
 
+#[derive(Debug, Serialize)]
+struct AskedPeer {
+    address: IpAddr,
+    mac: Option<Mac>,
+    source: Source,
+    required: bool,
+    verdict: Verdict,
+    after_ms: Option<f64>,
+    answered_by: Option<Mac>,
+}
+
+/// What the claims of one line have in common.
+#[derive(Debug, Default)]
+struct Group {
+    vips: Vec<Vip>,
+    frames: u32,
+    verdicts: BTreeMap<Verdict, u32>,
+    /// When the last peer was proven or acknowledged.
+    settled: Option<Instant>,
+}
+
 impl AnnounceReport {
-    /// Reads the state of a run that ended after `lasted`.
+    /// Reads the state of a run that ended at `now`.
     #[must_use]
-    pub fn new(core: &Announcement, lasted: Duration) -> Self {
+    pub fn new(core: &Announcement, now: Instant) -> Self {
         let mut results = vec![AnnounceResult::Ok];
         // One line for all VIPs that fared alike.
-        let mut alike: BTreeMap<(AnnounceResult, String), (Vec<Vip>, u32)> = BTreeMap::new();
+        let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
+        let mut peculiar = Vec::new();
         for claim in core.claims() {
             let (result, fate) = fate_of(claim);
             results.push(result);
-            let (vips, frames) = alike.entry((result, fate)).or_default();
-            vips.push(claim.vip);
-            *frames += claim.frames_sent;
+            let group = alike.entry((result, fate)).or_default();
+            group.vips.push(claim.vip);
+            group.frames += claim.frames_sent;
+            for confirmation in claim.confirmations() {
+                let verdict = verdict_of(claim, confirmation);
+                *group.verdicts.entry(verdict).or_default() += 1;
+                let settled = confirmation.proven.or(confirmation.acknowledged);
+                group.settled = group.settled.max(settled);
+            }
+            let (worst, lines) = peculiarities(core, claim);
+            results.push(worst);
+            peculiar.extend(lines);
         }
         for vip in core.absent() {
             results.push(AnnounceResult::NotHeld);
-            let fate = "not on this host: nothing announced".to_owned();
+            let fate = "is not on this host: nothing announced".to_owned();
             let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
-            group.0.push(vip);
+            group.vips.push(vip);
         }
         let lines = alike
-            .into_iter()
-            .map(|((result, fate), (vips, frames))| {
-                let level = match result {
-                    AnnounceResult::Ok => Level::Info,
-                    AnnounceResult::NotHeld => Level::Warn,
-                    AnnounceResult::Failed | AnnounceResult::Conflict => Level::Error,
-                };
-                let sent = match frames {
-                    0 => String::new(),
-                    _ => format!(": {} in {}", count(frames, "frame"), seconds(lasted)),
-                };
-                Line(level, format!("{} {fate}{sent}", list(&vips)))
-            })
+            .iter()
+            .map(|((result, fate), group)| group.line(core, *result, fate))
+            .chain(peculiar)
             .collect();
+        let lasted = now.duration_since(core.started());
         Self {
             command: "announce",
             version: env!("CARGO_PKG_VERSION"),
@@ -122,7 +148,7 @@ impl AnnounceReport {
             vips: core
                 .claims()
                 .iter()
-                .map(AnnouncedVip::from)
+                .map(|claim| AnnouncedVip::of(core, claim))
                 .chain(core.absent().map(AnnouncedVip::absent))
                 .collect(),
             lines,
@@ -132,19 +158,22 @@ impl AnnounceReport {
     /// What a run would do that has looked at the host, and shall not send.
     #[must_use]
     pub fn planned(core: &Announcement) -> Self {
-        let mut report = Self::new(core, Duration::ZERO);
+        let mut report = Self::new(core, core.started());
         report.dry_run = true;
         report.lines = core
             .claims()
             .iter()
-            .map(|claim| (claim, fate_of(claim).1))
-            .map(|(claim, fate)| match claim.standing() {
-                Standing::Ready => {
+            .map(|claim| match (claim.standing(), claim.mac()) {
+                (Standing::Ready, Some(mac)) => {
+                    let (vip, name) = (claim.vip, &claim.link.name);
                     let frames = claim.planned_frames();
                     let time = seconds(Claim::planned_time());
-                    format!("{} would be {fate}: {frames} frames in {time}", claim.vip)
+                    format!(
+                        "{vip} would be announced on {name} as {mac}: {frames} frames in {time}, \
+                         and questions to every peer"
+                    )
                 }
-                _ => format!("{} {fate}", claim.vip),
+                _ => format!("{} {}", claim.vip, fate_of(claim).1),
             })
             .chain(
                 core.absent()
@@ -162,6 +191,39 @@ impl AnnounceReport {
     }
 }
 
+impl Group {
+    fn line(&self, core: &Announcement, result: AnnounceResult, fate: &str) -> Line {
+        let level = match result {
+            AnnounceResult::Ok | AnnounceResult::Unproven => Level::Info,
+            AnnounceResult::NotHeld => Level::Warn,
+            AnnounceResult::Failed | AnnounceResult::Conflict => Level::Error,
+        };
+        let mut text = format!("{} {fate}", list(&self.vips));
+        if !self.verdicts.is_empty() {
+            let count = |verdict| self.verdicts.get(&verdict).copied().unwrap_or(0);
+            text += &format!(
+                ": {} proven, {} acknowledged, {} stale, {} silent",
+                count(Verdict::Proven),
+                count(Verdict::Acknowledged),
+                count(Verdict::Stale),
+                count(Verdict::Silent)
+            );
+            if count(Verdict::Offlink) > 0 {
+                text += &format!(", {} offlink", count(Verdict::Offlink));
+            }
+            if let Some(settled) = self.settled {
+                text += &format!(" in {}", seconds(settled.duration_since(core.started())));
+            }
+        }
+        if self.frames > 0 {
+            let separator = if self.verdicts.is_empty() { ":" } else { ";" };
+            let time = seconds(core.last_sent().duration_since(core.started()));
+            text += &format!("{separator} {} in {time}", count(self.frames, "frame"));
+        }
+        Line(level, text)
+    }
+}
+
 /// How one claim ended, and the words for it, to follow the VIP.
 fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
     let name = &claim.link.name;
@@ -171,7 +233,7 @@ fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
             AnnounceResult::Conflict,
             format!(
                 "is not announced: duplicate address detection on {name} found another owner; \
-                 find it with `ndisc6` or in the switch's tables, and take the address from it"
+                 take the address from that host, then from {name}, and add it here again"
             ),
         ),
         Standing::Unfit(why) => (
@@ -187,33 +249,126 @@ fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
                 AnnounceResult::Failed,
                 format!("could not be announced: {name} takes no frames ({errno})"),
             ),
+            (_, None) if claim.frames_sent == 0 => (
+                AnnounceResult::Failed,
+                format!("was not announced on {name}: no frame left in the time given"),
+            ),
             (Some(mac), _) => (AnnounceResult::Ok, format!("announced on {name} as {mac}")),
             (None, _) => (AnnounceResult::Failed, format!("{name} has no MAC")),
         },
     }
 }
 
-impl From<&Claim> for AnnouncedVip {
-    fn from(claim: &Claim) -> Self {
-        let dad_failed = claim.standing() == Standing::DadFailed;
+/// A rival's own entry is not wrong: that it is an owner is told as a conflict.
+fn verdict_of(claim: &Claim, confirmation: &Confirmation) -> Verdict {
+    match confirmation.verdict() {
+        Verdict::Stale if claim.is_rival(&confirmation.peer) => Verdict::Silent,
+        verdict => verdict,
+    }
+}
+
+/// Where a human should look: conflicts, stale peers, required peers that are silent.
+fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Line>) {
+    let (vip, name) = (claim.vip, &claim.link.name);
+    if claim.standing() != Standing::Ready {
+        return (AnnounceResult::Ok, Vec::new());
+    }
+    let conflicts = claim.conflicts().map(|mac| {
+        let host = host_name(core, mac);
+        let text = format!(
+            "{vip} on {name}: conflict: {mac} ({host}) answers for it, too; \
+             take the address from that host: `ip addr del {vip}/… dev …`"
+        );
+        (AnnounceResult::Conflict, Some(Line(Level::Error, text)))
+    });
+    let peers = claim.confirmations().iter().map(|confirmation| {
+        let peer = &confirmation.peer;
+        let who = match peer.mac {
+            Some(mac) => format!("{} ({mac})", peer.ip),
+            None => peer.ip.to_string(),
+        };
+        let proxy = confirmation.answered_by.map(|mac| {
+            let text = format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
+            Line(Level::Warn, text)
+        });
+        match verdict_of(claim, confirmation) {
+            Verdict::Stale => {
+                let text = format!(
+                    "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
+                     its entry is wrong; on it run `vipherald purge --permanent {vip}` or \
+                     `ip neigh del {vip} dev …`"
+                );
+                (AnnounceResult::Unproven, Some(Line(Level::Warn, text)))
+            }
+            Verdict::Silent if peer.required && !claim.is_rival(peer) => {
+                let what = match peer.source {
+                    Source::Gateway => "the gateway",
+                    Source::Configured => "the configured peer",
+                    Source::Learned => "the neighbour",
+                };
+                let text = format!(
+                    "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
+                     is it up, and does a filter drop ARP or ND?"
+                );
+                (AnnounceResult::Unproven, Some(Line(Level::Warn, text)))
+            }
+            _ => (AnnounceResult::Ok, proxy),
+        }
+    });
+    let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(peers).unzip();
+    (
+        results.into_iter().min().unwrap_or(AnnounceResult::Ok),
+        lines.into_iter().flatten().collect(),
+    )
+}
+
+fn host_name(core: &Announcement, mac: Mac) -> String {
+    core.host_of(mac).map_or_else(
+        || "host not known".to_owned(),
+        |host| format!("host {host}"),
+    )
+}
+
+impl AnnouncedVip {
+    fn of(core: &Announcement, claim: &Claim) -> Self {
+        let dad_failed = (claim.standing() == Standing::DadFailed).then_some(Conflict {
+            mac: None,
+            host: None,
+        });
+        let after_ms = |at: Instant| at.duration_since(core.started()).as_secs_f64() * 1e3;
         Self {
             address: claim.vip,
             interface: Some(claim.link.name.clone()),
             mac: claim.mac(),
             held: claim.standing() != Standing::Left,
             frames_sent: claim.frames_sent,
-            conflicts: dad_failed
-                .then_some(Conflict {
-                    mac: None,
-                    host: None,
+            conflicts: claim
+                .conflicts()
+                .map(|mac| Conflict {
+                    mac: Some(mac),
+                    host: core.host_of(mac),
                 })
-                .into_iter()
+                .chain(dad_failed)
+                .collect(),
+            peers: claim
+                .confirmations()
+                .iter()
+                .map(|confirmation| AskedPeer {
+                    address: confirmation.peer.ip,
+                    mac: confirmation.peer.mac,
+                    source: confirmation.peer.source,
+                    required: confirmation.peer.required,
+                    verdict: verdict_of(claim, confirmation),
+                    after_ms: confirmation
+                        .proven
+                        .or(confirmation.acknowledged)
+                        .map(after_ms),
+                    answered_by: confirmation.answered_by,
+                })
                 .collect(),
         }
     }
-}
 
-impl AnnouncedVip {
     fn absent(vip: Vip) -> Self {
         Self {
             address: vip,
@@ -222,6 +377,7 @@ impl AnnouncedVip {
             held: false,
             frames_sent: 0,
             conflicts: Vec::new(),
+            peers: Vec::new(),
         }
     }
 }

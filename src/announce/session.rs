@@ -1,19 +1,27 @@
-//! The shell around the core: it hands over the kernel's word before every frame, and sends.
+//! The shell around the core: it hands over the kernel's word and every frame that came in before
+//! a frame goes out, and sends.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::future::Future;
+use std::collections::{BTreeSet, HashMap};
+use std::future::{self, Future};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
-use log::{debug, trace};
+use log::{debug, trace, warn};
+use nix::errno::Errno;
+use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use super::{Announcement, Pace, Transmit};
-use crate::address::{InterfaceIndex, Vip};
+use super::{Announcement, Claim, Confirm, Pace, Surroundings, Transmit};
+use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::error::Error;
-use crate::kernel::{Change, Changes, Drained, Kernel, Link};
-use crate::port::Port;
+use crate::kernel::{self, Change, Changes, Drained, Kernel, Link};
+use crate::port::{self, Port};
+use crate::wire::Frame;
 
 /// What is to be announced.
 #[derive(Clone, Debug)]
@@ -22,6 +30,10 @@ pub struct Order {
     pub vips: Vec<Vip>,
     /// Only where they are on this interface; `None`: wherever they are.
     pub interface: Option<String>,
+    /// Peers that must follow.
+    pub peers: Vec<IpAddr>,
+    /// Who else is asked.
+    pub confirm: Confirm,
     /// The bounds of the run.
     pub pace: Pace,
 }
@@ -33,7 +45,13 @@ pub struct Session {
     changes: Changes,
     core: Announcement,
     ports: HashMap<InterfaceIndex, Port>,
+    peers: Vec<IpAddr>,
+    confirm: Confirm,
+    looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
 }
+
+/// What the kernel knows of the links that the VIPs are on.
+type Around = (Vec<Surroundings>, Vec<Mac>);
 
 impl Session {
     /// Subscribes to changes, then looks where the VIPs are.
@@ -48,10 +66,13 @@ impl Session {
             None => None,
         };
         let mut session = Self {
-            core: Announcement::new(&order.vips, only, order.pace, now),
+            core: Announcement::new(&order.vips, only, order.pace, seed(), now),
             kernel,
             changes,
             ports: HashMap::new(),
+            peers: order.peers.clone(),
+            confirm: order.confirm,
+            looking_around: None,
         };
         session.look(now).await?;
         for claim in session.core.claims() {
@@ -77,19 +98,32 @@ impl Session {
             if self.core.is_over(now) {
                 return Ok(None);
             }
+            // Only now: whom to ask is found out after the first frames are out.
+            if self.core.awaits_peers() && self.looking_around.is_none() {
+                self.look_around();
+            }
             let deadline = self.core.next_deadline(now);
+            let looking_around = self.looking_around.is_some();
             tokio::select! {
                 stopped = &mut stop => return Ok(Some(stopped)),
-                readable = self.changes.readable() => readable.map_err(Error::Runtime)?,
+                readable = readable(&self.changes, &self.ports) => {
+                    readable.map_err(Error::Runtime)?;
+                }
+                around = joined(&mut self.looking_around), if looking_around => {
+                    self.looking_around = None;
+                    self.meet_peers(around);
+                }
                 () = sleep_until(deadline.into()) => {}
             }
         }
     }
 
-    /// Sends every frame that may leave now, knowing before each what the kernel knows.
+    /// Sends every frame that may leave now, knowing before each what the kernel knows and what
+    /// came in.
     async fn send_due(&mut self) -> Result<Instant, Error> {
         loop {
             let now = Instant::now();
+            self.hear_frames(now);
             self.hear_changes(now).await?;
             match self.core.poll_transmit(now) {
                 Some(transmit) => self.send(now, &transmit)?,
@@ -99,25 +133,70 @@ impl Session {
     }
 
     fn send(&mut self, now: Instant, transmit: &Transmit) -> Result<(), Error> {
-        let claim = self.core.claim_of(transmit);
-        let port = match self.ports.entry(claim.interface()) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(none) => none.insert(Port::open(&claim.link)?),
+        // An interface that is gone takes its claims with it, as soon as the change is heard.
+        let Some(link) = self.core.link(transmit.interface) else {
+            self.core.refused(now, transmit, Errno::ENXIO);
+            return Ok(());
+        };
+        let port = match ready_port(&mut self.ports, link, transmit.is_question) {
+            Ok(port) => port,
+            Err(error) if error.is_gone() => {
+                self.core.refused(now, transmit, Errno::ENXIO);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         };
         match port.send(&transmit.frame.to_bytes()) {
             Ok(()) => {
-                trace!("{}: sent {:?}", claim.link.name, transmit.frame);
+                trace!("{}: sent {:?}", link.name, transmit.frame);
                 self.core.sent(now, transmit);
             }
             Err(errno) => {
-                debug!(
-                    "{}: {errno}, not sent: {:?}",
-                    claim.link.name, transmit.frame
-                );
+                debug!("{}: {errno}, not sent: {:?}", link.name, transmit.frame);
                 self.core.refused(now, transmit, errno);
             }
         }
         Ok(())
+    }
+
+    fn hear_frames(&mut self, now: Instant) {
+        for (interface, port) in &self.ports {
+            while let Some(octets) = port.receive() {
+                if let Some(frame) = Frame::parse(&octets) {
+                    trace!("interface {}: received {frame:?}", interface.0);
+                    self.core.received(now, *interface, &frame);
+                }
+            }
+        }
+    }
+
+    /// Begins to ask the kernel who is around, beside everything else: tables can be large.
+    fn look_around(&mut self) {
+        let on: BTreeSet<_> = self
+            .core
+            .claims()
+            .iter()
+            .flat_map(|claim| [Some(claim.interface()), claim.link.lower])
+            .flatten()
+            .collect();
+        let everyone = self.confirm != Confirm::None;
+        let kernel = self.kernel.clone();
+        self.looking_around = Some(tokio::spawn(look_around(kernel, on, everyone)));
+    }
+
+    fn meet_peers(&mut self, around: Result<Around, kernel::Error>) {
+        let now = Instant::now();
+        let (surroundings, own_macs) = around.unwrap_or_else(|error| {
+            warn!("nobody is asked whether they follow: {error}");
+            self.confirm = Confirm::None;
+            let on = |claim: &Claim| Surroundings::of(claim.link.clone());
+            (self.core.claims().iter().map(on).collect(), Vec::new())
+        });
+        for around in &surroundings {
+            self.core.link_changed(now, &around.link);
+        }
+        self.core
+            .surroundings_are(now, &surroundings, own_macs, &self.peers, self.confirm);
     }
 
     /// Tells the core every change that had happened when the last look at the queue found it
@@ -175,6 +254,80 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The open port on an interface, which also listens if it has to.
+fn ready_port<'a>(
+    ports: &'a mut HashMap<InterfaceIndex, Port>,
+    link: &Link,
+    listen: bool,
+) -> Result<&'a Port, port::Error> {
+    let port = match ports.entry(link.index) {
+        Entry::Occupied(open) => open.into_mut(),
+        Entry::Vacant(none) => none.insert(Port::open(link)?),
+    };
+    if listen {
+        port.listen(link)?;
+    }
+    Ok(port)
+}
+
+async fn look_around(
+    kernel: Kernel,
+    on: BTreeSet<InterfaceIndex>,
+    everyone: bool,
+) -> Result<Around, kernel::Error> {
+    let links = kernel.links().await?;
+    let own_macs = links.iter().filter_map(|link| link.mac).collect();
+    let addresses = kernel.addresses().await?;
+    let mut surroundings = Vec::new();
+    for link in links.into_iter().filter(|link| on.contains(&link.index)) {
+        let mut around = Surroundings::of(link);
+        let index = around.link.index;
+        around.addresses = addresses
+            .iter()
+            .filter(|address| address.interface == index)
+            .copied()
+            .collect();
+        if everyone {
+            around.gateways = kernel.gateways(index).await?;
+            around.neighbours = kernel.neighbours(index).await?;
+        }
+        surroundings.push(around);
+    }
+    Ok((surroundings, own_macs))
+}
+
+async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
+    match task {
+        Some(task) => match task.await {
+            Ok(result) => result,
+            // Nobody cancels it, and a panic aborts the process.
+            Err(_) => future::pending().await,
+        },
+        None => future::pending().await,
+    }
+}
+
+/// Waits until there is a change or a frame to hear.
+async fn readable(changes: &Changes, ports: &HashMap<InterfaceIndex, Port>) -> io::Result<()> {
+    future::poll_fn(|context| {
+        if let Poll::Ready(ready) = changes.poll_readable(context) {
+            return Poll::Ready(ready);
+        }
+        for port in ports.values() {
+            if let Poll::Ready(ready) = port.poll_readable(context) {
+                return Poll::Ready(ready);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A number that differs from run to run.
+fn seed() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 async fn named(kernel: &Kernel, name: &str) -> Result<InterfaceIndex, Error> {
