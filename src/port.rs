@@ -59,7 +59,7 @@ impl Error {
 }
 
 /// Octets of the longest frame that is looked at; what is longer is none of ours.
-const LONGEST: usize = 1514;
+const LONGEST: u16 = 1514;
 /// Room for the answers of some thousand peers at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -139,7 +139,7 @@ impl Port {
     /// The next frame that came in. Never waits.
     #[must_use]
     pub fn receive(&self) -> Option<Vec<u8>> {
-        let mut frame = vec![0; LONGEST];
+        let mut frame = vec![0; LONGEST.into()];
         loop {
             let socket = self.socket.get().as_raw_fd();
             match recv(socket, &mut frame, MsgFlags::MSG_DONTWAIT) {

@@ -85,7 +85,7 @@ mod tests {
         for _ in 0..20 {
             paths.count_answer(LINK, 12);
         }
-        assert_eq!(paths.enough_questions(LINK), Some(70));
+        assert_eq!(paths.enough_questions(LINK), Some(69));
     }
 
     #[test]

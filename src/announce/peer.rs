@@ -195,7 +195,9 @@ impl Confirmation {
             Question::Control if self.is_heard() => control_possible && self.turn > 0,
             // There are hosts that answer an echo but no directed request (arp_ignore=8). One of
             // the two at a time, so that dead hosts cost little.
-            Question::Echo => echo_possible && !simple && (self.turn % 2 == 0 || !control_possible),
+            Question::Echo => {
+                echo_possible && !simple && (self.turn.is_multiple_of(2) || !control_possible)
+            }
             Question::Control => control_possible && !simple && self.turn % 2 == 1,
         }
     }
@@ -251,7 +253,7 @@ impl Confirmation {
     /// host is only where it answers the echo itself.
     fn echo_mac(&self) -> Option<Mac> {
         match (self.peer.mac, self.answered_by) {
-            (Some(_), Some(other)) if self.turn % 2 == 0 => Some(other),
+            (Some(_), Some(other)) if self.turn.is_multiple_of(2) => Some(other),
             (known, other) => known.or(other),
         }
     }

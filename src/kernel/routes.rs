@@ -36,9 +36,7 @@ impl Kernel {
 
 /// The gateways of one route through `interface`: its own, or those of its next hops.
 fn gateways_through(attributes: &[RouteAttribute], interface: InterfaceIndex) -> Vec<IpAddr> {
-    let leaves_here = attributes
-        .iter()
-        .any(|attribute| *attribute == RouteAttribute::Oif(interface.0));
+    let leaves_here = attributes.contains(&RouteAttribute::Oif(interface.0));
     attributes
         .iter()
         .flat_map(|attribute| match attribute {
