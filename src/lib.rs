@@ -2,3 +2,4 @@
 //! old owner. The command line in `main.rs` is the product; this library is its rooms.
 
 pub mod address;
+pub mod keepalived;
