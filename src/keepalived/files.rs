@@ -108,6 +108,9 @@ impl Files for Memory {
     }
 
     fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        if self.kind(directory)? != Kind::Directory {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         let directory = normal(directory);
         let mut names: Vec<String> = self
             .files

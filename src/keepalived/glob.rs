@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::Files;
+use super::files::{Files, Kind};
 
 /// The most alternatives and directories that one pattern may make us look at.
 const STEPS_MAX: usize = 4096;
@@ -87,7 +87,7 @@ impl Walk<'_> {
             let path = directory.join(&name);
             if rest.is_empty() {
                 self.paths.push(path);
-            } else if self.files.names(&path).is_ok() {
+            } else if matches!(self.files.kind(&path), Ok(Kind::Directory)) {
                 self.descend(&path, rest)?;
             }
         }
@@ -249,7 +249,7 @@ mod tests {
             find(&files, Path::new("/"), &"{a,b}".repeat(200)),
             None
         );
-        assert!(!matches(&"a*".repeat(300), &"a".repeat(2000)[..1999].replace("aa", "ab")));
+        assert!(!matches(&("a*".repeat(100) + "b"), &"a".repeat(2000)));
         assert!(!matches("[", "a") && matches("[", "["));
     }
 }

@@ -268,8 +268,9 @@ impl Draft {
             self.own = None;
             self.own_name = None;
         }
-        if let Some(name) = &self.own_name {
-            names.take(name);
+        // A name that is given twice goes to the first.
+        if self.own_name.as_ref().is_some_and(|name| !names.give(name)) {
+            self.own_name = None;
         }
     }
 

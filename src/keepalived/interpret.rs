@@ -34,6 +34,10 @@ const OTHER_VALUES: [&str; 5] = [
 /// passes over their blocks by counting braces.
 const SKIPPED: [&str; 4] = ["SSL", "global_defs", "virtual_server", "virtual_server_group"];
 
+/// Keywords of instances whose block holds values that are for us.
+const INSTANCE_VALUES: [&str; 3] =
+    ["unicast_peer", "virtual_ipaddress", "virtual_ipaddress_excluded"];
+
 /// Keywords in other blocks whose block holds values.
 const NESTED_VALUES: [&str; 9] = [
     "group",
@@ -69,6 +73,9 @@ pub(super) struct Interpreter<'a> {
     /// A chunk that was read too far.
     peeked: Option<Chunk>,
     owner: Owner,
+    /// The instance that has just ended: lines that only an instance can have belong to it, and
+    /// it has ended too early.
+    ended: Option<usize>,
     globals: Globals,
     instances: Vec<Draft>,
     instance_by_name: HashMap<String, usize>,
@@ -95,6 +102,7 @@ impl<'a> Interpreter<'a> {
             lines,
             peeked: None,
             owner: Owner::Nobody,
+            ended: None,
             globals: Globals::default(),
             instances: Vec::new(),
             instance_by_name: HashMap::new(),
@@ -122,8 +130,16 @@ impl<'a> Interpreter<'a> {
             _ if OTHER_BLOCKS.contains(&keyword) => self.other_block(),
             _ if OTHER_VALUES.contains(&keyword) => self.pass_values(),
             // keepalived knows other keywords here; none of them has a block.
-            "{" => self.warn(chunk, "a '{' that keepalived passes over, but not the block behind it"),
+            "{" => {
+                self.ended = None;
+                self.warn(chunk, "a '{' that keepalived passes over, but not the block behind it");
+            }
             "}" => self.warn(chunk, "a '}' too many"),
+            _ if INSTANCE_VALUES.contains(&keyword) || Draft::KEYWORDS.contains(&keyword) => {
+                self.owner = self.ended.map_or(Owner::Nobody, Owner::Instance);
+                self.refuse(chunk, &format!("{keyword} outside of any vrrp_instance: the one before has ended too early"));
+                self.owner = Owner::Nobody;
+            }
             _ => {}
         }
     }
@@ -150,6 +166,7 @@ impl<'a> Interpreter<'a> {
             self.instance_keyword(index, &chunk);
         }
         self.owner = Owner::Nobody;
+        self.ended = Some(index);
     }
 
     fn instance_keyword(&mut self, index: usize, chunk: &Chunk) {

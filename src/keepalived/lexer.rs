@@ -76,7 +76,8 @@ pub(super) fn split_at_brace(line: &str) -> (&str, Option<&str>) {
     )
 }
 
-fn first_brace(line: &str) -> Option<usize> {
+/// Where the first brace outside double quotes is.
+pub(super) fn first_brace(line: &str) -> Option<usize> {
     let mut from = 0;
     loop {
         let at = from + line[from..].find(['{', '}', '"'])?;

@@ -149,6 +149,7 @@ impl<'a> Lines<'a> {
                 self.include(&include, line.plain_include);
                 continue;
             }
+            self.check_braces(&text);
             let (chunk, rest) = lexer::split_at_brace(&text);
             self.rest = rest.map(str::to_owned);
             let (words, unclosed_quote) = lexer::words(chunk);
@@ -161,6 +162,17 @@ impl<'a> Lines<'a> {
             }
         }
         None
+    }
+
+    /// The braces of a `${NAME}` that is not defined are like any others.
+    fn check_braces(&mut self, text: &str) {
+        let before = lexer::first_brace(text).and_then(|at| text[..at].strip_suffix('$'));
+        if let Some(name) = before.and_then(|before| definitions::undefined(&text[before.len()..])) {
+            self.notice(
+                &format!("${name} is not defined here: its braces count as a block's"),
+                true,
+            );
+        }
     }
 
     /// The next line, before conditions and definitions.
@@ -264,8 +276,12 @@ impl<'a> Lines<'a> {
                     if text.starts_with("@$") || text.starts_with("@^$") {
                         self.notice("has a definition for a configuration id, which keepalived compares as it stands", true);
                     }
-                    if text.matches('{').count() != text.matches('}').count() {
-                        self.notice("loses a brace together with the rest of the line when its condition fails", true);
+                    // An opening brace may well be one of several, each with a condition.
+                    if text.matches('}').count() > text.matches('{').count() {
+                        self.notice(
+                            "has a closing brace that doesn't count because its condition fails",
+                            true,
+                        );
                     }
                     return None;
                 }

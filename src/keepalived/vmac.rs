@@ -50,6 +50,7 @@ impl GivenMac {
 pub(super) struct Names {
     by_mac: HashMap<(String, [u8; 6]), String>,
     taken: HashSet<String>,
+    given: HashSet<String>,
     /// How many names were tried for a prefix, router id and family: all of them are taken.
     tried: HashMap<(String, u8, bool), usize>,
 }
@@ -58,6 +59,12 @@ impl Names {
     /// Marks a name as used by an interface.
     pub(super) fn take(&mut self, name: &str) {
         self.taken.insert(name.to_owned());
+    }
+
+    /// Marks a name as given by the configuration; false if it is given already.
+    pub(super) fn give(&mut self, name: &str) -> bool {
+        self.take(name);
+        self.given.insert(name.to_owned())
     }
 
     /// The interface that already carries `mac` on top of `base`.
