@@ -18,7 +18,14 @@ use vipherald::keepalived::{self, Configuration, Options, VirtualAddress};
 
 /// Interfaces that there are whether or not the configuration names them.
 const INTERFACES: [&str; 8] = [
-    "eth0", "eth1", "eth2", "eth3", "bond0", "bond0.169", "bond0.170", "br0",
+    "eth0",
+    "eth1",
+    "eth2",
+    "eth3",
+    "bond0",
+    "bond0.169",
+    "bond0.170",
+    "br0",
 ];
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,7 +38,13 @@ fn configurations(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path())
-        .map(|path| if path.is_dir() { path.join("keepalived.conf") } else { path })
+        .map(|path| {
+            if path.is_dir() {
+                path.join("keepalived.conf")
+            } else {
+                path
+            }
+        })
         .collect();
     found.sort();
     found
@@ -43,7 +56,10 @@ fn examples(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             examples(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "conf") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "conf")
+        {
             found.push(path);
         }
     }
@@ -74,8 +90,15 @@ impl Summary {
         let mut summary = Self::default();
         for instance in configuration.instances() {
             let address = |address: &VirtualAddress| {
-                let VirtualAddress { address, prefix_len, dev } = address;
-                format!("{address}/{prefix_len} dev {}", dev.as_deref().unwrap_or("?"))
+                let VirtualAddress {
+                    address,
+                    prefix_len,
+                    dev,
+                } = address;
+                format!(
+                    "{address}/{prefix_len} dev {}",
+                    dev.as_deref().unwrap_or("?")
+                )
             };
             summary.instance(
                 &instance.name,
@@ -84,7 +107,11 @@ impl Summary {
                 u64::from(instance.virtual_router_id.unwrap_or(0)),
                 &instance.vips.iter().map(address).collect::<Vec<_>>(),
                 &instance.excluded.iter().map(address).collect::<Vec<_>>(),
-                &instance.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                &instance
+                    .peers
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
             );
         }
         for group in configuration.groups() {
@@ -100,12 +127,21 @@ impl Summary {
             let text = |key: &str| instance[key].as_str().unwrap().to_owned();
             let addresses = |key: &str| -> Vec<String> {
                 let all = instance[key].as_array().into_iter().flatten();
-                all.map(|address| keepalived_address(address.as_str().unwrap())).collect()
+                all.map(|address| keepalived_address(address.as_str().unwrap()))
+                    .collect()
             };
             let section = section(data, &format!(" VRRP Instance = {}", text("iname")));
-            let interface = section.iter().find_map(|line| line.strip_prefix("   Interface = "));
+            let interface = section
+                .iter()
+                .find_map(|line| line.strip_prefix("   Interface = "));
             let interface = interface.expect("keepalived.data names the interface");
-            let interface = interface.split(" on ").last().unwrap().split(',').next().unwrap();
+            let interface = interface
+                .split(" on ")
+                .last()
+                .unwrap()
+                .split(',')
+                .next()
+                .unwrap();
             let peers = sub_section(&section, "   Unicast Peer :");
             let peers: Vec<String> = peers
                 .iter()
@@ -130,7 +166,10 @@ impl Summary {
         summary
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one place that writes all there is to compare")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one place that writes all there is to compare"
+    )]
     fn instance(
         &mut self,
         name: &str,
@@ -170,7 +209,10 @@ fn keepalived_address(text: &str) -> String {
 /// The lines of keepalived.data after `start` that are indented more deeply.
 fn section(data: &str, start: &str) -> Vec<String> {
     let lines = data.lines().skip_while(|&line| line != start).skip(1);
-    lines.take_while(|line| line.starts_with("  ")).map(str::to_owned).collect()
+    lines
+        .take_while(|line| line.starts_with("  "))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn sub_section(section: &[String], start: &str) -> Vec<String> {
@@ -210,9 +252,12 @@ impl Keepalived {
             .args(["--net", "sh", "-c", &script, "sh"])
             .args(["--dont-fork", "--log-console", "--vrrp", "--use-file"])
             .arg(configuration)
-            .arg("--pid").arg(folder.join("parent.pid"))
-            .arg("--vrrp_pid").arg(folder.join("vrrp.pid"))
-            .arg("--checkers_pid").arg(folder.join("checkers.pid"))
+            .arg("--pid")
+            .arg(folder.join("parent.pid"))
+            .arg("--vrrp_pid")
+            .arg(folder.join("vrrp.pid"))
+            .arg("--checkers_pid")
+            .arg(folder.join("checkers.pid"))
             .env("TMPDIR", folder)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -220,7 +265,9 @@ impl Keepalived {
         if let Some(id) = header(configuration, "config-id") {
             command.args(["--config-id", &id]);
         }
-        let child = command.spawn().expect("unshare starts (install util-linux)");
+        let child = command
+            .spawn()
+            .expect("unshare starts (install util-linux)");
         Self {
             child,
             folder: folder.to_owned(),
@@ -244,17 +291,25 @@ impl Keepalived {
             self.signal("JSON");
             self.wait(|| {
                 let bytes = fs::read(&json).unwrap_or_default();
-                serde_json::from_slice(&bytes).map(|parsed| value = parsed).is_ok()
+                serde_json::from_slice(&bytes)
+                    .map(|parsed| value = parsed)
+                    .is_ok()
             })?;
         }
         Ok(Summary::theirs(&value, &text))
     }
 
     fn signal(&self, name: &str) {
-        let number = Command::new("keepalived").arg(format!("--signum={name}")).output().unwrap();
+        let number = Command::new("keepalived")
+            .arg(format!("--signum={name}"))
+            .output()
+            .unwrap();
         let number = String::from_utf8(number.stdout).unwrap();
         let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-s", number.trim(), &pid]).status().unwrap();
+        let killed = Command::new("kill")
+            .args(["-s", number.trim(), &pid])
+            .status()
+            .unwrap();
         assert!(killed.success());
     }
 
@@ -303,7 +358,10 @@ fn named_interfaces(folder: &Path, interfaces: &mut BTreeSet<String>) {
 fn named_in(file: &Path, interfaces: &mut BTreeSet<String>) {
     let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
     for line in text.lines() {
-        let words: Vec<&str> = line.split([' ', '\t', '"']).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> = line
+            .split([' ', '\t', '"'])
+            .filter(|word| !word.is_empty())
+            .collect();
         for pair in words.windows(2) {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
             let made_by_keepalived = pair[1].starts_with("vrrp");
@@ -321,7 +379,8 @@ fn named_in(file: &Path, interfaces: &mut BTreeSet<String>) {
 
 /// Ours against theirs, for one configuration.
 fn compare(path: &Path, folder: &Path) -> Result<(), String> {
-    let configuration = keepalived::read(path, &options(path)).map_err(|error| error.to_string())?;
+    let configuration =
+        keepalived::read(path, &options(path)).map_err(|error| error.to_string())?;
     let theirs = Keepalived::start(path, folder).ask()?;
     let ours = Summary::ours(&configuration);
     if ours.0 == theirs.0 {
@@ -336,19 +395,40 @@ fn compare(path: &Path, folder: &Path) -> Result<(), String> {
 
 #[test]
 fn every_configuration_means_what_keepalived_says() {
-    for (program, package) in [("keepalived", "keepalived"), ("ip", "iproute2"), ("unshare", "util-linux")] {
+    for (program, package) in [
+        ("keepalived", "keepalived"),
+        ("ip", "iproute2"),
+        ("unshare", "util-linux"),
+    ] {
         let version = Command::new(program).arg("--version").output();
-        assert!(version.is_ok(), "{program} is missing: install the package {package}");
+        assert!(
+            version.is_ok(),
+            "{program} is missing: install the package {package}"
+        );
     }
-    let root = Command::new("unshare").args(["--net", "true"]).status().unwrap();
-    assert!(root.success(), "network namespaces can't be made here: run this test as root");
+    let root = Command::new("unshare")
+        .args(["--net", "true"])
+        .status()
+        .unwrap();
+    assert!(
+        root.success(),
+        "network namespaces can't be made here: run this test as root"
+    );
 
     let mut todo = configurations(&tests_folder().join("corpus"));
-    assert!(todo.len() >= 40, "the corpus is incomplete: {} files", todo.len());
-    examples(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/keepalived"), &mut todo);
+    assert!(
+        todo.len() >= 40,
+        "the corpus is incomplete: {} files",
+        todo.len()
+    );
+    examples(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/keepalived"),
+        &mut todo,
+    );
     let only = std::env::var("ONLY").unwrap_or_default();
     todo.retain(|path| path.to_string_lossy().contains(&only));
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keepalived-{}", std::process::id()));
+    let scratch =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keepalived-{}", std::process::id()));
 
     // keepalived takes a second to stop, which costs nothing: more of them than processors.
     let queue = Mutex::new(todo.into_iter().enumerate());
@@ -361,7 +441,10 @@ fn every_configuration_means_what_keepalived_says() {
                         break;
                     };
                     if let Err(failure) = compare(&path, &scratch.join(number.to_string())) {
-                        failures.lock().unwrap().push(format!("{}\n{failure}", path.display()));
+                        failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("{}\n{failure}", path.display()));
                     }
                 }
             });
@@ -377,13 +460,16 @@ fn what_can_not_be_relied_on_is_refused_with_file_line_and_way_out() {
     assert!(!all.is_empty());
     for path in all {
         let name = path.display();
-        let expected = header(&path, "refused").unwrap_or_else(|| panic!("{name}: no `# refused:`"));
+        let expected =
+            header(&path, "refused").unwrap_or_else(|| panic!("{name}: no `# refused:`"));
         let configuration = keepalived::read(&path, &options(&path)).unwrap();
         let result = match header(&path, "group") {
             Some(group) => configuration.group(&group).map(|_| ()),
             None => configuration.instance("VI_1").map(|_| ()),
         };
-        let error = result.expect_err(&format!("{name} must be refused")).to_string();
+        let error = result
+            .expect_err(&format!("{name} must be refused"))
+            .to_string();
         for part in [expected.as_str(), ".conf:", "vipherald announce VIP"] {
             assert!(error.contains(part), "{name}: {error:?} lacks {part:?}");
         }

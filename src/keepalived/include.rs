@@ -115,12 +115,28 @@ mod tests {
     #[test]
     fn every_spelling_of_include_is_known() {
         for line in [
-            "include a", "include\ta", "includer a", "includem a", "includew a", "includeb a",
-            "includea a", "include   a",
+            "include a",
+            "include\ta",
+            "includer a",
+            "includem a",
+            "includew a",
+            "includeb a",
+            "includea a",
+            "include   a",
         ] {
-            assert_eq!(parse(line).map(|include| include.pattern), Some("a"), "{line}");
+            assert_eq!(
+                parse(line).map(|include| include.pattern),
+                Some("a"),
+                "{line}"
+            );
         }
-        for line in ["include", "includes a", "includea", "include_check x", "xinclude a"] {
+        for line in [
+            "include",
+            "includes a",
+            "includea",
+            "include_check x",
+            "xinclude a",
+        ] {
             assert_eq!(parse(line), None, "{line}");
         }
     }

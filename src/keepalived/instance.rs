@@ -239,7 +239,9 @@ impl Draft {
             && !matches!(name, "" | "." | "..")
             && !name.contains(|c: char| c == '/' || c.is_ascii_whitespace());
         if self.own_name.is_some() || !valid {
-            return Err(format!("{name} as the name of the instance's own interface"));
+            return Err(format!(
+                "{name} as the name of the instance's own interface"
+            ));
         }
         self.own_name = Some(name.to_owned());
         Ok(())

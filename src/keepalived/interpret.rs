@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::definitions::{self, UNKNOWN};
 use super::instance::{Draft, Globals};
-use super::lines::{Chunk, Lines, Place};
+use super::lines::{Chunk, Lines, Place, Weight};
 use super::{Configuration, GROUP, Group, INSTANCE, Problem, Refused};
 
 /// Warnings beyond these would tell nobody anything.
@@ -32,11 +32,19 @@ const OTHER_VALUES: [&str; 5] = [
 
 /// Keywords at the top that are for other keepalived processes than the one for VRRP, which
 /// passes over their blocks by counting braces.
-const SKIPPED: [&str; 4] = ["SSL", "global_defs", "virtual_server", "virtual_server_group"];
+const SKIPPED: [&str; 4] = [
+    "SSL",
+    "global_defs",
+    "virtual_server",
+    "virtual_server_group",
+];
 
 /// Keywords of instances whose block holds values that are for us.
-const INSTANCE_VALUES: [&str; 3] =
-    ["unicast_peer", "virtual_ipaddress", "virtual_ipaddress_excluded"];
+const INSTANCE_VALUES: [&str; 3] = [
+    "unicast_peer",
+    "virtual_ipaddress",
+    "virtual_ipaddress_excluded",
+];
 
 /// Keywords in other blocks whose block holds values.
 const NESTED_VALUES: [&str; 9] = [
@@ -132,12 +140,20 @@ impl<'a> Interpreter<'a> {
             // keepalived knows other keywords here; none of them has a block.
             "{" => {
                 self.ended = None;
-                self.warn(chunk, "a '{' that keepalived passes over, but not the block behind it");
+                self.warn(
+                    chunk,
+                    "a '{' that keepalived passes over, but not the block behind it",
+                );
             }
             "}" => self.warn(chunk, "a '}' too many"),
             _ if INSTANCE_VALUES.contains(&keyword) || Draft::KEYWORDS.contains(&keyword) => {
                 self.owner = self.ended.map_or(Owner::Nobody, Owner::Instance);
-                self.refuse(chunk, &format!("{keyword} outside of any vrrp_instance: the one before has ended too early"));
+                self.refuse(
+                    chunk,
+                    &format!(
+                        "{keyword} outside of any vrrp_instance: the one before has ended too early"
+                    ),
+                );
                 self.owner = Owner::Nobody;
             }
             _ => {}
@@ -147,12 +163,18 @@ impl<'a> Interpreter<'a> {
     /// `vrrp_instance NAME { … }`
     fn vrrp_instance(&mut self, chunk: &Chunk) {
         let [_, name] = &chunk.words[..] else {
-            self.warn(chunk, "vrrp_instance needs a name and nothing else: keepalived passes it over");
+            self.warn(
+                chunk,
+                "vrrp_instance needs a name and nothing else: keepalived passes it over",
+            );
             self.skip_block(false);
             return;
         };
         if self.instance_by_name.contains_key(name) {
-            self.warn(chunk, &format!("vrrp_instance {name} is there already: keepalived passes this one over"));
+            self.warn(
+                chunk,
+                &format!("vrrp_instance {name} is there already: keepalived passes this one over"),
+            );
             self.skip_block(false);
             return;
         }
@@ -210,12 +232,20 @@ impl<'a> Interpreter<'a> {
     /// `vrrp_sync_group NAME { group { INSTANCE … } … }`
     fn vrrp_sync_group(&mut self, chunk: &Chunk) {
         let [_, name] = &chunk.words[..] else {
-            self.warn(chunk, "vrrp_sync_group needs a name and nothing else: keepalived passes it over");
+            self.warn(
+                chunk,
+                "vrrp_sync_group needs a name and nothing else: keepalived passes it over",
+            );
             self.skip_block(false);
             return;
         };
         if !self.group_names.insert(name.clone()) {
-            self.warn(chunk, &format!("vrrp_sync_group {name} is there already: keepalived passes this one over"));
+            self.warn(
+                chunk,
+                &format!(
+                    "vrrp_sync_group {name} is there already: keepalived passes this one over"
+                ),
+            );
             self.skip_block(false);
             return;
         }
@@ -265,7 +295,9 @@ impl<'a> Interpreter<'a> {
     /// `track_file` and `group` are blocks in some places and plain keywords in others.
     fn next_is_no_block(&mut self) -> bool {
         self.peeked = self.next();
-        self.peeked.as_ref().is_none_or(|chunk| keyword(chunk) != "{")
+        self.peeked
+            .as_ref()
+            .is_none_or(|chunk| keyword(chunk) != "{")
     }
 
     /// The next keyword of a block of keywords; `None` at its end.
@@ -352,10 +384,14 @@ impl<'a> Interpreter<'a> {
         let chunk = self.lines.next_chunk();
         for notice in self.lines.take_notices() {
             let problem = problem(&notice.place, &notice.message);
-            if notice.uncertain {
+            if notice.weight != Weight::Remark {
                 self.blame(&problem);
             }
-            self.push_warning(problem);
+            if notice.weight == Weight::Stop {
+                self.warnings.insert(0, problem);
+            } else {
+                self.push_warning(problem);
+            }
         }
         chunk
     }
@@ -368,7 +404,10 @@ impl<'a> Interpreter<'a> {
         }
         for word in words {
             if word.contains(UNKNOWN) {
-                self.refuse(chunk, "depends on $_RANDOM, $_ENV or $_INSTANCE, which only keepalived knows");
+                self.refuse(
+                    chunk,
+                    "depends on $_RANDOM, $_ENV or $_INSTANCE, which only keepalived knows",
+                );
                 return false;
             }
             if let Some(name) = definitions::undefined(word) {

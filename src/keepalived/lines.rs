@@ -47,8 +47,18 @@ pub(super) struct Chunk {
 pub(super) struct Notice {
     pub(super) place: Place,
     pub(super) message: String,
-    /// What comes of the block around it is not certain; otherwise just worth a word.
-    pub(super) uncertain: bool,
+    pub(super) weight: Weight,
+}
+
+/// What a notice means for the block around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Nothing: keepalived reads on, and so do we.
+    Remark,
+    /// What comes of the block is not certain.
+    Uncertain,
+    /// Nothing is read from here on.
+    Stop,
 }
 
 /// A file that is being read.
@@ -124,7 +134,7 @@ impl<'a> Lines<'a> {
             substitutions_left: SUBSTITUTIONS_MIN,
             stopped: false,
         };
-        lines.push_file(path.to_owned(), contents);
+        lines.push_file(path, contents);
         lines
     }
 
@@ -167,10 +177,11 @@ impl<'a> Lines<'a> {
     /// The braces of a `${NAME}` that is not defined are like any others.
     fn check_braces(&mut self, text: &str) {
         let before = lexer::first_brace(text).and_then(|at| text[..at].strip_suffix('$'));
-        if let Some(name) = before.and_then(|before| definitions::undefined(&text[before.len()..])) {
+        if let Some(name) = before.and_then(|before| definitions::undefined(&text[before.len()..]))
+        {
             self.notice(
                 &format!("${name} is not defined here: its braces count as a block's"),
-                true,
+                Weight::Uncertain,
             );
         }
     }
@@ -254,7 +265,7 @@ impl<'a> Lines<'a> {
             if continues && !text.is_empty() {
                 self.notice(
                     "is longer than 1,023 bytes: keepalived reads the rest as a line of its own",
-                    true,
+                    Weight::Uncertain,
                 );
             }
             return Some((text, bare));
@@ -274,19 +285,19 @@ impl<'a> Lines<'a> {
                 }
                 Verdict::Fails => {
                     if text.starts_with("@$") || text.starts_with("@^$") {
-                        self.notice("has a definition for a configuration id, which keepalived compares as it stands", true);
+                        self.notice("has a definition for a configuration id, which keepalived compares as it stands", Weight::Uncertain);
                     }
                     // An opening brace may well be one of several, each with a condition.
                     if text.matches('}').count() > text.matches('{').count() {
                         self.notice(
                             "has a closing brace that doesn't count because its condition fails",
-                            true,
+                            Weight::Uncertain,
                         );
                     }
                     return None;
                 }
                 Verdict::Unknown => {
-                    self.notice("is for one configuration id, and the host name that stands for ours can't be read", true);
+                    self.notice("is for one configuration id, and the host name that stands for ours can't be read", Weight::Uncertain);
                     return None;
                 }
             }
@@ -324,14 +335,15 @@ impl<'a> Lines<'a> {
             if line.is_empty() {
                 if !bare {
                     self.notice(
-                        "is a comment that ends a multi-line definition (end the comment with \\ to go on)",
-                        true,
-                    );
+                        "is a comment that ends a multi-line definition (end the comment with \\ to go on)", Weight::Uncertain);
                 }
                 break;
             }
             if include::parse(&line).is_some() {
-                self.notice("is an include inside a multi-line definition, which ends there", true);
+                self.notice(
+                    "is an include inside a multi-line definition, which ends there",
+                    Weight::Uncertain,
+                );
                 break;
             }
             let Some(line) = line.strip_suffix('\\') else {
@@ -365,8 +377,8 @@ impl<'a> Lines<'a> {
         });
         match (parsed, numbers) {
             (Ok(sequence), Ok(())) => self.sequences.push(sequence),
-            (_, Err(why)) => self.notice(why, true),
-            (Err(why), _) => self.notice(&why, true),
+            (_, Err(why)) => self.notice(why, Weight::Uncertain),
+            (Err(why), _) => self.notice(&why, Weight::Uncertain),
         }
     }
 
@@ -392,9 +404,7 @@ impl<'a> Lines<'a> {
             Substitution::Done => {}
             Substitution::TooLong => {
                 self.notice(
-                    "would become longer than 1,023 bytes with its definitions: keepalived gives up on it",
-                    true,
-                );
+                    "would become longer than 1,023 bytes with its definitions: keepalived gives up on it", Weight::Uncertain);
                 return false;
             }
             Substitution::Endless => {
@@ -413,24 +423,25 @@ impl<'a> Lines<'a> {
 
     fn include(&mut self, include: &Include<'_>, plain: bool) {
         if include.pattern.contains(UNKNOWN) {
-            self.notice("includes a file whose name can't be known", true);
+            self.notice(
+                "includes a file whose name can't be known",
+                Weight::Uncertain,
+            );
             return;
         }
         if !plain {
             self.notice(
-                "has an include behind a condition, a definition or a brace, which keepalived reads twice",
-                true,
-            );
+                "has an include behind a condition, a definition or a brace, which keepalived reads twice", Weight::Uncertain);
         }
         let Some(file) = self.open.last() else {
             return;
         };
         let mut included = include.find(self.files, &file.directory);
         if let Some(problem) = included.problem {
-            self.notice(&problem, true);
+            self.notice(&problem, Weight::Uncertain);
         }
         if let Some(warning) = included.warning {
-            self.notice(&warning, false);
+            self.notice(&warning, Weight::Remark);
         }
         included.files.reverse();
         self.waiting.push(included.files);
@@ -449,7 +460,7 @@ impl<'a> Lines<'a> {
     fn open_waiting(&mut self) {
         while let Some(path) = self.waiting.last_mut().and_then(Vec::pop) {
             if let Some(contents) = self.read_included(&path) {
-                self.push_file(path, contents);
+                self.push_file(&path, contents);
                 return;
             }
         }
@@ -460,11 +471,14 @@ impl<'a> Lines<'a> {
         let shown = path.display();
         let real_path = self.files.real_path(path);
         if self.open.iter().any(|file| file.real_path == real_path) {
-            self.notice(&format!("includes {shown}, which includes this"), true);
+            self.notice(
+                &format!("includes {shown}, which includes this"),
+                Weight::Uncertain,
+            );
             return None;
         }
         if self.open.len() >= DEPTH_MAX {
-            self.notice("includes files more than 64 deep", true);
+            self.notice("includes files more than 64 deep", Weight::Uncertain);
             return None;
         }
         if self.files_opened >= FILES_MAX {
@@ -474,13 +488,16 @@ impl<'a> Lines<'a> {
         match self.files.read(path, BYTES_MAX - self.bytes_read + 1) {
             Ok(contents) => Some(contents),
             Err(error) => {
-                self.notice(&format!("includes {shown}, which can't be read: {error}"), true);
+                self.notice(
+                    &format!("includes {shown}, which can't be read: {error}"),
+                    Weight::Uncertain,
+                );
                 None
             }
         }
     }
 
-    fn push_file(&mut self, path: PathBuf, contents: Vec<u8>) {
+    fn push_file(&mut self, path: &Path, contents: Vec<u8>) {
         self.files_opened += 1;
         self.bytes_read += contents.len();
         self.substitutions_left += contents.len() / 2;
@@ -488,28 +505,29 @@ impl<'a> Lines<'a> {
             self.stop("is part of a configuration of more than 64 MiB");
             return;
         }
+        let directory = path.parent().filter(|parent| *parent != Path::new(""));
         self.open.push(Open {
-            name: path.as_path().into(),
-            real_path: self.files.real_path(&path),
-            directory: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            name: path.into(),
+            real_path: self.files.real_path(path),
+            directory: directory.unwrap_or(Path::new(".")).to_owned(),
             contents,
             at: 0,
             line: 0,
         });
     }
 
-    fn notice(&mut self, message: &str, uncertain: bool) {
+    fn notice(&mut self, message: &str, weight: Weight) {
         self.notices.push(Notice {
             place: self.place.clone(),
             message: message.to_owned(),
-            uncertain,
+            weight,
         });
     }
 
     /// Gives up reading: what follows is not known.
     fn stop(&mut self, message: &str) {
         self.stopped = true;
-        self.notice(message, true);
+        self.notice(message, Weight::Stop);
     }
 }
 

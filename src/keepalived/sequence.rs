@@ -112,7 +112,11 @@ fn parse_numbers(
         .collect::<Option<_>>()
         .ok_or("needs whole numbers")?;
     let (start, step, end) = match *numbers {
-        [end] => (if end < 0 { -1 } else { 1 }, if end < 1 { -1 } else { 1 }, end),
+        [end] => (
+            if end < 0 { -1 } else { 1 },
+            if end < 1 { -1 } else { 1 },
+            end,
+        ),
         [start, end] => (start, if start <= end { 1 } else { -1 }, end),
         [start, step, end] => (start, step, end),
         _ => return Err(""),

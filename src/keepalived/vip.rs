@@ -138,7 +138,10 @@ mod tests {
         let (parsed, passed_over) =
             entry("10.0.0.1/24 scope link brd + dev eth1 label eth1:v home use_vmac").unwrap();
         assert_eq!(parsed.address, IpAddr::from([10, 0, 0, 1]));
-        assert_eq!((parsed.prefix_len, parsed.dev.as_deref()), (24, Some("eth1")));
+        assert_eq!(
+            (parsed.prefix_len, parsed.dev.as_deref()),
+            (24, Some("eth1"))
+        );
         assert!(parsed.use_vmac && passed_over.is_none());
         assert_eq!(entry("fd00::1").unwrap().0.prefix_len, 128);
         assert_eq!(entry("10.0.0.1 odd").unwrap().1.as_deref(), Some("odd"));

@@ -119,13 +119,18 @@ mod tests {
         let mut ipv6 = || names.free("vrrp", 51, true);
         assert_eq!(ipv6(), "vrrp.51");
         assert_eq!(ipv6(), "vrrp6.51");
-        for expected in ["vrrp1.51", "vrrp2.51", "vrrp3.51", "vrrp4.51", "vrrp5.51", "vrrp7.51"] {
+        for expected in [
+            "vrrp1.51", "vrrp2.51", "vrrp3.51", "vrrp4.51", "vrrp5.51", "vrrp7.51",
+        ] {
             assert_eq!(ipv6(), expected);
         }
         let mut names = Names::default();
         names.take("vrrp.51");
         assert_eq!(names.free("vrrp", 51, false), "vrrp1.51");
-        assert_eq!(names.free("averylongprefixname", 200, false), "averylongpr.200");
+        assert_eq!(
+            names.free("averylongprefixname", 200, false),
+            "averylongpr.200"
+        );
     }
 
     #[test]
@@ -134,7 +139,13 @@ mod tests {
         assert_eq!(octets("2:a:b:c:d:e"), Some([2, 10, 11, 12, 13, 14]));
         assert_eq!(octets("02:0a:0b:0c:0d"), Some([2, 10, 11, 12, 13, 9]));
         assert_eq!(octets("02:0a:0b:0c:0d:"), Some([2, 10, 11, 12, 13, 9]));
-        for bad in ["01:0:0:0:0:1", "00:00:5e:00:01:07", "2:3:4:5", "2:3:4:5:6:7:8", "2:3:4:5:6:777"] {
+        for bad in [
+            "01:0:0:0:0:1",
+            "00:00:5e:00:01:07",
+            "2:3:4:5",
+            "2:3:4:5:6:7:8",
+            "2:3:4:5:6:777",
+        ] {
             assert_eq!(octets(bad), None, "{bad}");
         }
     }
