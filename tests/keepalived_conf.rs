@@ -4,6 +4,8 @@
 //! keepalived in a network namespace of its own; what it answers must be what we read. Needs root,
 //! keepalived, iproute2 and util-linux, and fails without them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;

@@ -495,6 +495,7 @@ fn problem(place: &Place, message: &str) -> Problem {
     Problem {
         file: place.file.to_path_buf(),
         line: place.line,
-        message: message.to_owned(),
+        // It goes to terminals and logs.
+        message: message.replace(char::is_control, "?"),
     }
 }

@@ -443,7 +443,7 @@ fn me() -> Options {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn whatever_the_spelling_the_meaning_is_the_same(
@@ -484,10 +484,10 @@ fn read_text(text: &str) -> Configuration {
 }
 
 #[test]
-fn hostile_files_of_ten_megabytes_are_read_in_bounded_time() {
-    // Unoptimized code gets a tenth.
+fn hostile_files_are_read_in_bounded_time() {
+    // Unoptimized code gets less.
     const SIZE: usize = if cfg!(debug_assertions) {
-        1 << 20
+        1 << 19
     } else {
         10 << 20
     };
