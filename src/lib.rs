@@ -3,6 +3,7 @@
 //!
 //! - [`cli`], [`settings`]: what the user asked for; [`exit`], [`error`]: what the caller learns
 //! - [`announce`], [`purge`]: the commands
+//! - [`keepalived`]: what keepalived.conf says
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines
 
@@ -11,6 +12,7 @@ pub mod announce;
 pub mod cli;
 pub mod error;
 pub mod exit;
+pub mod keepalived;
 pub mod kernel;
 pub mod logging;
 pub mod port;
