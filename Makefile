@@ -1,0 +1,53 @@
+# make build   the program, optimised: target/release/vipherald
+# make test    all tests: real kernels and the real keepalived in network namespaces
+# make lint    format, clippy, documentation, licences and advisories, scripts, manual
+# make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
+# make install into DESTDIR (staging) and PREFIX; needs `make build` before
+# make clean
+
+PREFIX ?= /usr
+DESTDIR ?=
+LOSS ?= 60
+
+CARGO ?= cargo
+BINARY := $(or $(CARGO_TARGET_DIR),target)/release/vipherald
+# Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
+ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
+
+.PHONY: build test lint demo install clean packages
+
+build:
+	$(CARGO) build --release --locked
+
+test: packages
+	$(ISOLATED) test --workspace --locked --no-fail-fast
+
+# cargo-deny takes minutes to compile, so it is not installed here; where it is present, it runs.
+lint: packages
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+	if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; fi
+	grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=target --exclude-dir=.git . | xargs shellcheck
+	mandoc -T lint -W warning packaging/man/*.8
+
+demo: packages build
+	$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
+
+# The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
+# would not do.
+install:
+	@test -x $(BINARY) || { echo "There is no $(BINARY): run 'make build' first." >&2; exit 1; }
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/libexec/keepalived/vipherald
+	install -d $(DESTDIR)$(PREFIX)/bin
+	ln -sf ../libexec/keepalived/vipherald $(DESTDIR)$(PREFIX)/bin/vipherald
+	install -D -m 644 packaging/man/vipherald.8 $(DESTDIR)$(PREFIX)/share/man/man8/vipherald.8
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/vipherald/examples examples/vipherald.toml
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/vipherald/examples/keepalived \
+		examples/keepalived/*.conf
+
+clean:
+	$(CARGO) clean
+
+packages:
+	@.ci/packages
