@@ -19,6 +19,8 @@ pub enum Exit {
     /// The kernel contradicts the request: the VIP is not here, or it left (`announce`); the
     /// VIP is here (`purge`).
     Contradicted = 5,
+    /// A newer run announces the same VIPs.
+    Superseded = 6,
     /// Ended by SIGINT, told as a shell does (128 + 2).
     Interrupted = 130,
     /// Ended by SIGTERM (128 + 15).

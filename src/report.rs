@@ -9,9 +9,11 @@ use serde::Serialize;
 
 use crate::address::{Mac, Vip};
 use crate::announce::{Announcement, Claim, Confirmation, Source, Standing, Verdict};
+use crate::error::Error;
 use crate::exit::Exit;
+use crate::keepalived::{self, Configuration, Instance};
 use crate::kernel::NeighbourState;
-use crate::purge::Purged;
+use crate::purge::{self, Purged};
 
 /// VIPs that one line names; of more it gives the number.
 const NAMED: usize = 4;
@@ -19,6 +21,16 @@ const NAMED: usize = 4;
 /// One line for people, with its weight.
 #[derive(Debug, PartialEq, Eq)]
 struct Line(Level, String);
+
+impl Line {
+    /// Names the instance or group that it is about.
+    fn about(self, name: Option<&str>) -> Self {
+        match name {
+            Some(name) => Self(self.0, format!("{name}: {}", self.1)),
+            None => self,
+        }
+    }
+}
 
 /// How an announcement ended, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -32,6 +44,8 @@ pub enum AnnounceResult {
     NotHeld,
     /// A peer follows a wrong MAC, or a required one is silent.
     Unproven,
+    /// A newer run announces a VIP.
+    Superseded,
     /// Every VIP was announced.
     Ok,
 }
@@ -43,6 +57,7 @@ impl AnnounceResult {
             Self::Failed => Exit::Failed,
             Self::NotHeld => Exit::Contradicted,
             Self::Unproven => Exit::Unproven,
+            Self::Superseded => Exit::Superseded,
             Self::Ok => Exit::Done,
         }
     }
@@ -102,9 +117,9 @@ struct Group {
 }
 
 impl AnnounceReport {
-    /// Reads the state of a run that ended at `now`.
+    /// Reads the state of a run that ended at `now`, for the instance or group of this name.
     #[must_use]
-    pub fn new(core: &Announcement, now: Instant) -> Self {
+    pub fn new(name: Option<&str>, core: &Announcement, now: Instant) -> Self {
         let mut results = vec![AnnounceResult::Ok];
         // One line for all VIPs that fared alike.
         let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
@@ -131,16 +146,23 @@ impl AnnounceReport {
             let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
             group.vips.push(vip);
         }
+        for vip in core.yielded() {
+            results.push(AnnounceResult::Superseded);
+            let fate = "is awaited by a newer run".to_owned();
+            let group = alike.entry((AnnounceResult::Superseded, fate));
+            group.or_default().vips.push(vip);
+        }
         let lines = alike
             .iter()
             .map(|((result, fate), group)| group.line(core, *result, fate))
             .chain(peculiar)
+            .map(|line| line.about(name))
             .collect();
         let lasted = now.duration_since(core.started());
         Self {
             command: "announce",
             version: env!("CARGO_PKG_VERSION"),
-            instance: None,
+            instance: name.map(str::to_owned),
             result: results.into_iter().min().unwrap_or(AnnounceResult::Ok),
             dry_run: false,
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
@@ -149,7 +171,11 @@ impl AnnounceReport {
                 .claims()
                 .iter()
                 .map(|claim| AnnouncedVip::of(core, claim))
-                .chain(core.absent().map(AnnouncedVip::absent))
+                .chain(
+                    core.absent()
+                        .chain(core.yielded())
+                        .map(AnnouncedVip::absent),
+                )
                 .collect(),
             lines,
         }
@@ -157,8 +183,8 @@ impl AnnounceReport {
 
     /// What a run would do that has looked at the host, and shall not send.
     #[must_use]
-    pub fn planned(core: &Announcement) -> Self {
-        let mut report = Self::new(core, core.started());
+    pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
+        let mut report = Self::new(name, core, core.started());
         report.dry_run = true;
         report.lines = core
             .claims()
@@ -179,7 +205,7 @@ impl AnnounceReport {
                 core.absent()
                     .map(|vip| format!("{vip} is not on this host")),
             )
-            .map(|text| Line(Level::Info, text))
+            .map(|text| Line(Level::Info, text).about(name))
             .collect();
         report
     }
@@ -194,7 +220,9 @@ impl AnnounceReport {
 impl Group {
     fn line(&self, core: &Announcement, result: AnnounceResult, fate: &str) -> Line {
         let level = match result {
-            AnnounceResult::Ok | AnnounceResult::Unproven => Level::Info,
+            AnnounceResult::Ok | AnnounceResult::Unproven | AnnounceResult::Superseded => {
+                Level::Info
+            }
             AnnounceResult::NotHeld => Level::Warn,
             AnnounceResult::Failed | AnnounceResult::Conflict => Level::Error,
         };
@@ -235,6 +263,10 @@ fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
                 "is not announced: duplicate address detection on {name} found another owner; \
                  take the address from that host, then from {name}, and add it here again"
             ),
+        ),
+        Standing::Superseded => (
+            AnnounceResult::Superseded,
+            format!("left on {name} to a newer run"),
         ),
         Standing::Unfit(why) => (
             AnnounceResult::Failed,
@@ -397,6 +429,7 @@ pub enum PurgeResult {
 pub struct PurgeReport {
     command: &'static str,
     version: &'static str,
+    instance: Option<String>,
     result: PurgeResult,
     dry_run: bool,
     entries: Vec<PurgedEntry>,
@@ -415,11 +448,16 @@ struct PurgedEntry {
 }
 
 impl PurgeReport {
-    /// Words what a purge of `vips` did.
+    /// Words what a purge did, for the instance or group of this name.
     #[must_use]
-    pub fn new(vips: &[Vip], purged: &Purged, dry_run: bool) -> Self {
-        let held = purged.held_here.iter().map(|(vip, interface)| {
-            let text = format!("{vip} is held here, on {interface}: nothing purged");
+    pub fn new(name: Option<&str>, order: &purge::Order, purged: &Purged) -> Self {
+        let dry_run = order.dry_run;
+        let mut held: BTreeMap<&str, Vec<Vip>> = BTreeMap::new();
+        for (vip, interface) in &purged.held_here {
+            held.entry(interface).or_default().push(*vip);
+        }
+        let held = held.into_iter().map(|(interface, vips)| {
+            let text = format!("{} held here, on {interface}: nothing purged", list(&vips));
             Line(Level::Warn, text)
         });
         let entries = purged.entries.iter().map(|entry| {
@@ -438,7 +476,8 @@ impl PurgeReport {
                 ),
             }
         });
-        let unknown: Vec<_> = vips
+        let unknown: Vec<_> = order
+            .vips
             .iter()
             .filter(|vip| purged.entries.iter().all(|entry| entry.vip != **vip))
             .filter(|vip| purged.held_here.iter().all(|(held, _)| held != *vip))
@@ -457,7 +496,12 @@ impl PurgeReport {
                 PurgeResult::HeldHere
             },
             dry_run,
-            lines: held.chain(entries).chain(nothing).collect(),
+            instance: name.map(str::to_owned),
+            lines: held
+                .chain(entries)
+                .chain(nothing)
+                .map(|line| line.about(name))
+                .collect(),
             entries: purged
                 .entries
                 .iter()
@@ -514,6 +558,110 @@ macro_rules! report_by_lines {
         }
     };
 }
+/// What keepalived.conf means.
+#[derive(Debug, Serialize)]
+pub struct ShowReport<'a> {
+    instances: &'a [Instance],
+    groups: &'a [keepalived::Group],
+}
+
+impl<'a> ShowReport<'a> {
+    /// All of it.
+    #[must_use]
+    pub fn all(configuration: &'a Configuration) -> Self {
+        Self {
+            instances: configuration.instances(),
+            groups: configuration.groups(),
+        }
+    }
+
+    /// One instance.
+    #[must_use]
+    pub fn instance(instance: &'a Instance) -> Self {
+        Self {
+            instances: std::slice::from_ref(instance),
+            groups: &[],
+        }
+    }
+}
+
+impl Report for ShowReport<'_> {
+    fn log(&self) {
+        for line in self.text().lines() {
+            log!(Level::Info, "{line}");
+        }
+    }
+
+    fn text(&self) -> String {
+        let instances = self.instances.iter().map(instance_text);
+        let groups = self.groups.iter().map(|group| {
+            let members = group.instances.join(", ");
+            format!("group {}: {members}\n", group.name)
+        });
+        instances.chain(groups).collect()
+    }
+}
+
+fn instance_text(instance: &Instance) -> String {
+    let mut text = format!("instance {}", instance.name);
+    if let Some(interface) = &instance.interface {
+        text += &format!(" on {interface}");
+    }
+    if let Some(vmac) = &instance.vmac {
+        text += &format!(", VMAC {vmac}");
+    }
+    if let Some(id) = instance.virtual_router_id {
+        text += &format!(", virtual router {id}");
+    }
+    text += "\n";
+    let lists = [("VIP", &instance.vips), ("excluded", &instance.excluded)];
+    for (kind, addresses) in lists {
+        for vip in addresses {
+            text += &format!("  {kind} {}/{}", vip.address, vip.prefix_len);
+            if let Some(dev) = &vip.dev {
+                text += &format!(" dev {dev}");
+            }
+            text += "\n";
+        }
+    }
+    for peer in &instance.peers {
+        text += &format!("  peer {peer}\n");
+    }
+    text
+}
+
+/// A command that could not be carried out.
+#[derive(Debug, Serialize)]
+pub struct FailureReport {
+    command: &'static str,
+    version: &'static str,
+    result: &'static str,
+    error: String,
+}
+
+impl FailureReport {
+    /// Words the failure of a command.
+    #[must_use]
+    pub fn new(command: &'static str, error: &Error) -> Self {
+        Self {
+            command,
+            version: env!("CARGO_PKG_VERSION"),
+            result: "failed",
+            error: error.to_string(),
+        }
+    }
+}
+
+impl Report for FailureReport {
+    fn log(&self) {
+        log!(Level::Error, "{}", self.text());
+    }
+
+    fn text(&self) -> String {
+        self.error.clone()
+    }
+}
+
 report_by_lines!(AnnounceReport);
 report_by_lines!(PurgeReport);
 

@@ -93,6 +93,7 @@ pub struct Announcement {
     own_macs: BTreeSet<Mac>,
     hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
+    yielded: BTreeSet<Vip>,
     paths: Paths,
     agenda: Agenda<Task>,
     bucket: Bucket,
@@ -129,6 +130,7 @@ impl Announcement {
             own_macs: BTreeSet::new(),
             hosts: BTreeMap::new(),
             claims: Vec::new(),
+            yielded: BTreeSet::new(),
             paths: Paths::default(),
             agenda: Agenda::new(),
             bucket: Bucket::new(pace.rate, now),
@@ -159,12 +161,19 @@ impl Announcement {
         self.links.keys().copied().collect()
     }
 
+    /// The VIPs of the run, each once.
+    #[must_use]
+    pub fn vips(&self) -> &[Vip] {
+        &self.vips
+    }
+
     /// The VIPs that no interface has held since the run began.
     pub fn absent(&self) -> impl Iterator<Item = Vip> + '_ {
         self.vips
             .iter()
             .copied()
             .filter(|vip| self.claims.iter().all(|claim| claim.vip != *vip))
+            .filter(|vip| !self.yielded.contains(vip))
     }
 
     /// When the run began.
@@ -203,7 +212,8 @@ impl Announcement {
     fn wanted(&self, address: &Address) -> Option<Vip> {
         let here = self.only.is_none_or(|only| only == address.interface);
         let vip = self.vips.iter().find(|vip| vip.ip() == address.ip);
-        vip.copied().filter(|_| here)
+        vip.copied()
+            .filter(|vip| here && !self.yielded.contains(vip))
     }
 
     /// An interface is as told from now on.
@@ -268,6 +278,20 @@ impl Announcement {
         if !was_ready {
             self.start_rounds(now, index);
         }
+    }
+
+    /// Newer runs announce these VIPs from now on.
+    pub fn superseded(&mut self, vips: &[Vip]) {
+        for claim in &mut self.claims {
+            claim.superseded |= vips.contains(&claim.vip);
+        }
+        self.yielded.extend(vips);
+    }
+
+    /// The VIPs that were superseded before they were here.
+    pub fn yielded(&self) -> impl Iterator<Item = Vip> + '_ {
+        let here = |vip: &Vip| self.claims.iter().any(|claim| claim.vip == *vip);
+        self.yielded.iter().copied().filter(move |vip| !here(vip))
     }
 
     /// An address is gone.
@@ -631,7 +655,7 @@ impl Announcement {
                 !claim.rounds_over || claim.confirmations().iter().any(|c| c.is_open(enough))
             }
             Standing::Waiting(_) => true,
-            Standing::DadFailed | Standing::Left | Standing::Unfit(_) => false,
+            _ => false,
         }
     }
 

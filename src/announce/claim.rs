@@ -28,6 +28,8 @@ pub enum Standing {
     /// The address left, or its interface did. For good: should it come back, that is another
     /// move of the VIP, with an event of its own.
     Left,
+    /// A newer run announces it.
+    Superseded,
     /// The interface is of a kind whose neighbours do not ask by ARP or ND.
     Unfit(&'static str),
 }
@@ -49,6 +51,8 @@ pub struct Claim {
     pub(super) usability: Option<Usability>,
     /// Whether it was seen gone when a frame could have left.
     pub(super) left: bool,
+    /// Whether a newer run has taken it over.
+    pub(super) superseded: bool,
     /// When frames could leave for the first time.
     pub(super) began: Option<Instant>,
     /// Counts the times that the rounds started: an older count's tasks are void.
@@ -94,6 +98,7 @@ impl Claim {
             refusals: 0,
             usability: Some(usability),
             left: false,
+            superseded: false,
             began: None,
             epoch: 0,
             rounds_over: false,
@@ -123,6 +128,7 @@ impl Claim {
         match (self.usability, self.link.unlike_ethernet) {
             (None, _) => Standing::Left,
             _ if self.left => Standing::Left,
+            _ if self.superseded => Standing::Superseded,
             (Some(Usability::DadFailed), _) => Standing::DadFailed,
             (_, Some(why)) => Standing::Unfit(why),
             (Some(Usability::Tentative), _) => {

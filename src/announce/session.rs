@@ -19,8 +19,9 @@ use tokio::time::sleep_until;
 use super::{Announcement, Claim, Confirm, Pace, Surroundings, Transmit};
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::error::Error;
-use crate::kernel::{self, Change, Changes, Drained, Kernel, Link};
+use crate::kernel::{self, Address, Change, Changes, Drained, Kernel, Link};
 use crate::port::{self, Port};
+use crate::takeover::{Age, Takeover};
 use crate::wire::Frame;
 
 /// What is to be announced.
@@ -36,6 +37,11 @@ pub struct Order {
     pub confirm: Confirm,
     /// The bounds of the run.
     pub pace: Pace,
+    /// When the run began.
+    pub age: Age,
+    /// Whether keepalived.conf named the VIPs, which may then also be on interfaces that they
+    /// can't be announced on: those are passed over.
+    pub configured: bool,
 }
 
 /// A run that looked at the host, and has not sent anything yet.
@@ -47,6 +53,8 @@ pub struct Session {
     ports: HashMap<InterfaceIndex, Port>,
     peers: Vec<IpAddr>,
     confirm: Confirm,
+    age: Age,
+    takeover: Option<Takeover>,
     looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
 }
 
@@ -57,7 +65,7 @@ impl Session {
     /// Subscribes to changes, then looks where the VIPs are.
     ///
     /// # Errors
-    /// If the kernel can't be asked, or an interface is none that a VIP can be announced on.
+    /// If the kernel can't be asked, or a VIP is on an interface that it can't be announced on.
     pub async fn prepare(order: &Order, now: Instant) -> Result<Self, Error> {
         let changes = Changes::subscribe()?;
         let kernel = Kernel::connect()?;
@@ -65,20 +73,23 @@ impl Session {
             Some(name) => Some(named(&kernel, name).await?),
             None => None,
         };
-        let mut session = Self {
-            core: Announcement::new(&order.vips, only, order.pace, seed(), now),
+        let here = locate(&kernel, order, only).await?;
+        let mut core = Announcement::new(&here.vips, only, order.pace, seed(), now);
+        for link in &here.links {
+            core.link_changed(now, link);
+        }
+        core.addresses_are(now, &here.addresses);
+        Ok(Self {
+            core,
             kernel,
             changes,
             ports: HashMap::new(),
             peers: order.peers.clone(),
             confirm: order.confirm,
+            age: order.age,
+            takeover: None,
             looking_around: None,
-        };
-        session.look(now).await?;
-        for claim in session.core.claims() {
-            announceable(&claim.link)?;
-        }
-        Ok(session)
+        })
     }
 
     /// The core, for what it knows.
@@ -98,23 +109,25 @@ impl Session {
             if self.core.is_over(now) {
                 return Ok(None);
             }
-            // Only now: whom to ask is found out after the first frames are out.
+            // Only now, after the first frames are out: older runs, and whom to ask.
+            if self.takeover.is_none() {
+                self.take_over();
+            }
             if self.core.awaits_peers() && self.looking_around.is_none() {
                 self.look_around();
             }
             let deadline = self.core.next_deadline(now);
-            let looking_around = self.looking_around.is_some();
+            let mut looking_around = self.looking_around.take();
             tokio::select! {
                 stopped = &mut stop => return Ok(Some(stopped)),
-                readable = readable(&self.changes, &self.ports) => {
-                    readable.map_err(Error::Runtime)?;
-                }
-                around = joined(&mut self.looking_around), if looking_around => {
-                    self.looking_around = None;
+                readable = self.readable() => readable.map_err(Error::Runtime)?,
+                around = joined(&mut looking_around) => {
+                    looking_around = None;
                     self.meet_peers(around);
                 }
                 () = sleep_until(deadline.into()) => {}
             }
+            self.looking_around = looking_around;
         }
     }
 
@@ -124,6 +137,7 @@ impl Session {
         loop {
             let now = Instant::now();
             self.hear_frames(now);
+            self.hear_newer_runs();
             self.hear_changes(now).await?;
             match self.core.poll_transmit(now) {
                 Some(transmit) => self.send(now, &transmit)?,
@@ -168,6 +182,37 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn take_over(&mut self) {
+        match Takeover::claim(self.age, self.core.vips()) {
+            Ok(takeover) => self.takeover = Some(takeover),
+            Err(error) => debug!("older and newer runs are not heard of: {error}"),
+        }
+    }
+
+    fn hear_newer_runs(&mut self) {
+        if let Some(takeover) = &self.takeover {
+            let taken = takeover.taken(self.core.vips());
+            if !taken.is_empty() {
+                self.core.superseded(&taken);
+            }
+        }
+    }
+
+    /// Waits until there is a change, a frame or another run to hear.
+    async fn readable(&self) -> io::Result<()> {
+        future::poll_fn(|context| {
+            let mut any = self.changes.poll_readable(context);
+            for port in self.ports.values() {
+                any = either(any, port.poll_readable(context));
+            }
+            match &self.takeover {
+                Some(takeover) => either(any, takeover.poll_readable(context)),
+                None => any,
+            }
+        })
+        .await
     }
 
     /// Begins to ask the kernel who is around, beside everything else: tables can be large.
@@ -298,6 +343,7 @@ async fn look_around(
     Ok((surroundings, own_macs))
 }
 
+/// The result of a task; never, if there is none.
 async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
     match task {
         Some(task) => match task.await {
@@ -309,25 +355,62 @@ async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
     }
 }
 
-/// Waits until there is a change or a frame to hear.
-async fn readable(changes: &Changes, ports: &HashMap<InterfaceIndex, Port>) -> io::Result<()> {
-    future::poll_fn(|context| {
-        if let Poll::Ready(ready) = changes.poll_readable(context) {
-            return Poll::Ready(ready);
-        }
-        for port in ports.values() {
-            if let Poll::Ready(ready) = port.poll_readable(context) {
-                return Poll::Ready(ready);
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
 /// A number that differs from run to run.
 fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
+}
+
+fn either<T>(one: Poll<T>, other: Poll<T>) -> Poll<T> {
+    if one.is_ready() { one } else { other }
+}
+
+/// Where the VIPs are as a run begins.
+struct Here {
+    /// The VIPs that can be announced.
+    vips: Vec<Vip>,
+    /// The interfaces that hold them.
+    links: Vec<Link>,
+    /// All addresses of this host.
+    addresses: Vec<Address>,
+}
+
+async fn locate(
+    kernel: &Kernel,
+    order: &Order,
+    only: Option<InterfaceIndex>,
+) -> Result<Here, Error> {
+    let mut here = Here {
+        vips: order.vips.clone(),
+        links: Vec::new(),
+        addresses: kernel.addresses().await?,
+    };
+    for address in &here.addresses {
+        let wanted = only.is_none_or(|only| only == address.interface)
+            && order.vips.iter().any(|vip| vip.ip() == address.ip);
+        if !wanted {
+            continue;
+        }
+        let known = here
+            .links
+            .iter()
+            .any(|link| link.index == address.interface);
+        if !known && let Some(link) = kernel.link(address.interface).await? {
+            here.links.push(link);
+        }
+        let link = here
+            .links
+            .iter()
+            .find(|link| link.index == address.interface);
+        match link.map_or(Ok(()), announceable) {
+            Ok(()) => {}
+            Err(error) if order.configured => {
+                debug!("{} is passed over: {error}", address.ip);
+                here.vips.retain(|vip| vip.ip() != address.ip);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(here)
 }
 
 async fn named(kernel: &Kernel, name: &str) -> Result<InterfaceIndex, Error> {

@@ -1,0 +1,259 @@
+//! Following keepalived's notify FIFO: every event in order, none of them late.
+//!
+//! keepalived drops a line without notice when the pipe is full. So the pipe is read all the
+//! time, and each instance and group has a task of its own, in which a newer event ends the older
+//! one's announcement. Of events that come in while one is being ended only the last counts: the
+//! kernel says what holds, and the last event asks it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use log::{debug, error, warn};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::cli::Global;
+use crate::commands::{Target, answer};
+use crate::error::Error;
+use crate::event::{Event, Subject};
+use crate::exit::Exit;
+use crate::keepalived::Configuration;
+use crate::settings::Settings;
+
+/// Octets of the longest line that keepalived can mean; what is longer is garbage.
+const LONGEST_LINE: usize = 4096;
+/// What a pipe holds.
+const PIPE: usize = 64 * 1024;
+
+/// Follows the FIFO until keepalived closes it, and the announcements that then run have ended,
+/// or until `stop`.
+pub(crate) async fn follow(
+    path: &Path,
+    configuration: &Configuration,
+    settings: &Settings,
+    global: &Global,
+    stop: impl Future<Output = Exit>,
+) -> Result<Exit, Error> {
+    let unusable = |source| Error::Fifo {
+        path: path.to_owned(),
+        source,
+    };
+    let fifo = open(path).map_err(unusable)?;
+    let mut stop = pin!(stop);
+    let tasks = LocalSet::new();
+    let context = Rc::new(Context {
+        configuration: configuration.clone(),
+        settings: settings.clone(),
+        global: global.clone(),
+    });
+    let work = tasks.run_until(async {
+        let mut workers = Workers::new(context);
+        read_events(fifo, |event| workers.hand(event)).await?;
+        workers.finish().await;
+        Ok(Exit::Done)
+    });
+    tokio::select! {
+        exit = &mut stop => Ok(exit),
+        done = work => done.map_err(unusable),
+    }
+}
+
+/// Opens the FIFO, and waits until there is somebody to write to it.
+fn open(path: &Path) -> io::Result<pipe::Receiver> {
+    if !path.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other(
+            "not a FIFO: keepalived's notify_fifo names it",
+        ));
+    }
+    pipe::Receiver::from_file(File::open(path)?)
+}
+
+/// Hands over the events of the FIFO, in order, until it is closed.
+async fn read_events(fifo: pipe::Receiver, mut on_event: impl FnMut(Event)) -> io::Result<()> {
+    let mut lines = Lines::default();
+    let mut octets = vec![0; PIPE];
+    loop {
+        fifo.readable().await?;
+        match fifo.try_read(&mut octets) {
+            Ok(0) => {
+                lines.end();
+                return Ok(());
+            }
+            Ok(read) => lines.add(&octets[..read], &mut on_event),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Lines out of pieces.
+#[derive(Debug, Default)]
+struct Lines {
+    partial: Vec<u8>,
+    /// Whether the line at hand is already known to be garbage.
+    overlong: bool,
+}
+
+impl Lines {
+    fn add(&mut self, octets: &[u8], on_event: &mut impl FnMut(Event)) {
+        for piece in octets.split_inclusive(|octet| *octet == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(end) => {
+                    self.append(end);
+                    self.take(on_event);
+                }
+                None => self.append(piece),
+            }
+        }
+    }
+
+    fn append(&mut self, piece: &[u8]) {
+        if self.partial.len() + piece.len() > LONGEST_LINE {
+            self.overlong = true;
+            self.partial.clear();
+        }
+        if !self.overlong {
+            self.partial.extend_from_slice(piece);
+        }
+    }
+
+    fn take(&mut self, on_event: &mut impl FnMut(Event)) {
+        let line = std::mem::take(&mut self.partial);
+        if std::mem::take(&mut self.overlong) {
+            warn!("the FIFO brought a line of more than {LONGEST_LINE} octets: passed over");
+            return;
+        }
+        match std::str::from_utf8(&line).ok().and_then(Event::from_line) {
+            Some(event) => on_event(event),
+            None => warn!(
+                "the FIFO brought a line that is no event: passed over: {:?}",
+                String::from_utf8_lossy(&line)
+            ),
+        }
+    }
+
+    fn end(&self) {
+        if !self.partial.is_empty() {
+            warn!("the FIFO ended in the middle of a line: passed over");
+        }
+    }
+}
+
+struct Context {
+    configuration: Configuration,
+    settings: Settings,
+    global: Global,
+}
+
+/// A task for each instance and group that had an event.
+struct Workers {
+    context: Rc<Context>,
+    newest: HashMap<(Subject, String), watch::Sender<Option<Event>>>,
+    tasks: JoinSet<()>,
+}
+
+impl Workers {
+    fn new(context: Rc<Context>) -> Self {
+        Self {
+            context,
+            newest: HashMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    fn hand(&mut self, event: Event) {
+        if event.calls_for().is_none() {
+            debug!("{}: nothing to do for {}", event.name, event.state);
+            return;
+        }
+        let newest = self
+            .newest
+            .entry((event.of, event.name.clone()))
+            .or_insert_with(|| {
+                let (newest, events) = watch::channel(None);
+                let context = Rc::clone(&self.context);
+                self.tasks.spawn_local(work(context, events));
+                newest
+            });
+        newest.send_replace(Some(event));
+    }
+
+    /// Waits for the announcements that still run.
+    async fn finish(mut self) {
+        self.newest.clear();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Carries out one event after the other, each until the next one comes.
+async fn work(context: Rc<Context>, mut events: watch::Receiver<Option<Event>>) {
+    while events.changed().await.is_ok() {
+        let Some(event) = events.borrow_and_update().clone() else {
+            continue;
+        };
+        let mut later = events.clone();
+        let newer = async move {
+            match later.changed().await {
+                Ok(()) => Exit::Superseded,
+                // keepalived closed the FIFO: this was the last event.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        if let Err(error) = carry_out(&context, &event, newer).await {
+            error!("{}: {error}", event.name);
+        }
+    }
+}
+
+async fn carry_out(
+    context: &Context,
+    event: &Event,
+    newer: impl Future<Output = Exit>,
+) -> Result<(), Error> {
+    let Some(call) = event.calls_for() else {
+        return Ok(());
+    };
+    let target = Target::of_event(event, &context.configuration)?;
+    let (settings, global) = (&context.settings, &context.global);
+    answer(call, &target, settings, global, Instant::now(), newer).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events_of(pieces: &[&[u8]]) -> Vec<String> {
+        let mut lines = Lines::default();
+        let mut names = Vec::new();
+        for piece in pieces {
+            lines.add(piece, &mut |event| names.push(event.name));
+        }
+        names
+    }
+
+    #[test]
+    fn lines_come_in_pieces() {
+        let whole = b"INSTANCE \"a\" MASTER 1\nGROUP \"b\" BACKUP 0\n";
+        for cut in 0..whole.len() {
+            let (one, two) = whole.split_at(cut);
+            assert_eq!(events_of(&[one, two]), ["a", "b"]);
+        }
+    }
+
+    #[test]
+    fn garbage_is_survived() {
+        let long = [b'x'; 3 * LONGEST_LINE];
+        let good = b"\nINSTANCE \"a\" FAULT 1\n";
+        assert_eq!(events_of(&[&long, &long, good]), ["a"]);
+        assert_eq!(events_of(&[&[0xff, 0, 0xfe, b'\n'], good]), ["a"]);
+    }
+}
