@@ -3,15 +3,16 @@
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
-use log::{debug, warn};
+use log::{debug, error, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::address::Vip;
 use crate::announce::Pace;
 use crate::announce::session::{self, Session};
-use crate::cli::{Announce, Cli, Command, Global, Notify, Purge, Show, Whose};
+use crate::cli::{Announce, Cli, Command, Fifo, Global, Notify, Purge, Show, Whose};
 use crate::error::Error;
 use crate::event::{Call, Event, Subject};
 use crate::exit::Exit;
@@ -48,10 +49,7 @@ async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
         Command::Announce(args) => announce(args, &settings, global, began).await,
         Command::Purge(args) => purge(args, global).await,
         Command::Notify(args) => notify(args, &settings, global, began).await,
-        Command::Fifo(args) => {
-            let configuration = read_configuration(global)?;
-            fifo::follow(&args.path, &configuration, &settings, global, termination()).await
-        }
+        Command::Fifo(args) => fifo(args, settings, global).await,
         Command::Show(args) => show(args, global),
     }
 }
@@ -96,12 +94,37 @@ async fn notify(
         name: args.name.clone(),
         state: args.state.clone(),
     };
-    let Some(call) = event.calls_for() else {
+    if event.calls_for().is_none() {
         debug!("{}: nothing to do for {}", event.name, event.state);
         return Ok(Exit::Done);
+    }
+    let configuration = read_configuration(global)?;
+    answer(
+        &event,
+        &configuration,
+        settings,
+        global,
+        began,
+        termination(),
+    )
+    .await
+}
+
+async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Exit, Error> {
+    // keepalived starts its FIFO script anew at every reload, so that this is what it runs with.
+    let context = Rc::new((read_configuration(global)?, settings, global.clone()));
+    let answer_event = move |event: Event, newer| {
+        let context = Rc::clone(&context);
+        async move {
+            let (configuration, settings, global) = &*context;
+            let began = Instant::now();
+            let done = answer(&event, configuration, settings, global, began, newer).await;
+            if let Err(error) = done {
+                error!("{}: {error}", event.name);
+            }
+        }
     };
-    let target = Target::of_event(&event, &read_configuration(global)?)?;
-    answer(call, &target, settings, global, began, termination()).await
+    fifo::follow(&args.path, termination(), answer_event).await
 }
 
 fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
@@ -120,20 +143,22 @@ fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
 }
 
 /// Does what an event calls for. `stop` ends an announcement.
-pub(crate) async fn answer(
-    call: Call,
-    target: &Target,
+async fn answer(
+    event: &Event,
+    configuration: &Configuration,
     settings: &Settings,
     global: &Global,
     began: Instant,
     stop: impl Future<Output = Exit>,
 ) -> Result<Exit, Error> {
-    match call {
-        Call::Announce => {
+    let target = Target::of_event(event, configuration)?;
+    match event.calls_for() {
+        Some(Call::Announce) => {
             let order = target.to_announce(settings);
-            carry_out_announcement(target, &order, global, began, stop).await
+            carry_out_announcement(&target, &order, global, began, stop).await
         }
-        Call::Purge => carry_out_purge(target, &target.to_purge(global), global).await,
+        Some(Call::Purge) => carry_out_purge(&target, &target.to_purge(global), global).await,
+        None => Ok(Exit::Done),
     }
 }
 
@@ -173,7 +198,7 @@ async fn carry_out_purge(
 
 /// The VIPs that a command is about.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+struct Target {
     /// The instance or group they are of, if keepalived.conf named them.
     name: Option<String>,
     vips: Vec<Vip>,
@@ -195,7 +220,7 @@ impl Target {
         }
     }
 
-    pub(crate) fn of_event(event: &Event, configuration: &Configuration) -> Result<Self, Error> {
+    fn of_event(event: &Event, configuration: &Configuration) -> Result<Self, Error> {
         match event.of {
             Subject::Instance => Ok(Self::of_instance(configuration.instance(&event.name)?)),
             Subject::Group => {

@@ -2,7 +2,7 @@
 //!
 //! keepalived drops a line without notice when the pipe is full. So the pipe is read all the
 //! time, and each instance and group has a task of its own, in which a newer event ends the older
-//! one's announcement. Of events that come in while one is being ended only the last counts: the
+//! one's answer. Of events that come in while one is being ended only the last counts: the
 //! kernel says what holds, and the last event asks it.
 
 use std::collections::HashMap;
@@ -11,37 +11,37 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Instant;
 
-use log::{debug, error, warn};
+use log::{debug, warn};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::cli::Global;
-use crate::commands::{Target, answer};
 use crate::error::Error;
 use crate::event::{Event, Subject};
 use crate::exit::Exit;
-use crate::keepalived::Configuration;
-use crate::settings::Settings;
 
 /// Octets of the longest line that keepalived can mean; what is longer is garbage.
 const LONGEST_LINE: usize = 4096;
 /// What a pipe holds.
 const PIPE: usize = 64 * 1024;
 
-/// Follows the FIFO until keepalived closes it, and the announcements that then run have ended,
-/// or until `stop`.
-pub(crate) async fn follow(
+/// Ends what an event began, when a newer one has come.
+pub(crate) type Newer = Pin<Box<dyn Future<Output = Exit>>>;
+
+/// Hands every event to `answer` until keepalived closes the FIFO, and waits for the answers
+/// that then still run; or until `stop`.
+pub(crate) async fn follow<A, F>(
     path: &Path,
-    configuration: &Configuration,
-    settings: &Settings,
-    global: &Global,
     stop: impl Future<Output = Exit>,
-) -> Result<Exit, Error> {
+    answer: A,
+) -> Result<Exit, Error>
+where
+    A: Fn(Event, Newer) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
     let unusable = |source| Error::Fifo {
         path: path.to_owned(),
         source,
@@ -49,13 +49,8 @@ pub(crate) async fn follow(
     let fifo = open(path).map_err(unusable)?;
     let mut stop = pin!(stop);
     let tasks = LocalSet::new();
-    let context = Rc::new(Context {
-        configuration: configuration.clone(),
-        settings: settings.clone(),
-        global: global.clone(),
-    });
     let work = tasks.run_until(async {
-        let mut workers = Workers::new(context);
+        let mut workers = Workers::new(answer);
         read_events(fifo, |event| workers.hand(event)).await?;
         workers.finish().await;
         Ok(Exit::Done)
@@ -147,29 +142,28 @@ impl Lines {
     }
 }
 
-struct Context {
-    configuration: Configuration,
-    settings: Settings,
-    global: Global,
-}
-
 /// A task for each instance and group that had an event.
-struct Workers {
-    context: Rc<Context>,
+struct Workers<A> {
+    answer: Rc<A>,
     newest: HashMap<(Subject, String), watch::Sender<Option<Event>>>,
     tasks: JoinSet<()>,
 }
 
-impl Workers {
-    fn new(context: Rc<Context>) -> Self {
+impl<A, F> Workers<A>
+where
+    A: Fn(Event, Newer) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    fn new(answer: A) -> Self {
         Self {
-            context,
+            answer: Rc::new(answer),
             newest: HashMap::new(),
             tasks: JoinSet::new(),
         }
     }
 
     fn hand(&mut self, event: Event) {
+        // A mere change of priority ends no announcement.
         if event.calls_for().is_none() {
             debug!("{}: nothing to do for {}", event.name, event.state);
             return;
@@ -179,52 +173,40 @@ impl Workers {
             .entry((event.of, event.name.clone()))
             .or_insert_with(|| {
                 let (newest, events) = watch::channel(None);
-                let context = Rc::clone(&self.context);
-                self.tasks.spawn_local(work(context, events));
+                let answer = Rc::clone(&self.answer);
+                self.tasks.spawn_local(work(answer, events));
                 newest
             });
         newest.send_replace(Some(event));
     }
 
-    /// Waits for the announcements that still run.
+    /// Waits for the answers that still run.
     async fn finish(mut self) {
         self.newest.clear();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Carries out one event after the other, each until the next one comes.
-async fn work(context: Rc<Context>, mut events: watch::Receiver<Option<Event>>) {
+/// Answers one event after the other, each until the next one comes.
+async fn work<A, F>(answer: Rc<A>, mut events: watch::Receiver<Option<Event>>)
+where
+    A: Fn(Event, Newer) -> F,
+    F: Future<Output = ()>,
+{
     while events.changed().await.is_ok() {
         let Some(event) = events.borrow_and_update().clone() else {
             continue;
         };
         let mut later = events.clone();
-        let newer = async move {
+        let newer = Box::pin(async move {
             match later.changed().await {
                 Ok(()) => Exit::Superseded,
                 // keepalived closed the FIFO: this was the last event.
                 Err(_) => std::future::pending().await,
             }
-        };
-        if let Err(error) = carry_out(&context, &event, newer).await {
-            error!("{}: {error}", event.name);
-        }
+        });
+        answer(event, newer).await;
     }
-}
-
-async fn carry_out(
-    context: &Context,
-    event: &Event,
-    newer: impl Future<Output = Exit>,
-) -> Result<(), Error> {
-    let Some(call) = event.calls_for() else {
-        return Ok(());
-    };
-    let target = Target::of_event(event, &context.configuration)?;
-    let (settings, global) = (&context.settings, &context.global);
-    answer(call, &target, settings, global, Instant::now(), newer).await?;
-    Ok(())
 }
 
 #[cfg(test)]
