@@ -300,6 +300,7 @@ impl Announcement {
             if claim.vip.ip() == address.ip && claim.interface() == address.interface {
                 claim.usability = None;
             }
+            claim.stop_asking_from(address.ip);
         }
     }
 

@@ -156,6 +156,15 @@ impl Claim {
         self.confirmations.as_deref_mut().unwrap_or_default()
     }
 
+    /// An own address is gone: no question is sent from it any more.
+    pub(super) fn stop_asking_from(&mut self, own: IpAddr) {
+        self.asking_address = self.asking_address.filter(|ip| IpAddr::V6(*ip) != own);
+        for confirmation in self.confirmations_mut() {
+            let control = &mut confirmation.peer.control;
+            *control = control.filter(|control| control.ip != own);
+        }
+    }
+
     /// Whether nobody said yet who the peers are.
     pub(super) fn awaits_peers(&self) -> bool {
         self.confirmations.is_none() && self.standing() == Standing::Ready

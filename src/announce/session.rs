@@ -237,8 +237,11 @@ impl Session {
             let on = |claim: &Claim| Surroundings::of(claim.link.clone());
             (self.core.claims().iter().map(on).collect(), Vec::new())
         });
+        // Of the links that are known, changes have told since.
         for around in &surroundings {
-            self.core.link_changed(now, &around.link);
+            if self.core.link(around.link.index).is_none() {
+                self.core.link_changed(now, &around.link);
+            }
         }
         self.core
             .surroundings_are(now, &surroundings, own_macs, &self.peers, self.confirm);
@@ -264,7 +267,11 @@ impl Session {
 
     async fn hear(&mut self, now: Instant, change: Change) -> Result<(), Error> {
         match change {
-            Change::Link(link) => self.core.link_changed(now, &link),
+            // Others than those of the VIPs are of no interest, however many there are.
+            Change::Link(link) if self.core.link(link.index).is_some() => {
+                self.core.link_changed(now, &link);
+            }
+            Change::Link(_) => {}
             Change::LinkGone(interface) => self.core.link_gone(interface),
             Change::AddressGone(address) => self.core.address_gone(&address),
             Change::Address(address) => {
