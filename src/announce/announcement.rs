@@ -562,7 +562,9 @@ impl Announcement {
                 if task.epoch != confirmation.epoch || !confirmation.wants_turns() {
                     return None;
                 }
-                let question = question.or_else(|| confirmation.next_question(None))?;
+                let question = question
+                    .filter(|question| confirmation.asks(*question))
+                    .or_else(|| confirmation.next_question(None))?;
                 let interface = match (question, confirmation.peer.control) {
                     (Question::Control, Some(control)) => control.interface,
                     _ => claim.interface(),

@@ -184,7 +184,8 @@ impl Confirmation {
             .find(|question| self.asks(*question))
     }
 
-    fn asks(&self, question: Question) -> bool {
+    /// Whether it is a question of this turn.
+    pub(super) fn asks(&self, question: Question) -> bool {
         let echo_possible = self.peer.mac.or(self.answered_by).is_some();
         let control_possible = echo_possible && self.peer.control.is_some();
         let simple = self.turn < SIMPLE_TURNS;
