@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::address::Vip;
+use crate::announce::Confirm;
+use crate::event::Subject;
 use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
 
 /// Announces a keepalived virtual IP when it moves, and purges what hosts remember of its old
@@ -23,11 +26,23 @@ pub struct Cli {
 }
 
 /// What every command takes
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Settings file [default: /etc/vipherald/vipherald.toml, if there is one]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// keepalived's configuration, for instances and groups
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/keepalived/keepalived.conf"
+    )]
+    pub keepalived_conf: PathBuf,
+    /// The ID that keepalived's `@ID` lines are compared with, as its own option -i [default: the
+    /// short host name]
+    #[arg(long, global = true, value_name = "ID")]
+    pub config_id: Option<String>,
     /// Print one JSON object on stdout when done
     #[arg(long, global = true)]
     pub json: bool,
@@ -69,17 +84,30 @@ pub enum Command {
     Announce(Announce),
     /// Delete this host's neighbour entries for VIPs that other hosts hold
     Purge(Purge),
+    /// Do what an event of keepalived calls for: its `notify` appends the arguments
+    Notify(Notify),
+    /// Do what keepalived's events call for, in order: for `notify_fifo_script`
+    Fifo(Fifo),
+    /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
+    Show(Show),
 }
 
 /// As their new owner, announce VIPs to every host of their link
 #[derive(Args, Debug)]
 pub struct Announce {
-    /// Virtual IPs, IPv4 or IPv6
-    #[arg(required = true, value_name = "VIP")]
-    pub vips: Vec<Vip>,
+    /// Whose VIPs
+    #[command(flatten)]
+    pub whose: Whose,
     /// Only on this interface [default: wherever the VIP is]
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
+    /// A peer that must follow; may be given several times
+    #[arg(short, long = "peer", value_name = "PEER")]
+    pub peers: Vec<IpAddr>,
+    /// Who is asked to prove that they follow: `peers` are those named and the gateways, `all`
+    /// every neighbour the kernel knows, too [default: all]
+    #[arg(long, value_name = "WHO", value_enum)]
+    pub confirm: Option<Confirm>,
     /// End after this time at the latest [default: 60]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
     pub timeout: Option<Duration>,
@@ -94,15 +122,57 @@ pub struct Announce {
 /// Delete this host's neighbour entries for VIPs that other hosts hold
 #[derive(Args, Debug)]
 pub struct Purge {
-    /// Virtual IPs, IPv4 or IPv6
-    #[arg(required = true, value_name = "VIP")]
-    pub vips: Vec<Vip>,
+    /// Whose VIPs
+    #[command(flatten)]
+    pub whose: Whose,
     /// Only on this interface [default: on every interface]
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
     /// Delete PERMANENT entries, too
     #[arg(long)]
     pub permanent: bool,
+}
+
+/// Whose VIPs
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Whose {
+    /// Virtual IPs, IPv4 or IPv6
+    #[arg(value_name = "VIP")]
+    pub vips: Vec<Vip>,
+    /// The VIPs of this vrrp_instance in keepalived.conf; its unicast peers are peers that must
+    /// follow
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+}
+
+/// Do what an event of keepalived calls for: its `notify` appends the arguments
+#[derive(Args, Debug)]
+pub struct Notify {
+    /// Whether an instance or a sync group changed
+    #[arg(value_name = "INSTANCE|GROUP")]
+    pub of: Subject,
+    /// Its name in keepalived.conf
+    pub name: String,
+    /// What it is now, such as MASTER
+    pub state: String,
+    /// Its VRRP priority, which is not used
+    pub priority: Option<String>,
+}
+
+/// Do what keepalived's events call for, in order: for `notify_fifo_script`
+#[derive(Args, Debug)]
+pub struct Fifo {
+    /// The FIFO, which keepalived appends to the command
+    pub path: PathBuf,
+}
+
+/// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
+#[derive(Args, Debug)]
+pub struct Show {
+    /// Only this vrrp_instance
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
 }
 
 fn parse_rate(text: &str) -> Result<NonZeroU32, String> {

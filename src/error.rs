@@ -1,9 +1,10 @@
 //! Why a command could not do its work: what happened, where, and what to do next.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::exit::Exit;
-use crate::{kernel, port, settings};
+use crate::{keepalived, kernel, port, settings};
 
 /// A failure of a whole run.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +18,17 @@ pub enum Error {
     /// The settings file is wrong.
     #[error(transparent)]
     Settings(#[from] settings::Error),
-    /// The command line is wrong.
-    #[error("{0}")]
-    Usage(String),
+    /// keepalived.conf does not tell what was asked for.
+    #[error(transparent)]
+    Keepalived(#[from] keepalived::Error),
+    /// The FIFO can't be followed.
+    #[error("cannot follow the FIFO {}: {source}", path.display())]
+    Fifo {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// No interface has the name given.
     #[error("there is no interface {0}: see `ip link`")]
     NoSuchInterface(String),
@@ -47,7 +56,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Settings(_) | Self::Usage(_) => Exit::Usage,
+            Self::Settings(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }

@@ -12,11 +12,15 @@ pub enum Exit {
     Failed = 1,
     /// The command line or the settings are wrong.
     Usage = 2,
+    /// A peer follows a wrong MAC, or a required one stays silent.
+    Unproven = 3,
     /// Another host claims the VIP.
     Conflict = 4,
     /// The kernel contradicts the request: the VIP is not here, or it left (`announce`); the
     /// VIP is here (`purge`).
     Contradicted = 5,
+    /// A newer run announces the same VIPs.
+    Superseded = 6,
     /// Ended by SIGINT, told as a shell does (128 + 2).
     Interrupted = 130,
     /// Ended by SIGTERM (128 + 15).

@@ -1,21 +1,27 @@
 //! Announces a virtual IP that keepalived moved, and purges what other hosts remember of its
 //! old owner. The `vipherald` command is the product; this library is its rooms:
 //!
-//! - [`cli`], [`settings`]: what the user asked for; [`exit`], [`error`]: what the caller learns
-//! - [`announce`], [`purge`]: the commands
+//! - [`cli`], [`settings`], [`event`]: what the user or keepalived asked for; [`exit`], [`error`]: what the caller learns
+//! - [`commands`]: what each command does; [`announce`], [`purge`]: how
+//! - [`keepalived`]: what keepalived.conf says
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines
 
 pub mod address;
 pub mod announce;
 pub mod cli;
+pub mod commands;
 pub mod error;
+pub mod event;
 pub mod exit;
+mod fifo;
+pub mod keepalived;
 pub mod kernel;
 pub mod logging;
 pub mod port;
 pub mod purge;
 pub mod report;
 pub mod settings;
+pub mod takeover;
 mod watch;
 pub mod wire;

@@ -1,19 +1,23 @@
-//! An AF_PACKET port on one interface: frames out.
+//! An AF_PACKET port on one interface: frames out, and the answers in.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::task::{Context, Poll};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, send, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recv, send,
+    setsockopt, socket, sockopt::RcvBufForce,
 };
 use nix::unistd::{Uid, User};
+use socket2::{SockFilter, SockRef};
 
 use crate::address::InterfaceIndex;
 use crate::kernel::Link;
+use crate::watch::Watched;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +42,34 @@ pub enum Error {
     },
 }
 
-/// A packet socket that is bound to one interface.
+impl Error {
+    /// Whether the interface is no longer there.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let gone = [Some(libc::ENODEV), Some(libc::ENXIO)];
+        matches!(self, Self::Open { source, .. } if gone.contains(&source.raw_os_error()))
+    }
+
+    fn open(link: &Link, source: impl Into<io::Error>) -> Self {
+        Self::Open {
+            interface: link.name.clone(),
+            source: source.into(),
+        }
+    }
+}
+
+/// Octets of the longest frame that is looked at; what is longer is none of ours.
+const LONGEST: u16 = 1514;
+/// Room for the answers of some thousand peers at once.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// A packet socket that is bound to one interface. It receives nothing until told to
+/// [`Port::listen`].
 #[derive(Debug)]
 pub struct Port {
-    socket: OwnedFd,
+    socket: Watched<OwnedFd>,
+    interface: InterfaceIndex,
+    listens: bool,
 }
 
 impl Port {
@@ -55,10 +83,7 @@ impl Port {
                 interface: link.name.clone(),
                 user: user_name(),
             },
-            errno => Error::Open {
-                interface: link.name.clone(),
-                source: errno.into(),
-            },
+            errno => Error::open(link, errno),
         })
     }
 
@@ -71,8 +96,62 @@ impl Port {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             None,
         )?;
-        bind(socket.as_raw_fd(), &link_address(interface)?)?;
-        Ok(Self { socket })
+        bind(socket.as_raw_fd(), &link_address(interface, 0)?)?;
+        Ok(Self {
+            socket: Watched::new(socket).map_err(|_| Errno::EMFILE)?,
+            interface,
+            listens: false,
+        })
+    }
+
+    /// Begins to receive ARP, neighbour discovery and echo replies, if it does not yet.
+    ///
+    /// # Errors
+    /// If the kernel refuses, such as when the interface is gone.
+    pub fn listen(&mut self, link: &Link) -> Result<(), Error> {
+        if !self.listens {
+            self.receive_answers()
+                .map_err(|error| Error::open(link, error))?;
+            self.listens = true;
+        }
+        Ok(())
+    }
+
+    fn receive_answers(&self) -> io::Result<()> {
+        let socket = self.socket.get();
+        // Before the bind, so that nothing else gets in.
+        SockRef::from(socket).attach_filter(&ANSWERS)?;
+        // More than net.core.rmem_max needs CAP_NET_ADMIN; without it, the default has to do.
+        let _ = setsockopt(socket, RcvBufForce, &RECEIVE_BUFFER);
+        let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
+        bind(socket.as_raw_fd(), &link_address(self.interface, all)?)?;
+        Ok(())
+    }
+
+    /// Tells when there may be a frame to receive.
+    ///
+    /// # Errors
+    /// If the runtime can no longer watch the socket.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_readable(context)
+    }
+
+    /// The next frame that came in. Never waits.
+    #[must_use]
+    pub fn receive(&self) -> Option<Vec<u8>> {
+        let mut frame = vec![0; LONGEST.into()];
+        loop {
+            let socket = self.socket.get().as_raw_fd();
+            match recv(socket, &mut frame, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    frame.truncate(length);
+                    return Some(frame);
+                }
+                Err(Errno::EINTR) => {}
+                // An interface that went down says so here once, too (ENETDOWN).
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Hands one frame to the interface's queue. Never waits.
@@ -81,20 +160,74 @@ impl Port {
     /// `ENOBUFS` when the queue is full, `ENETDOWN` when the interface is down, `ENXIO` when it
     /// is gone.
     pub fn send(&self, frame: &[u8]) -> Result<(), Errno> {
-        send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT).map(drop)
+        send(self.socket.get().as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT).map(drop)
     }
 }
 
-fn link_address(interface: InterfaceIndex) -> nix::Result<LinkAddr> {
+/// `protocol` is in host byte order.
+fn link_address(interface: InterfaceIndex, protocol: u16) -> nix::Result<LinkAddr> {
     let index = i32::try_from(interface.0).map_err(|_| Errno::ENODEV)?;
     // SAFETY: `sockaddr_ll` is plain data, for which all zeroes is a valid value.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = u16::try_from(libc::AF_PACKET).map_err(|_| Errno::EAFNOSUPPORT)?;
     address.sll_ifindex = index;
+    address.sll_protocol = protocol.to_be();
     let length = libc::socklen_t::try_from(size_of_val(&address)).ok();
     // SAFETY: the pointer is to a whole, initialised `sockaddr_ll`, and `length` is its size.
     unsafe { LinkAddr::from_raw((&raw const address).cast(), length) }.ok_or(Errno::EINVAL)
 }
+
+/// What may come in, as a classic BPF program (Documentation/networking/filter.rst) over the
+/// Ethernet frame: ARP, ICMP echo replies, ICMPv6 echo replies, neighbour solicitations and
+/// advertisements; none that this host sends, and none of another VLAN, whose tag the kernel has
+/// stripped from the octets. Everything is checked again when it is parsed: this only spares a
+/// busy host the copies.
+static ANSWERS: [SockFilter; 23] = {
+    const fn load(width: u32, at: u32) -> SockFilter {
+        op(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, at)
+    }
+    /// Skips `yes` instructions if what was loaded is `value`, else `no`.
+    const fn equal(value: u32, yes: u8, no: u8) -> SockFilter {
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value)
+    }
+    #[expect(clippy::cast_possible_truncation)]
+    const fn op(code: u32, yes: u8, no: u8, value: u32) -> SockFilter {
+        SockFilter::new(code as u16, yes, no, value)
+    }
+    #[expect(clippy::cast_sign_loss)]
+    const fn about_packet(what: i32) -> u32 {
+        (libc::SKF_AD_OFF + what) as u32
+    }
+    const BYTE: u32 = libc::BPF_B;
+    const HALF: u32 = libc::BPF_H;
+    [
+        load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
+        equal(libc::PACKET_OUTGOING as u32, 20, 0),
+        load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
+        equal(0, 0, 18),
+        load(HALF, 12),
+        equal(libc::ETH_P_ARP as u32, 15, 0),
+        equal(libc::ETH_P_IP as u32, 0, 7),
+        // IPv4: ICMP, no fragment, an echo reply behind a header of any length.
+        load(BYTE, 23),
+        equal(libc::IPPROTO_ICMP as u32, 0, 13),
+        load(HALF, 20),
+        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 11, 0, 0x3fff),
+        op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 14),
+        op(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, 14),
+        equal(0, 7, 8),
+        equal(libc::ETH_P_IPV6 as u32, 0, 7),
+        // IPv6: ICMPv6 without extension headers, of one of the three types.
+        load(BYTE, 20),
+        equal(libc::IPPROTO_ICMPV6 as u32, 0, 5),
+        load(BYTE, 54),
+        equal(129, 2, 0),
+        equal(135, 1, 0),
+        equal(136, 0, 1),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ]
+};
 
 fn user_name() -> String {
     let uid = Uid::effective();

@@ -1,11 +1,14 @@
 //! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
 use serde::{Deserialize, Deserializer, de};
+
+use crate::announce::Confirm;
 
 /// Where the settings are, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
@@ -21,6 +24,10 @@ pub struct Settings {
     /// Frames a second, over all VIPs of a run.
     #[serde(deserialize_with = "rate")]
     pub rate: NonZeroU32,
+    /// Peers that must follow, where they are on a VIP's link.
+    pub peers: Vec<IpAddr>,
+    /// Who else is asked.
+    pub confirm: Confirm,
     /// How long an announcement lasts at most.
     #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
@@ -33,6 +40,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             rate: NonZeroU32::MIN.saturating_add(1999),
+            peers: Vec::new(),
+            confirm: Confirm::All,
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
         }
@@ -159,10 +168,15 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let settings = parse("rate = 10\ntimeout = 2.5\nwait = 0\n").unwrap();
+        let settings = parse(
+            "rate = 10\ntimeout = 2.5\nwait = 0\nconfirm = \"peers\"\npeers = [\"10.0.0.1\"]\n",
+        )
+        .unwrap();
         assert_eq!(settings.rate.get(), 10);
         assert_eq!(settings.timeout, Duration::from_millis(2500));
         assert_eq!(settings.wait, Duration::ZERO);
+        assert_eq!(settings.confirm, Confirm::Peers);
+        assert_eq!(settings.peers, [IpAddr::from([10, 0, 0, 1])]);
     }
 
     #[test]
@@ -175,6 +189,8 @@ mod tests {
             ("timeout = 0\n", ["v.toml:1: ", "more than 0"]),
             ("timeout = nan\n", ["v.toml:1: ", "seconds are from 0"]),
             ("wait = 1e300\n", ["v.toml:1: ", "seconds are from 0"]),
+            ("peers = [\"x\"]\n", ["v.toml:1: ", "IP address"]),
+            ("confirm = \"some\"\n", ["v.toml:1: ", "unknown variant"]),
             ("\n\n[", ["v.toml:3: ", ""]),
             ("rate = 1\nrate = 2\n", ["v.toml:2: ", "duplicate key"]),
         ] {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,10 +25,11 @@ impl<T: AsFd + AsRawFd> Watched<T> {
         self.0.get_ref()
     }
 
-    /// Waits until there may be something to read. The reader then reads until
+    /// Tells when there may be something to read. The reader then reads until
     /// [`io::ErrorKind::WouldBlock`].
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await?.clear_ready();
-        Ok(())
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0
+            .poll_read_ready(context)
+            .map_ok(|mut ready| ready.clear_ready())
     }
 }

@@ -1,6 +1,7 @@
 //! The core: a state machine that is told the time and what happened, and says what to send.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -8,15 +9,20 @@ use nix::errno::Errno;
 
 use super::agenda::Agenda;
 use super::claim::{Claim, Place, Standing};
+use super::path::Paths;
+use super::peer::{Question, Run};
 use super::rate::Bucket;
-use crate::address::{InterfaceIndex, Vip};
+use super::surroundings::{Confirm, Surroundings, asking_address, peers};
+use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::kernel::{Address, Link};
-use crate::wire::Frame;
+use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
 /// How long to wait before a frame that a full queue refused is tried again, the first time.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// It doubles this many times, to about an eighth of a second.
 const RETRY_DOUBLINGS: u32 = 7;
+/// How long the last question's answer may take.
+const LAST_ANSWER: Duration = Duration::from_millis(250);
 
 /// The bounds of a run.
 #[derive(Clone, Copy, Debug)]
@@ -38,19 +44,37 @@ pub struct Transmit {
     pub interface: InterfaceIndex,
     /// What to send.
     pub frame: Frame,
+    /// Whether it may be answered on that interface.
+    pub is_question: bool,
     task: Task,
-    next: Option<(Duration, Place)>,
+    next: Next,
 }
 
-/// One frame of the rounds of one claim.
+/// One frame of one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Task {
     claim: usize,
     epoch: u32,
-    place: Place,
+    what: What,
 }
 
-/// A run: some VIPs, announced until their rounds are over, they have left, or time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    /// A frame of the rounds.
+    Broadcast(Place),
+    /// A question to a peer; `None`: the first of a turn.
+    Ask(usize, Option<Question>),
+}
+
+/// What follows a frame that left.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Round(Option<(Duration, Place)>),
+    Question(Question),
+}
+
+/// A run: some VIPs, announced until every peer that can follow does, or they have left, or time
+/// is up.
 ///
 /// The driver's duty: hand over every change that is known ([`Announcement::link_changed`] and
 /// its kin) *before each* call of [`Announcement::poll_transmit`], for the core lets a frame go
@@ -59,19 +83,34 @@ struct Task {
 pub struct Announcement {
     vips: Vec<Vip>,
     only: Option<InterfaceIndex>,
+    run: Run,
+    started: Instant,
     wait_until: Instant,
     end_at: Instant,
+    last_sent: Instant,
+    last_question: Option<Instant>,
     links: BTreeMap<InterfaceIndex, Link>,
+    own_macs: BTreeSet<Mac>,
+    hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
+    yielded: BTreeSet<Vip>,
+    paths: Paths,
     agenda: Agenda<Task>,
     bucket: Bucket,
 }
 
 impl Announcement {
     /// A run for some VIPs, wherever they are or only where they are on one interface.
-    /// A VIP given twice counts once.
+    /// A VIP given twice counts once. `seed` should differ from run to run: it tells this run's
+    /// echoes from others'.
     #[must_use]
-    pub fn new(vips: &[Vip], only: Option<InterfaceIndex>, pace: Pace, now: Instant) -> Self {
+    pub fn new(
+        vips: &[Vip],
+        only: Option<InterfaceIndex>,
+        pace: Pace,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         let mut distinct = Vec::with_capacity(vips.len());
         for vip in vips {
             if !distinct.contains(vip) {
@@ -81,10 +120,18 @@ impl Announcement {
         Self {
             vips: distinct,
             only,
+            run: Run::new(seed),
+            started: now,
             wait_until: now + pace.wait,
             end_at: now + pace.timeout,
+            last_sent: now,
+            last_question: None,
             links: BTreeMap::new(),
+            own_macs: BTreeSet::new(),
+            hosts: BTreeMap::new(),
             claims: Vec::new(),
+            yielded: BTreeSet::new(),
+            paths: Paths::default(),
             agenda: Agenda::new(),
             bucket: Bucket::new(pace.rate, now),
         }
@@ -102,10 +149,22 @@ impl Announcement {
         &self.claims[transmit.task.claim]
     }
 
+    /// An interface that the core was told of.
+    #[must_use]
+    pub fn link(&self, interface: InterfaceIndex) -> Option<&Link> {
+        self.links.get(&interface)
+    }
+
     /// The interfaces that the core was told of.
     #[must_use]
     pub fn interfaces(&self) -> Vec<InterfaceIndex> {
         self.links.keys().copied().collect()
+    }
+
+    /// The VIPs of the run, each once.
+    #[must_use]
+    pub fn vips(&self) -> &[Vip] {
+        &self.vips
     }
 
     /// The VIPs that no interface has held since the run began.
@@ -114,6 +173,32 @@ impl Announcement {
             .iter()
             .copied()
             .filter(|vip| self.claims.iter().all(|claim| claim.vip != *vip))
+            .filter(|vip| !self.yielded.contains(vip))
+    }
+
+    /// When the run began.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// When the last frame left.
+    #[must_use]
+    pub fn last_sent(&self) -> Instant {
+        self.last_sent
+    }
+
+    /// The address of the host that has a MAC, where the neighbour tables know it.
+    #[must_use]
+    pub fn host_of(&self, mac: Mac) -> Option<IpAddr> {
+        self.hosts.get(&mac).copied()
+    }
+
+    /// Questions to a peer which are not lost all by chance, if losses are as they were so far.
+    /// `None` while nobody on an interface answers.
+    #[must_use]
+    pub fn enough_questions(&self, interface: InterfaceIndex) -> Option<u32> {
+        self.paths.enough_questions(interface)
     }
 
     /// The interface of this address, where the core has to be told of that interface (by
@@ -127,11 +212,14 @@ impl Announcement {
     fn wanted(&self, address: &Address) -> Option<Vip> {
         let here = self.only.is_none_or(|only| only == address.interface);
         let vip = self.vips.iter().find(|vip| vip.ip() == address.ip);
-        vip.copied().filter(|_| here)
+        vip.copied()
+            .filter(|vip| here && !self.yielded.contains(vip))
     }
 
     /// An interface is as told from now on.
     pub fn link_changed(&mut self, now: Instant, link: &Link) {
+        self.own_macs.extend(link.mac);
+        self.links.insert(link.index, link.clone());
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             if claim.interface() != link.index {
@@ -140,12 +228,17 @@ impl Announcement {
             let mac_changed = claim.link.mac != link.mac;
             let was_ready = claim.standing() == Standing::Ready;
             claim.link = link.clone();
+            if mac_changed {
+                for confirmation in claim.confirmations_mut() {
+                    confirmation.start_over();
+                }
+            }
             // Who was out of reach, or learned the old MAC, has to hear all rounds again.
             if mac_changed || !was_ready {
+                self.paths.forget(link.index);
                 self.start_rounds(now, index);
             }
         }
-        self.links.insert(link.index, link.clone());
     }
 
     /// An interface is gone, and every address on it.
@@ -187,12 +280,27 @@ impl Announcement {
         }
     }
 
+    /// Newer runs announce these VIPs from now on.
+    pub fn superseded(&mut self, vips: &[Vip]) {
+        for claim in &mut self.claims {
+            claim.superseded |= vips.contains(&claim.vip);
+        }
+        self.yielded.extend(vips);
+    }
+
+    /// The VIPs that were superseded before they were here.
+    pub fn yielded(&self) -> impl Iterator<Item = Vip> + '_ {
+        let here = |vip: &Vip| self.claims.iter().any(|claim| claim.vip == *vip);
+        self.yielded.iter().copied().filter(move |vip| !here(vip))
+    }
+
     /// An address is gone.
     pub fn address_gone(&mut self, address: &Address) {
         for claim in &mut self.claims {
             if claim.vip.ip() == address.ip && claim.interface() == address.interface {
                 claim.usability = None;
             }
+            claim.stop_asking_from(address.ip);
         }
     }
 
@@ -211,17 +319,206 @@ impl Announcement {
         }
     }
 
+    /// Whether there are claims whose peers the core was not told yet.
+    #[must_use]
+    pub fn awaits_peers(&self) -> bool {
+        self.claims.iter().any(Claim::awaits_peers)
+    }
+
+    /// Tells who is around: on the interfaces of the claims and on those below them. `own_macs`
+    /// are those of all of this host's interfaces.
+    pub fn surroundings_are(
+        &mut self,
+        now: Instant,
+        surroundings: &[Surroundings],
+        own_macs: impl IntoIterator<Item = Mac>,
+        configured: &[IpAddr],
+        confirm: Confirm,
+    ) {
+        self.own_macs.extend(own_macs);
+        for neighbour in surroundings.iter().flat_map(|around| &around.neighbours) {
+            let is_vip = self.vips.iter().any(|vip| vip.ip() == neighbour.ip);
+            if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
+                // Of several addresses the IPv4 one, which sorts first, says most to people.
+                let host = self.hosts.entry(mac).or_insert(neighbour.ip);
+                *host = neighbour.ip.min(*host);
+            }
+        }
+        let of = |interface| {
+            surroundings
+                .iter()
+                .find(|around| around.link.index == interface)
+        };
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            let Some(on) = of(claim.interface()).filter(|_| claim.awaits_peers()) else {
+                continue;
+            };
+            let below = claim.link.lower.and_then(of);
+            claim.asking_address = asking_address(&self.vips, on);
+            claim.set_peers(peers(claim.vip, &self.vips, on, below, configured, confirm));
+            self.ask_all(now, index);
+        }
+    }
+
+    /// Starts the rounds of a claim, and with them the turns of those who do not follow yet.
     fn start_rounds(&mut self, now: Instant, index: usize) {
         let claim = &mut self.claims[index];
         if claim.standing() == Standing::Ready {
             claim.epoch += 1;
             claim.rounds_over = false;
+            claim.began.get_or_insert(now);
             let task = Task {
                 claim: index,
                 epoch: claim.epoch,
-                place: Place::FIRST,
+                what: What::Broadcast(Place::FIRST),
             };
             self.agenda.note(now, task);
+            self.ask_all(now, index);
+        }
+    }
+
+    fn ask_all(&mut self, now: Instant, index: usize) {
+        for peer in 0..self.claims[index].confirmations().len() {
+            self.ask_anew(now, index, peer);
+        }
+    }
+
+    /// Begins new turns of a peer that does not follow yet, at once and with short gaps.
+    fn ask_anew(&mut self, now: Instant, index: usize, peer: usize) {
+        let confirmation = &mut self.claims[index].confirmations_mut()[peer];
+        if confirmation.wants_turns() {
+            confirmation.hurry();
+            let task = Task {
+                claim: index,
+                epoch: confirmation.epoch,
+                what: What::Ask(peer, None),
+            };
+            self.agenda.note(now, task);
+        }
+    }
+
+    /// A frame came in on an interface.
+    pub fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
+        match &frame.payload {
+            Payload::Arp(arp) => self.hear_arp(now, interface, frame, arp),
+            Payload::Ndp(ndp) => self.hear_ndp(now, interface, frame, ndp),
+            Payload::Echo(echo) => self.hear_echo(now, interface, frame, echo),
+        }
+    }
+
+    fn hear_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
+        self.hear_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
+        let to_us = |claim: &Claim| {
+            claim.vip.ip() == arp.target_ip
+                && claim.mac() == Some(arp.target_mac)
+                && claim.mac() == Some(frame.destination)
+        };
+        if arp.operation == ArpOperation::Reply && arp.sender_mac == frame.source {
+            self.hear_answer(now, interface, arp.sender_ip.into(), frame.source, to_us);
+        }
+    }
+
+    fn hear_ndp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, ndp: &Ndp) {
+        match ndp.message {
+            NdpMessage::Solicitation(ns) => {
+                let mac = ns.source_lladdr.unwrap_or(frame.source);
+                self.hear_claim(now, interface, ndp.source.into(), mac);
+            }
+            NdpMessage::Advertisement(na) => {
+                let mac = na.target_lladdr.unwrap_or(frame.source);
+                self.hear_claim(now, interface, na.target.into(), mac);
+                let to_us = |claim: &Claim| {
+                    claim.vip.ip() == ndp.destination && claim.mac() == Some(frame.destination)
+                };
+                if na.solicited {
+                    self.hear_answer(now, interface, na.target.into(), mac, to_us);
+                }
+            }
+        }
+    }
+
+    /// Somebody says that `ip` is at `mac`.
+    fn hear_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
+        if self.own_macs.contains(&mac) {
+            return;
+        }
+        for claim in &mut self.claims {
+            if claim.interface() == interface && claim.vip.ip() == ip {
+                claim.hear_claim(now, mac);
+            }
+        }
+    }
+
+    /// `peer` answered a directed request from `mac`.
+    fn hear_answer(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        peer: IpAddr,
+        mac: Mac,
+        to_us: impl Fn(&Claim) -> bool,
+    ) {
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.interface() != interface || !to_us(claim) {
+                continue;
+            }
+            let Some(at) = claim.find_peer(peer) else {
+                continue;
+            };
+            let confirmation = &mut claim.confirmations_mut()[at];
+            let asked = confirmation.directed_sent();
+            if confirmation.hear_answer(now, mac) {
+                if confirmation.acknowledged.is_some() {
+                    self.paths.count_answer(interface, asked);
+                }
+                self.ask_anew(now, index, at);
+                self.path_answers(now, interface);
+            }
+        }
+    }
+
+    fn hear_echo(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+        if echo.kind != EchoKind::Reply || echo.identifier != self.run.identifier {
+            return;
+        }
+        let run = self.run;
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            let to_vip = claim.interface() == interface
+                && claim.vip.ip() == echo.destination
+                && claim.mac() == Some(frame.destination);
+            let Some(at) = claim.find_peer(echo.source) else {
+                continue;
+            };
+            let claimed_on = claim.interface();
+            let confirmation = &mut claim.confirmations_mut()[at];
+            let to_control = confirmation.peer.control.is_some_and(|control| {
+                control.interface == interface
+                    && control.ip == echo.destination
+                    && control.mac == frame.destination
+            });
+            let sequence = echo.sequence;
+            if to_vip && confirmation.hear_echo(now, frame.source, sequence, run) {
+                self.path_answers(now, claimed_on);
+            } else if to_control && confirmation.hear_control(frame.source, sequence, run) {
+                self.ask_anew(now, index, at);
+                self.path_answers(now, claimed_on);
+            }
+        }
+    }
+
+    /// Somebody answered on an interface. After a silence it has just come alive, and everyone
+    /// who is in no table needs the broadcasts.
+    fn path_answers(&mut self, now: Instant, interface: InterfaceIndex) {
+        if !self.paths.comes_alive(now, interface) {
+            return;
+        }
+        for index in 0..self.claims.len() {
+            if self.claims[index].interface() == interface {
+                self.start_rounds(now, index);
+            }
         }
     }
 
@@ -235,38 +532,86 @@ impl Announcement {
         }
         while self.bucket.ready_at() <= now {
             let task = self.agenda.take_due(now)?;
-            let claim = &self.claims[task.claim];
-            if task.epoch != claim.epoch || claim.standing() != Standing::Ready {
-                continue;
-            }
-            if let Some((frame, next)) = claim.broadcast(task.place) {
+            if let Some(transmit) = self.carry_out(task) {
                 self.bucket.take(now);
-                return Some(Transmit {
-                    interface: claim.interface(),
-                    frame,
-                    task,
-                    next,
-                });
+                return Some(transmit);
             }
         }
         None
     }
 
+    /// The frame of a task, unless the task is void.
+    fn carry_out(&self, task: Task) -> Option<Transmit> {
+        let claim = &self.claims[task.claim];
+        if claim.standing() != Standing::Ready {
+            return None;
+        }
+        match task.what {
+            What::Broadcast(place) => {
+                let broadcast = claim.broadcast(place)?;
+                (task.epoch == claim.epoch).then_some(Transmit {
+                    interface: claim.interface(),
+                    frame: broadcast.frame,
+                    is_question: broadcast.is_question,
+                    task,
+                    next: Next::Round(broadcast.next),
+                })
+            }
+            What::Ask(peer, question) => {
+                let confirmation = &claim.confirmations()[peer];
+                if task.epoch != confirmation.epoch || !confirmation.wants_turns() {
+                    return None;
+                }
+                let question = question
+                    .filter(|question| confirmation.asks(*question))
+                    .or_else(|| confirmation.next_question(None))?;
+                let interface = match (question, confirmation.peer.control) {
+                    (Question::Control, Some(control)) => control.interface,
+                    _ => claim.interface(),
+                };
+                let mac = claim.mac()?;
+                let frame = confirmation.frame(question, claim.vip, mac, self.run)?;
+                Some(Transmit {
+                    interface,
+                    frame,
+                    is_question: true,
+                    task,
+                    next: Next::Question(question),
+                })
+            }
+        }
+    }
+
     /// The frame left.
     pub fn sent(&mut self, now: Instant, transmit: &Transmit) {
-        let claim = &mut self.claims[transmit.task.claim];
+        let task = transmit.task;
+        let claim = &mut self.claims[task.claim];
         claim.frames_sent += 1;
         claim.refusals = 0;
+        self.last_sent = now;
+        if transmit.is_question {
+            self.last_question = Some(now);
+        }
         // From now, not from when it was due: a run that is late keeps its distances.
-        match transmit.next {
-            Some((gap, place)) => {
-                let task = Task {
-                    place,
-                    ..transmit.task
-                };
-                self.agenda.note(now + gap, task);
+        match (transmit.next, task.what) {
+            (Next::Round(Some((gap, place))), _) => {
+                let what = What::Broadcast(place);
+                self.agenda.note(now + gap, Task { what, ..task });
             }
-            None => claim.rounds_over = true,
+            (Next::Question(question), What::Ask(peer, _)) => {
+                let interface = claim.interface();
+                self.paths.count_question(now, interface);
+                let enough = self.paths.enough_questions(interface);
+                let confirmation = &mut claim.confirmations_mut()[peer];
+                confirmation.asked(question);
+                let (gap, next) = match confirmation.next_question(Some(question)) {
+                    Some(next) => (Duration::ZERO, Some(next)),
+                    None => (confirmation.end_turn(enough), None),
+                };
+                let what = What::Ask(peer, next);
+                self.agenda.note(now + gap, Task { what, ..task });
+            }
+            _ => claim.rounds_over = true,
         }
     }
 
@@ -283,11 +628,38 @@ impl Announcement {
     /// Whether nothing more can happen.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
-        now >= self.end_at || !(self.awaits_address(now) || self.claims.iter().any(Claim::is_open))
+        now >= self.end_at
+            || !(self.awaits_address(now)
+                || self.awaits_answer(now)
+                || self.claims.iter().any(|claim| self.is_open(claim)))
     }
 
     fn awaits_address(&self, now: Instant) -> bool {
         now < self.wait_until && self.absent().next().is_some()
+    }
+
+    /// Whether the answer to the last question may still come, and matter.
+    fn awaits_answer(&self, now: Instant) -> bool {
+        self.last_answer_until().is_some_and(|until| now < until)
+    }
+
+    fn last_answer_until(&self) -> Option<Instant> {
+        let held = |claim: &Claim| claim.standing() == Standing::Ready;
+        self.last_question
+            .filter(|_| self.claims.iter().any(held))
+            .map(|asked| asked + LAST_ANSWER)
+    }
+
+    /// Whether a claim may still come to frames that matter.
+    fn is_open(&self, claim: &Claim) -> bool {
+        match claim.standing() {
+            Standing::Ready => {
+                let enough = self.paths.enough_questions(claim.interface());
+                !claim.rounds_over || claim.confirmations().iter().any(|c| c.is_open(enough))
+            }
+            Standing::Waiting(_) => true,
+            _ => false,
+        }
     }
 
     /// When to call [`Announcement::poll_transmit`] again if nothing happens before.
@@ -298,7 +670,8 @@ impl Announcement {
             .next_due()
             .map(|due| due.max(self.bucket.ready_at()));
         let wait = self.awaits_address(now).then_some(self.wait_until);
-        [frame, wait]
+        let answer = self.last_answer_until().filter(|until| *until > now);
+        [frame, wait, answer]
             .into_iter()
             .flatten()
             .fold(self.end_at, Instant::min)

@@ -1,14 +1,20 @@
 //! One VIP on one interface: whether it may be announced, and how far that has come.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::peer::{Confirmation, Peer};
 use super::schedule;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::kernel::{Link, Usability};
 use crate::wire::{Arp, Frame, Ndp};
+
+/// For this long after the first frame, another host's claim is no conflict: the old owner's last
+/// frames are still in flight.
+const HANDOVER: Duration = Duration::from_millis(100);
 
 /// Whether frames for a VIP may leave an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub enum Standing {
     /// The address left, or its interface did. For good: should it come back, that is another
     /// move of the VIP, with an event of its own.
     Left,
+    /// A newer run announces it.
+    Superseded,
     /// The interface is of a kind whose neighbours do not ask by ARP or ND.
     Unfit(&'static str),
 }
@@ -33,20 +41,31 @@ pub struct Claim {
     pub vip: Vip,
     /// The interface that holds it, as it was seen last.
     pub link: Link,
+    /// Frames that left.
+    pub frames_sent: u32,
+    /// Why the last frame that could not leave was refused.
+    pub last_refusal: Option<Errno>,
+    /// Frames in a row that the interface's queue refused.
+    pub(super) refusals: u32,
     /// What the kernel last said of the address; `None` once it is gone.
     pub(super) usability: Option<Usability>,
     /// Whether it was seen gone when a frame could have left.
     pub(super) left: bool,
-    /// Frames that left.
-    pub frames_sent: u32,
-    /// Frames in a row that the interface's queue refused.
-    pub(super) refusals: u32,
-    /// Why the last of them was refused.
-    pub last_refusal: Option<Errno>,
+    /// Whether a newer run has taken it over.
+    pub(super) superseded: bool,
+    /// When frames could leave for the first time.
+    pub(super) began: Option<Instant>,
     /// Counts the times that the rounds started: an older count's tasks are void.
     pub(super) epoch: u32,
     /// Whether the last round was sent.
     pub(super) rounds_over: bool,
+    /// An own IPv6 address that others can be asked from about the VIP.
+    pub(super) asking_address: Option<Ipv6Addr>,
+    /// MACs that other hosts claimed the VIP with.
+    conflicts: BTreeSet<Mac>,
+    /// The peers, once they are known.
+    confirmations: Option<Vec<Confirmation>>,
+    by_ip: HashMap<IpAddr, usize>,
 }
 
 /// A place in the rounds: which round, and which of its frames.
@@ -60,18 +79,33 @@ impl Place {
     pub(super) const FIRST: Self = Self { round: 0, frame: 0 };
 }
 
+/// A frame of the rounds.
+pub(super) struct Broadcast {
+    pub(super) frame: Frame,
+    /// Whether a host that has a say answers it.
+    pub(super) is_question: bool,
+    /// The place after it, and how far away in time.
+    pub(super) next: Option<(Duration, Place)>,
+}
+
 impl Claim {
     pub(super) fn new(vip: Vip, link: Link, usability: Usability) -> Self {
         Self {
             vip,
             link,
+            frames_sent: 0,
+            last_refusal: None,
+            refusals: 0,
             usability: Some(usability),
             left: false,
-            frames_sent: 0,
-            refusals: 0,
-            last_refusal: None,
+            superseded: false,
+            began: None,
             epoch: 0,
             rounds_over: false,
+            asking_address: None,
+            conflicts: BTreeSet::new(),
+            confirmations: None,
+            by_ip: HashMap::new(),
         }
     }
 
@@ -91,60 +125,105 @@ impl Claim {
     /// Whether frames may leave now.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        if self.left {
-            return Standing::Left;
-        }
-        match self.usability {
-            None => Standing::Left,
-            Some(Usability::DadFailed) => Standing::DadFailed,
-            _ if self.link.unlike_ethernet.is_some() => {
-                Standing::Unfit(self.link.unlike_ethernet.unwrap_or_default())
-            }
-            Some(Usability::Tentative) => {
+        match (self.usability, self.link.unlike_ethernet) {
+            (None, _) => Standing::Left,
+            _ if self.left => Standing::Left,
+            _ if self.superseded => Standing::Superseded,
+            (Some(Usability::DadFailed), _) => Standing::DadFailed,
+            (_, Some(why)) => Standing::Unfit(why),
+            (Some(Usability::Tentative), _) => {
                 Standing::Waiting("its duplicate address detection has not ended")
             }
-            Some(Usability::Usable) if !self.link.carrier => {
+            (Some(Usability::Usable), _) if !self.link.carrier => {
                 Standing::Waiting("the interface has no carrier")
             }
-            Some(Usability::Usable) => Standing::Ready,
+            (Some(Usability::Usable), None) => Standing::Ready,
         }
     }
 
-    /// Whether it may still come to frames.
-    pub(super) fn is_open(&self) -> bool {
-        match self.standing() {
-            Standing::Ready => !self.rounds_over,
-            Standing::Waiting(_) => true,
-            Standing::DadFailed | Standing::Left | Standing::Unfit(_) => false,
+    /// The MACs, not this host's, that the VIP was claimed with.
+    pub fn conflicts(&self) -> impl Iterator<Item = Mac> + '_ {
+        self.conflicts.iter().copied()
+    }
+
+    /// The peers that shall follow, and how far each has come.
+    #[must_use]
+    pub fn confirmations(&self) -> &[Confirmation] {
+        self.confirmations.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn confirmations_mut(&mut self) -> &mut [Confirmation] {
+        self.confirmations.as_deref_mut().unwrap_or_default()
+    }
+
+    /// An own address is gone: no question is sent from it any more.
+    pub(super) fn stop_asking_from(&mut self, own: IpAddr) {
+        self.asking_address = self.asking_address.filter(|ip| IpAddr::V6(*ip) != own);
+        for confirmation in self.confirmations_mut() {
+            let control = &mut confirmation.peer.control;
+            *control = control.filter(|control| control.ip != own);
         }
     }
 
-    /// The frame at a place of the rounds, and the place after it with its distance in time.
-    pub(super) fn broadcast(&self, place: Place) -> Option<(Frame, Option<(Duration, Place)>)> {
+    /// Whether nobody said yet who the peers are.
+    pub(super) fn awaits_peers(&self) -> bool {
+        self.confirmations.is_none() && self.standing() == Standing::Ready
+    }
+
+    pub(super) fn set_peers(&mut self, peers: Vec<Peer>) {
+        self.by_ip = peers.iter().map(|peer| peer.ip).zip(0..).collect();
+        self.confirmations = Some(peers.into_iter().map(Confirmation::new).collect());
+    }
+
+    /// The place of a peer among the confirmations.
+    pub(super) fn find_peer(&self, ip: IpAddr) -> Option<usize> {
+        self.by_ip.get(&ip).copied()
+    }
+
+    /// Another host claims the VIP. What that means depends on when.
+    pub(super) fn hear_claim(&mut self, now: Instant, mac: Mac) {
+        if self.began.is_some_and(|began| now >= began + HANDOVER) && mac.is_unicast() {
+            self.conflicts.insert(mac);
+        }
+    }
+
+    /// Whether a peer is known by now to be another owner of the VIP.
+    #[must_use]
+    pub fn is_rival(&self, peer: &Peer) -> bool {
+        peer.mac.is_some_and(|mac| self.conflicts.contains(&mac))
+    }
+
+    /// The frame at a place of the rounds.
+    pub(super) fn broadcast(&self, place: Place) -> Option<Broadcast> {
         let mac = self.mac()?;
-        let (frame, frames) = match self.vip.ip() {
+        let router = self.link.forwards_ipv6;
+        let (frame, frames) = match (self.vip.ip(), place.frame) {
             // Hosts differ in which of the two forms they take (RFC 5944 §4.6, RFC 5227 §3).
-            IpAddr::V4(vip) if place.frame == 0 => (Arp::gratuitous_request(vip, mac), 2),
-            IpAddr::V4(vip) => (Arp::gratuitous_reply(vip, mac), 2),
-            IpAddr::V6(vip) => {
-                let router = self.link.forwards_ipv6;
-                (Ndp::unsolicited_advertisement(vip, mac, router), 1)
-            }
+            (IpAddr::V4(vip), 0) => (Arp::gratuitous_request(vip, mac), 3),
+            (IpAddr::V4(vip), 1) => (Arp::gratuitous_reply(vip, mac), 3),
+            (IpAddr::V4(vip), _) => (Arp::probe(vip, mac), 3),
+            (IpAddr::V6(vip), 0) => (Ndp::unsolicited_advertisement(vip, mac, router), 2),
+            (IpAddr::V6(vip), _) => (Ndp::probe(vip, mac, self.asking_address), 2),
         };
-        let next = if place.frame + 1 < frames {
-            let frame = place.frame + 1;
-            Some((Duration::ZERO, Place { frame, ..place }))
-        } else {
+        let is_last = place.frame + 1 == frames;
+        let next = if is_last {
             let round = place.round + 1;
             schedule::gap_after(place.round).map(|gap| (gap, Place { round, frame: 0 }))
+        } else {
+            let frame = place.frame + 1;
+            Some((Duration::ZERO, Place { frame, ..place }))
         };
-        Some((frame, next))
+        Some(Broadcast {
+            frame,
+            is_question: is_last,
+            next,
+        })
     }
 
-    /// How many broadcast frames the rounds have in all.
+    /// How many frames the rounds have in all.
     #[must_use]
     pub fn planned_frames(&self) -> usize {
-        let per_round = if self.vip.ip().is_ipv4() { 2 } else { 1 };
+        let per_round = if self.vip.ip().is_ipv4() { 3 } else { 2 };
         schedule::COUNT * per_round
     }
 

@@ -1,19 +1,28 @@
-//! The shell around the core: it hands over the kernel's word before every frame, and sends.
+//! The shell around the core: it hands over the kernel's word and every frame that came in before
+//! a frame goes out, and sends.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::future::Future;
+use std::collections::{BTreeSet, HashMap};
+use std::future::{self, Future};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
-use log::{debug, trace};
+use log::{debug, trace, warn};
+use nix::errno::Errno;
+use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use super::{Announcement, Pace, Transmit};
-use crate::address::{InterfaceIndex, Vip};
+use super::{Announcement, Claim, Confirm, Pace, Surroundings, Transmit};
+use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::error::Error;
-use crate::kernel::{Change, Changes, Drained, Kernel, Link};
-use crate::port::Port;
+use crate::kernel::{self, Address, Change, Changes, Drained, Kernel, Link};
+use crate::port::{self, Port};
+use crate::takeover::{Age, Takeover};
+use crate::wire::Frame;
 
 /// What is to be announced.
 #[derive(Clone, Debug)]
@@ -22,8 +31,17 @@ pub struct Order {
     pub vips: Vec<Vip>,
     /// Only where they are on this interface; `None`: wherever they are.
     pub interface: Option<String>,
+    /// Peers that must follow.
+    pub peers: Vec<IpAddr>,
+    /// Who else is asked.
+    pub confirm: Confirm,
     /// The bounds of the run.
     pub pace: Pace,
+    /// When the run began.
+    pub age: Age,
+    /// Whether keepalived.conf named the VIPs, which may then also be on interfaces that they
+    /// can't be announced on: those are passed over.
+    pub configured: bool,
 }
 
 /// A run that looked at the host, and has not sent anything yet.
@@ -33,13 +51,21 @@ pub struct Session {
     changes: Changes,
     core: Announcement,
     ports: HashMap<InterfaceIndex, Port>,
+    peers: Vec<IpAddr>,
+    confirm: Confirm,
+    age: Age,
+    takeover: Option<Takeover>,
+    looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
 }
+
+/// What the kernel knows of the links that the VIPs are on.
+type Around = (Vec<Surroundings>, Vec<Mac>);
 
 impl Session {
     /// Subscribes to changes, then looks where the VIPs are.
     ///
     /// # Errors
-    /// If the kernel can't be asked, or an interface is none that a VIP can be announced on.
+    /// If the kernel can't be asked, or a VIP is on an interface that it can't be announced on.
     pub async fn prepare(order: &Order, now: Instant) -> Result<Self, Error> {
         let changes = Changes::subscribe()?;
         let kernel = Kernel::connect()?;
@@ -47,17 +73,23 @@ impl Session {
             Some(name) => Some(named(&kernel, name).await?),
             None => None,
         };
-        let mut session = Self {
-            core: Announcement::new(&order.vips, only, order.pace, now),
+        let here = locate(&kernel, order, only).await?;
+        let mut core = Announcement::new(&here.vips, only, order.pace, seed(), now);
+        for link in &here.links {
+            core.link_changed(now, link);
+        }
+        core.addresses_are(now, &here.addresses);
+        Ok(Self {
+            core,
             kernel,
             changes,
             ports: HashMap::new(),
-        };
-        session.look(now).await?;
-        for claim in session.core.claims() {
-            announceable(&claim.link)?;
-        }
-        Ok(session)
+            peers: order.peers.clone(),
+            confirm: order.confirm,
+            age: order.age,
+            takeover: None,
+            looking_around: None,
+        })
     }
 
     /// The core, for what it knows.
@@ -77,19 +109,35 @@ impl Session {
             if self.core.is_over(now) {
                 return Ok(None);
             }
+            // Only now, after the first frames are out: older runs, and whom to ask.
+            if self.takeover.is_none() {
+                self.take_over();
+            }
+            if self.core.awaits_peers() && self.looking_around.is_none() {
+                self.look_around();
+            }
             let deadline = self.core.next_deadline(now);
+            let mut looking_around = self.looking_around.take();
             tokio::select! {
                 stopped = &mut stop => return Ok(Some(stopped)),
-                readable = self.changes.readable() => readable.map_err(Error::Runtime)?,
+                readable = self.readable() => readable.map_err(Error::Runtime)?,
+                around = joined(&mut looking_around) => {
+                    looking_around = None;
+                    self.meet_peers(around);
+                }
                 () = sleep_until(deadline.into()) => {}
             }
+            self.looking_around = looking_around;
         }
     }
 
-    /// Sends every frame that may leave now, knowing before each what the kernel knows.
+    /// Sends every frame that may leave now, knowing before each what the kernel knows and what
+    /// came in.
     async fn send_due(&mut self) -> Result<Instant, Error> {
         loop {
             let now = Instant::now();
+            self.hear_frames(now);
+            self.hear_newer_runs();
             self.hear_changes(now).await?;
             match self.core.poll_transmit(now) {
                 Some(transmit) => self.send(now, &transmit)?,
@@ -99,25 +147,104 @@ impl Session {
     }
 
     fn send(&mut self, now: Instant, transmit: &Transmit) -> Result<(), Error> {
-        let claim = self.core.claim_of(transmit);
-        let port = match self.ports.entry(claim.interface()) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(none) => none.insert(Port::open(&claim.link)?),
+        // An interface that is gone takes its claims with it, as soon as the change is heard.
+        let Some(link) = self.core.link(transmit.interface) else {
+            self.core.refused(now, transmit, Errno::ENXIO);
+            return Ok(());
+        };
+        let port = match ready_port(&mut self.ports, link, transmit.is_question) {
+            Ok(port) => port,
+            Err(error) if error.is_gone() => {
+                self.core.refused(now, transmit, Errno::ENXIO);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         };
         match port.send(&transmit.frame.to_bytes()) {
             Ok(()) => {
-                trace!("{}: sent {:?}", claim.link.name, transmit.frame);
+                trace!("{}: sent {:?}", link.name, transmit.frame);
                 self.core.sent(now, transmit);
             }
             Err(errno) => {
-                debug!(
-                    "{}: {errno}, not sent: {:?}",
-                    claim.link.name, transmit.frame
-                );
+                debug!("{}: {errno}, not sent: {:?}", link.name, transmit.frame);
                 self.core.refused(now, transmit, errno);
             }
         }
         Ok(())
+    }
+
+    fn hear_frames(&mut self, now: Instant) {
+        for (interface, port) in &self.ports {
+            while let Some(octets) = port.receive() {
+                if let Some(frame) = Frame::parse(&octets) {
+                    trace!("interface {}: received {frame:?}", interface.0);
+                    self.core.received(now, *interface, &frame);
+                }
+            }
+        }
+    }
+
+    fn take_over(&mut self) {
+        match Takeover::claim(self.age, self.core.vips()) {
+            Ok(takeover) => self.takeover = Some(takeover),
+            Err(error) => debug!("older and newer runs are not heard of: {error}"),
+        }
+    }
+
+    fn hear_newer_runs(&mut self) {
+        if let Some(takeover) = &self.takeover {
+            let taken = takeover.taken(self.core.vips());
+            if !taken.is_empty() {
+                self.core.superseded(&taken);
+            }
+        }
+    }
+
+    /// Waits until there is a change, a frame or another run to hear.
+    async fn readable(&self) -> io::Result<()> {
+        future::poll_fn(|context| {
+            let mut any = self.changes.poll_readable(context);
+            for port in self.ports.values() {
+                any = either(any, port.poll_readable(context));
+            }
+            match &self.takeover {
+                Some(takeover) => either(any, takeover.poll_readable(context)),
+                None => any,
+            }
+        })
+        .await
+    }
+
+    /// Begins to ask the kernel who is around, beside everything else: tables can be large.
+    fn look_around(&mut self) {
+        let on: BTreeSet<_> = self
+            .core
+            .claims()
+            .iter()
+            .flat_map(|claim| [Some(claim.interface()), claim.link.lower])
+            .flatten()
+            .collect();
+        let everyone = self.confirm != Confirm::None;
+        let kernel = self.kernel.clone();
+        self.looking_around = Some(tokio::spawn(look_around(kernel, on, everyone)));
+    }
+
+    fn meet_peers(&mut self, around: Result<Around, kernel::Error>) {
+        let now = Instant::now();
+        let (surroundings, own_macs) = around.unwrap_or_else(|error| {
+            warn!("nobody is asked whether they follow: {error}");
+            self.confirm = Confirm::None;
+            let on = |claim: &Claim| Surroundings::of(claim.link.clone());
+            (self.core.claims().iter().map(on).collect(), Vec::new())
+        });
+        // Of the links that are known, changes have told since.
+        for around in &surroundings {
+            if self.core.link(around.link.index).is_none() {
+                self.core.link_changed(now, &around.link);
+            }
+        }
+        self.core
+            .surroundings_are(now, &surroundings, own_macs, &self.peers, self.confirm);
     }
 
     /// Tells the core every change that had happened when the last look at the queue found it
@@ -140,7 +267,11 @@ impl Session {
 
     async fn hear(&mut self, now: Instant, change: Change) -> Result<(), Error> {
         match change {
-            Change::Link(link) => self.core.link_changed(now, &link),
+            // Others than those of the VIPs are of no interest, however many there are.
+            Change::Link(link) if self.core.link(link.index).is_some() => {
+                self.core.link_changed(now, &link);
+            }
+            Change::Link(_) => {}
             Change::LinkGone(interface) => self.core.link_gone(interface),
             Change::AddressGone(address) => self.core.address_gone(&address),
             Change::Address(address) => {
@@ -175,6 +306,118 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The open port on an interface, which also listens if it has to.
+fn ready_port<'a>(
+    ports: &'a mut HashMap<InterfaceIndex, Port>,
+    link: &Link,
+    listen: bool,
+) -> Result<&'a Port, port::Error> {
+    let port = match ports.entry(link.index) {
+        Entry::Occupied(open) => open.into_mut(),
+        Entry::Vacant(none) => none.insert(Port::open(link)?),
+    };
+    if listen {
+        port.listen(link)?;
+    }
+    Ok(port)
+}
+
+async fn look_around(
+    kernel: Kernel,
+    on: BTreeSet<InterfaceIndex>,
+    everyone: bool,
+) -> Result<Around, kernel::Error> {
+    let links = kernel.links().await?;
+    let own_macs = links.iter().filter_map(|link| link.mac).collect();
+    let addresses = kernel.addresses().await?;
+    let mut surroundings = Vec::new();
+    for link in links.into_iter().filter(|link| on.contains(&link.index)) {
+        let mut around = Surroundings::of(link);
+        let index = around.link.index;
+        around.addresses = addresses
+            .iter()
+            .filter(|address| address.interface == index)
+            .copied()
+            .collect();
+        if everyone {
+            around.gateways = kernel.gateways(index).await?;
+            around.neighbours = kernel.neighbours(index).await?;
+        }
+        surroundings.push(around);
+    }
+    Ok((surroundings, own_macs))
+}
+
+/// The result of a task; never, if there is none.
+async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
+    match task {
+        Some(task) => match task.await {
+            Ok(result) => result,
+            // Nobody cancels it, and a panic aborts the process.
+            Err(_) => future::pending().await,
+        },
+        None => future::pending().await,
+    }
+}
+
+/// A number that differs from run to run.
+fn seed() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn either<T>(one: Poll<T>, other: Poll<T>) -> Poll<T> {
+    if one.is_ready() { one } else { other }
+}
+
+/// Where the VIPs are as a run begins.
+struct Here {
+    /// The VIPs that can be announced.
+    vips: Vec<Vip>,
+    /// The interfaces that hold them.
+    links: Vec<Link>,
+    /// All addresses of this host.
+    addresses: Vec<Address>,
+}
+
+async fn locate(
+    kernel: &Kernel,
+    order: &Order,
+    only: Option<InterfaceIndex>,
+) -> Result<Here, Error> {
+    let mut here = Here {
+        vips: order.vips.clone(),
+        links: Vec::new(),
+        addresses: kernel.addresses().await?,
+    };
+    for address in &here.addresses {
+        let wanted = only.is_none_or(|only| only == address.interface)
+            && order.vips.iter().any(|vip| vip.ip() == address.ip);
+        if !wanted {
+            continue;
+        }
+        let known = here
+            .links
+            .iter()
+            .any(|link| link.index == address.interface);
+        if !known && let Some(link) = kernel.link(address.interface).await? {
+            here.links.push(link);
+        }
+        let link = here
+            .links
+            .iter()
+            .find(|link| link.index == address.interface);
+        match link.map_or(Ok(()), announceable) {
+            Ok(()) => {}
+            Err(error) if order.configured => {
+                debug!("{} is passed over: {error}", address.ip);
+                here.vips.retain(|vip| vip.ip() != address.ip);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(here)
 }
 
 async fn named(kernel: &Kernel, name: &str) -> Result<InterfaceIndex, Error> {

@@ -1,6 +1,7 @@
 //! What changes on this host while a run lasts.
 
 use std::io;
+use std::task::{Context, Poll};
 
 use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -66,12 +67,12 @@ impl Changes {
         })
     }
 
-    /// Waits until there is something to drain.
+    /// Tells when there may be something to drain.
     ///
     /// # Errors
     /// If the runtime can no longer watch the socket.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_readable(context)
     }
 
     /// Hands over, in order, every change that had happened before the call. Never waits.

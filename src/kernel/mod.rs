@@ -7,6 +7,7 @@ mod addresses;
 mod changes;
 mod links;
 mod neighbours;
+mod routes;
 
 use std::future::Future;
 use std::io;
@@ -64,11 +65,14 @@ pub struct Kernel {
 impl Kernel {
     /// Connects to this network namespace's rtnetlink. Needs a running tokio runtime.
     ///
+    /// The kernel checks requests strictly (`NETLINK_GET_STRICT_CHK`): only then does it filter
+    /// dumps by interface.
+    ///
     /// # Errors
     /// [`Error::Open`] if the process may open no more sockets.
     pub fn connect() -> Result<Self, Error> {
         let (connection, handle, _unsolicited) =
-            rtnetlink::new_connection().map_err(Error::Open)?;
+            rtnetlink::new_connection_with_strict_check().map_err(Error::Open)?;
         tokio::spawn(connection);
         Ok(Self { handle })
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
@@ -122,6 +122,34 @@ fn key(interface: InterfaceIndex, ip: IpAddr, table: Table) -> NeighbourMessage 
 }
 
 impl Kernel {
+    /// All entries of one interface, of both families.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn neighbours(&self, interface: InterfaceIndex) -> Result<Vec<Neighbour>, Error> {
+        let mut neighbours = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = self.handle.neighbours().get().set_address_family(family);
+            // The kernel hands over this interface's entries alone.
+            request
+                .message_mut()
+                .attributes
+                .push(NeighbourAttribute::IfIndex(interface.0));
+            let entries: Vec<_> = answered(
+                || "list the neighbours".to_owned(),
+                request.execute().try_collect(),
+            )
+            .await?;
+            neighbours.extend(
+                entries
+                    .iter()
+                    .filter(|entry| entry.header.ifindex == interface.0)
+                    .filter_map(Neighbour::from_message),
+            );
+        }
+        Ok(neighbours)
+    }
+
     /// The entry for `ip` on an interface. One hash look-up in the kernel: what it costs does
     /// not depend on the size of the table.
     ///

@@ -48,6 +48,31 @@ impl Arp {
         Self::gratuitous(ArpOperation::Reply, vip, mac, mac)
     }
 
+    /// A request that the VIP's new owner directs at one peer, unicast where its MAC is known.
+    /// RFC 826: the peer first merges the sender into its table, also when it had no entry,
+    /// because it is the target; and then it answers.
+    #[must_use]
+    pub fn directed_request(vip: Ipv4Addr, mac: Mac, peer: Ipv4Addr, known: Option<Mac>) -> Frame {
+        Frame {
+            destination: known.unwrap_or(Mac::BROADCAST),
+            source: mac,
+            payload: Payload::Arp(Self {
+                operation: ArpOperation::Request,
+                sender_mac: mac,
+                sender_ip: vip,
+                target_mac: Mac::ZERO,
+                target_ip: peer,
+            }),
+        }
+    }
+
+    /// Does anyone else have the VIP? An ARP probe (RFC 5227 §2.1.1): its sender protocol address
+    /// is zero, so that no table changes.
+    #[must_use]
+    pub fn probe(vip: Ipv4Addr, mac: Mac) -> Frame {
+        Self::directed_request(Ipv4Addr::UNSPECIFIED, mac, vip, None)
+    }
+
     fn gratuitous(operation: ArpOperation, vip: Ipv4Addr, mac: Mac, target_mac: Mac) -> Frame {
         Frame {
             destination: Mac::BROADCAST,

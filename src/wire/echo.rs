@@ -6,7 +6,8 @@ use pnet_packet::icmp::IcmpTypes;
 use pnet_packet::icmpv6::Icmpv6Types;
 
 use super::ip::{Icmp, Icmpv6, icmp_to_bytes, icmpv6_to_bytes};
-use super::{array_at, u16_at};
+use super::{Frame, Payload, array_at, u16_at};
+use crate::address::Mac;
 
 /// Octets of an echo message without data.
 const LENGTH: usize = 8;
@@ -36,6 +37,27 @@ pub enum EchoKind {
 }
 
 impl Echo {
+    /// An echo request between two hosts of a link, each given with its MAC.
+    #[must_use]
+    pub fn request(
+        (source, source_mac): (IpAddr, Mac),
+        (destination, destination_mac): (IpAddr, Mac),
+        identifier: u16,
+        sequence: u16,
+    ) -> Frame {
+        Frame {
+            destination: destination_mac,
+            source: source_mac,
+            payload: Payload::Echo(Self {
+                source,
+                destination,
+                kind: EchoKind::Request,
+                identifier,
+                sequence,
+            }),
+        }
+    }
+
     pub(super) fn to_bytes(self) -> Vec<u8> {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -93,6 +93,52 @@ impl Ndp {
         }
     }
 
+    /// A solicitation that the VIP's new owner directs at one peer, unicast where its MAC is
+    /// known. The peer creates or updates its entry for the VIP from the source link-layer
+    /// address option (RFC 4861 §7.2.3), and answers.
+    #[must_use]
+    pub fn directed_solicitation(
+        vip: Ipv6Addr,
+        mac: Mac,
+        peer: Ipv6Addr,
+        known: Option<Mac>,
+    ) -> Frame {
+        let (group, group_mac) = solicited_node(peer);
+        Frame {
+            destination: known.unwrap_or(group_mac),
+            source: mac,
+            payload: Payload::Ndp(Self {
+                source: vip,
+                destination: if known.is_some() { peer } else { group },
+                message: NdpMessage::Solicitation(Solicitation {
+                    target: peer,
+                    source_lladdr: Some(mac),
+                }),
+            }),
+        }
+    }
+
+    /// Does anyone else have the VIP? Asked from another address of this host, `own`, the answer
+    /// comes to this host alone. Without one it is asked as duplicate address detection does
+    /// (RFC 4862 §5.4.2), from `::`, and the answer goes to all nodes: a second owner's answer
+    /// then misleads them until the next round.
+    #[must_use]
+    pub fn probe(vip: Ipv6Addr, mac: Mac, own: Option<Ipv6Addr>) -> Frame {
+        let (group, group_mac) = solicited_node(vip);
+        Frame {
+            destination: group_mac,
+            source: mac,
+            payload: Payload::Ndp(Self {
+                source: own.unwrap_or(Ipv6Addr::UNSPECIFIED),
+                destination: group,
+                message: NdpMessage::Solicitation(Solicitation {
+                    target: vip,
+                    source_lladdr: own.map(|_| mac),
+                }),
+            }),
+        }
+    }
+
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let (option, lladdr) = match self.message {
             NdpMessage::Solicitation(ns) => (NdpOptionTypes::SourceLLAddr, ns.source_lladdr),

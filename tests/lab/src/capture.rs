@@ -279,6 +279,10 @@ fn length_of<T>(structure: &T) -> libc::socklen_t {
 }
 
 /// Writes frames to a pcap file with nanosecond time stamps, for tcpdump and tshark.
+///
+/// # Errors
+///
+/// When the file cannot be written.
 pub fn write_pcap(path: impl AsRef<Path>, frames: &[Frame]) -> io::Result<()> {
     const NANOSECOND_MAGIC: u32 = 0xa1b2_3c4d;
     const VERSION_2_4: u32 = 2 | 4 << 16;

@@ -179,7 +179,8 @@ impl Host {
         self.netns().enter(NeighbourWatch::open)
     }
 
-    /// Captures what `eth0` sends and receives from now on.
+    /// Captures what `eth0` sends and receives from now on. A frame that the switch lost on its way
+    /// to the host does not show; one that the host's own filter drops does.
     pub fn capture(&self) -> Capture {
         self.capture_on("eth0")
     }
@@ -200,6 +201,10 @@ impl Host {
 
     /// Adds a VMAC interface above `eth0`, set up as keepalived does it for IPv4: a private
     /// macvlan, and on it and `eth0` the ARP settings that make it alone answer for its addresses.
+    ///
+    /// As under keepalived, that covers answers only: when the host itself looks for a neighbour to
+    /// send from such an address, its request tells `eth0`'s MAC for it, and the neighbour believes
+    /// that, unless `net/ipv4/conf/eth0/arp_announce` is 2.
     pub fn vmac(&self, name: &str, mac: impl Display) {
         self.ip(&format!(
             "link add link eth0 name {name} address {mac} type macvlan mode private\n\

@@ -7,7 +7,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::host::Host;
@@ -137,7 +137,7 @@ impl Keepalived {
 
     /// Stops it as the service manager does (SIGTERM) and waits for its end. It takes its VIPs away
     /// and runs `notify_stop`.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM as i32);
         self.wait_for_end(SOON)
     }
@@ -154,19 +154,17 @@ impl Keepalived {
         .unwrap_or_else(|| panic!("{}", self.complaint("still runs")))
     }
 
-    /// Kills all its processes as a crash does: the VIPs stay on their interfaces.
-    pub fn kill9_all(mut self) {
-        self.kill();
-    }
-
-    /// The child first, and the parent stopped meanwhile: a VRRP process that sees its parent die
-    /// takes its VIPs away, and a parent that sees its child die starts another.
-    fn kill(&mut self) {
+    /// Kills all its processes as a crash does: the VIPs stay on their interfaces. Hooks that run
+    /// get a SIGTERM, as keepalived arranged.
+    pub fn kill9_all(&mut self) {
+        // The child first, and the parent stopped meanwhile: a VRRP process that sees its parent
+        // die takes its VIPs away, and a parent that sees its child die starts another.
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
-        self.signal(Signal::SIGSTOP as i32);
         let parent = self.pid();
+        // Errors tell that it ended meanwhile; and nothing may panic while a panic drops it.
+        let _ = kill(raw_pid(parent), Signal::SIGSTOP);
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         let children = children.unwrap_or_default();
         let mut children = children
@@ -221,18 +219,23 @@ impl Keepalived {
     }
 
     /// Sends a signal by number: those for dumps are real-time signals, which have no names.
-    fn signal(&self, number: i32) {
-        let pid = self.pid().try_into().expect("process IDs fit");
+    fn signal(&mut self, number: i32) {
+        let ended = self.child.try_wait().expect("a child can be waited for");
+        assert!(ended.is_none(), "{}", self.complaint("has ended already"));
         // SAFETY: kill(2) takes no pointers.
-        let result = unsafe { libc::kill(pid, number) };
+        let result = unsafe { libc::kill(raw_pid(self.pid()).as_raw(), number) };
         Errno::result(result).expect("one's own child can be sent signals");
     }
 }
 
 impl Drop for Keepalived {
     fn drop(&mut self) {
-        self.kill();
+        self.kill9_all();
     }
+}
+
+fn raw_pid(pid: u32) -> Pid {
+    Pid::from_raw(pid.try_into().expect("process IDs fit"))
 }
 
 fn write_configuration(directory: &Path, configuration: &str) {

@@ -17,7 +17,10 @@
 //! and processes never meet; when a [`Lab`] is dropped, by a panic too, its processes are killed
 //! and its files removed.
 //!
-//! Kernel limits that namespaces share: the neighbour tables of all hosts together hold at most
+//! `tests/lab/isolate`, as the runner of `cargo test`, gives each test binary namespaces of its own:
+//! then no root is needed, and nothing survives a SIGKILL of the tests either.
+//!
+//! The IPv4 settings of a new host are the machine's (`rp_filter` and the like). Kernel limits that namespaces share: the neighbour tables of all hosts together hold at most
 //! `net.ipv4.neigh.default.gc_thresh3` (1,024) entries per family, and above `gc_thresh2` (512)
 //! the kernel may collect stale ones.
 

@@ -28,7 +28,7 @@ const NDMSG: usize = 12;
 pub struct Neighbour {
     /// Whose entry it is.
     pub ip: IpAddr,
-    /// What the kernel believes its MAC to be. A FAILED entry may keep its old one.
+    /// What the kernel believes its MAC to be; nothing while the entry is INCOMPLETE or FAILED.
     pub mac: Option<Mac>,
     /// How sure the kernel is.
     pub state: State,

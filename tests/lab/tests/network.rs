@@ -1,6 +1,5 @@
 //! Hosts, their neighbour tables, captures, and what the switch lets through.
 
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use vipherald_lab::{Direction, Frame, Host, Lab, NeighbourWatch, State, eventually, write_pcap};
@@ -72,7 +71,8 @@ fn a_gratuitous_arp_updates_a_reachable_entry_and_shows_in_the_capture() {
 
     let file = lab.directory().join("b.pcap");
     write_pcap(&file, &received.frames()).unwrap();
-    let dissect = Command::new("tshark")
+    let dissect = b
+        .command("tshark")
         .arg("-r")
         .arg(&file)
         .args(["-Y", "arp"])
@@ -179,8 +179,12 @@ fn loss_is_one_way_and_a_blackout_both_ways() {
     lab.restore(&b);
     assert!(ping());
 
+    b.remember(VIP, OLD_MAC);
     lab.unplug(&b);
     assert!(b.run("ip link show eth0").contains("NO-CARRIER"));
+    eventually("b forgets its neighbours", SECOND, || {
+        b.neighbour(VIP).is_none().then_some(())
+    });
     lab.plug(&b);
     eventually("b is reached again", SECOND, || ping().then_some(()));
 }

@@ -1,0 +1,357 @@
+//! One peer's confirmation of one VIP: what to ask it next, and what its answers prove.
+//!
+//! A directed request from the VIP is stronger than a gratuitous one (it also creates entries)
+//! and is answered: *acknowledged*. An echo from the VIP is answered through the peer's own
+//! cache, so that its reply reaches us only if that cache is right: *proven*. A control echo from
+//! the host's own address tells a wrong cache (*stale*) from a filter.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::address::{InterfaceIndex, Mac, Vip};
+use crate::wire::{Arp, Echo, Frame, Ndp};
+
+/// The gap after a first question.
+const FIRST_GAP: Duration = Duration::from_millis(5);
+/// The longest gap while nobody answers, because then the path is dead and may open at any
+/// moment; and for a peer that answers in part.
+const EAGER_GAP: Duration = Duration::from_millis(250);
+/// The longest gap for a peer that is silent while others answer, and for one whose verdict no
+/// question is likely to change.
+const PATIENT_GAP: Duration = Duration::from_secs(2);
+/// Questions that go unanswered before more than one kind of them is put.
+const SIMPLE_TURNS: u32 = 2;
+/// Echoes from the VIP that go unanswered before an answered control echo makes a peer stale.
+const STALE_AFTER: u32 = 3;
+/// Of the questions to a silent peer, one in so many goes to everyone: its MAC may have changed.
+const BROADCAST_EVERY: u32 = 4;
+
+/// Why a host is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// It is the gateway of a route.
+    Gateway,
+    /// The user named it, or keepalived's configuration does.
+    Configured,
+    /// The kernel's neighbour table has it.
+    Learned,
+}
+
+/// What is known of a peer's entry for a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Its traffic for the VIP reaches this host.
+    Proven,
+    /// It took a directed request in; it answers no echo.
+    Acknowledged,
+    /// It answers this host's own address but not the VIP: its entry is wrong.
+    Stale,
+    /// It answers nothing.
+    Silent,
+    /// The VIP's link does not lead to it.
+    Offlink,
+}
+
+/// Where a control echo is sent from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// The host's own address.
+    pub ip: IpAddr,
+    /// The interface that holds it: for a VMAC it may be the one below.
+    pub interface: InterfaceIndex,
+    /// That interface's MAC.
+    pub mac: Mac,
+}
+
+/// A host whose entry for a VIP matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, of the VIP's family.
+    pub ip: IpAddr,
+    /// Its MAC, where the kernel knows it.
+    pub mac: Option<Mac>,
+    /// Why it is asked.
+    pub source: Source,
+    /// Whether its silence is a failure: it was named, or is a gateway in the VIP's subnet.
+    pub required: bool,
+    /// Whether the VIP's link leads to it.
+    pub onlink: bool,
+    /// Where to send its control echo from, if there is such an address.
+    pub control: Option<Control>,
+}
+
+/// One question of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Question {
+    /// A directed request from the VIP.
+    Directed,
+    /// An echo from the VIP.
+    Echo,
+    /// An echo from the host's own address.
+    Control,
+}
+
+const QUESTIONS: [Question; 3] = [Question::Directed, Question::Echo, Question::Control];
+
+/// How far one peer has come with one VIP.
+#[derive(Clone, Debug)]
+pub struct Confirmation {
+    /// The peer. Its MAC is the one that it was proven to have, once it was.
+    pub peer: Peer,
+    /// When it answered a directed request.
+    pub acknowledged: Option<Instant>,
+    /// When it answered an echo from the VIP.
+    pub proven: Option<Instant>,
+    /// A MAC other than the known one that answered for it: a switch or proxy, or a new card.
+    pub answered_by: Option<Mac>,
+    control_answered: bool,
+    /// Turns since its last step forward.
+    turn: u32,
+    directed: u32,
+    echoes: u32,
+    controls: u32,
+    /// Counts the times that its turns started anew: an older count's tasks are void.
+    pub(super) epoch: u32,
+}
+
+impl Confirmation {
+    pub(super) fn new(peer: Peer) -> Self {
+        Self {
+            peer,
+            acknowledged: None,
+            proven: None,
+            answered_by: None,
+            control_answered: false,
+            turn: 0,
+            directed: 0,
+            echoes: 0,
+            controls: 0,
+            epoch: 0,
+        }
+    }
+
+    /// Forgets every answer: another MAC is announced from now on.
+    pub(super) fn start_over(&mut self) {
+        let epoch = self.epoch;
+        *self = Self::new(self.peer.clone());
+        self.epoch = epoch;
+    }
+
+    /// Begins new turns, with short gaps.
+    pub(super) fn hurry(&mut self) {
+        self.turn = 0;
+        self.epoch += 1;
+    }
+
+    /// Whether anything was heard from it.
+    fn is_heard(&self) -> bool {
+        self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
+    }
+
+    /// How many directed requests were sent.
+    pub(super) fn directed_sent(&self) -> u32 {
+        self.directed
+    }
+
+    /// Whether more questions could change the verdict. `enough` is the number of questions that
+    /// are not lost all by chance.
+    pub(super) fn is_open(&self, enough: Option<u32>) -> bool {
+        if self.proven.is_some() || !self.peer.onlink {
+            return false;
+        }
+        match enough {
+            // Nobody answers: the path may yet open.
+            None => true,
+            Some(enough) if self.is_heard() => self.echoes < enough,
+            Some(enough) => self.peer.required || self.directed < enough,
+        }
+    }
+
+    /// Whether it is asked at all.
+    pub(super) fn wants_turns(&self) -> bool {
+        self.proven.is_none() && self.peer.onlink
+    }
+
+    /// The question that follows `after` in this turn; `None` ends the turn.
+    pub(super) fn next_question(&self, after: Option<Question>) -> Option<Question> {
+        QUESTIONS
+            .into_iter()
+            .filter(|question| after.is_none_or(|after| *question > after))
+            .find(|question| self.asks(*question))
+    }
+
+    /// Whether it is a question of this turn.
+    pub(super) fn asks(&self, question: Question) -> bool {
+        let echo_possible = self.peer.mac.or(self.answered_by).is_some();
+        let control_possible = echo_possible && self.peer.control.is_some();
+        let simple = self.turn < SIMPLE_TURNS;
+        match question {
+            // Repeated also after it was acknowledged, for it may have learned wrong again.
+            Question::Directed => !(self.is_heard() && simple),
+            Question::Echo if self.is_heard() => echo_possible,
+            Question::Control if self.is_heard() => control_possible && self.turn > 0,
+            // There are hosts that answer an echo but no directed request (arp_ignore=8). One of
+            // the two at a time, so that dead hosts cost little.
+            Question::Echo => {
+                echo_possible && !simple && (self.turn.is_multiple_of(2) || !control_possible)
+            }
+            Question::Control => control_possible && !simple && self.turn % 2 == 1,
+        }
+    }
+
+    /// Ends the turn. Returns the gap to the next one. `enough` as for [`Self::is_open`].
+    pub(super) fn end_turn(&mut self, enough: Option<u32>) -> Duration {
+        let longest = match enough {
+            None => EAGER_GAP,
+            Some(enough) if self.is_heard() && self.echoes < enough => EAGER_GAP,
+            Some(_) => PATIENT_GAP,
+        };
+        let gap = FIRST_GAP * (1 << self.turn.min(16));
+        self.turn += 1;
+        gap.min(longest)
+    }
+
+    /// The frame that asks `question` for `vip`, announced as `mac`.
+    pub(super) fn frame(&self, question: Question, vip: Vip, mac: Mac, run: Run) -> Option<Frame> {
+        match question {
+            Question::Directed => {
+                let to_everyone =
+                    !self.is_heard() && self.turn % BROADCAST_EVERY == BROADCAST_EVERY - 1;
+                let known = self.peer.mac.filter(|_| !to_everyone);
+                match (vip.ip(), self.peer.ip) {
+                    (IpAddr::V4(vip), IpAddr::V4(peer)) => {
+                        Some(Arp::directed_request(vip, mac, peer, known))
+                    }
+                    (IpAddr::V6(vip), IpAddr::V6(peer)) => {
+                        Some(Ndp::directed_solicitation(vip, mac, peer, known))
+                    }
+                    _ => None,
+                }
+            }
+            Question::Echo => Some(Echo::request(
+                (vip.ip(), mac),
+                (self.peer.ip, self.echo_mac()?),
+                run.identifier,
+                run.sequence(self.echoes),
+            )),
+            Question::Control => {
+                let control = self.peer.control?;
+                Some(Echo::request(
+                    (control.ip, control.mac),
+                    (self.peer.ip, self.echo_mac()?),
+                    run.identifier,
+                    run.sequence(self.controls),
+                ))
+            }
+        }
+    }
+
+    /// The MAC that echoes go to. Where another than the known one answered, each in its turn: a
+    /// host is only where it answers the echo itself.
+    fn echo_mac(&self) -> Option<Mac> {
+        match (self.peer.mac, self.answered_by) {
+            (Some(_), Some(other)) if self.turn.is_multiple_of(2) => Some(other),
+            (known, other) => known.or(other),
+        }
+    }
+
+    /// A question was put.
+    pub(super) fn asked(&mut self, question: Question) {
+        match question {
+            Question::Directed => self.directed += 1,
+            Question::Echo => self.echoes += 1,
+            Question::Control => self.controls += 1,
+        }
+    }
+
+    /// A directed request was answered from `mac`. Returns whether that is news.
+    pub(super) fn hear_answer(&mut self, now: Instant, mac: Mac) -> bool {
+        if self.directed == 0 || self.acknowledged.is_some() || self.proven.is_some() {
+            return false;
+        }
+        match self.peer.mac {
+            Some(known) if known != mac => {
+                let news = self.answered_by != Some(mac);
+                self.answered_by = Some(mac);
+                news
+            }
+            _ => {
+                self.peer.mac = Some(mac);
+                self.acknowledged = Some(now);
+                true
+            }
+        }
+    }
+
+    /// An echo from the VIP was answered from `mac`. Returns whether that is news.
+    pub(super) fn hear_echo(&mut self, now: Instant, mac: Mac, sequence: u16, run: Run) -> bool {
+        let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
+        if self.proven.is_some() || !expected || !run.sent(sequence, self.echoes) {
+            return false;
+        }
+        self.peer.mac = Some(mac);
+        self.answered_by = None;
+        self.proven = Some(now);
+        true
+    }
+
+    /// A control echo was answered from `mac`. Returns whether that is news.
+    pub(super) fn hear_control(&mut self, mac: Mac, sequence: u16, run: Run) -> bool {
+        let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
+        if self.control_answered || !expected || !run.sent(sequence, self.controls) {
+            return false;
+        }
+        self.control_answered = true;
+        true
+    }
+
+    /// What is known by now.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if !self.peer.onlink {
+            Verdict::Offlink
+        } else if self.proven.is_some() {
+            Verdict::Proven
+        } else if self.control_answered && self.echoes >= STALE_AFTER {
+            Verdict::Stale
+        } else if self.acknowledged.is_some() {
+            Verdict::Acknowledged
+        } else {
+            Verdict::Silent
+        }
+    }
+}
+
+/// What tells this run's echoes from those of others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) identifier: u16,
+    first_sequence: u16,
+}
+
+impl Run {
+    pub(super) fn new(seed: u64) -> Self {
+        let [a, b, c, d, ..] = seed.to_be_bytes();
+        Self {
+            identifier: u16::from_be_bytes([a, b]),
+            first_sequence: u16::from_be_bytes([c, d]),
+        }
+    }
+
+    /// The sequence number of the echo after `count` others.
+    fn sequence(self, count: u32) -> u16 {
+        // Modulo 2^16 on purpose: the field wraps.
+        let [.., high, low] = count.to_be_bytes();
+        self.first_sequence
+            .wrapping_add(u16::from_be_bytes([high, low]))
+    }
+
+    /// Whether `sequence` is that of one of the `count` echoes sent.
+    fn sent(self, sequence: u16, count: u32) -> bool {
+        u32::from(sequence.wrapping_sub(self.first_sequence)) < count
+    }
+}

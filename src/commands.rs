@@ -1,0 +1,322 @@
+//! The commands: each reads like its sentence in the manual.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use log::{debug, error, warn};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::address::Vip;
+use crate::announce::Pace;
+use crate::announce::session::{self, Session};
+use crate::cli::{Announce, Cli, Command, Fifo, Global, Notify, Purge, Show, Whose};
+use crate::error::Error;
+use crate::event::{Call, Event, Subject};
+use crate::exit::Exit;
+use crate::keepalived::{self, Configuration, Instance};
+use crate::kernel::Kernel;
+use crate::report::{AnnounceReport, FailureReport, PurgeReport, Report, ShowReport};
+use crate::settings::Settings;
+use crate::takeover::Age;
+use crate::{fifo, purge};
+
+/// Carries out a command line, and tells what came of it.
+///
+/// # Errors
+/// If it could not be carried out; with `--json` that has been told on stdout, too.
+pub async fn run(cli: &Cli, began: Instant) -> Result<Exit, Error> {
+    let name = match &cli.command {
+        Command::Announce(_) => "announce",
+        Command::Purge(_) => "purge",
+        Command::Notify(_) => "notify",
+        Command::Fifo(_) => "fifo",
+        Command::Show(_) => "show",
+    };
+    let done = carry_out(cli, began).await;
+    if let (true, Err(error)) = (cli.global.json, &done) {
+        print(&cli.global, &FailureReport::new(name, error))?;
+    }
+    done
+}
+
+async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
+    let global = &cli.global;
+    let settings = Settings::read(global.config.as_deref())?;
+    match &cli.command {
+        Command::Announce(args) => announce(args, &settings, global, began).await,
+        Command::Purge(args) => purge(args, global).await,
+        Command::Notify(args) => notify(args, &settings, global, began).await,
+        Command::Fifo(args) => fifo(args, settings, global).await,
+        Command::Show(args) => show(args, global),
+    }
+}
+
+async fn announce(
+    args: &Announce,
+    settings: &Settings,
+    global: &Global,
+    began: Instant,
+) -> Result<Exit, Error> {
+    let target = Target::asked_for(&args.whose, global)?;
+    let mut order = target.to_announce(settings);
+    order.interface.clone_from(&args.interface);
+    order.peers.extend(&args.peers);
+    order.confirm = args.confirm.unwrap_or(order.confirm);
+    order.pace = Pace {
+        rate: args.rate.unwrap_or(order.pace.rate),
+        wait: args.wait.unwrap_or(order.pace.wait),
+        timeout: args.timeout.unwrap_or(order.pace.timeout),
+    };
+    carry_out_announcement(&target, &order, global, began, termination()).await
+}
+
+async fn purge(args: &Purge, global: &Global) -> Result<Exit, Error> {
+    let target = Target::asked_for(&args.whose, global)?;
+    let order = purge::Order {
+        interface: args.interface.clone(),
+        permanent: args.permanent,
+        ..target.to_purge(global)
+    };
+    carry_out_purge(&target, &order, global).await
+}
+
+async fn notify(
+    args: &Notify,
+    settings: &Settings,
+    global: &Global,
+    began: Instant,
+) -> Result<Exit, Error> {
+    let event = Event {
+        of: args.of,
+        name: args.name.clone(),
+        state: args.state.clone(),
+    };
+    if event.calls_for().is_none() {
+        debug!("{}: nothing to do for {}", event.name, event.state);
+        return Ok(Exit::Done);
+    }
+    let configuration = read_configuration(global)?;
+    answer(
+        &event,
+        &configuration,
+        settings,
+        global,
+        began,
+        termination(),
+    )
+    .await
+}
+
+async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Exit, Error> {
+    // keepalived starts its FIFO script anew at every reload, so that this is what it runs with.
+    let context = Rc::new((read_configuration(global)?, settings, global.clone()));
+    let answer_event = move |event: Event, newer| {
+        let context = Rc::clone(&context);
+        async move {
+            let (configuration, settings, global) = &*context;
+            let began = Instant::now();
+            let done = answer(&event, configuration, settings, global, began, newer).await;
+            if let Err(error) = done {
+                error!("{}: {error}", event.name);
+            }
+        }
+    };
+    fifo::follow(&args.path, termination(), answer_event).await
+}
+
+fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
+    let configuration = read_configuration(global)?;
+    let report = match &args.instance {
+        Some(name) => ShowReport::instance(configuration.instance(name)?),
+        None => {
+            for problem in configuration.warnings() {
+                warn!("{problem}");
+            }
+            ShowReport::all(&configuration)
+        }
+    };
+    print(global, &report)?;
+    Ok(Exit::Done)
+}
+
+/// Does what an event calls for. `stop` ends an announcement.
+async fn answer(
+    event: &Event,
+    configuration: &Configuration,
+    settings: &Settings,
+    global: &Global,
+    began: Instant,
+    stop: impl Future<Output = Exit>,
+) -> Result<Exit, Error> {
+    let target = Target::of_event(event, configuration)?;
+    match event.calls_for() {
+        Some(Call::Announce) => {
+            let order = target.to_announce(settings);
+            carry_out_announcement(&target, &order, global, began, stop).await
+        }
+        Some(Call::Purge) => carry_out_purge(&target, &target.to_purge(global), global).await,
+        None => Ok(Exit::Done),
+    }
+}
+
+async fn carry_out_announcement(
+    target: &Target,
+    order: &session::Order,
+    global: &Global,
+    began: Instant,
+    stop: impl Future<Output = Exit>,
+) -> Result<Exit, Error> {
+    let mut session = Session::prepare(order, began).await?;
+    let name = target.name.as_deref();
+    if global.dry_run {
+        print(global, &AnnounceReport::planned(name, session.core()))?;
+        return Ok(Exit::Done);
+    }
+    let stopped = session.run(stop).await?;
+    let report = AnnounceReport::new(name, session.core(), Instant::now());
+    deliver(global, &report)?;
+    Ok(stopped.unwrap_or(report.exit()))
+}
+
+async fn carry_out_purge(
+    target: &Target,
+    order: &purge::Order,
+    global: &Global,
+) -> Result<Exit, Error> {
+    let purged = purge::purge(&Kernel::connect()?, order).await?;
+    let report = PurgeReport::new(target.name.as_deref(), order, &purged);
+    if global.dry_run {
+        print(global, &report)?;
+    } else {
+        deliver(global, &report)?;
+    }
+    Ok(report.exit())
+}
+
+/// The VIPs that a command is about.
+#[derive(Clone, Debug)]
+struct Target {
+    /// The instance or group they are of, if keepalived.conf named them.
+    name: Option<String>,
+    vips: Vec<Vip>,
+    /// Its unicast peers.
+    peers: Vec<IpAddr>,
+}
+
+impl Target {
+    fn asked_for(whose: &Whose, global: &Global) -> Result<Self, Error> {
+        match &whose.instance {
+            Some(name) => Ok(Self::of_instance(
+                read_configuration(global)?.instance(name)?,
+            )),
+            None => Ok(Self {
+                name: None,
+                vips: whose.vips.clone(),
+                peers: Vec::new(),
+            }),
+        }
+    }
+
+    fn of_event(event: &Event, configuration: &Configuration) -> Result<Self, Error> {
+        match event.of {
+            Subject::Instance => Ok(Self::of_instance(configuration.instance(&event.name)?)),
+            Subject::Group => {
+                let group = configuration.group(&event.name)?;
+                let mut target = Self {
+                    name: Some(group.name.clone()),
+                    vips: Vec::new(),
+                    peers: Vec::new(),
+                };
+                for member in &group.instances {
+                    let member = Self::of_instance(configuration.instance(member)?);
+                    target.vips.extend(member.vips);
+                    target.peers.extend(member.peers);
+                }
+                Ok(target)
+            }
+        }
+    }
+
+    fn of_instance(instance: &Instance) -> Self {
+        let vips = instance.addresses().filter_map(|configured| {
+            Vip::try_from(configured.address)
+                .inspect_err(|why| debug!("{}: passed over: {why}", instance.name))
+                .ok()
+        });
+        Self {
+            name: Some(instance.name.clone()),
+            vips: vips.collect(),
+            peers: instance.peers.clone(),
+        }
+    }
+
+    fn to_announce(&self, settings: &Settings) -> session::Order {
+        session::Order {
+            vips: self.vips.clone(),
+            interface: None,
+            peers: [self.peers.as_slice(), &settings.peers].concat(),
+            confirm: settings.confirm,
+            pace: Pace {
+                rate: settings.rate,
+                wait: settings.wait,
+                timeout: settings.timeout,
+            },
+            age: Age::now(),
+            configured: self.name.is_some(),
+        }
+    }
+
+    fn to_purge(&self, global: &Global) -> purge::Order {
+        purge::Order {
+            vips: self.vips.clone(),
+            interface: None,
+            permanent: false,
+            dry_run: global.dry_run,
+        }
+    }
+}
+
+fn read_configuration(global: &Global) -> Result<Configuration, Error> {
+    let options = keepalived::Options {
+        config_id: global.config_id.clone(),
+    };
+    Ok(keepalived::read(&global.keepalived_conf, &options)?)
+}
+
+/// Ends when somebody wants this process to end. Handlers are installed when this is first
+/// awaited: until then the default holds, and a signal simply ends the process.
+async fn termination() -> Exit {
+    match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) {
+        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
+            _ = terminate.recv() => Exit::Terminated,
+            _ = interrupt.recv() => Exit::Interrupted,
+        },
+        _ => std::future::pending().await,
+    }
+}
+
+/// Tells what happened: always to the log, with `--json` also on stdout.
+fn deliver(global: &Global, report: &impl Report) -> Result<(), Error> {
+    report.log();
+    if global.json {
+        print(global, report)?;
+    }
+    Ok(())
+}
+
+fn print(global: &Global, report: &impl Report) -> Result<(), Error> {
+    let text = if global.json {
+        serde_json::to_string(report).map_err(|error| Error::Stdout(error.into()))? + "\n"
+    } else {
+        report.text()
+    };
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(Error::Stdout)
+}

@@ -1,0 +1,252 @@
+//! Path patterns as `glob(3)` takes them: `{a,b}`, `*`, `?`, `[…]`.
+
+use std::path::{Path, PathBuf};
+
+use super::files::{Files, Kind};
+
+/// The most alternatives and directories that one pattern may make us look at.
+const STEPS_MAX: usize = 4096;
+
+/// What a pattern leads to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// In the order of the alternatives, and sorted within each.
+    pub(super) paths: Vec<PathBuf>,
+    /// A name or directory that is spelt out doesn't exist.
+    pub(super) missing: bool,
+    /// The pattern has alternatives in braces.
+    pub(super) braces: bool,
+}
+
+/// Everything that `pattern`, relative to `directory`, leads to; `None` when looking for it takes
+/// too many steps.
+pub(super) fn find(files: &dyn Files, directory: &Path, pattern: &str) -> Option<Found> {
+    let alternatives = expand_braces(pattern)?;
+    let mut found = Found {
+        braces: alternatives.len() > 1,
+        ..Found::default()
+    };
+    let mut steps = 0;
+    for alternative in alternatives {
+        let mut walk = Walk {
+            files,
+            steps: &mut steps,
+            paths: Vec::new(),
+            missing: false,
+        };
+        let start = if alternative.starts_with('/') {
+            Path::new("/")
+        } else {
+            directory
+        };
+        let components: Vec<&str> = alternative.split('/').filter(|c| !c.is_empty()).collect();
+        walk.descend(start, &components)?;
+        walk.paths.sort();
+        found.missing |= walk.missing;
+        found.paths.append(&mut walk.paths);
+    }
+    Some(found)
+}
+
+struct Walk<'a> {
+    files: &'a dyn Files,
+    steps: &'a mut usize,
+    paths: Vec<PathBuf>,
+    missing: bool,
+}
+
+impl Walk<'_> {
+    fn descend(&mut self, directory: &Path, components: &[&str]) -> Option<()> {
+        *self.steps += 1;
+        if *self.steps > STEPS_MAX {
+            return None;
+        }
+        let Some((&first, rest)) = components.split_first() else {
+            self.paths.push(directory.to_owned());
+            return Some(());
+        };
+        if !first.contains(['*', '?', '[']) {
+            let path = directory.join(first);
+            if self.files.kind(&path).is_ok() {
+                return self.descend(&path, rest);
+            }
+            self.missing = true;
+            return Some(());
+        }
+        let Ok(mut names) = self.files.names(directory) else {
+            self.missing = true;
+            return Some(());
+        };
+        names.sort();
+        for name in names {
+            // A dot at the start must be spelt out.
+            let hidden = name.starts_with('.') && !first.starts_with('.');
+            if hidden || !matches(first, &name) {
+                continue;
+            }
+            let path = directory.join(&name);
+            if rest.is_empty() {
+                self.paths.push(path);
+            } else if matches!(self.files.kind(&path), Ok(Kind::Directory)) {
+                self.descend(&path, rest)?;
+            }
+        }
+        Some(())
+    }
+}
+
+/// The alternatives that `{a,b}` stands for, nested ones too; `None` when there are too many.
+fn expand_braces(pattern: &str) -> Option<Vec<String>> {
+    let mut done = Vec::new();
+    let mut todo = vec![pattern.to_owned()];
+    while let Some(pattern) = todo.pop() {
+        if done.len() + todo.len() > STEPS_MAX {
+            return None;
+        }
+        let Some((before, alternatives, after)) = first_braces(&pattern) else {
+            done.push(pattern);
+            continue;
+        };
+        for alternative in alternatives.into_iter().rev() {
+            todo.push(format!("{before}{alternative}{after}"));
+        }
+    }
+    Some(done)
+}
+
+/// The first `{…}` of a pattern: what stands before, its alternatives, what follows.
+fn first_braces(pattern: &str) -> Option<(&str, Vec<&str>, &str)> {
+    let open = pattern.find('{')?;
+    let mut alternatives = Vec::new();
+    let mut depth = 0;
+    let mut from = open + 1;
+    for (at, c) in pattern.char_indices().skip_while(|&(at, _)| at < open) {
+        match c {
+            '{' => depth += 1,
+            ',' if depth == 1 => {
+                alternatives.push(&pattern[from..at]);
+                from = at + 1;
+            }
+            '}' => {
+                depth -= 1;
+                if depth == 0 {
+                    alternatives.push(&pattern[from..at]);
+                    return Some((&pattern[..open], alternatives, &pattern[at + 1..]));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Does the pattern of one path component match the name?
+fn matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let name: Vec<char> = name.chars().collect();
+    let (mut p, mut n) = (0, 0);
+    // Where to go on if what follows the last `*` doesn't fit: that `*` takes one more.
+    let mut retry = None;
+    while n < name.len() {
+        let step = match pattern.get(p) {
+            Some('*') => {
+                retry = Some((p, n));
+                p += 1;
+                continue;
+            }
+            Some('?') => Some(1),
+            Some('[') => class(&pattern[p..], name[n]),
+            Some(&c) => (c == name[n]).then_some(1),
+            None => None,
+        };
+        if let Some(length) = step {
+            p += length;
+            n += 1;
+        } else if let Some((star, taken)) = retry {
+            p = star + 1;
+            n = taken + 1;
+            retry = Some((star, n));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&c| c == '*')
+}
+
+/// How long the `[…]` at the start of `pattern` is, if it matches `c`.
+fn class(pattern: &[char], c: char) -> Option<usize> {
+    let negated = matches!(pattern.get(1), Some('!' | '^'));
+    let first = if negated { 2 } else { 1 };
+    let Some(close) = (first + 1..pattern.len()).find(|&at| pattern[at] == ']') else {
+        // Never closed: a bracket like any other character.
+        return (c == '[').then_some(1);
+    };
+    let mut set = &pattern[first..close];
+    let mut within = false;
+    while let [low, rest @ ..] = set {
+        if let ['-', high, rest @ ..] = rest {
+            within |= (*low..=*high).contains(&c);
+            set = rest;
+        } else {
+            within |= *low == c;
+            set = rest;
+        }
+    }
+    (within != negated).then_some(close + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::Memory;
+    use super::*;
+
+    fn found(pattern: &str) -> (Vec<String>, bool) {
+        let files = Memory::default()
+            .with("/etc/k/b.conf", "")
+            .with("/etc/k/a.conf", "")
+            .with("/etc/k/.hidden.conf", "")
+            .with("/etc/k/d/x.conf", "")
+            .with("/etc/k/e/x.conf", "");
+        let found = find(&files, Path::new("/etc/k"), pattern).unwrap();
+        let names = found.paths.iter().map(|path| {
+            let path = path.strip_prefix("/etc/k").unwrap();
+            path.to_string_lossy().into_owned()
+        });
+        (names.collect(), found.missing)
+    }
+
+    #[test]
+    fn patterns_find_what_glob_finds() {
+        for (pattern, paths, missing) in [
+            ("*.conf", "a.conf b.conf", false),
+            ("./a.conf", "a.conf", false),
+            ("/etc/k/[ab].conf", "a.conf b.conf", false),
+            ("[!a].conf", "b.conf", false),
+            ("[b-z].conf", "b.conf", false),
+            ("*/x.conf", "d/x.conf e/x.conf", false),
+            ("{b,a}.conf", "b.conf a.conf", false),
+            ("{d/{x,y},b}.conf", "d/x.conf b.conf", true),
+            (".h*", ".hidden.conf", false),
+            ("z*", "", false),
+            ("z/*", "", true),
+            ("z", "", true),
+            ("?.co*f", "a.conf b.conf", false),
+            ("*", "a.conf b.conf d e", false),
+        ] {
+            let (names, is_missing) = found(pattern);
+            assert_eq!(
+                (names.join(" ").as_str(), is_missing),
+                (paths, missing),
+                "{pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn hostile_patterns_end_soon() {
+        let files = Memory::default();
+        assert_eq!(find(&files, Path::new("/"), &"{a,b}".repeat(200)), None);
+        assert!(!matches(&("a*".repeat(100) + "b"), &"a".repeat(2000)));
+        assert!(!matches("[", "a") && matches("[", "["));
+    }
+}

@@ -1,0 +1,280 @@
+//! What keepalived.conf says: instances, their virtual IPs and peers, sync groups.
+//!
+//! [`read`] reads the files as keepalived 2.2.7 reads them, with comments, quotes, includes,
+//! conditions, definitions and sequences, and a test compares it with the real one. Where a value
+//! that matters can't be known, or where keepalived does what no author can have meant, the
+//! instance that it concerns is refused, and only that one: [`Configuration::instance`] says why,
+//! and what to do. `docs/keepalived-conf.md` has the list.
+//!
+//! The files are hostile input: reading them takes time and memory in proportion to their size
+//! and to stated bounds, and never panics.
+
+mod condition;
+mod definitions;
+mod files;
+mod glob;
+mod include;
+mod instance;
+mod interpret;
+mod lexer;
+mod lines;
+mod sequence;
+mod vip;
+mod vmac;
+
+#[cfg(test)]
+mod model_tests;
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use files::{Disk, Files, Kind, Memory};
+
+/// What to assume that the files don't say.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The configuration id that `@id` lines are compared with: the argument of keepalived's
+    /// `-i`. Without it, [`read`] takes what keepalived takes then, the host name up to its first
+    /// dot; for [`read_from`] the id is unknown.
+    pub config_id: Option<String>,
+}
+
+/// A `vrrp_instance`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    /// Its name, which keepalived gives to notify scripts.
+    pub name: String,
+    /// `interface`: where it sends its advertisements; below the VMAC, if it has one.
+    pub interface: Option<String>,
+    /// The interface of its own that `use_vmac` or `use_ipvlan` makes. A name that keepalived
+    /// chooses itself may come out differently where other programs hold it.
+    pub vmac: Option<String>,
+    /// `virtual_router_id`.
+    pub virtual_router_id: Option<u8>,
+    /// `virtual_ipaddress`: the virtual IPs that are advertised.
+    pub vips: Vec<VirtualAddress>,
+    /// `virtual_ipaddress_excluded`, and the virtual IPs for which an advertisement has no room
+    /// (at an MTU of 1500, which is what is assumed: 255 of IPv4, 89 of IPv6).
+    pub excluded: Vec<VirtualAddress>,
+    /// `unicast_peer`: the other routers.
+    pub peers: Vec<IpAddr>,
+}
+
+impl Instance {
+    /// All addresses that move with the instance, advertised or excluded.
+    pub fn addresses(&self) -> impl Iterator<Item = &VirtualAddress> {
+        self.vips.iter().chain(&self.excluded)
+    }
+}
+
+/// A virtual IP as keepalived puts it on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VirtualAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The length of its prefix.
+    pub prefix_len: u8,
+    /// The interface that it is put on.
+    pub dev: Option<String>,
+}
+
+/// A `vrrp_sync_group`: instances that change state together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Its name, which keepalived gives to notify scripts.
+    pub name: String,
+    /// The names of its instances.
+    pub instances: Vec<String>,
+}
+
+/// Something about the files, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// What it is.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match self.line {
+            0 => write!(f, "{file}: {}", self.message),
+            line => write!(f, "{file}:{line}: {}", self.message),
+        }
+    }
+}
+
+/// Why the configuration doesn't tell what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file can't be read.
+    #[error("can't read {}: {source}; {WAY_OUT}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An instance or a group can't be relied on.
+    #[error("{problem}; {WAY_OUT}")]
+    Refused {
+        /// What is wrong with it.
+        problem: Problem,
+    },
+    /// There is no such instance or group.
+    #[error("{}", missing(kind, name, known, warnings))]
+    Missing {
+        /// `vrrp_instance` or `vrrp_sync_group`.
+        kind: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+        /// What may explain it.
+        warnings: Vec<Problem>,
+    },
+}
+
+const WAY_OUT: &str = "pass the VIPs as arguments instead: `vipherald announce VIP…`";
+
+fn missing(kind: &str, name: &str, known: &[String], warnings: &[Problem]) -> String {
+    let mut text = format!("there is no {kind} {name}");
+    if !known.is_empty() {
+        text += &format!(" (there is {})", known.join(", "));
+    }
+    if let Some(warning) = warnings.first() {
+        text += &format!("; {warning}");
+    }
+    format!("{text}; {WAY_OUT}")
+}
+
+/// What the files say.
+///
+/// Serialized, it is the JSON of `vipherald show`: what can be relied on, without the rest.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Configuration {
+    instances: Vec<Instance>,
+    groups: Vec<Group>,
+    #[serde(skip)]
+    refused: Vec<Refused>,
+    #[serde(skip)]
+    warnings: Vec<Problem>,
+}
+
+/// An instance or a group that can't be relied on.
+#[derive(Clone, Debug)]
+struct Refused {
+    kind: &'static str,
+    name: String,
+    problem: Problem,
+}
+
+const INSTANCE: &str = "vrrp_instance";
+const GROUP: &str = "vrrp_sync_group";
+
+impl Configuration {
+    /// The instance of this name.
+    ///
+    /// # Errors
+    /// When there is none, or what the files say about it can't be relied on.
+    pub fn instance(&self, name: &str) -> Result<&Instance, Error> {
+        let found = self.instances.iter().find(|instance| instance.name == name);
+        found.ok_or_else(|| {
+            let known = self.instances.iter().map(|instance| &instance.name);
+            self.absent(INSTANCE, name, known.cloned().collect())
+        })
+    }
+
+    /// The sync group of this name. Its instances are asked for one by one.
+    ///
+    /// # Errors
+    /// When there is none, or what the files say about it can't be relied on.
+    pub fn group(&self, name: &str) -> Result<&Group, Error> {
+        let found = self.groups.iter().find(|group| group.name == name);
+        found.ok_or_else(|| {
+            let known = self.groups.iter().map(|group| &group.name);
+            self.absent(GROUP, name, known.cloned().collect())
+        })
+    }
+
+    /// All instances that can be relied on, in the order of the files.
+    #[must_use]
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// All sync groups that can be relied on, in the order of the files.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// What is odd about the files, whether or not it led to a refusal.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    fn absent(&self, kind: &'static str, name: &str, known: Vec<String>) -> Error {
+        let mut refused = self.refused.iter();
+        match refused.find(|refused| refused.kind == kind && refused.name == name) {
+            Some(refused) => Error::Refused {
+                problem: refused.problem.clone(),
+            },
+            None => Error::Missing {
+                kind,
+                name: name.to_owned(),
+                known,
+                warnings: self.warnings.clone(),
+            },
+        }
+    }
+}
+
+/// Reads a configuration from the host's file system.
+///
+/// # Errors
+/// When the file itself can't be read. What is wrong inside is told by
+/// [`Configuration::instance`], [`Configuration::group`] and [`Configuration::warnings`].
+pub fn read(path: &Path, options: &Options) -> Result<Configuration, Error> {
+    let config_id = options.config_id.clone().or_else(short_host_name);
+    read_from(&Disk, path, &Options { config_id })
+}
+
+/// Reads a configuration from `files`; a pure function of its arguments.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_from(
+    files: &dyn Files,
+    path: &Path,
+    options: &Options,
+) -> Result<Configuration, Error> {
+    let unreadable = |source| Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    if files.kind(path).map_err(unreadable)? == Kind::Directory {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    let contents = files
+        .read(path, lines::Lines::limit() + 1)
+        .map_err(unreadable)?;
+    let lines = lines::Lines::new(files, options.config_id.as_deref(), path, contents);
+    Ok(interpret::Interpreter::new(lines).run())
+}
+
+/// What keepalived calls the host: its name up to the first dot.
+fn short_host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim_end().split('.').next()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}

@@ -1,0 +1,401 @@
+//! What became of an announcement.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use log::Level;
+use serde::Serialize;
+
+use super::{Line, Report, count, list, seconds};
+use crate::address::{Mac, Vip};
+use crate::announce::{Announcement, Claim, Confirmation, Source, Standing, Verdict};
+use crate::exit::Exit;
+
+/// How an announcement ended, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnnounceResult {
+    /// Another host claims a VIP.
+    Conflict,
+    /// Frames could not leave.
+    Failed,
+    /// A VIP was not here, or left.
+    NotHeld,
+    /// A peer follows a wrong MAC, or a required one is silent.
+    Unproven,
+    /// A newer run announces a VIP.
+    Superseded,
+    /// Every VIP was announced.
+    Ok,
+}
+
+impl AnnounceResult {
+    fn exit(self) -> Exit {
+        match self {
+            Self::Conflict => Exit::Conflict,
+            Self::Failed => Exit::Failed,
+            Self::NotHeld => Exit::Contradicted,
+            Self::Unproven => Exit::Unproven,
+            Self::Superseded => Exit::Superseded,
+            Self::Ok => Exit::Done,
+        }
+    }
+}
+
+/// What became of an announcement.
+#[derive(Debug, Serialize)]
+pub struct AnnounceReport {
+    command: &'static str,
+    version: &'static str,
+    instance: Option<String>,
+    result: AnnounceResult,
+    dry_run: bool,
+    duration_ms: u64,
+    frames_sent: u32,
+    vips: Vec<AnnouncedVip>,
+    #[serde(skip)]
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct AnnouncedVip {
+    address: Vip,
+    interface: Option<String>,
+    mac: Option<Mac>,
+    held: bool,
+    frames_sent: u32,
+    conflicts: Vec<Conflict>,
+    peers: Vec<AskedPeer>,
+}
+
+#[derive(Debug, Serialize)]
+struct Conflict {
+    mac: Option<Mac>,
+    host: Option<IpAddr>,
+}
+
+#[derive(Debug, Serialize)]
+struct AskedPeer {
+    address: IpAddr,
+    mac: Option<Mac>,
+    source: Source,
+    required: bool,
+    verdict: Verdict,
+    after_ms: Option<f64>,
+    answered_by: Option<Mac>,
+}
+
+/// What the claims of one line have in common.
+#[derive(Debug, Default)]
+struct Group {
+    vips: Vec<Vip>,
+    frames: u32,
+    verdicts: BTreeMap<Verdict, u32>,
+    /// When the last peer was proven or acknowledged.
+    settled: Option<Instant>,
+}
+
+impl AnnounceReport {
+    /// Reads the state of a run that ended at `now`, for the instance or group of this name.
+    #[must_use]
+    pub fn new(name: Option<&str>, core: &Announcement, now: Instant) -> Self {
+        let mut results = vec![AnnounceResult::Ok];
+        // One line for all VIPs that fared alike.
+        let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
+        let mut peculiar = Vec::new();
+        for claim in core.claims() {
+            let (result, fate) = fate_of(claim);
+            results.push(result);
+            let group = alike.entry((result, fate)).or_default();
+            group.vips.push(claim.vip);
+            group.frames += claim.frames_sent;
+            for confirmation in claim.confirmations() {
+                let verdict = verdict_of(claim, confirmation);
+                *group.verdicts.entry(verdict).or_default() += 1;
+                let settled = confirmation.proven.or(confirmation.acknowledged);
+                group.settled = group.settled.max(settled);
+            }
+            let (worst, lines) = peculiarities(core, claim);
+            results.push(worst);
+            peculiar.extend(lines);
+        }
+        for vip in core.absent() {
+            results.push(AnnounceResult::NotHeld);
+            let fate = "is not on this host: nothing announced".to_owned();
+            let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
+            group.vips.push(vip);
+        }
+        for vip in core.yielded() {
+            results.push(AnnounceResult::Superseded);
+            let fate = "is awaited by a newer run".to_owned();
+            let group = alike.entry((AnnounceResult::Superseded, fate));
+            group.or_default().vips.push(vip);
+        }
+        let lines = alike
+            .iter()
+            .map(|((result, fate), group)| group.line(core, *result, fate))
+            .chain(peculiar)
+            .map(|line| line.about(name))
+            .collect();
+        let lasted = now.duration_since(core.started());
+        Self {
+            command: "announce",
+            version: env!("CARGO_PKG_VERSION"),
+            instance: name.map(str::to_owned),
+            result: results.into_iter().min().unwrap_or(AnnounceResult::Ok),
+            dry_run: false,
+            duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
+            vips: core
+                .claims()
+                .iter()
+                .map(|claim| AnnouncedVip::of(core, claim))
+                .chain(
+                    core.absent()
+                        .chain(core.yielded())
+                        .map(AnnouncedVip::absent),
+                )
+                .collect(),
+            lines,
+        }
+    }
+
+    /// What a run would do that has looked at the host, and shall not send.
+    #[must_use]
+    pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
+        let mut report = Self::new(name, core, core.started());
+        report.dry_run = true;
+        report.lines = core
+            .claims()
+            .iter()
+            .map(|claim| match (claim.standing(), claim.mac()) {
+                (Standing::Ready, Some(mac)) => {
+                    let (vip, name) = (claim.vip, &claim.link.name);
+                    let frames = claim.planned_frames();
+                    let time = seconds(Claim::planned_time());
+                    format!(
+                        "{vip} would be announced on {name} as {mac}: {frames} frames in {time}, \
+                         and questions to every peer"
+                    )
+                }
+                _ => format!("{} {}", claim.vip, fate_of(claim).1),
+            })
+            .chain(
+                core.absent()
+                    .map(|vip| format!("{vip} is not on this host")),
+            )
+            .map(|text| Line(Level::Info, text).about(name))
+            .collect();
+        report
+    }
+
+    /// The exit status that tells the result.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.result.exit()
+    }
+}
+
+impl Group {
+    fn line(&self, core: &Announcement, result: AnnounceResult, fate: &str) -> Line {
+        let level = match result {
+            AnnounceResult::Ok | AnnounceResult::Unproven | AnnounceResult::Superseded => {
+                Level::Info
+            }
+            AnnounceResult::NotHeld => Level::Warn,
+            AnnounceResult::Failed | AnnounceResult::Conflict => Level::Error,
+        };
+        let mut text = format!("{} {fate}", list(&self.vips));
+        if !self.verdicts.is_empty() {
+            let count = |verdict| self.verdicts.get(&verdict).copied().unwrap_or(0);
+            text += &format!(
+                ": {} proven, {} acknowledged, {} stale, {} silent",
+                count(Verdict::Proven),
+                count(Verdict::Acknowledged),
+                count(Verdict::Stale),
+                count(Verdict::Silent)
+            );
+            if count(Verdict::Offlink) > 0 {
+                text += &format!(", {} offlink", count(Verdict::Offlink));
+            }
+            if let Some(settled) = self.settled {
+                text += &format!(" in {}", seconds(settled.duration_since(core.started())));
+            }
+        }
+        if self.frames > 0 {
+            let separator = if self.verdicts.is_empty() { ":" } else { ";" };
+            let time = seconds(core.last_sent().duration_since(core.started()));
+            text += &format!("{separator} {} in {time}", count(self.frames, "frame"));
+        }
+        Line(level, text)
+    }
+}
+
+/// How one claim ended, and the words for it, to follow the VIP.
+fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
+    let name = &claim.link.name;
+    match claim.standing() {
+        Standing::Left => (AnnounceResult::NotHeld, format!("left {name}: stopped")),
+        Standing::DadFailed => (
+            AnnounceResult::Conflict,
+            format!(
+                "is not announced: duplicate address detection on {name} found another owner; \
+                 take the address from that host, then from {name}, and add it here again"
+            ),
+        ),
+        Standing::Superseded => (
+            AnnounceResult::Superseded,
+            format!("left on {name} to a newer run"),
+        ),
+        Standing::Unfit(why) => (
+            AnnounceResult::Failed,
+            format!("cannot be announced on {name}: it {why}"),
+        ),
+        Standing::Waiting(why) => (
+            AnnounceResult::Failed,
+            format!("could not be announced on {name} to the end: {why}"),
+        ),
+        Standing::Ready => match (claim.mac(), claim.last_refusal) {
+            (_, Some(errno)) if claim.frames_sent == 0 => (
+                AnnounceResult::Failed,
+                format!("could not be announced: {name} takes no frames ({errno})"),
+            ),
+            (_, None) if claim.frames_sent == 0 => (
+                AnnounceResult::Failed,
+                format!("was not announced on {name}: no frame left in the time given"),
+            ),
+            (Some(mac), _) => (AnnounceResult::Ok, format!("announced on {name} as {mac}")),
+            (None, _) => (AnnounceResult::Failed, format!("{name} has no MAC")),
+        },
+    }
+}
+
+/// A rival's own entry is not wrong: that it is an owner is told as a conflict.
+fn verdict_of(claim: &Claim, confirmation: &Confirmation) -> Verdict {
+    match confirmation.verdict() {
+        Verdict::Stale if claim.is_rival(&confirmation.peer) => Verdict::Silent,
+        verdict => verdict,
+    }
+}
+
+/// Where a human should look: conflicts, stale peers, required peers that are silent.
+fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Line>) {
+    let (vip, name) = (claim.vip, &claim.link.name);
+    if claim.standing() != Standing::Ready {
+        return (AnnounceResult::Ok, Vec::new());
+    }
+    let conflicts = claim.conflicts().map(|mac| {
+        let host = host_name(core, mac);
+        let text = format!(
+            "{vip} on {name}: conflict: {mac} ({host}) answers for it, too; \
+             take the address from that host: `ip addr del {vip}/… dev …`"
+        );
+        (AnnounceResult::Conflict, Some(Line(Level::Error, text)))
+    });
+    let peers = claim.confirmations().iter().map(|confirmation| {
+        let peer = &confirmation.peer;
+        let who = match peer.mac {
+            Some(mac) => format!("{} ({mac})", peer.ip),
+            None => peer.ip.to_string(),
+        };
+        let proxy = confirmation.answered_by.map(|mac| {
+            let text = format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
+            Line(Level::Warn, text)
+        });
+        match verdict_of(claim, confirmation) {
+            Verdict::Stale => {
+                let text = format!(
+                    "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
+                     its entry is wrong; on it run `vipherald purge --permanent {vip}` or \
+                     `ip neigh del {vip} dev …`"
+                );
+                (AnnounceResult::Unproven, Some(Line(Level::Warn, text)))
+            }
+            Verdict::Silent if peer.required && !claim.is_rival(peer) => {
+                let what = match peer.source {
+                    Source::Gateway => "the gateway",
+                    Source::Configured => "the configured peer",
+                    Source::Learned => "the neighbour",
+                };
+                let text = format!(
+                    "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
+                     is it up, and does a filter drop ARP or ND?"
+                );
+                (AnnounceResult::Unproven, Some(Line(Level::Warn, text)))
+            }
+            _ => (AnnounceResult::Ok, proxy),
+        }
+    });
+    let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(peers).unzip();
+    (
+        results.into_iter().min().unwrap_or(AnnounceResult::Ok),
+        lines.into_iter().flatten().collect(),
+    )
+}
+
+fn host_name(core: &Announcement, mac: Mac) -> String {
+    core.host_of(mac).map_or_else(
+        || "host not known".to_owned(),
+        |host| format!("host {host}"),
+    )
+}
+
+impl AnnouncedVip {
+    fn of(core: &Announcement, claim: &Claim) -> Self {
+        let dad_failed = (claim.standing() == Standing::DadFailed).then_some(Conflict {
+            mac: None,
+            host: None,
+        });
+        let after_ms = |at: Instant| at.duration_since(core.started()).as_secs_f64() * 1e3;
+        Self {
+            address: claim.vip,
+            interface: Some(claim.link.name.clone()),
+            mac: claim.mac(),
+            held: claim.standing() != Standing::Left,
+            frames_sent: claim.frames_sent,
+            conflicts: claim
+                .conflicts()
+                .map(|mac| Conflict {
+                    mac: Some(mac),
+                    host: core.host_of(mac),
+                })
+                .chain(dad_failed)
+                .collect(),
+            peers: claim
+                .confirmations()
+                .iter()
+                .map(|confirmation| AskedPeer {
+                    address: confirmation.peer.ip,
+                    mac: confirmation.peer.mac,
+                    source: confirmation.peer.source,
+                    required: confirmation.peer.required,
+                    verdict: verdict_of(claim, confirmation),
+                    after_ms: confirmation
+                        .proven
+                        .or(confirmation.acknowledged)
+                        .map(after_ms),
+                    answered_by: confirmation.answered_by,
+                })
+                .collect(),
+        }
+    }
+
+    fn absent(vip: Vip) -> Self {
+        Self {
+            address: vip,
+            interface: None,
+            mac: None,
+            held: false,
+            frames_sent: 0,
+            conflicts: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+}
+
+impl Report for AnnounceReport {
+    fn lines(&self) -> Vec<Line> {
+        self.lines.clone()
+    }
+}

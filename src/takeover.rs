@@ -1,0 +1,221 @@
+//! One run per VIP and network namespace: the newer run makes the older yield.
+//!
+//! A run tells the others by a multicast on a netlink socket between user processes
+//! (`NETLINK_USERSOCK`). Such a socket belongs to one network namespace, has no name that another
+//! could take first, leaves nothing behind when a process dies, and the kernel vouches for the
+//! sender's user: no lock file could be had so safely.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::task::{Context, Poll};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Uid;
+use rtnetlink::sys::{Socket, SocketAddr};
+
+use crate::address::Vip;
+use crate::watch::Watched;
+
+/// `NETLINK_USERSOCK`, whose messages the kernel only passes on.
+const USERSOCK: isize = 2;
+/// The multicast group, as a mask; any other program's messages there lack our first octets.
+const GROUP: u32 = 1 << 21;
+const MAGIC: [u8; 8] = *b"vipherld";
+/// Octets before the VIPs: the magic, and the age.
+const HEADER: usize = 8 + AGE;
+const AGE: usize = 12;
+/// VIPs that one message names.
+const VIPS_AT_ONCE: usize = 512;
+/// Messages that are read before the run's own work goes on.
+const AT_ONCE: usize = 256;
+
+/// When a run began, to tell the newer from the older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age {
+    nanos_since_boot: u64,
+    process: u32,
+}
+
+impl Age {
+    /// A run that begins now.
+    #[must_use]
+    pub fn now() -> Self {
+        let nanos = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
+            let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+            seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
+        });
+        Self {
+            nanos_since_boot: nanos,
+            process: std::process::id(),
+        }
+    }
+
+    fn to_bytes(self) -> [u8; AGE] {
+        let mut bytes = [0; AGE];
+        bytes[..8].copy_from_slice(&self.nanos_since_boot.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.process.to_be_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (nanos, process) = bytes.split_at_checked(8)?;
+        Some(Self {
+            nanos_since_boot: u64::from_be_bytes(nanos.try_into().ok()?),
+            process: u32::from_be_bytes(process.try_into().ok()?),
+        })
+    }
+}
+
+/// This run's place among the runs of this network namespace.
+#[derive(Debug)]
+pub struct Takeover {
+    socket: Watched<Socket>,
+    age: Age,
+}
+
+impl Takeover {
+    /// Begins to hear of other runs, and tells them that this one has the VIPs from now on.
+    ///
+    /// # Errors
+    /// Without `CAP_NET_ADMIN`, or when the process may open no more sockets.
+    pub fn claim(age: Age, vips: &[Vip]) -> io::Result<Self> {
+        let mut socket = Socket::new(USERSOCK)?;
+        socket.set_non_blocking(true)?;
+        setsockopt(&socket, PassCred, &true)?;
+        socket.bind(&SocketAddr::new(0, GROUP))?;
+        let takeover = Self {
+            socket: Watched::new(socket)?,
+            age,
+        };
+        takeover.tell(vips);
+        Ok(takeover)
+    }
+
+    /// Tells when there may be something to hear.
+    ///
+    /// # Errors
+    /// If the runtime can no longer watch the socket.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_readable(context)
+    }
+
+    /// The VIPs, of these, that newer runs took over. An older run that begins late is told that
+    /// it is the older one. Never waits.
+    #[must_use]
+    pub fn taken(&self, vips: &[Vip]) -> Vec<Vip> {
+        let mut taken = Vec::new();
+        // Bounded, so that nobody can hold a run up by flooding it.
+        for message in (0..AT_ONCE).map_while(|_| self.receive()) {
+            let Some((age, claimed)) = message.as_deref().and_then(parse) else {
+                continue;
+            };
+            let ours = claimed.into_iter().filter(|vip| vips.contains(vip));
+            if age > self.age {
+                taken.extend(ours);
+            } else {
+                self.tell(&ours.collect::<Vec<_>>());
+            }
+        }
+        taken
+    }
+
+    fn tell(&self, vips: &[Vip]) {
+        for vips in vips.chunks(VIPS_AT_ONCE) {
+            let mut message = [MAGIC.as_slice(), &self.age.to_bytes()].concat();
+            for vip in vips {
+                message.extend_from_slice(&mapped(*vip).octets());
+            }
+            // ECONNREFUSED: there is no other run. A run that hears nothing goes on, as it would
+            // without a newer one; both then announce what this host holds.
+            let _ = self
+                .socket
+                .get()
+                .send_to(&message, &SocketAddr::new(0, GROUP), 0);
+        }
+    }
+
+    /// The next message, if there is one; its octets, if a process sent it that runs as root or
+    /// as this one does.
+    fn receive(&self) -> Option<Option<Vec<u8>>> {
+        let mut buffer = vec![0; HEADER + VIPS_AT_ONCE * 16];
+        let mut control = cmsg_space!(UnixCredentials);
+        let mut octets = [IoSliceMut::new(&mut buffer)];
+        let received = recvmsg::<()>(
+            self.socket.get().as_raw_fd(),
+            &mut octets,
+            Some(&mut control),
+            MsgFlags::MSG_DONTWAIT,
+        );
+        let (length, trusted) = match received {
+            Ok(message) => {
+                let trusted = message.cmsgs().is_ok_and(|mut all| {
+                    all.any(|one| match one {
+                        ControlMessageOwned::ScmCredentials(sender) => is_trusted(&sender),
+                        _ => false,
+                    })
+                });
+                (message.bytes, trusted)
+            }
+            // Some were lost, to a flood by others: what is left can still be read.
+            Err(Errno::ENOBUFS | Errno::EINTR) => return Some(None),
+            Err(_) => return None,
+        };
+        buffer.truncate(length);
+        Some(trusted.then_some(buffer))
+    }
+}
+
+fn is_trusted(sender: &UnixCredentials) -> bool {
+    sender.uid() == 0 || sender.uid() == Uid::effective().as_raw()
+}
+
+fn parse(message: &[u8]) -> Option<(Age, Vec<Vip>)> {
+    let rest = message.strip_prefix(&MAGIC)?;
+    let (age, vips) = rest.split_at_checked(AGE)?;
+    let vips = vips
+        .chunks_exact(16)
+        .filter_map(|octets| Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)))
+        .filter_map(|ip| Vip::try_from(ip.to_canonical()).ok())
+        .collect();
+    Some((Age::from_bytes(age)?, vips))
+}
+
+/// An IPv4 VIP as an IPv4-mapped address, which no IPv6 VIP is.
+fn mapped(vip: Vip) -> Ipv6Addr {
+    match vip.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_run_is_newer() {
+        let first = Age::now();
+        let second = Age::now();
+        assert!(first < second);
+        assert_eq!(Age::from_bytes(&first.to_bytes()), Some(first));
+    }
+
+    #[test]
+    fn foreign_messages_mean_nothing() {
+        let age = Age::now().to_bytes();
+        let vip = [0xfd; 16];
+        let whole = [MAGIC.as_slice(), &age, &vip].concat();
+        assert_eq!(parse(&whole).map(|(_, vips)| vips.len()), Some(1));
+        for cut in 0..HEADER {
+            assert_eq!(parse(&whole[..cut]), None);
+        }
+        assert_eq!(parse(&whole[1..]), None);
+        let none_of_ours = [MAGIC.as_slice(), &age, &[0xff; 16], &[0; 7]].concat();
+        assert_eq!(parse(&none_of_ours).map(|(_, vips)| vips), Some(Vec::new()));
+    }
+}

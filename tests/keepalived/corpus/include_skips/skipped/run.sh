@@ -1,0 +1,2 @@
+vrrp_instance VI_8 {
+}

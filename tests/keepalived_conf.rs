@@ -1,0 +1,483 @@
+//! What the reader of keepalived.conf says, against what the installed keepalived says.
+//!
+//! Every file and folder of `tests/keepalived/corpus`, and every example, is given to a real
+//! keepalived in a network namespace of its own; what it answers must be what we read. Needs root,
+//! keepalived, iproute2 and util-linux, and fails without them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use vipherald::keepalived::{self, Configuration, Options, VirtualAddress};
+
+/// Interfaces that there are whether or not the configuration names them.
+const INTERFACES: [&str; 8] = [
+    "eth0",
+    "eth1",
+    "eth2",
+    "eth3",
+    "bond0",
+    "bond0.169",
+    "bond0.170",
+    "br0",
+];
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn tests_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keepalived")
+}
+
+/// The main files of a folder of configurations: `NAME.conf`, or `NAME/keepalived.conf`.
+fn configurations(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            if path.is_dir() {
+                path.join("keepalived.conf")
+            } else {
+                path
+            }
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// All `.conf` files below the examples, if there are examples.
+fn examples(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            examples(&path, found);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "conf")
+        {
+            found.push(path);
+        }
+    }
+}
+
+/// The value of a `# key: value` line at the top of a file.
+fn header(path: &Path, key: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    let start = format!("# {key}: ");
+    text.lines()
+        .take_while(|line| line.starts_with('#'))
+        .find_map(|line| line.strip_prefix(&start))
+        .map(str::to_owned)
+}
+
+fn options(path: &Path) -> Options {
+    Options {
+        config_id: header(path, "config-id"),
+    }
+}
+
+/// What both sides are boiled down to, so that a difference is easy to see.
+#[derive(Default)]
+struct Summary(String);
+
+impl Summary {
+    fn ours(configuration: &Configuration) -> Self {
+        let mut summary = Self::default();
+        for instance in configuration.instances() {
+            let address = |address: &VirtualAddress| {
+                let VirtualAddress {
+                    address,
+                    prefix_len,
+                    dev,
+                } = address;
+                format!(
+                    "{address}/{prefix_len} dev {}",
+                    dev.as_deref().unwrap_or("?")
+                )
+            };
+            summary.instance(
+                &instance.name,
+                instance.interface.as_deref().unwrap_or("?"),
+                instance.vmac.as_deref().unwrap_or(""),
+                u64::from(instance.virtual_router_id.unwrap_or(0)),
+                &instance.vips.iter().map(address).collect::<Vec<_>>(),
+                &instance.excluded.iter().map(address).collect::<Vec<_>>(),
+                &instance
+                    .peers
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
+            );
+        }
+        for group in configuration.groups() {
+            summary.group(&group.name, &group.instances);
+        }
+        summary
+    }
+
+    fn theirs(json: &Value, data: &str) -> Self {
+        let mut summary = Self::default();
+        for instance in json.as_array().unwrap() {
+            let instance = &instance["data"];
+            let text = |key: &str| instance[key].as_str().unwrap().to_owned();
+            let addresses = |key: &str| -> Vec<String> {
+                let all = instance[key].as_array().into_iter().flatten();
+                all.map(|address| keepalived_address(address.as_str().unwrap()))
+                    .collect()
+            };
+            let section = section(data, &format!(" VRRP Instance = {}", text("iname")));
+            let interface = section
+                .iter()
+                .find_map(|line| line.strip_prefix("   Interface = "));
+            let interface = interface.expect("keepalived.data names the interface");
+            let interface = interface
+                .split(" on ")
+                .last()
+                .unwrap()
+                .split(',')
+                .next()
+                .unwrap();
+            let peers = sub_section(&section, "   Unicast Peer :");
+            let peers: Vec<String> = peers
+                .iter()
+                .map(|peer| peer.split_whitespace().next().unwrap().to_owned())
+                .collect();
+            summary.instance(
+                &text("iname"),
+                interface,
+                &text("vmac_ifname"),
+                instance["vrid"].as_u64().unwrap(),
+                &addresses("vips"),
+                &addresses("evips"),
+                &peers,
+            );
+        }
+        for line in data.lines() {
+            if let Some(group) = line.strip_prefix(" VRRP Sync Group = ") {
+                let members = sub_section(&section(data, line), "   VRRP member instances :");
+                summary.group(group.rsplit_once(", ").unwrap().0, &members);
+            }
+        }
+        summary
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one place that writes all there is to compare"
+    )]
+    fn instance(
+        &mut self,
+        name: &str,
+        interface: &str,
+        vmac: &str,
+        id: u64,
+        vips: &[String],
+        excluded: &[String],
+        peers: &[String],
+    ) {
+        writeln!(self.0, "{name}: {interface} vmac={vmac} id={id}").unwrap();
+        for (kind, all) in [("vip", vips), ("excluded", excluded), ("peer", peers)] {
+            for one in all {
+                writeln!(self.0, "  {kind} {one}").unwrap();
+            }
+        }
+    }
+
+    fn group(&mut self, name: &str, members: &[String]) {
+        writeln!(self.0, "group {name}: {}", members.join(" ")).unwrap();
+    }
+}
+
+/// `10.0.0.1/24 brd … dev eth0@eth1 …` as `10.0.0.1/24 dev eth0`.
+fn keepalived_address(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let full_length = if words[0].contains(':') { 128 } else { 32 };
+    let dev = words.iter().position(|&word| word == "dev").unwrap() + 1;
+    let dev = words[dev].split('@').next().unwrap();
+    if words[0].contains('/') {
+        format!("{} dev {dev}", words[0])
+    } else {
+        format!("{}/{full_length} dev {dev}", words[0])
+    }
+}
+
+/// The lines of keepalived.data after `start` that are indented more deeply.
+fn section(data: &str, start: &str) -> Vec<String> {
+    let lines = data.lines().skip_while(|&line| line != start).skip(1);
+    lines
+        .take_while(|line| line.starts_with("  "))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn sub_section(section: &[String], start: &str) -> Vec<String> {
+    let lines = section.iter().skip_while(|&line| line != start).skip(1);
+    lines
+        .take_while(|line| line.starts_with("     "))
+        .map(|line| line.trim().to_owned())
+        .collect()
+}
+
+/// A keepalived in a network namespace of its own.
+struct Keepalived {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Keepalived {
+    fn start(configuration: &Path, folder: &Path) -> Self {
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder).unwrap();
+        let mut interfaces: BTreeSet<String> = INTERFACES.map(str::to_owned).into();
+        named_interfaces(configuration.parent().unwrap(), &mut interfaces);
+        named_in(configuration, &mut interfaces);
+        let mut script = "set -e; ip link set lo up\n".to_owned();
+        for (number, interface) in interfaces.iter().enumerate() {
+            writeln!(
+                script,
+                "ip link add '{interface}' type veth peer name peer{number}\n\
+                 ip link set '{interface}' up; ip link set peer{number} up"
+            )
+            .unwrap();
+        }
+        script += "exec keepalived \"$@\"\n";
+        let log = fs::File::create(folder.join("log")).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--net", "sh", "-c", &script, "sh"])
+            .args(["--dont-fork", "--log-console", "--vrrp", "--use-file"])
+            .arg(configuration)
+            .arg("--pid")
+            .arg(folder.join("parent.pid"))
+            .arg("--vrrp_pid")
+            .arg(folder.join("vrrp.pid"))
+            .arg("--checkers_pid")
+            .arg(folder.join("checkers.pid"))
+            .env("TMPDIR", folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        if let Some(id) = header(configuration, "config-id") {
+            command.args(["--config-id", &id]);
+        }
+        let child = command
+            .spawn()
+            .expect("unshare starts (install util-linux)");
+        Self {
+            child,
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// What it says about its configuration, or its log if it stops.
+    fn ask(&mut self) -> Result<Summary, String> {
+        let log = self.folder.join("log");
+        self.wait(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("Startup complete")))?;
+        let data = self.folder.join("keepalived.data");
+        self.signal("DATA");
+        let mut text = String::new();
+        self.wait(|| {
+            text = String::from_utf8_lossy(&fs::read(&data).unwrap_or_default()).into_owned();
+            text.contains("------< Interfaces >------")
+        })?;
+        let json = self.folder.join("keepalived.json");
+        let mut value = Value::Array(Vec::new());
+        if text.contains("VRRP Instance = ") {
+            self.signal("JSON");
+            self.wait(|| {
+                let bytes = fs::read(&json).unwrap_or_default();
+                serde_json::from_slice(&bytes)
+                    .map(|parsed| value = parsed)
+                    .is_ok()
+            })?;
+        }
+        Ok(Summary::theirs(&value, &text))
+    }
+
+    fn signal(&self, name: &str) {
+        let number = Command::new("keepalived")
+            .arg(format!("--signum={name}"))
+            .output()
+            .unwrap();
+        let number = String::from_utf8(number.stdout).unwrap();
+        let pid = self.child.id().to_string();
+        let killed = Command::new("kill")
+            .args(["-s", number.trim(), &pid])
+            .status()
+            .unwrap();
+        assert!(killed.success());
+    }
+
+    fn wait(&mut self, mut done: impl FnMut() -> bool) -> Result<(), String> {
+        let start = Instant::now();
+        while !done() {
+            let stopped = self.child.try_wait().unwrap().is_some();
+            if stopped || start.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                let what = if stopped { "stops" } else { "does not answer" };
+                return Err(format!("keepalived {what}:\n{log}"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Keepalived {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let pid = self.child.id().to_string();
+            let _ = Command::new("kill").arg(pid).status();
+            let _ = self.child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What the files of a folder name behind `interface` or `dev`.
+fn named_interfaces(folder: &Path, interfaces: &mut BTreeSet<String>) {
+    if folder.join("keepalived.conf").exists() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                for entry in fs::read_dir(path).unwrap() {
+                    named_in(&entry.unwrap().path(), interfaces);
+                }
+            } else {
+                named_in(&path, interfaces);
+            }
+        }
+    }
+}
+
+fn named_in(file: &Path, interfaces: &mut BTreeSet<String>) {
+    let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
+    for line in text.lines() {
+        let words: Vec<&str> = line
+            .split([' ', '\t', '"'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        for pair in words.windows(2) {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            let made_by_keepalived = pair[1].starts_with("vrrp");
+            if matches!(pair[0], "interface" | "dev")
+                && pair[1].chars().all(plain)
+                && pair[1].len() < 16
+                && pair[1] != "lo"
+                && !made_by_keepalived
+            {
+                interfaces.insert(pair[1].to_owned());
+            }
+        }
+    }
+}
+
+/// Ours against theirs, for one configuration.
+fn compare(path: &Path, folder: &Path) -> Result<(), String> {
+    let configuration =
+        keepalived::read(path, &options(path)).map_err(|error| error.to_string())?;
+    let theirs = Keepalived::start(path, folder).ask()?;
+    let ours = Summary::ours(&configuration);
+    if ours.0 == theirs.0 {
+        return Ok(());
+    }
+    let mut text = format!("--- ours\n{}--- keepalived's\n{}", ours.0, theirs.0);
+    for warning in configuration.warnings().iter().take(5) {
+        writeln!(text, "({warning})").unwrap();
+    }
+    Err(text)
+}
+
+#[test]
+fn every_configuration_means_what_keepalived_says() {
+    for (program, package) in [
+        ("keepalived", "keepalived"),
+        ("ip", "iproute2"),
+        ("unshare", "util-linux"),
+    ] {
+        let version = Command::new(program).arg("--version").output();
+        assert!(
+            version.is_ok(),
+            "{program} is missing: install the package {package}"
+        );
+    }
+    let root = Command::new("unshare")
+        .args(["--net", "true"])
+        .status()
+        .unwrap();
+    assert!(
+        root.success(),
+        "network namespaces can't be made here: run this test as root"
+    );
+
+    let mut todo = configurations(&tests_folder().join("corpus"));
+    assert!(
+        todo.len() >= 40,
+        "the corpus is incomplete: {} files",
+        todo.len()
+    );
+    examples(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/keepalived"),
+        &mut todo,
+    );
+    let only = std::env::var("ONLY").unwrap_or_default();
+    todo.retain(|path| path.to_string_lossy().contains(&only));
+    let scratch =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keepalived-{}", std::process::id()));
+
+    // keepalived takes a second to stop, which costs nothing: more of them than processors.
+    let queue = Mutex::new(todo.into_iter().enumerate());
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let Some((number, path)) = queue.lock().unwrap().next() else {
+                        break;
+                    };
+                    if let Err(failure) = compare(&path, &scratch.join(number.to_string())) {
+                        failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("{}\n{failure}", path.display()));
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn what_can_not_be_relied_on_is_refused_with_file_line_and_way_out() {
+    let all = configurations(&tests_folder().join("refused"));
+    assert!(!all.is_empty());
+    for path in all {
+        let name = path.display();
+        let expected =
+            header(&path, "refused").unwrap_or_else(|| panic!("{name}: no `# refused:`"));
+        let configuration = keepalived::read(&path, &options(&path)).unwrap();
+        let result = match header(&path, "group") {
+            Some(group) => configuration.group(&group).map(|_| ()),
+            None => configuration.instance("VI_1").map(|_| ()),
+        };
+        let error = result
+            .expect_err(&format!("{name} must be refused"))
+            .to_string();
+        for part in [expected.as_str(), ".conf:", "vipherald announce VIP"] {
+            assert!(error.contains(part), "{name}: {error:?} lacks {part:?}");
+        }
+        // What is beside it can still be read.
+        if let Some(other) = header(&path, "still-read") {
+            assert!(configuration.instance(&other).is_ok(), "{name}: {other}");
+        }
+    }
+}
