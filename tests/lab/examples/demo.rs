@@ -280,7 +280,8 @@ fn introduce(percent: f64) {
     let cut_off_for = CUT_OFF_FOR.as_secs();
     println!("A virtual IP (VIP) moves: who follows it, and when?\n");
     println!("  network   node1, node2, node3 with keepalived; client1-{all}; one switch");
-    println!("  before    node1 holds the VIP {VIP}; every host has just talked with it");
+    println!("  before    node1 holds the VIP {VIP}; every host has just talked with it;");
+    println!("            node2 has every host in its own table");
     println!("  failover  node1 loses power; node2 becomes MASTER");
     println!("  trouble   the links to {last_lossy} lose {percent} % of all frames");
     println!("            {last_cut_off} are cut off until {cut_off_for} s after the failover");
