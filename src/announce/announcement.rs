@@ -58,6 +58,7 @@ struct Task {
 #[derive(Debug)]
 pub struct Announcement {
     vips: Vec<Vip>,
+    absent: Vec<Vip>,
     only: Option<InterfaceIndex>,
     wait_until: Instant,
     end_at: Instant,
@@ -79,6 +80,7 @@ impl Announcement {
             }
         }
         Self {
+            absent: distinct.clone(),
             vips: distinct,
             only,
             wait_until: now + pace.wait,
@@ -110,10 +112,7 @@ impl Announcement {
 
     /// The VIPs that no interface has held since the run began.
     pub fn absent(&self) -> impl Iterator<Item = Vip> + '_ {
-        self.vips
-            .iter()
-            .copied()
-            .filter(|vip| self.claims.iter().all(|claim| claim.vip != *vip))
+        self.absent.iter().copied()
     }
 
     /// The interface of this address, where the core has to be told of that interface (by
@@ -179,6 +178,7 @@ impl Announcement {
                     return;
                 };
                 self.claims.push(Claim::new(vip, link, address.usability));
+                self.absent.retain(|absent| *absent != vip);
                 (self.claims.len() - 1, false)
             }
         };
