@@ -80,11 +80,15 @@ impl AnnounceReport {
     /// Reads the state of a run that ended after `lasted`.
     #[must_use]
     pub fn new(core: &Announcement, lasted: Duration) -> Self {
+        Self::read(core, lasted, false)
+    }
+
+    fn read(core: &Announcement, lasted: Duration, dry_run: bool) -> Self {
         let mut results = vec![AnnounceResult::Ok];
         // One line for all VIPs that fared alike.
         let mut alike: BTreeMap<(AnnounceResult, String), (Vec<Vip>, u32)> = BTreeMap::new();
         for claim in core.claims() {
-            let (result, fate) = fate_of(claim);
+            let (result, fate) = fate_of(claim, dry_run);
             results.push(result);
             let (vips, frames) = alike.entry((result, fate)).or_default();
             vips.push(claim.vip);
@@ -116,7 +120,7 @@ impl AnnounceReport {
             version: env!("CARGO_PKG_VERSION"),
             instance: None,
             result: results.into_iter().min().unwrap_or(AnnounceResult::Ok),
-            dry_run: false,
+            dry_run,
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
             vips: core
@@ -132,12 +136,11 @@ impl AnnounceReport {
     /// What a run would do that has looked at the host, and shall not send.
     #[must_use]
     pub fn planned(core: &Announcement) -> Self {
-        let mut report = Self::new(core, Duration::ZERO);
-        report.dry_run = true;
+        let mut report = Self::read(core, Duration::ZERO, true);
         report.lines = core
             .claims()
             .iter()
-            .map(|claim| (claim, fate_of(claim).1))
+            .map(|claim| (claim, fate_of(claim, true).1))
             .map(|(claim, fate)| match claim.standing() {
                 Standing::Ready => {
                     let frames = claim.planned_frames();
@@ -163,7 +166,7 @@ impl AnnounceReport {
 }
 
 /// How one claim ended, and the words for it, to follow the VIP.
-fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
+fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
     let name = &claim.link.name;
     match claim.standing() {
         Standing::Left => (AnnounceResult::NotHeld, format!("left {name}: stopped")),
@@ -186,6 +189,13 @@ fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
             (_, Some(errno)) if claim.frames_sent == 0 => (
                 AnnounceResult::Failed,
                 format!("could not be announced: {name} takes no frames ({errno})"),
+            ),
+            (Some(_), None) if claim.frames_sent == 0 && !dry_run => (
+                AnnounceResult::Failed,
+                format!(
+                    "not announced on {name}: the run ended before its turn came; with so many \
+                     VIPs, raise --rate or --timeout"
+                ),
             ),
             (Some(mac), _) => (AnnounceResult::Ok, format!("announced on {name} as {mac}")),
             (None, _) => (AnnounceResult::Failed, format!("{name} has no MAC")),
