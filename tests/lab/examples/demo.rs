@@ -52,7 +52,7 @@ fn main() {
     print_hosts(&alone, &with);
 }
 
-/// What one failover did.
+/// What one failover did. The hosts are node3, the lossy clients, and those that were cut off.
 struct Outcome {
     node1: Mac,
     node2: Mac,
@@ -80,17 +80,18 @@ impl Outcome {
         }
     }
 
-    /// When each host that follows in the end began to, in order.
-    fn followed(&self) -> Vec<f64> {
-        let mut times: Vec<_> = self
-            .hosts
-            .iter()
-            .filter(|host| host.after == Some(self.node2))
-            .filter_map(|host| host.at)
+    /// When a host began to follow, if it does in the end.
+    fn followed(&self, host: &Followed) -> Option<f64> {
+        host.at
+            .filter(|_| host.after == Some(self.node2))
             .map(|at| self.since_master(at))
-            .collect();
-        times.sort_by(f64::total_cmp);
-        times
+    }
+
+    /// When the last of these hosts began to follow, if all do in the end.
+    fn all_followed(&self, hosts: &[Followed]) -> Option<f64> {
+        hosts.iter().try_fold(0.0_f64, |latest, host| {
+            Some(latest.max(self.followed(host)?))
+        })
     }
 
     fn owner(&self, mac: Option<Mac>) -> String {
@@ -299,19 +300,18 @@ fn print_timeline(alone: &Outcome, with: &Outcome) {
         time(run.since_master(run.power_cut))
     });
     row("node2 becomes MASTER", &|_| time(0.0));
-    row("the first host follows", &|run| {
-        run.followed()
-            .first()
-            .map_or("never".into(), |at| time(*at))
+    row("all with lossy links follow", &|run| {
+        time_or_never(run.all_followed(&run.hosts[..=LOSSY]))
     });
     row("the hosts cut off are back", &|run| {
         time(run.since_master(run.back))
     });
-    row("the last that follows does", &|run| {
-        run.followed().last().map_or("never".into(), |at| time(*at))
+    row("all that were cut off follow", &|run| {
+        time_or_never(run.all_followed(&run.hosts[1 + LOSSY..]))
     });
     row("hosts that follow", &|run| {
-        of_all(run.followed().len(), run.hosts.len())
+        let follow = |host: &&Followed| run.followed(host).is_some();
+        of_all(run.hosts.iter().filter(follow).count(), run.hosts.len())
     });
     row("hosts that the VIP answers", &|run| {
         let reach = run.hosts.iter().filter(|host| host.reaches).count();
@@ -329,10 +329,7 @@ fn print_hosts(alone: &Outcome, with: &Outcome) {
     );
     for (left, right) in alone.hosts.iter().zip(&with.hosts) {
         let after = |run: &Outcome, host: &Followed| {
-            let followed = match host.at {
-                Some(at) if host.after == Some(run.node2) => time(run.since_master(at)),
-                _ => "never".to_owned(),
-            };
+            let followed = time_or_never(run.followed(host));
             let reaches = if host.reaches { "yes" } else { "no" };
             format!("{:<8}{followed:>9}{reaches:>10}", run.owner(host.after))
         };
@@ -359,4 +356,8 @@ fn time(seconds: f64) -> String {
     } else {
         format!("{seconds:.2} s")
     }
+}
+
+fn time_or_never(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "never".to_owned(), time)
 }
