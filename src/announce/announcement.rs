@@ -82,6 +82,7 @@ enum Next {
 #[derive(Debug)]
 pub struct Announcement {
     vips: Vec<Vip>,
+    absent: Vec<Vip>,
     only: Option<InterfaceIndex>,
     run: Run,
     started: Instant,
@@ -93,7 +94,7 @@ pub struct Announcement {
     own_macs: BTreeSet<Mac>,
     hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
-    yielded: BTreeSet<Vip>,
+    yielded: Vec<Vip>,
     paths: Paths,
     agenda: Agenda<Task>,
     bucket: Bucket,
@@ -118,6 +119,7 @@ impl Announcement {
             }
         }
         Self {
+            absent: distinct.clone(),
             vips: distinct,
             only,
             run: Run::new(seed),
@@ -130,7 +132,7 @@ impl Announcement {
             own_macs: BTreeSet::new(),
             hosts: BTreeMap::new(),
             claims: Vec::new(),
-            yielded: BTreeSet::new(),
+            yielded: Vec::new(),
             paths: Paths::default(),
             agenda: Agenda::new(),
             bucket: Bucket::new(pace.rate, now),
@@ -169,11 +171,7 @@ impl Announcement {
 
     /// The VIPs that no interface has held since the run began.
     pub fn absent(&self) -> impl Iterator<Item = Vip> + '_ {
-        self.vips
-            .iter()
-            .copied()
-            .filter(|vip| self.claims.iter().all(|claim| claim.vip != *vip))
-            .filter(|vip| !self.yielded.contains(vip))
+        self.absent.iter().copied()
     }
 
     /// When the run began.
@@ -272,6 +270,7 @@ impl Announcement {
                     return;
                 };
                 self.claims.push(Claim::new(vip, link, address.usability));
+                self.absent.retain(|absent| *absent != vip);
                 (self.claims.len() - 1, false)
             }
         };
@@ -285,13 +284,13 @@ impl Announcement {
         for claim in &mut self.claims {
             claim.superseded |= vips.contains(&claim.vip);
         }
-        self.yielded.extend(vips);
+        let yielded = self.absent.extract_if(.., |vip| vips.contains(vip));
+        self.yielded.extend(yielded);
     }
 
     /// The VIPs that were superseded before they were here.
     pub fn yielded(&self) -> impl Iterator<Item = Vip> + '_ {
-        let here = |vip: &Vip| self.claims.iter().any(|claim| claim.vip == *vip);
-        self.yielded.iter().copied().filter(move |vip| !here(vip))
+        self.yielded.iter().copied()
     }
 
     /// An address is gone.

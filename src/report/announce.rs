@@ -100,12 +100,16 @@ impl AnnounceReport {
     /// Reads the state of a run that ended at `now`, for the instance or group of this name.
     #[must_use]
     pub fn new(name: Option<&str>, core: &Announcement, now: Instant) -> Self {
+        Self::read(name, core, now, false)
+    }
+
+    fn read(name: Option<&str>, core: &Announcement, now: Instant, dry_run: bool) -> Self {
         let mut results = vec![AnnounceResult::Ok];
         // One line for all VIPs that fared alike.
         let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
         let mut peculiar = Vec::new();
         for claim in core.claims() {
-            let (result, fate) = fate_of(claim);
+            let (result, fate) = fate_of(claim, dry_run);
             results.push(result);
             let group = alike.entry((result, fate)).or_default();
             group.vips.push(claim.vip);
@@ -144,7 +148,7 @@ impl AnnounceReport {
             version: env!("CARGO_PKG_VERSION"),
             instance: name.map(str::to_owned),
             result: results.into_iter().min().unwrap_or(AnnounceResult::Ok),
-            dry_run: false,
+            dry_run,
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
             vips: core
@@ -164,8 +168,7 @@ impl AnnounceReport {
     /// What a run would do that has looked at the host, and shall not send.
     #[must_use]
     pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
-        let mut report = Self::new(name, core, core.started());
-        report.dry_run = true;
+        let mut report = Self::read(name, core, core.started(), true);
         report.lines = core
             .claims()
             .iter()
@@ -179,7 +182,7 @@ impl AnnounceReport {
                          and questions to every peer"
                     )
                 }
-                _ => format!("{} {}", claim.vip, fate_of(claim).1),
+                _ => format!("{} {}", claim.vip, fate_of(claim, true).1),
             })
             .chain(
                 core.absent()
@@ -233,7 +236,7 @@ impl Group {
 }
 
 /// How one claim ended, and the words for it, to follow the VIP.
-fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
+fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
     let name = &claim.link.name;
     match claim.standing() {
         Standing::Left => (AnnounceResult::NotHeld, format!("left {name}: stopped")),
@@ -261,9 +264,12 @@ fn fate_of(claim: &Claim) -> (AnnounceResult, String) {
                 AnnounceResult::Failed,
                 format!("could not be announced: {name} takes no frames ({errno})"),
             ),
-            (_, None) if claim.frames_sent == 0 => (
+            (_, None) if claim.frames_sent == 0 && !dry_run => (
                 AnnounceResult::Failed,
-                format!("was not announced on {name}: no frame left in the time given"),
+                format!(
+                    "was not announced on {name}: the run ended before its turn came; with so \
+                     many VIPs, raise --rate or --timeout"
+                ),
             ),
             (Some(mac), _) => (AnnounceResult::Ok, format!("announced on {name} as {mac}")),
             (None, _) => (AnnounceResult::Failed, format!("{name} has no MAC")),

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter, IoSliceMut, PipeWriter, Write};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, mem};
@@ -14,12 +15,13 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockType, recvmsg,
-    setsockopt, socket, sockopt,
+    AddressFamily, CmsgIterator, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockType,
+    recvmsg, setsockopt, socket, sockopt,
 };
 
 use crate::lab::Direction;
 use crate::mac::Mac;
+use crate::wait::eventually;
 
 /// The largest frame: segmentation offload hands over up to 64 KiB at once.
 const LARGEST_FRAME: usize = 64 * 1024 + 256;
@@ -94,6 +96,7 @@ struct Shared {
 impl Capture {
     /// Opens a capture in the thread's network namespace.
     pub(crate) fn open(interface: &str) -> Self {
+        await_time_stamps();
         let socket = packet_socket(interface);
         let (frames, arrived) = Default::default();
         let shared = Arc::new(Shared {
@@ -195,10 +198,7 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> nix::Result<Option<Frame>> {
         let flags = MsgFlags::MSG_DONTWAIT;
         let message =
             recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-        let time = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::ScmTimestampns(time) => Some(SystemTime::UNIX_EPOCH + time.into()),
-            _ => None,
-        });
+        let time = stamp(message.cmsgs()?);
         (message.bytes, time, message.address)
     };
     let sent_by_host =
@@ -249,6 +249,40 @@ fn packet_socket(interface: &str) -> OwnedFd {
     };
     Errno::result(result).unwrap_or_else(|e| panic!("cannot capture on {interface}: {e}"));
     socket
+}
+
+/// Waits until the kernel stamps what it sends and receives. It begins to some time after the first
+/// socket of the machine asks for it, and until then gives the time at which a frame is read. The
+/// socket that asked is kept, so that this process waits once.
+fn await_time_stamps() {
+    static ASKING: OnceLock<UdpSocket> = OnceLock::new();
+    ASKING.get_or_init(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("every host has loopback");
+        let own = socket.local_addr().expect("it is bound");
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
+            .expect("datagrams have time stamps");
+        eventually("the kernel stamps frames", Duration::from_secs(10), || {
+            socket.send_to(&[0], own).expect("loopback takes all");
+            let sent = SystemTime::now();
+            // A stamp given at the time of reading is at least this much later.
+            thread::sleep(Duration::from_millis(1));
+            let mut control = nix::cmsg_space!(libc::timespec);
+            let mut octet = [0];
+            let mut parts = [IoSliceMut::new(&mut octet)];
+            let flags = MsgFlags::empty();
+            let message =
+                recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
+            (stamp(message.cmsgs().ok()?)? <= sent).then_some(())
+        });
+        socket
+    });
+}
+
+fn stamp(mut control: CmsgIterator<'_>) -> Option<SystemTime> {
+    control.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(time) => Some(SystemTime::UNIX_EPOCH + time.into()),
+        _ => None,
+    })
 }
 
 /// How many frames found no room in the socket since the last time this was asked.

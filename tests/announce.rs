@@ -1,0 +1,967 @@
+//! Announcing: what leaves the new owner, what the receivers make of it, and when nothing leaves.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, State, eventually, write_pcap};
+
+use common::{
+    Announced, Form, OLD_MAC, Run, SOON, VIP, VIP6, announcement, announcements, assert_followed,
+    give, ip_batch, median, remember_old, run, take, taken, vipherald, wait_for_announcement,
+    wait_until_followed, watch_for,
+};
+
+/// The first round only: the second one is 50 ms later.
+const ONE_ROUND: &str = "--timeout 0.04";
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn since(earlier: SystemTime, later: SystemTime) -> Duration {
+    later
+        .duration_since(earlier)
+        .unwrap_or_else(|e| panic!("{:?} too early", e.duration()))
+}
+
+/// A second interface of a host, with a capture's other end on the same host.
+fn second_interface(host: &Host) {
+    ip_batch(
+        host,
+        "link add v0 type veth peer name v1\n\
+         link set v0 addrgenmode none\n\
+         link set v1 addrgenmode none\n\
+         link set v0 up\n\
+         link set v1 up\n",
+    );
+}
+
+/// The announcements that a host sent, as its captures saw them, in the order they left.
+fn sent(captures: &[&Capture]) -> Vec<Announced> {
+    let mut sent: Vec<_> = captures
+        .iter()
+        .flat_map(|capture| taken(capture))
+        .filter(|a| a.direction == Direction::FromHost)
+        .collect();
+    sent.sort_by_key(|a| a.time);
+    sent
+}
+
+fn announcement_frames(capture: &Capture) -> Vec<Frame> {
+    let mut frames = capture.frames();
+    frames.retain(|frame| announcement(frame).is_some());
+    frames
+}
+
+#[test]
+fn both_arp_forms_leave_and_the_replys_target_is_its_sender() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let capture = b.capture();
+    let ended = run(&a, &format!("announce {VIP} {ONE_ROUND}"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+
+    let frames = announcement_frames(&capture);
+    let [request, reply] = &frames[..] else {
+        panic!("one round is two frames: {frames:?}");
+    };
+    let mac = a.mac().0;
+    let vip = [10, 9, 0, 100];
+    let head = |operation: u8| [0, 1, 8, 0, 6, 4, 0, operation];
+    for frame in [request, reply] {
+        assert_eq!(frame.destination().0, [0xff; 6]);
+        assert_eq!(frame.source().0, mac);
+    }
+    let asked = [&head(1)[..], &mac, &vip, &[0; 6], &vip].concat();
+    let told = [&head(2)[..], &mac, &vip, &mac, &vip].concat();
+    assert_eq!(request.payload()[..28], asked);
+    assert_eq!(reply.payload()[..28], told);
+}
+
+#[test]
+fn the_advertisement_is_as_rfc_4861_says_and_its_router_flag_as_the_interface_forwards() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP6, "eth0");
+    let capture = b.capture();
+    for (forwarding, flags) in [("0", 0x20), ("1", 0xa0)] {
+        a.sysctl("net/ipv6/conf/eth0/forwarding", forwarding);
+        let ended = run(&a, &format!("announce {VIP6} {ONE_ROUND}"));
+        assert_eq!(ended.status, 0, "{ended:?}");
+
+        let frames = announcement_frames(&capture);
+        let [advertisement] = &frames[..] else {
+            panic!("one round is one frame: {frames:?}");
+        };
+        let mac = a.mac().0;
+        let vip = [0xfd, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        let all_nodes = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(advertisement.destination().0, [0x33, 0x33, 0, 0, 0, 1]);
+        assert_eq!(advertisement.source().0, mac);
+        let packet = advertisement.payload();
+        assert_eq!(packet.len(), 40 + 32, "nothing follows the option");
+        assert_eq!(packet[..4], [0x60, 0, 0, 0], "version; no class, no label");
+        assert_eq!(packet[4..8], [0, 32, 58, 255], "length, ICMPv6, hop limit");
+        assert_eq!(
+            (&packet[8..24], &packet[24..40]),
+            (&vip[..], &all_nodes[..])
+        );
+        assert_eq!(packet[40..42], [136, 0]);
+        assert_eq!(packet[44..48], [flags, 0, 0, 0], "R, S=0, O=1; reserved");
+        assert_eq!(packet[48..64], vip);
+        assert_eq!(packet[64..], [&[2, 1][..], &mac].concat());
+    }
+}
+
+#[test]
+fn every_receivers_entry_holds_the_new_mac() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 4));
+    let (reachable, stale) = peers.split_at(2);
+    remember_old(reachable, &[VIP, VIP6]);
+    for host in stale {
+        for vip in [VIP, VIP6] {
+            host.remember_as(vip, OLD_MAC, State::Stale);
+        }
+    }
+    give(&a, VIP, "eth0");
+    give(&a, VIP6, "eth0");
+    let ended = run(&a, &format!("announce {VIP} {VIP6} {ONE_ROUND}"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_followed(&peers, &[VIP, VIP6], a.mac());
+}
+
+#[test]
+fn the_rounds_go_on_for_ten_seconds_and_the_log_says_all_in_one_line() {
+    let lab = Lab::new();
+    let (a, late) = (lab.host("a"), lab.host("late"));
+    give(&a, VIP, "eth0");
+    lab.blackout(&late);
+    late.remember(VIP, OLD_MAC);
+    let capture = a.capture();
+    let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --json")));
+    // The ramp is over: only the slow rounds reach who comes late.
+    wait_for_announcement(&capture, VIP, 8);
+    assert_followed(
+        std::slice::from_ref(&late),
+        &[VIP],
+        OLD_MAC.parse().unwrap(),
+    );
+    late.remember(VIP, OLD_MAC);
+    lab.restore(&late);
+    let ended = announcing.end();
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_followed(&[late], &[VIP], a.mac());
+
+    let sent = sent(&[&capture]);
+    assert_eq!(sent.len(), 16, "{sent:?}");
+    for (pair, due) in sent
+        .chunks(2)
+        .zip([0, 50, 200, 600, 2000, 4000, 7000, 10_000])
+    {
+        let at = since(sent[0].time, pair[0].time);
+        let due = Duration::from_millis(due);
+        assert!(
+            at >= due && at < due + 400 * MILLISECOND,
+            "{at:?} for {due:?}"
+        );
+        assert_eq!((pair[0].form, pair[1].form), (Form::Request, Form::Reply));
+    }
+    let line = format!(
+        "{VIP} announced on eth0 as {}: 16 frames in 10.0 s\n",
+        a.mac()
+    );
+    assert_eq!(ended.stderr, line);
+}
+
+#[test]
+fn the_first_round_of_all_vips_on_all_interfaces_precedes_every_second_frame() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 2));
+    second_interface(&a);
+    let on_eth0 = [VIP, "10.9.0.101", VIP6, "fd09::101"];
+    let on_v0 = ["10.8.0.100", "fd08::100"];
+    for vip in on_eth0 {
+        give(&a, vip, "eth0");
+    }
+    for vip in on_v0 {
+        give(&a, vip, "v0");
+    }
+    remember_old(&peers, &on_eth0);
+    let captures = [a.capture(), a.capture_on("v0")];
+    let vips: Vec<_> = on_eth0.into_iter().chain(on_v0).collect();
+    let ended = run(&a, &format!("announce {} {ONE_ROUND}", vips.join(" ")));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_followed(&peers, &on_eth0, a.mac());
+
+    let [eth0, v0] = captures.map(|capture| sent(&[&capture]));
+    let of = |sent: &[Announced]| sent.iter().map(|a| a.vip).collect::<BTreeSet<_>>();
+    assert_eq!(of(&eth0), on_eth0.map(ip).into());
+    assert_eq!(of(&v0), on_v0.map(ip).into());
+    let mut all = [eth0, v0].concat();
+    all.sort_by_key(|a| a.time);
+    assert_eq!(all.len(), 3 * 2 + 3, "{all:?}");
+    let first: BTreeSet<_> = all[..vips.len()].iter().map(|a| a.vip).collect();
+    assert_eq!(first, vips.iter().map(|vip| ip(vip)).collect(), "{all:?}");
+}
+
+#[test]
+fn three_hundred_vips_are_announced_in_one_run() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let vips: Vec<_> = (0..300)
+        .map(|n| format!("10.9.{}.{}", 1 + n / 200, 1 + n % 200))
+        .collect();
+    let lines = |line: &dyn Fn(&String) -> String| vips.iter().map(line).collect::<String>();
+    ip_batch(&a, &lines(&|vip| format!("addr add {vip}/32 dev eth0\n")));
+    ip_batch(
+        &b,
+        &lines(&|vip| format!("neigh add {vip} lladdr {OLD_MAC} dev eth0 nud reachable\n")),
+    );
+    let capture = a.capture();
+    let ended = run(&a, &format!("announce {} --timeout 0.15", vips.join(" ")));
+    assert_eq!(ended.status, 0, "{ended:?}");
+
+    let followed = |entry: &vipherald_lab::Neighbour| {
+        entry.mac == Some(a.mac()) && vips.contains(&entry.ip.to_string())
+    };
+    let following = b.neighbours().into_iter().filter(followed).count();
+    assert_eq!(following, 300);
+    let sent = sent(&[&capture]);
+    let first: BTreeSet<_> = sent[..300].iter().map(|a| a.vip).collect();
+    assert_eq!(first.len(), 300, "each has one frame before any has two");
+    assert!(sent[..300].iter().all(|a| a.form == Form::Request));
+    let line = "10.9.1.1, 10.9.1.2, 10.9.1.3, 10.9.1.4 and 296 more announced on eth0";
+    assert!(ended.stderr.starts_with(line), "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+}
+
+#[test]
+fn a_vip_named_twice_is_announced_once() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let capture = a.capture();
+    let ended = run(&a, &format!("announce {VIP} {VIP} {ONE_ROUND}"));
+    assert_eq!((ended.status, sent(&[&capture]).len()), (0, 2), "{ended:?}");
+}
+
+#[test]
+fn a_vip_on_two_interfaces_is_announced_on_both_or_on_the_one_named() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    second_interface(&a);
+    give(&a, VIP, "eth0");
+    give(&a, VIP, "v0");
+    let captures = [a.capture(), a.capture_on("v0")];
+    for (only, expected) in [("", [2, 2]), ("-i v0", [0, 2]), ("-i eth0", [2, 0])] {
+        let ended = run(&a, &format!("announce {VIP} {only} {ONE_ROUND}"));
+        let counts = [0, 1].map(|at| sent(&[&captures[at]]).len());
+        assert_eq!((ended.status, counts), (0, expected), "{only}: {ended:?}");
+    }
+    // Elsewhere does not count.
+    take(&a, VIP, "v0");
+    let ended = run(&a, &format!("announce {VIP} -i v0 --wait 0"));
+    assert_eq!(ended.status, 5, "{ended:?}");
+    assert!(sent(&[&captures[0], &captures[1]]).is_empty());
+}
+
+#[test]
+fn a_vmac_announces_its_own_mac() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 2));
+    let [vmac, vmac6]: [Mac; 2] =
+        ["00:00:5e:00:01:33", "00:00:5e:00:02:33"].map(|mac| mac.parse().unwrap());
+    a.vmac("vrrp.51", vmac);
+    a.vmac("vrrp6.51", vmac6);
+    a.sysctl("net/ipv6/conf/vrrp6.51/disable_ipv6", "0");
+    give(&a, VIP, "vrrp.51");
+    give(&a, VIP6, "vrrp6.51");
+    remember_old(&peers, &[VIP, VIP6]);
+    let capture = peers[0].capture();
+    let ended = run(&a, &format!("announce {VIP} {VIP6} {ONE_ROUND}"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_followed(&peers, &[VIP], vmac);
+    assert_followed(&peers, &[VIP6], vmac6);
+    for frame in announcement_frames(&capture) {
+        let announced = announcement(&frame).unwrap();
+        let expected = if announced.vip.is_ipv4() { vmac } else { vmac6 };
+        assert_eq!((frame.source(), announced.mac), (expected, Some(expected)));
+    }
+}
+
+/// What tshark says of each frame: malformed, weight of the expert's remark, checksums.
+fn dissect(lab: &Lab, name: &str, frames: &[Frame]) -> Vec<BTreeMap<&'static str, String>> {
+    const FIELDS: [&str; 10] = [
+        "_ws.malformed",
+        "_ws.expert.severity",
+        "_ws.expert.message",
+        "arp.opcode",
+        "arp.isgratuitous",
+        "arp.src.hw_mac",
+        "arp.dst.hw_mac",
+        "icmpv6.type",
+        "icmpv6.checksum.status",
+        "icmpv6.opt.linkaddr",
+    ];
+    let file = lab.directory().join(name);
+    write_pcap(&file, frames).unwrap();
+    // In Wireshark's words: it says what is unusual from 4 MiB on, and 6 MiB is a warning.
+    let mut tshark = Command::new("tshark");
+    tshark
+        .arg("-r")
+        .arg(&file)
+        .args(["-o", "ip.check_checksum:TRUE"])
+        .args(["-T", "fields", "-E", "separator=|", "-E", "aggregator=,"]);
+    for field in FIELDS {
+        tshark.args(["-e", field]);
+    }
+    let output = tshark
+        .output()
+        .expect("tshark is not installed: apt-get install tshark");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| {
+            FIELDS
+                .into_iter()
+                .zip(line.split('|').map(str::to_owned))
+                .collect()
+        })
+        .collect()
+}
+
+/// From this weight on a remark of tshark's is a warning or an error (`PI_WARN`).
+const WARNING: u32 = 0x0060_0000;
+
+fn is_sound(fields: &BTreeMap<&str, String>) -> bool {
+    let severities = fields["_ws.expert.severity"].split(',');
+    let warned = severities
+        .filter_map(|severity| severity.parse::<u32>().ok())
+        .any(|severity| severity >= WARNING);
+    let checksum = fields["icmpv6.checksum.status"].as_str();
+    fields["_ws.malformed"].is_empty() && !warned && matches!(checksum, "" | "1")
+}
+
+#[test]
+fn an_independent_dissector_finds_nothing_wrong() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    give(&a, VIP6, "eth0");
+    let capture = b.capture();
+    for forwarding in ["0", "1"] {
+        a.sysctl("net/ipv6/conf/eth0/forwarding", forwarding);
+        assert_eq!(
+            run(&a, &format!("announce {VIP} {VIP6} {ONE_ROUND}")).status,
+            0
+        );
+    }
+    let frames = announcement_frames(&capture);
+    let dissected = dissect(&lab, "sent.pcap", &frames);
+    assert_eq!((frames.len(), dissected.len()), (6, 6));
+    let mac = a.mac().to_string();
+    for fields in &dissected {
+        assert!(is_sound(fields), "{fields:?}");
+        match (
+            fields["arp.opcode"].as_str(),
+            fields["icmpv6.type"].as_str(),
+        ) {
+            ("1", "") => assert_eq!(fields["arp.src.hw_mac"], mac),
+            ("2", "") => {
+                assert_eq!(fields["arp.src.hw_mac"], mac);
+                assert_eq!(fields["arp.dst.hw_mac"], mac);
+            }
+            ("", "136") => {
+                assert_eq!(fields["icmpv6.checksum.status"], "1");
+                assert_eq!(fields["icmpv6.opt.linkaddr"], mac);
+                continue;
+            }
+            _ => panic!("{fields:?}"),
+        }
+        assert!(
+            ["1", "True"].contains(&fields["arp.isgratuitous"].as_str()),
+            "{fields:?}"
+        );
+    }
+
+    // It does find what is wrong: a flipped bit, a hop limit that routers lowered, a cut frame.
+    let spoil = |spoil: fn(&mut Vec<u8>), v6: bool| {
+        let is_v6 = |frame: &&Frame| frame.ether_type() == 0x86dd;
+        let mut frame = frames.iter().find(|f| is_v6(f) == v6).unwrap().clone();
+        spoil(&mut frame.bytes);
+        frame
+    };
+    let spoilt = [
+        spoil(|bytes| bytes[14 + 42] ^= 1, true),
+        spoil(|bytes| bytes.truncate(14 + 20), false),
+        spoil(|bytes| bytes.truncate(14 + 66), true),
+    ];
+    for fields in dissect(&lab, "spoilt.pcap", &spoilt) {
+        assert!(!is_sound(&fields), "{fields:?}");
+    }
+}
+
+#[test]
+fn a_vip_that_never_comes_gets_no_frame_and_exit_5() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let capture = a.capture();
+    for (wait, least) in [("0", 0), ("0.4", 400)] {
+        let ended = run(&a, &format!("announce {VIP} {VIP6} --wait {wait}"));
+        assert_eq!(ended.status, 5, "{ended:?}");
+        let least = Duration::from_millis(least);
+        assert!(
+            ended.lasted >= least && ended.lasted < least + 500 * MILLISECOND,
+            "{ended:?}"
+        );
+        let line = format!("warning: {VIP}, {VIP6} not on this host: nothing announced\n");
+        assert_eq!(ended.stderr, line);
+    }
+    assert_eq!(sent(&[&capture]), []);
+}
+
+#[test]
+fn a_vip_that_comes_while_waited_for_is_announced_at_once() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    let mut late = Vec::new();
+    for _ in 0..5 {
+        for vip in [VIP, VIP6] {
+            remember_old(&peers, &[vip]);
+            let capture = a.capture();
+            let arguments = format!("announce {vip} --wait 10 --timeout 10");
+            let announcing = Run::start(vipherald(&a, &arguments));
+            announcing.wait_until_it_waits();
+            give(&a, vip, "eth0");
+            let given = SystemTime::now();
+            let first = wait_for_announcement(&capture, vip, 1);
+            // It may well leave before the command is over.
+            late.push(first.time.duration_since(given).unwrap_or_default());
+            wait_until_followed(&peers, &[vip], a.mac(), SOON);
+            take(&a, vip, "eth0");
+            assert_eq!(announcing.end().status, 5);
+        }
+    }
+    let late = median(late);
+    assert!(late < 20 * MILLISECOND, "{late:?} after the VIP was added");
+}
+
+#[test]
+fn some_vips_here_and_some_absent_announces_those_and_exits_5() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    remember_old(&peers, &[VIP]);
+    give(&a, VIP, "eth0");
+    let arguments = format!("announce 10.9.0.101 {VIP} --wait 0.1 --timeout 0.3");
+    let ended = run(&a, &arguments);
+    assert_eq!(ended.status, 5, "{ended:?}");
+    assert_followed(&peers, &[VIP], a.mac());
+    assert!(
+        ended
+            .stderr
+            .contains("warning: 10.9.0.101 not on this host")
+    );
+    assert!(ended.stderr.contains(&format!("{VIP} announced on eth0")));
+}
+
+#[test]
+fn no_frame_leaves_after_the_vip_was_removed() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let vips: Vec<String> = (0..120)
+        .map(|n| {
+            if n % 2 == 0 {
+                format!("10.9.1.{}", 1 + n)
+            } else {
+                format!("fd09::1:{n:x}")
+            }
+        })
+        .collect();
+    for vip in &vips {
+        give(&a, vip, "eth0");
+    }
+    let captures = [a.capture(), b.capture()];
+    // 200 at once, then a frame every 5 ms: at any moment some VIP is about to be announced.
+    let arguments = format!("announce {} --rate 200", vips.join(" "));
+    let announcing = Run::start(vipherald(&a, &arguments));
+    let mut after = SystemTime::UNIX_EPOCH;
+    let mut removed = BTreeMap::new();
+    let (one_by_one, at_once) = vips.split_at(60);
+    for (count, vip) in one_by_one.iter().enumerate() {
+        // Some frames later, so that the stream goes on between any two removals.
+        let mut more = if count == 0 { 210 } else { 2 };
+        let next = captures[0].wait_for(SOON, |frame| {
+            more -= i32::from(frame.time > after && announcement(frame).is_some());
+            more == 0
+        });
+        assert!(next.is_some(), "no frames while {vip} was to be removed");
+        after = take(&a, vip, "eth0");
+        removed.insert(ip(vip), after);
+    }
+    let lines = |vip: &String| {
+        let length = if vip.contains(':') { 128 } else { 32 };
+        format!("addr del {vip}/{length} dev eth0\n")
+    };
+    ip_batch(&a, &at_once.iter().map(lines).collect::<String>());
+    let all_gone = SystemTime::now();
+    removed.extend(at_once.iter().map(|vip| (ip(vip), all_gone)));
+    let ended = announcing.end();
+    let end = SystemTime::now();
+    assert_eq!(ended.status, 5, "{ended:?}");
+    assert!(since(all_gone, end) < 500 * MILLISECOND, "ends at once");
+    assert!(ended.stderr.contains("left eth0: stopped"), "{ended:?}");
+
+    let seen = captures.map(|capture| taken(&capture));
+    for announced in seen.concat() {
+        let removed = removed[&announced.vip];
+        assert!(
+            announced.time <= removed,
+            "{announced:?}, removed {removed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_removed_vip_ends_the_run_in_every_phase() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    // In the pauses after the frames of the first, second, third and fourth round.
+    for frames in [2, 4, 6, 8] {
+        give(&a, VIP, "eth0");
+        let capture = a.capture();
+        let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --json")));
+        wait_for_announcement(&capture, VIP, frames);
+        let removed = take(&a, VIP, "eth0");
+        let ended = announcing.end();
+        assert_eq!(ended.status, 5, "{ended:?}");
+        assert!(since(removed, SystemTime::now()) < 500 * MILLISECOND);
+        assert!(sent(&[&capture]).iter().all(|a| a.time <= removed));
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(
+            (&report["result"], &report["vips"][0]["held"]),
+            (&json!("not-held"), &json!(false))
+        );
+    }
+}
+
+#[test]
+fn sigterm_ends_a_run_within_50_ms_and_no_frame_follows() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let absent = "10.9.0.101";
+    give(&a, VIP, "eth0");
+    let mut took = Vec::new();
+    for vip in [VIP, absent, VIP, absent, VIP] {
+        let capture = a.capture();
+        let announcing = Run::start(vipherald(&a, &format!("announce {vip} --wait 20")));
+        if vip == VIP {
+            wait_for_announcement(&capture, VIP, 4);
+        } else {
+            announcing.wait_until_it_waits();
+        }
+        let (ended, after) = announcing.terminate();
+        let gone = SystemTime::now();
+        assert_eq!(ended.status, 143, "{ended:?}");
+        took.push(after);
+        // The next round would be 150 ms after the second.
+        watch_for(250 * MILLISECOND);
+        assert!(sent(&[&capture]).iter().all(|a| a.time <= gone));
+    }
+    let longest = took.iter().max().unwrap();
+    assert!(median(took.clone()) < 50 * MILLISECOND, "{took:?}");
+    assert!(*longest < 200 * MILLISECOND, "{took:?}");
+}
+
+#[test]
+fn an_interface_that_is_deleted_ends_the_run() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    for vip in [VIP, VIP6] {
+        second_interface(&a);
+        give(&a, vip, "v0");
+        let capture = a.capture_on("v0");
+        let announcing = Run::start(vipherald(&a, &format!("announce {vip} -i v0")));
+        wait_for_announcement(&capture, vip, 2);
+        a.run("ip link del v0");
+        let removed = SystemTime::now();
+        let ended = announcing.end();
+        assert_eq!(ended.status, 5, "{ended:?}");
+        assert!(since(removed, SystemTime::now()) < 500 * MILLISECOND);
+        assert!(ended.stderr.contains("left v0: stopped"), "{ended:?}");
+    }
+}
+
+#[test]
+fn an_interface_that_is_set_down_sends_nothing_and_starts_over_when_up() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    give(&a, VIP, "eth0");
+    let capture = a.capture();
+    let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --timeout 20")));
+    wait_for_announcement(&capture, VIP, 2);
+    a.run("ip link set eth0 down");
+    let down = SystemTime::now();
+    watch_for(300 * MILLISECOND);
+    assert!(taken(&capture).iter().all(|a| a.time <= down));
+    remember_old(&peers, &[VIP]);
+    a.run("ip link set eth0 up");
+    // The ramp: rounds 1 to 4.
+    wait_for_announcement(&capture, VIP, 8);
+    assert_followed(&peers, &[VIP], a.mac());
+    assert_eq!(announcing.terminate().0.status, 143);
+}
+
+#[test]
+fn the_rounds_start_over_when_the_carrier_comes_back() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 2));
+    let vips = [VIP, VIP6];
+    for vip in vips {
+        give(&a, vip, "eth0");
+    }
+    let capture = peers[0].capture();
+    let arguments = format!("announce {VIP} {VIP6} --timeout 30");
+    let announcing = Run::start(vipherald(&a, &arguments));
+    // The ramp is over: rounds are seconds apart.
+    wait_for_announcement(&capture, VIP, 8);
+    wait_for_announcement(&capture, VIP6, 4);
+    lab.unplug(&a);
+    eventually("a has no carrier", SOON, || {
+        a.run("ip link show eth0")
+            .contains("NO-CARRIER")
+            .then_some(())
+    });
+    remember_old(&peers, &vips);
+    capture.frames();
+    let plugged = SystemTime::now();
+    lab.plug(&a);
+    wait_for_announcement(&capture, VIP, 8);
+    let followed: Vec<_> = taken(&capture)
+        .into_iter()
+        .filter(|a| a.vip == ip(VIP))
+        .collect();
+    assert_followed(&peers, &vips, a.mac());
+    let at = |frame: usize| since(plugged, followed[frame].time);
+    assert!(at(0) < SOON, "{followed:?}");
+    // The ramp once more, 0.6 s from the first to the fourth round.
+    let ramp = at(6) - at(0);
+    assert!(
+        ramp > 590 * MILLISECOND && ramp < 1000 * MILLISECOND,
+        "{ramp:?}"
+    );
+    assert_eq!(announcing.terminate().0.status, 143);
+}
+
+#[test]
+fn a_mac_that_changes_is_announced_and_the_old_one_no_more() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 2));
+    let vips = [VIP, VIP6];
+    for vip in vips {
+        give(&a, vip, "eth0");
+    }
+    remember_old(&peers, &vips);
+    let capture = a.capture();
+    let announcing = Run::start(vipherald(&a, &format!("announce {VIP} {VIP6}")));
+    wait_for_announcement(&capture, VIP6, 3);
+    assert_followed(&peers, &vips, a.mac());
+    let new: Mac = "02:00:00:00:0a:01".parse().unwrap();
+    a.run(&format!("ip link set eth0 address {new}"));
+    let changed = SystemTime::now();
+    wait_until_followed(&peers, &vips, new, SOON);
+    // All rounds again, from the first one on.
+    wait_for_announcement(&capture, VIP, 6 + 8);
+    assert_eq!(announcing.terminate().0.status, 143);
+    let sent = sent(&[&capture]);
+    let with = |mac: Mac| sent.iter().filter(move |a| a.mac == Some(mac));
+    assert!(with(a.mac()).all(|a| a.time <= changed));
+    assert!(with(new).filter(|a| a.vip == ip(VIP)).count() >= 8);
+}
+
+/// In no window of `w` seconds more than `rate` × (1 + w) frames, and one for the kernel's clock.
+fn assert_rate_kept(sent: &[Announced], rate: u32) {
+    for (from, first) in sent.iter().enumerate() {
+        for (to, last) in sent.iter().enumerate().skip(from) {
+            let window = since(first.time, last.time).as_secs_f64();
+            let allowed = f64::from(rate) * (1.0 + window) + 1.0;
+            let count = f64::from(u32::try_from(to - from + 1).unwrap());
+            assert!(count <= allowed, "{count} frames in {window} s at {rate}/s");
+        }
+    }
+}
+
+#[test]
+fn the_rate_is_kept_in_every_window_and_the_timeout_ends_the_run() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let vips: Vec<_> = (1..=40).map(|n| format!("10.9.1.{n}")).collect();
+    for vip in &vips {
+        give(&a, vip, "eth0");
+    }
+    let vips = vips.join(" ");
+    for (rate, timeout) in [(30, 2.5), (200, 1.0)] {
+        let captures = [a.capture(), b.capture()];
+        let arguments = format!("announce {vips} --rate {rate} --timeout {timeout}");
+        let ended = run(&a, &arguments);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        let lasted = ended.lasted.as_secs_f64();
+        assert!(lasted >= timeout && lasted < timeout + 0.3, "{lasted}");
+        let sent = sent(&[&captures[0]]);
+        assert_rate_kept(&sent, rate);
+        assert_eq!(taken(&captures[1]).len(), sent.len());
+        // It uses what it may, too: else the promise would be cheap.
+        let least = f64::from(rate) * (1.0 + timeout) * 0.9;
+        let due = 40.0 * 2.0 * if timeout > 2.0 { 5.0 } else { 4.0 };
+        let count = f64::from(u32::try_from(sent.len()).unwrap());
+        assert!(
+            count >= least.min(due),
+            "{count} at {rate}/s in {timeout} s"
+        );
+    }
+}
+
+#[test]
+fn one_frame_a_second_is_one_frame_a_second() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let other = "10.9.0.101";
+    give(&a, VIP, "eth0");
+    give(&a, other, "eth0");
+    let capture = a.capture();
+    let ended = run(
+        &a,
+        &format!("announce {VIP} {other} --rate 1 --timeout 2.5"),
+    );
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let sent = sent(&[&capture]);
+    let vips: Vec<_> = sent.iter().map(|a| a.vip).collect();
+    assert_eq!(vips, [ip(VIP), ip(other), ip(VIP)]);
+    for pair in sent.windows(2) {
+        let gap = since(pair[0].time, pair[1].time);
+        assert!(gap > 980 * MILLISECOND, "{gap:?}");
+    }
+}
+
+#[test]
+fn a_vip_whose_turn_never_came_is_no_success() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let other = "10.9.0.101";
+    give(&a, VIP, "eth0");
+    give(&a, other, "eth0");
+    let capture = a.capture();
+    let ended = run(
+        &a,
+        &format!("announce {VIP} {other} --rate 1 --timeout 0.3"),
+    );
+    assert_eq!(sent(&[&capture]).len(), 1);
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert!(
+        ended.stderr.contains(&format!("error: {other} ")),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_tentative_vip_waits_for_duplicate_address_detection() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    remember_old(&peers, &[VIP6]);
+    let capture = a.capture();
+    a.run(&format!("ip addr add {VIP6}/128 dev eth0"));
+    let arguments = format!("announce {VIP6} --timeout 10 --wait 0");
+    let announcing = Run::start(vipherald(&a, &arguments));
+    let solicits = |frame: &Frame| {
+        let body = frame.payload();
+        frame.ether_type() == 0x86dd && body[40] == 135 && body[8..24] == [0; 16]
+    };
+    let detection = capture
+        .wait_for(SOON, solicits)
+        .expect("a DAD solicitation");
+    let first = wait_for_announcement(&capture, VIP6, 1);
+    // RetransTimer is 1 s.
+    assert!(since(detection.time, first.time) > 900 * MILLISECOND);
+    wait_until_followed(&peers, &[VIP6], a.mac(), SOON);
+    assert_eq!(announcing.terminate().0.status, 143);
+}
+
+#[test]
+fn a_vip_that_another_host_defends_is_a_conflict_and_never_announced() {
+    let lab = Lab::new();
+    let (a, owner, peers) = (lab.host("a"), lab.host("owner"), lab.hosts("peer", 1));
+    give(&owner, VIP6, "eth0");
+    peers[0].remember(VIP6, owner.mac());
+    let capture = a.capture();
+    a.run(&format!("ip addr add {VIP6}/128 dev eth0"));
+    let waiting = run(&a, &format!("announce {VIP6} --json"));
+    assert_eq!(waiting.status, 4, "{waiting:?}");
+    // Found so from the start, too.
+    let known = run(&a, &format!("announce {VIP6}"));
+    assert_eq!(known.status, 4, "{known:?}");
+    assert_eq!(sent(&[&capture]), []);
+    assert_followed(&peers, &[VIP6], owner.mac());
+    let report: Value = serde_json::from_str(&waiting.stdout).unwrap();
+    assert_eq!(report["result"], json!("conflict"));
+    assert!(known.stderr.starts_with("error: "), "{known:?}");
+}
+
+#[test]
+fn a_dry_run_sends_nothing_and_says_what_it_would() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    remember_old(&peers, &[VIP, VIP6]);
+    give(&a, VIP, "eth0");
+    give(&a, VIP6, "eth0");
+    let capture = a.capture();
+    let arguments = format!("announce {VIP} {VIP6} 10.9.0.101 --dry-run");
+    let ended = run(&a, &arguments);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.lasted < Duration::from_secs(1), "{ended:?}");
+    let mac = a.mac();
+    assert_eq!(
+        ended.stdout,
+        format!(
+            "{VIP} would be announced on eth0 as {mac}: 16 frames in 10.0 s\n\
+             {VIP6} would be announced on eth0 as {mac}: 8 frames in 10.0 s\n\
+             10.9.0.101 is not on this host\n"
+        )
+    );
+    let report: Value = serde_json::from_str(&run(&a, &(arguments + " --json")).stdout).unwrap();
+    assert_eq!(
+        (&report["dry_run"], &report["frames_sent"]),
+        (&json!(true), &json!(0))
+    );
+    watch_for(100 * MILLISECOND);
+    assert_eq!(sent(&[&capture]), []);
+    assert_followed(&peers, &[VIP, VIP6], OLD_MAC.parse().unwrap());
+}
+
+#[test]
+fn the_json_report_has_the_shape_that_monitors_rely_on() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let arguments = format!("announce {VIP} 10.9.0.101 --json {ONE_ROUND} --wait 0");
+    let ended = run(&a, &arguments);
+    assert_eq!(ended.status, 5, "{ended:?}");
+    assert_eq!(ended.stdout.lines().count(), 1, "one object: {ended:?}");
+    let mut report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let duration = report["duration_ms"].take().as_u64().unwrap();
+    assert!((40..1000).contains(&duration), "{duration}");
+    assert_eq!(
+        report,
+        json!({
+            "command": "announce",
+            "version": env!("CARGO_PKG_VERSION"),
+            "instance": null,
+            "result": "not-held",
+            "dry_run": false,
+            "duration_ms": null,
+            "frames_sent": 2,
+            "vips": [
+                {
+                    "address": VIP,
+                    "interface": "eth0",
+                    "mac": a.mac().to_string(),
+                    "held": true,
+                    "frames_sent": 2,
+                    "conflicts": [],
+                },
+                {
+                    "address": "10.9.0.101",
+                    "interface": null,
+                    "mac": null,
+                    "held": false,
+                    "frames_sent": 0,
+                    "conflicts": [],
+                },
+            ],
+        })
+    );
+}
+
+/// Makes the host's own queue refuse every frame: to the sender it looks full (`ENOBUFS`).
+fn refuse_frames(host: &Host) {
+    host.run("nft add table netdev t");
+    host.run(
+        "nft add chain netdev t c { type filter hook egress device eth0 priority 0; policy drop; }",
+    );
+}
+
+fn accept_frames(host: &Host) {
+    host.run("nft delete table netdev t");
+}
+
+#[test]
+fn frames_that_the_queue_refuses_are_tried_again_until_they_leave() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    give(&a, VIP, "eth0");
+    remember_old(&peers, &[VIP]);
+    let capture = a.capture();
+    refuse_frames(&a);
+    let log = lab.directory().join("log");
+    let mut command = vipherald(&a, &format!("announce {VIP} -v --timeout 20"));
+    command.stderr(fs::File::create(&log).unwrap());
+    let announcing = Run::start(command);
+    eventually("some frames were refused", SOON, || {
+        let refused = fs::read_to_string(&log)
+            .unwrap()
+            .matches("not sent")
+            .count();
+        (refused >= 5).then_some(())
+    });
+    assert_eq!(sent(&[&capture]), []);
+    accept_frames(&a);
+    wait_for_announcement(&capture, VIP, 8);
+    assert_followed(&peers, &[VIP], a.mac());
+    // None was left out: the first round came first.
+    let forms: Vec<_> = sent(&[&capture]).iter().map(|a| a.form).collect();
+    assert_eq!(forms[..2], [Form::Request, Form::Reply]);
+    assert_eq!(announcing.terminate().0.status, 143);
+}
+
+#[test]
+fn a_queue_that_refuses_to_the_end_is_reported_as_failed() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    refuse_frames(&a);
+    let ended = run(&a, &format!("announce {VIP} --timeout 0.5 --json"));
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert!(ended.stderr.contains("error: "), "{ended:?}");
+    assert!(ended.stderr.contains("ENOBUFS"), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(
+        (&report["result"], &report["frames_sent"]),
+        (&json!("failed"), &json!(0))
+    );
+}
+
+#[test]
+fn other_addresses_of_the_host_are_never_announced() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    for vip in [VIP, "10.9.0.101", "fd09::101"] {
+        give(&a, vip, "eth0");
+    }
+    let capture = b.capture();
+    assert_eq!(run(&a, &format!("announce {VIP} --timeout 0.3")).status, 0);
+    let announced: BTreeSet<_> = announcements(&capture.frames())
+        .iter()
+        .map(|a| a.vip)
+        .collect();
+    assert_eq!(announced, [ip(VIP)].into());
+}
