@@ -408,7 +408,11 @@ impl<'a> Lines<'a> {
             Substitution::Done => {}
             Substitution::TooLong => {
                 self.notice(
-                    "would become longer than 1,023 bytes with its definitions: keepalived gives up on it", Weight::Uncertain);
+                    "is longer than 1,023 bytes with its definitions, which keepalived gives up on",
+                    Weight::Uncertain,
+                );
+                // What has come of it could grow again behind each brace, without end.
+                text.clear();
                 return false;
             }
             Substitution::Endless => {
