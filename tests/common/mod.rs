@@ -1,0 +1,374 @@
+//! What the tests of the binary share: running it on a host, and reading what it sent.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, State, eventually};
+
+pub(crate) const VIPHERALD: &str = env!("CARGO_BIN_EXE_vipherald");
+pub(crate) const VIP: &str = "10.9.0.100";
+pub(crate) const VIP6: &str = "fd09::100";
+pub(crate) const OLD_MAC: &str = "02:00:00:00:00:99";
+/// Long enough for whatever is to happen on a machine that is busy with other tests.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// `vipherald` on a host, told to log to stderr; `arguments` are split at white space.
+pub(crate) fn vipherald(host: &Host, arguments: &str) -> Command {
+    let mut command = host.command(VIPHERALD);
+    command
+        .args(["--log", "stderr"])
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit status as a shell has it: 128 more than the signal, where one ended it.
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) lasted: Duration,
+}
+
+/// Runs `vipherald` on a host to its end.
+pub(crate) fn run(host: &Host, arguments: &str) -> Ended {
+    Run::start(vipherald(host, arguments)).end()
+}
+
+/// A run that goes on.
+pub(crate) struct Run {
+    child: Child,
+    began: Instant,
+}
+
+impl Run {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let began = Instant::now();
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Self { child, began }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        const LONGEST: Duration = Duration::from_secs(40);
+        let deadline = Instant::now() + LONGEST;
+        while !self.has_ended() {
+            if Instant::now() > deadline {
+                self.child.kill().unwrap();
+                panic!(
+                    "not over after {LONGEST:?}: {:?}",
+                    self.child.wait_with_output()
+                );
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let Self { child, began } = self;
+        ended(&child.wait_with_output().unwrap(), began)
+    }
+
+    /// Waits for its end, or after some time sends SIGTERM.
+    pub(crate) fn end_or_terminate(mut self, patience: Duration) -> Ended {
+        let deadline = Instant::now() + patience;
+        while !self.has_ended() {
+            if Instant::now() > deadline {
+                return self.terminate().0;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.end()
+    }
+
+    /// Sends SIGTERM; gives also how long it took to end from then on.
+    pub(crate) fn terminate(self) -> (Ended, Duration) {
+        let signalled = Instant::now();
+        signal(self.pid(), nix::sys::signal::Signal::SIGTERM);
+        (self.end(), signalled.elapsed())
+    }
+
+    /// Waits until it has subscribed to the kernel's changes, looked, and sleeps.
+    pub(crate) fn wait_until_it_waits(&self) {
+        let pid = self.pid();
+        let mut looks = 0;
+        eventually("the run waits for changes", SOON, || {
+            looks = if subscribed(pid) && sleeps(pid) {
+                looks + 1
+            } else {
+                0
+            };
+            // A pause for an answer is shorter than the time between two looks.
+            (looks == 5).then_some(())
+        });
+    }
+}
+
+/// Sends a signal to a process that this test started.
+pub(crate) fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+fn ended(output: &Output, began: Instant) -> Ended {
+    use std::os::unix::process::ExitStatusExt;
+    let status = output.status;
+    let ended = Ended {
+        status: status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal))
+            .unwrap(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        lasted: began.elapsed(),
+    };
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+    ended
+}
+
+/// Whether in the network namespace of this process a netlink socket listens for changes of links
+/// and addresses of both families, and nothing else.
+fn subscribed(pid: u32) -> bool {
+    let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap_or_default();
+    sockets
+        .lines()
+        .any(|line| line.split_whitespace().nth(3) == Some("00000111"))
+}
+
+fn sleeps(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('S'))
+}
+
+/// The frames by which a VIP is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Request,
+    Reply,
+    Advertisement,
+}
+
+/// An announcement on the wire, whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) time: SystemTime,
+    pub(crate) direction: Direction,
+    pub(crate) form: Form,
+    pub(crate) vip: IpAddr,
+    /// The MAC that is announced: the sender hardware address or the target link-layer option.
+    pub(crate) mac: Option<Mac>,
+}
+
+/// The announcements among some frames: gratuitous ARP, and neighbour advertisements.
+///
+/// This reads octets at their offsets (RFC 826, RFC 8200 §3, RFC 4861 §4.4), with nothing of the
+/// code under test.
+pub(crate) fn announcements(frames: &[Frame]) -> Vec<Announced> {
+    frames.iter().filter_map(announcement).collect()
+}
+
+pub(crate) fn announcement(frame: &Frame) -> Option<Announced> {
+    let body = frame.payload();
+    let (form, vip, mac) = match frame.ether_type() {
+        0x0806 => {
+            let octets = |at: usize| <[u8; 4]>::try_from(&body[at..at + 4]).unwrap();
+            let (sender, target) = (octets(14), octets(24));
+            let form = match body[7] {
+                1 => Form::Request,
+                _ => Form::Reply,
+            };
+            if sender != target {
+                return None;
+            }
+            (form, Ipv4Addr::from(sender).into(), Some(mac_at(body, 8)))
+        }
+        0x86dd if body[6] == 58 && body[40] == 136 => {
+            let target = <[u8; 16]>::try_from(&body[48..64]).unwrap();
+            let option = body.get(64..72).filter(|option| option[..2] == [2, 1]);
+            let mac = option.map(|option| mac_at(option, 2));
+            (Form::Advertisement, Ipv6Addr::from(target).into(), mac)
+        }
+        _ => return None,
+    };
+    Some(Announced {
+        time: frame.time,
+        direction: frame.direction,
+        form,
+        vip,
+        mac,
+    })
+}
+
+pub(crate) fn mac_at(bytes: &[u8], at: usize) -> Mac {
+    Mac(bytes[at..at + 6].try_into().unwrap())
+}
+
+/// What of it a capture has seen so far, once each.
+pub(crate) fn taken(capture: &Capture) -> Vec<Announced> {
+    announcements(&capture.frames())
+}
+
+/// Waits for the `count`th announcement of a VIP; none is taken.
+pub(crate) fn wait_for_announcement(capture: &Capture, vip: &str, count: usize) -> Announced {
+    let vip: IpAddr = vip.parse().unwrap();
+    let mut seen = 0;
+    let found = capture.wait_for(SOON, |frame| {
+        seen += usize::from(announcement(frame).is_some_and(|a| a.vip == vip));
+        seen == count
+    });
+    found
+        .and_then(|frame| announcement(&frame))
+        .unwrap_or_else(|| panic!("no announcement number {count} of {vip}"))
+}
+
+/// A VIP on a host's interface; of an IPv6 one without duplicate address detection.
+pub(crate) fn give(host: &Host, vip: &str, interface: &str) {
+    host.run(&format!("ip addr add {} dev {interface}", with_length(vip)));
+}
+
+/// Takes it away again. Gives the moment at which the command was over.
+pub(crate) fn take(host: &Host, vip: &str, interface: &str) -> SystemTime {
+    let vip = vip_and_length(vip);
+    host.run(&format!("ip addr del {vip} dev {interface}"));
+    SystemTime::now()
+}
+
+fn vip_and_length(vip: &str) -> String {
+    format!("{vip}/{}", if vip.contains(':') { 128 } else { 32 })
+}
+
+fn with_length(vip: &str) -> String {
+    let nodad = if vip.contains(':') { " nodad" } else { "" };
+    vip_and_length(vip) + nodad
+}
+
+/// Runs `ip` commands, one a line.
+pub(crate) fn ip_batch(host: &Host, lines: &str) {
+    use std::io::Write;
+    let mut ip = host
+        .command("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    ip.stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    assert!(ip.wait().unwrap().success(), "{}: ip -batch", host.name());
+}
+
+/// A second interface of a host, `v0`, with its other end on the same host.
+pub(crate) fn second_interface(host: &Host) {
+    ip_batch(
+        host,
+        "link add v0 type veth peer name v1\n\
+         link set v0 addrgenmode none\n\
+         link set v1 addrgenmode none\n\
+         link set v0 up\n\
+         link set v1 up\n",
+    );
+}
+
+/// `vipherald` on a host, run by one who has no privilege: by `nobody`, where there is such a user
+/// in this user namespace, else by a root that may not do anything.
+pub(crate) fn without_privilege(lab: &Lab, host: &Host, arguments: &str) -> Command {
+    let everyone_is_mapped = std::fs::read_to_string("/proc/self/uid_map")
+        .unwrap()
+        .contains("4294967295");
+    let who: &[&str] = if everyone_is_mapped {
+        &["--reuid=65534", "--regid=65534", "--clear-groups"]
+    } else {
+        &["--bounding-set=-all", "--inh-caps=-all"]
+    };
+    let mut command = host.command("setpriv");
+    // Its own copy: the path of the one that was built may be closed to other users.
+    command
+        .args(who)
+        .arg(lab.install_hook(VIPHERALD))
+        .args(["--log", "stderr"])
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Makes `command` run where some directory is replaced by an empty one, in which the shell
+/// commands of `prepare` have put what is wanted.
+pub(crate) fn with_own_directory(
+    host: &Host,
+    directory: &str,
+    prepare: &str,
+    command: &Command,
+) -> Command {
+    let mut own = host.command("unshare");
+    let script = format!("mount -t tmpfs tmpfs {directory} && {prepare} && exec \"$@\"");
+    own.args(["--mount", "sh", "-c", &script, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    own
+}
+
+/// Hosts with an entry for the old owner, and then what they hold.
+pub(crate) fn remember_old(hosts: &[Host], vips: &[&str]) {
+    for host in hosts {
+        for vip in vips {
+            host.remember(vip, OLD_MAC);
+        }
+    }
+    assert_followed(hosts, vips, OLD_MAC.parse().unwrap());
+}
+
+/// Every host's entry for every VIP holds this MAC.
+pub(crate) fn assert_followed(hosts: &[Host], vips: &[&str], mac: Mac) {
+    for host in hosts {
+        for vip in vips {
+            let entry = host.neighbour(vip);
+            let held = entry.as_ref().and_then(|entry| entry.mac);
+            assert_eq!(held, Some(mac), "{} for {vip}: {entry:?}", host.name());
+            assert_ne!(entry.unwrap().state, State::Failed);
+        }
+    }
+}
+
+/// Waits until every host's entry for every VIP holds this MAC.
+pub(crate) fn wait_until_followed(hosts: &[Host], vips: &[&str], mac: Mac, timeout: Duration) {
+    eventually(&format!("{vips:?} follow {mac}"), timeout, || {
+        let all = hosts.iter().all(|host| {
+            vips.iter()
+                .all(|vip| host.neighbour(vip).and_then(|entry| entry.mac) == Some(mac))
+        });
+        all.then_some(())
+    });
+}
+
+/// The median of what a few tries measured: one of them may have waited for the processor.
+pub(crate) fn median(mut measured: Vec<Duration>) -> Duration {
+    measured.sort();
+    measured[measured.len() / 2]
+}
+
+/// Lets time pass, where the promise is that nothing happens meanwhile.
+pub(crate) fn watch_for(time: Duration) {
+    thread::sleep(time);
+}
