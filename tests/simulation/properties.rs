@@ -95,15 +95,19 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
         .members
         .iter()
         .any(|member| member.kind == Kind::Rival);
+    let found = member.known_mac == Some(member.host.mac);
     let kind = match member.kind {
         Kind::Honest => true,
-        // A gratuitous frame alone mends it, or breaks it.
-        Kind::ArpIgnoring => !rivals_claim && network.vips[vip].macs == 0,
+        // A gratuitous frame alone mends it, or breaks it; and it can't be found by ARP.
+        Kind::ArpIgnoring => !rivals_claim && found && network.vips[vip].macs == 0,
         Kind::Rival => member.host.holds != Some(network.scenario.vips[vip].0),
         _ => false,
     };
     // Who answers for it hides where it is, unless the kernel knows.
-    kind && (member.proxy.is_none() || member.known_mac == Some(member.host.mac))
+    // Where that proxy keeps directed requests to itself, only gratuitous frames are left.
+    let unreachable = member.host.habits.drops_gratuitous
+        && member.proxy.is_some_and(|proxy| proxy.absorbs);
+    kind && (member.proxy.is_none() || found) && !unreachable
 }
 
 /// Whether a member's entry is wrong, will stay so, and can be told to be.
