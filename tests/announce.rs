@@ -15,8 +15,8 @@ use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, State, eventually
 
 use common::{
     Announced, Form, OLD_MAC, Run, SOON, VIP, VIP6, announcement, announcements, assert_followed,
-    give, ip_batch, median, remember_old, run, take, taken, vipherald, wait_for_announcement,
-    wait_until_followed, watch_for,
+    give, ip_batch, median, remember_old, run, second_interface, take, taken, vipherald,
+    wait_for_announcement, wait_until_followed, watch_for,
 };
 
 /// The first round only: the second one is 50 ms later.
@@ -32,18 +32,6 @@ fn since(earlier: SystemTime, later: SystemTime) -> Duration {
     later
         .duration_since(earlier)
         .unwrap_or_else(|e| panic!("{:?} too early", e.duration()))
-}
-
-/// A second interface of a host, with a capture's other end on the same host.
-fn second_interface(host: &Host) {
-    ip_batch(
-        host,
-        "link add v0 type veth peer name v1\n\
-         link set v0 addrgenmode none\n\
-         link set v1 addrgenmode none\n\
-         link set v0 up\n\
-         link set v1 up\n",
-    );
 }
 
 /// The announcements that a host sent, as its captures saw them, in the order they left.
