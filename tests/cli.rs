@@ -37,10 +37,10 @@ impl Watched {
 
     /// `arguments` are refused with this status and with words; nothing is sent or deleted.
     fn refuses(&self, arguments: &str, status: i32, words: &[&str]) {
-        self.refused(run(&self.host, arguments), arguments, status, words);
+        self.refused(&run(&self.host, arguments), arguments, status, words);
     }
 
-    fn refused(&self, ended: Ended, what: &str, status: i32, words: &[&str]) {
+    fn refused(&self, ended: &Ended, what: &str, status: i32, words: &[&str]) {
         assert_eq!(ended.status, status, "{what}: {ended:?}");
         assert!(ended.stderr.starts_with("error: "), "{what}: {ended:?}");
         assert!(
@@ -129,7 +129,7 @@ fn a_command_line_that_makes_no_sense_is_refused() {
     let host = &watched.host;
     let nothing_at_all = host.command(common::VIPHERALD);
     let ended = Run::start(with_own_directory(host, "/dev", "true", &nothing_at_all)).end();
-    watched.refused(ended, "nothing at all", 2, &["no command", "--help"]);
+    watched.refused(&ended, "nothing at all", 2, &["no command", "--help"]);
     watched.would_act();
 }
 
@@ -197,7 +197,7 @@ fn without_privilege_it_names_the_capability_and_keepaliveds_setting() {
     let command = without_privilege(&watched.lab, &watched.host, &format!("announce {VIP}"));
     let ended = Run::start(command).end();
     let words = ["CAP_NET_RAW", "script_user", "keepalived.conf", "eth0"];
-    watched.refused(ended, "no privilege", 1, &words);
+    watched.refused(&ended, "no privilege", 1, &words);
     watched.would_act();
 }
 
@@ -244,7 +244,7 @@ fn a_settings_file_that_may_not_be_read_is_told() {
     let watched = Watched::new();
     let file = watched.lab.directory().join("settings.toml");
     fs::write(&file, "").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     let arguments = format!("announce {VIP} --config {}", file.display());
     let command = without_privilege(&watched.lab, &watched.host, &arguments);
     let words = [
@@ -252,7 +252,7 @@ fn a_settings_file_that_may_not_be_read_is_told() {
         "settings.toml",
         "ermission denied",
     ];
-    watched.refused(Run::start(command).end(), "unreadable", 2, &words);
+    watched.refused(&Run::start(command).end(), "unreadable", 2, &words);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn the_default_settings_file_may_be_missing_and_is_read_where_it_is() {
     let write = "mkdir /etc/vipherald && echo 'rat = 1' > /etc/vipherald/vipherald.toml";
     let wrong = Run::start(with_own_directory(host, "/etc", write, &announce)).end();
     let words = ["/etc/vipherald/vipherald.toml:1: ", "rat"];
-    watched.refused(wrong, "wrong default", 2, &words);
+    watched.refused(&wrong, "wrong default", 2, &words);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! follows; and no node ever speaks for a VIP that it does not hold.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "what was measured, for those who ask")]
 
 mod common;
 
