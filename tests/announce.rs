@@ -61,7 +61,10 @@ fn both_arp_forms_leave_and_the_replys_target_is_its_sender() {
     assert_eq!(ended.status, 0, "{ended:?}");
 
     let frames = announcement_frames(&capture);
-    assert!(!frames.is_empty() && frames.len().is_multiple_of(2), "{frames:?}");
+    assert!(
+        !frames.is_empty() && frames.len().is_multiple_of(2),
+        "{frames:?}"
+    );
     let mac = a.mac().0;
     let vip = [10, 9, 0, 100];
     let head = |operation: u8| [0, 1, 8, 0, 6, 4, 0, operation];
