@@ -105,8 +105,8 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
     };
     // Who answers for it hides where it is, unless the kernel knows.
     // Where that proxy keeps directed requests to itself, only gratuitous frames are left.
-    let unreachable = member.host.habits.drops_gratuitous
-        && member.proxy.is_some_and(|proxy| proxy.absorbs);
+    let unreachable =
+        member.host.habits.drops_gratuitous && member.proxy.is_some_and(|proxy| proxy.absorbs);
     kind && (member.proxy.is_none() || found) && !unreachable
 }
 
