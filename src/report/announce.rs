@@ -126,7 +126,7 @@ impl AnnounceReport {
         }
         for vip in core.absent() {
             results.push(AnnounceResult::NotHeld);
-            let fate = "is not on this host: nothing announced".to_owned();
+            let fate = "not on this host: nothing announced".to_owned();
             let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
             group.vips.push(vip);
         }
