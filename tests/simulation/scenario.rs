@@ -370,7 +370,7 @@ impl Scenario {
         for _ in 0..rng.pick(&[0, 5, 40]) {
             at(rng.up_to(Duration::from_secs(2)), Happening::Stray);
         }
-        let mut moment = |rng: &mut Rng| {
+        let moment = |rng: &mut Rng| {
             rng.up_to(
                 rng.clone()
                     .pick(&[millis(60), millis(3000), millis(15_000)]),
