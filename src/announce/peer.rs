@@ -285,7 +285,9 @@ impl Confirmation {
         }
         match self.peer.mac {
             Some(known) if known != mac => {
-                let news = self.answered_by != Some(mac);
+                // Only the first time: where two answer for it, each of their answers would
+                // begin new turns, without end.
+                let news = self.answered_by.is_none();
                 self.answered_by = Some(mac);
                 news
             }
