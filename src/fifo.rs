@@ -15,6 +15,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use log::{debug, warn};
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
@@ -25,8 +26,11 @@ use crate::exit::Exit;
 
 /// Octets of the longest line that keepalived can mean; what is longer is garbage.
 const LONGEST_LINE: usize = 4096;
-/// What a pipe holds.
-const PIPE: usize = 64 * 1024;
+/// Octets that are read at once: what a pipe holds at first.
+const AT_ONCE: usize = 64 * 1024;
+/// Octets that the pipe is to hold, which is what the kernel grants to everybody
+/// (`fs.pipe-max-size`): room for 10,000 lines that come faster than anybody can read.
+const PIPE: i32 = 1024 * 1024;
 
 /// Ends what an event began, when a newer one has come.
 pub(crate) type Newer = Pin<Box<dyn Future<Output = Exit>>>;
@@ -68,13 +72,17 @@ fn open(path: &Path) -> io::Result<pipe::Receiver> {
             "not a FIFO: keepalived's notify_fifo names it",
         ));
     }
-    pipe::Receiver::from_file(File::open(path)?)
+    let fifo = File::open(path)?;
+    if let Err(errno) = fcntl(&fifo, FcntlArg::F_SETPIPE_SZ(PIPE)) {
+        debug!("the FIFO keeps its size: {errno}");
+    }
+    pipe::Receiver::from_file(fifo)
 }
 
 /// Hands over the events of the FIFO, in order, until it is closed.
 async fn read_events(fifo: pipe::Receiver, mut on_event: impl FnMut(Event)) -> io::Result<()> {
     let mut lines = Lines::default();
-    let mut octets = vec![0; PIPE];
+    let mut octets = vec![0; AT_ONCE];
     loop {
         fifo.readable().await?;
         match fifo.try_read(&mut octets) {

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{Parser, ValueEnum};
 use log::error;
 use vipherald::cli::{Cli, LogTo};
 use vipherald::error::Error;
@@ -36,13 +37,34 @@ fn refuse(error: &clap::Error) -> ExitCode {
         // Nothing can be done about a terminal that is gone.
         let _ = error.print();
     } else {
-        logging::start(LogTo::Auto, 0, false);
+        logging::start(log_asked_for(), 0, false);
         let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
         let what = text.lines().take_while(|line| !line.is_empty());
-        error!("{}", what.collect::<Vec<_>>().join(" "));
+        match error.kind() {
+            // clap's text for this is the help.
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                error!("no command was given: see `vipherald --help`");
+            }
+            _ => error!("{}", what.collect::<Vec<_>>().join(" ")),
+        }
     }
     match error.exit_code() {
         0 => Exit::Done.into(),
         _ => Exit::Usage.into(),
     }
+}
+
+/// What `--log` says on a command line that could not be understood as a whole.
+fn log_asked_for() -> LogTo {
+    let words: Vec<_> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let apart = words.windows(2).find(|pair| pair[0] == "--log");
+    let joined = || words.iter().find_map(|word| word.strip_prefix("--log="));
+    apart
+        .map(|pair| pair[1].as_str())
+        .or_else(joined)
+        .and_then(|place| LogTo::from_str(place, false).ok())
+        .unwrap_or(LogTo::Auto)
 }

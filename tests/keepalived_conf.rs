@@ -427,8 +427,13 @@ fn every_configuration_means_what_keepalived_says() {
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/keepalived"),
         &mut todo,
     );
+    // To look at one of them alone.
     let only = std::env::var("ONLY").unwrap_or_default();
     todo.retain(|path| path.to_string_lossy().contains(&only));
+    assert!(
+        !todo.is_empty(),
+        "ONLY={only}: there is no such configuration"
+    );
     let scratch =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keepalived-{}", std::process::id()));
 

@@ -220,6 +220,10 @@ impl Announcement {
         self.links.insert(link.index, link.clone());
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
+            // For a VMAC, control echoes leave the link below.
+            for confirmation in claim.confirmations_mut() {
+                confirmation.link_changed(link);
+            }
             if claim.interface() != link.index {
                 continue;
             }

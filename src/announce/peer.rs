@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
+use crate::kernel::Link;
 use crate::wire::{Arp, Echo, Frame, Ndp};
 
 /// The gap after a first question.
@@ -139,6 +140,15 @@ impl Confirmation {
         let epoch = self.epoch;
         *self = Self::new(self.peer.clone());
         self.epoch = epoch;
+    }
+
+    /// Control echoes leave from the MAC that their interface has now.
+    pub(super) fn link_changed(&mut self, link: &Link) {
+        if let (Some(control), Some(mac)) = (&mut self.peer.control, link.mac)
+            && control.interface == link.index
+        {
+            control.mac = mac;
+        }
     }
 
     /// Begins new turns, with short gaps.

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use log::{debug, trace, warn};
 use nix::errno::Errno;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 
 use super::{Announcement, Claim, Confirm, Pace, Surroundings, Transmit};
@@ -105,7 +105,12 @@ impl Session {
     pub async fn run<S>(&mut self, stop: impl Future<Output = S>) -> Result<Option<S>, Error> {
         let mut stop = pin!(stop);
         loop {
-            let now = self.send_due().await?;
+            // The first frame goes first: `stop` is asked when its turn comes, between frames.
+            let now = tokio::select! {
+                biased;
+                now = self.send_due() => now?,
+                stopped = &mut stop => return Ok(Some(stopped)),
+            };
             if self.core.is_over(now) {
                 return Ok(None);
             }
@@ -143,6 +148,8 @@ impl Session {
                 Some(transmit) => self.send(now, &transmit)?,
                 None => return Ok(now),
             }
+            // Whoever shares the thread gets a turn, and time to act on the next event.
+            yield_now().await;
         }
     }
 

@@ -13,7 +13,7 @@ pub(super) const UNKNOWN: char = '\0';
 pub(super) const LINE_MAX: usize = 1023;
 
 /// The most replacements in one line, which has room for far fewer values that are not empty.
-const SUBSTITUTIONS_PER_LINE_MAX: usize = 10_000;
+const SUBSTITUTIONS_PER_LINE_MAX: usize = 2_000;
 
 /// What `$NAME` stands for.
 #[derive(Clone)]

@@ -4,9 +4,6 @@ use std::path::{Path, PathBuf};
 
 use super::files::{Files, Kind};
 
-/// The most alternatives and directories that one pattern may make us look at.
-const STEPS_MAX: usize = 4096;
-
 /// What a pattern leads to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -18,19 +15,25 @@ pub(super) struct Found {
     pub(super) braces: bool,
 }
 
-/// Everything that `pattern`, relative to `directory`, leads to; `None` when looking for it takes
-/// too many steps.
-pub(super) fn find(files: &dyn Files, directory: &Path, pattern: &str) -> Option<Found> {
-    let alternatives = expand_braces(pattern)?;
+/// Everything that `pattern`, relative to `directory`, leads to.
+///
+/// Alternatives, directories and names that are looked at are taken from `places_left`; `None` when
+/// nothing is left.
+pub(super) fn find(
+    files: &dyn Files,
+    directory: &Path,
+    pattern: &str,
+    places_left: &mut usize,
+) -> Option<Found> {
+    let alternatives = expand_braces(pattern, places_left)?;
     let mut found = Found {
         braces: alternatives.len() > 1,
         ..Found::default()
     };
-    let mut steps = 0;
     for alternative in alternatives {
         let mut walk = Walk {
             files,
-            steps: &mut steps,
+            places_left,
             paths: Vec::new(),
             missing: false,
         };
@@ -50,17 +53,14 @@ pub(super) fn find(files: &dyn Files, directory: &Path, pattern: &str) -> Option
 
 struct Walk<'a> {
     files: &'a dyn Files,
-    steps: &'a mut usize,
+    places_left: &'a mut usize,
     paths: Vec<PathBuf>,
     missing: bool,
 }
 
 impl Walk<'_> {
     fn descend(&mut self, directory: &Path, components: &[&str]) -> Option<()> {
-        *self.steps += 1;
-        if *self.steps > STEPS_MAX {
-            return None;
-        }
+        *self.places_left = self.places_left.checked_sub(1)?;
         let Some((&first, rest)) = components.split_first() else {
             self.paths.push(directory.to_owned());
             return Some(());
@@ -77,6 +77,7 @@ impl Walk<'_> {
             self.missing = true;
             return Some(());
         };
+        *self.places_left = self.places_left.checked_sub(names.len())?;
         names.sort();
         for name in names {
             // A dot at the start must be spelt out.
@@ -96,13 +97,11 @@ impl Walk<'_> {
 }
 
 /// The alternatives that `{a,b}` stands for, nested ones too; `None` when there are too many.
-fn expand_braces(pattern: &str) -> Option<Vec<String>> {
+fn expand_braces(pattern: &str, places_left: &mut usize) -> Option<Vec<String>> {
     let mut done = Vec::new();
     let mut todo = vec![pattern.to_owned()];
     while let Some(pattern) = todo.pop() {
-        if done.len() + todo.len() > STEPS_MAX {
-            return None;
-        }
+        *places_left = places_left.checked_sub(1)?;
         let Some((before, alternatives, after)) = first_braces(&pattern) else {
             done.push(pattern);
             continue;
@@ -207,7 +206,7 @@ mod tests {
             .with("/etc/k/.hidden.conf", "")
             .with("/etc/k/d/x.conf", "")
             .with("/etc/k/e/x.conf", "");
-        let found = find(&files, Path::new("/etc/k"), pattern).unwrap();
+        let found = find(&files, Path::new("/etc/k"), pattern, &mut 100).unwrap();
         let names = found.paths.iter().map(|path| {
             let path = path.strip_prefix("/etc/k").unwrap();
             path.to_string_lossy().into_owned()
@@ -245,7 +244,10 @@ mod tests {
     #[test]
     fn hostile_patterns_end_soon() {
         let files = Memory::default();
-        assert_eq!(find(&files, Path::new("/"), &"{a,b}".repeat(200)), None);
+        assert_eq!(
+            find(&files, Path::new("/"), &"{a,b}".repeat(200), &mut 9999),
+            None
+        );
         assert!(!matches(&("a*".repeat(100) + "b"), &"a".repeat(2000)));
         assert!(!matches("[", "a") && matches("[", "["));
     }

@@ -60,10 +60,15 @@ pub(super) struct Included {
 
 impl Include<'_> {
     /// Finds the files, relative to the directory of the file that holds the include.
-    pub(super) fn find(&self, files: &dyn Files, directory: &Path) -> Included {
+    pub(super) fn find(
+        &self,
+        files: &dyn Files,
+        directory: &Path,
+        places_left: &mut usize,
+    ) -> Included {
         let mut included = Included::default();
         let pattern = self.pattern;
-        let Some(found) = glob::find(files, directory, pattern) else {
+        let Some(found) = glob::find(files, directory, pattern, places_left) else {
             included.problem = Some(format!("include {pattern} leads to too many places"));
             return included;
         };

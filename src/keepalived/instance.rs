@@ -266,6 +266,14 @@ impl Draft {
         if let Some(interface) = &self.interface {
             names.take(interface);
         }
+        for dev in self
+            .vips
+            .iter()
+            .chain(&self.excluded)
+            .filter_map(|entry| entry.dev.as_ref())
+        {
+            names.take(dev);
+        }
         if self.interface.is_none() && self.unicast {
             self.own = None;
             self.own_name = None;

@@ -436,7 +436,9 @@ impl<'a> Interpreter<'a> {
     }
 
     fn warn(&mut self, chunk: &Chunk, message: &str) {
-        self.push_warning(problem(&chunk.place, message));
+        if self.warnings.len() < WARNINGS_MAX {
+            self.push_warning(problem(&chunk.place, message));
+        }
     }
 
     fn push_warning(&mut self, problem: Problem) {

@@ -20,10 +20,12 @@ const FILES_MAX: usize = 4096;
 /// The deepest that includes may be nested.
 const DEPTH_MAX: usize = 64;
 /// The most lines that sequences and multi-line definitions may make.
-const MADE_LINES_MAX: usize = 1_000_000;
+const MADE_LINES_MAX: usize = 100_000;
 /// Replacements of `$NAME` that are allowed for beside one per two bytes of the files, which is
 /// more than a file can ask for unless its definitions multiply each other.
-const SUBSTITUTIONS_MIN: usize = 100_000;
+const SUBSTITUTIONS_MIN: usize = 50_000;
+/// The most places that all include patterns together may make us look at.
+const PLACES_MAX: usize = 100_000;
 
 /// Where a line was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,7 @@ pub(super) struct Lines<'a> {
     bytes_read: usize,
     lines_made: usize,
     substitutions_left: usize,
+    places_left: usize,
     stopped: bool,
 }
 
@@ -132,6 +135,7 @@ impl<'a> Lines<'a> {
             bytes_read: 0,
             lines_made: 0,
             substitutions_left: SUBSTITUTIONS_MIN,
+            places_left: PLACES_MAX,
             stopped: false,
         };
         lines.push_file(path, contents);
@@ -227,7 +231,7 @@ impl<'a> Lines<'a> {
     fn count_made(&mut self) -> bool {
         self.lines_made += 1;
         if self.lines_made > MADE_LINES_MAX {
-            self.stop("sequences and definitions make more than 1,000,000 lines");
+            self.stop("sequences and definitions make more than 100,000 lines");
         }
         !self.stopped
     }
@@ -404,7 +408,11 @@ impl<'a> Lines<'a> {
             Substitution::Done => {}
             Substitution::TooLong => {
                 self.notice(
-                    "would become longer than 1,023 bytes with its definitions: keepalived gives up on it", Weight::Uncertain);
+                    "is longer than 1,023 bytes with its definitions, which keepalived gives up on",
+                    Weight::Uncertain,
+                );
+                // What has come of it could grow again behind each brace, without end.
+                text.clear();
                 return false;
             }
             Substitution::Endless => {
@@ -436,7 +444,7 @@ impl<'a> Lines<'a> {
         let Some(file) = self.open.last() else {
             return;
         };
-        let mut included = include.find(self.files, &file.directory);
+        let mut included = include.find(self.files, &file.directory, &mut self.places_left);
         if let Some(problem) = included.problem {
             self.notice(&problem, Weight::Uncertain);
         }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use vipherald_lab::{Capture, Direction, Frame, Host, Mac, State, eventually};
+use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, State, eventually};
 
 pub(crate) const VIPHERALD: &str = env!("CARGO_BIN_EXE_vipherald");
 pub(crate) const VIP: &str = "10.9.0.100";
@@ -66,9 +66,33 @@ impl Run {
     }
 
     /// Waits for its end.
-    pub(crate) fn end(self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
+        const LONGEST: Duration = Duration::from_secs(40);
+        let deadline = Instant::now() + LONGEST;
+        while !self.has_ended() {
+            if Instant::now() > deadline {
+                self.child.kill().unwrap();
+                panic!(
+                    "not over after {LONGEST:?}: {:?}",
+                    self.child.wait_with_output()
+                );
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         let Self { child, began } = self;
         ended(&child.wait_with_output().unwrap(), began)
+    }
+
+    /// Waits for its end, or after some time sends SIGTERM.
+    pub(crate) fn end_or_terminate(mut self, patience: Duration) -> Ended {
+        let deadline = Instant::now() + patience;
+        while !self.has_ended() {
+            if Instant::now() > deadline {
+                return self.terminate().0;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.end()
     }
 
     /// Sends SIGTERM; gives also how long it took to end from then on.
@@ -248,6 +272,61 @@ pub(crate) fn ip_batch(host: &Host, lines: &str) {
         .write_all(lines.as_bytes())
         .unwrap();
     assert!(ip.wait().unwrap().success(), "{}: ip -batch", host.name());
+}
+
+/// A second interface of a host, `v0`, with its other end on the same host.
+pub(crate) fn second_interface(host: &Host) {
+    ip_batch(
+        host,
+        "link add v0 type veth peer name v1\n\
+         link set v0 addrgenmode none\n\
+         link set v1 addrgenmode none\n\
+         link set v0 up\n\
+         link set v1 up\n",
+    );
+}
+
+/// `vipherald` on a host, run by one who has no privilege: by `nobody`, where there is such a user
+/// in this user namespace, else by a root that may not do anything.
+pub(crate) fn without_privilege(lab: &Lab, host: &Host, arguments: &str) -> Command {
+    let everyone_is_mapped = std::fs::read_to_string("/proc/self/uid_map")
+        .unwrap()
+        .contains("4294967295");
+    let who: &[&str] = if everyone_is_mapped {
+        &["--reuid=65534", "--regid=65534", "--clear-groups"]
+    } else {
+        &["--bounding-set=-all", "--inh-caps=-all"]
+    };
+    let mut command = host.command("setpriv");
+    // Its own copy: the path of the one that was built may be closed to other users.
+    command
+        .args(who)
+        .arg(lab.install_hook(VIPHERALD))
+        .args(["--log", "stderr"])
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Makes `command` run where some directory is replaced by an empty one, in which the shell
+/// commands of `prepare` have put what is wanted.
+pub(crate) fn with_own_directory(
+    host: &Host,
+    directory: &str,
+    prepare: &str,
+    command: &Command,
+) -> Command {
+    let mut own = host.command("unshare");
+    let script = format!("mount -t tmpfs tmpfs {directory} && {prepare} && exec \"$@\"");
+    own.args(["--mount", "sh", "-c", &script, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    own
 }
 
 /// Hosts with an entry for the old owner, and then what they hold.

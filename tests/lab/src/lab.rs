@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -147,18 +148,18 @@ impl Lab {
             .file_name()
             .unwrap_or_else(|| panic!("{program:?} is not a file"));
         let hook = self.directory().join(name);
-        fs::copy(program, &hook)
-            .and_then(|_| fs::set_permissions(&hook, Permissions::from_mode(0o755)))
-            .unwrap_or_else(|e| panic!("cannot copy {program:?} to {hook:?}: {e}"));
+        place(program, "", &hook);
         hook
     }
 
     /// Writes a shell script to where keepalived lets it run as a hook; `body` follows `#!/bin/sh`.
     pub fn write_hook(&self, name: &str, body: &str) -> PathBuf {
         let hook = self.directory().join(name);
-        fs::write(&hook, format!("#!/bin/sh\n{body}\n"))
-            .and_then(|()| fs::set_permissions(&hook, Permissions::from_mode(0o755)))
-            .unwrap_or_else(|e| panic!("cannot write {hook:?}: {e}"));
+        place(
+            "/dev/stdin".as_ref(),
+            &format!("#!/bin/sh\n{body}\n"),
+            &hook,
+        );
         hook
     }
 
@@ -205,6 +206,16 @@ impl Drop for Lab {
         namespaces.push(self.switch.clone());
         netns::kill_processes(&namespaces);
     }
+}
+
+/// Makes an executable of a file, or of `text` as standard input.
+///
+/// Another process writes it: while this one has a file open for writing, a child that another
+/// thread starts inherits that, and until the child has become its program the file is busy.
+fn place(from: &Path, text: &str, hook: &Path) {
+    programs::run(Command::new("cp").arg(from).arg(hook), text);
+    fs::set_permissions(hook, Permissions::from_mode(0o755))
+        .unwrap_or_else(|e| panic!("cannot make {hook:?} executable: {e}"));
 }
 
 /// A directory that hooks can be run from.

@@ -1,0 +1,399 @@
+//! The command line: bad input gets a clear error and its exit status, and nothing happens.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::process::Command;
+use std::time::Duration;
+
+use vipherald_lab::{Capture, Host, Lab};
+
+use common::{
+    Ended, OLD_MAC, Run, VIP, VIP6, give, ip_batch, run, second_interface, taken, vipherald,
+    wait_for_announcement, with_own_directory, without_privilege,
+};
+
+/// A host that holds `VIP`, remembers the other VIPs of these tests, and is watched.
+struct Watched {
+    lab: Lab,
+    host: Host,
+    capture: Capture,
+}
+
+/// A VIP of another host.
+const OTHER: &str = "10.9.0.101";
+
+impl Watched {
+    fn new() -> Self {
+        let lab = Lab::new();
+        let host = lab.host("a");
+        give(&host, VIP, "eth0");
+        host.remember_as(OTHER, OLD_MAC, vipherald_lab::State::Stale);
+        let capture = host.capture();
+        Self { lab, host, capture }
+    }
+
+    /// `arguments` are refused with this status and with words; nothing is sent or deleted.
+    fn refuses(&self, arguments: &str, status: i32, words: &[&str]) {
+        self.refused(&run(&self.host, arguments), arguments, status, words);
+    }
+
+    fn refused(&self, ended: &Ended, what: &str, status: i32, words: &[&str]) {
+        assert_eq!(ended.status, status, "{what}: {ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{what}: {ended:?}");
+        assert!(
+            !ended.stderr.starts_with("error: error"),
+            "{what}: {ended:?}"
+        );
+        for word in words {
+            assert!(ended.stderr.contains(word), "{what}: {word}: {ended:?}");
+        }
+        assert_eq!(ended.stderr.lines().count(), 1, "{what}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{what}");
+        assert_eq!(taken(&self.capture), [], "{what}");
+        let kept = self.host.neighbour(OTHER).and_then(|entry| entry.mac);
+        assert_eq!(kept, OLD_MAC.parse().ok(), "{what}");
+    }
+
+    /// The test can fail: what is not refused does send and delete.
+    fn would_act(&self) {
+        assert_eq!(
+            run(&self.host, &format!("announce {VIP} --timeout 0.3")).status,
+            0
+        );
+        assert_eq!(run(&self.host, &format!("purge {OTHER}")).status, 0);
+        assert!(!taken(&self.capture).is_empty());
+        assert!(self.host.neighbour(OTHER).is_none());
+    }
+}
+
+#[test]
+fn what_is_no_virtual_ip_is_refused_and_nothing_is_sent_or_deleted() {
+    let watched = Watched::new();
+    for (bad, why) in [
+        ("vip", "not an IPv4 or IPv6 address"),
+        ("10.9.0.300", "not an IPv4 or IPv6 address"),
+        ("10.9.0.100/24", "without prefix length"),
+        ("fe80::1%eth0", "zone"),
+        ("224.0.0.18", "multicast"),
+        ("ff02::12", "multicast"),
+        ("127.0.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("255.255.255.255", "broadcast"),
+        ("::ffff:10.9.0.100", "IPv4-mapped"),
+    ] {
+        // Beside a good one, too: all or nothing.
+        watched.refuses(&format!("announce {VIP} {bad}"), 2, &[bad, why]);
+        watched.refuses(&format!("purge {OTHER} {bad}"), 2, &[bad, why]);
+    }
+    watched.would_act();
+}
+
+#[test]
+fn numbers_out_of_bounds_are_refused() {
+    let watched = Watched::new();
+    for (option, words) in [
+        ("--rate 0", ["--rate", "from 1 to 1000000"]),
+        ("--rate 1000001", ["--rate", "from 1 to 1000000"]),
+        ("--rate 1.5", ["--rate", "not a whole number"]),
+        ("--rate=-1", ["--rate", "not a whole number"]),
+        ("--timeout 0", ["--timeout", "more than 0"]),
+        ("--timeout x", ["--timeout", "not a number"]),
+        ("--timeout 1e9", ["--timeout", "86400"]),
+        ("--wait=-1", ["--wait", "from 0"]),
+        ("--wait nan", ["--wait", "from 0"]),
+    ] {
+        watched.refuses(&format!("announce {VIP} {option}"), 2, &words);
+    }
+    watched.would_act();
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_refused() {
+    let watched = Watched::new();
+    for (arguments, words) in [
+        ("", ["subcommand", "announce"]),
+        ("anounce 10.9.0.100", ["anounce", "unrecognized"]),
+        ("announce", ["required", "<VIP>"]),
+        ("purge", ["required", "<VIP>"]),
+        ("announce 10.9.0.100 --loud", ["--loud", "unexpected"]),
+        ("purge 10.9.0.101 --rate 5", ["--rate", "unexpected"]),
+        ("-q -v announce 10.9.0.100", ["--quiet", "--verbose"]),
+    ] {
+        watched.refuses(arguments, 2, &words);
+    }
+    let host = &watched.host;
+    let nothing_at_all = host.command(common::VIPHERALD);
+    let ended = Run::start(with_own_directory(host, "/dev", "true", &nothing_at_all)).end();
+    watched.refused(&ended, "nothing at all", 2, &["no command", "--help"]);
+    watched.would_act();
+}
+
+#[test]
+fn an_interface_that_is_not_there_or_down_is_told() {
+    let watched = Watched::new();
+    let host = &watched.host;
+    for name in ["eth7", "a-name-that-is-too-long"] {
+        watched.refuses(
+            &format!("announce {VIP} -i {name}"),
+            1,
+            &["no interface", name],
+        );
+        watched.refuses(
+            &format!("purge {OTHER} -i {name}"),
+            1,
+            &["no interface", name],
+        );
+    }
+    second_interface(host);
+    ip_batch(host, "link set v0 down\n");
+    give(host, VIP6, "v0");
+    // The IPv4 VIP stays on an interface that is set down; an IPv6 one leaves it.
+    give(host, "10.8.0.100", "v0");
+    for arguments in [
+        "announce 10.8.0.100",
+        "announce 10.8.0.100 -i v0",
+        &format!("announce {VIP} -i v0"),
+        &format!("announce {VIP} 10.8.0.100"),
+    ] {
+        watched.refuses(arguments, 1, &["v0", "down", "ip link set v0 up"]);
+    }
+    watched.would_act();
+}
+
+#[test]
+fn an_interface_without_arp_is_told() {
+    let watched = Watched::new();
+    let host = &watched.host;
+    second_interface(host);
+    ip_batch(host, "link set v0 arp off\n");
+    for (vip, interface, why) in [
+        ("10.8.0.1", "lo", "loopback"),
+        ("fd08::1", "lo", "loopback"),
+        ("10.8.0.3", "v0", "NOARP"),
+    ] {
+        give(host, vip, interface);
+        let words = ["cannot announce", interface, why];
+        watched.refuses(&format!("announce {vip}"), 1, &words);
+        watched.refuses(&format!("announce {vip} -i {interface}"), 1, &words);
+        watched.refuses(&format!("announce {VIP} {vip}"), 1, &words);
+    }
+    watched.would_act();
+}
+
+#[test]
+fn a_tunnel_is_told() {
+    let watched = Watched::new();
+    let host = &watched.host;
+    let made = host.try_run("ip tuntap add dev tun0 mode tun");
+    assert!(
+        made.status.success(),
+        "needs a /dev/net/tun that may be opened: `modprobe tun`, or run as root: {made:?}"
+    );
+    ip_batch(host, "link set tun0 up\n");
+    for vip in ["10.8.0.2", "fd08::2"] {
+        give(host, vip, "tun0");
+        let words = ["cannot announce", "tun0"];
+        watched.refuses(&format!("announce {vip}"), 1, &words);
+        watched.refuses(&format!("announce {vip} -i tun0"), 1, &words);
+    }
+    watched.would_act();
+}
+
+#[test]
+fn without_privilege_it_names_the_capability_and_keepaliveds_setting() {
+    let watched = Watched::new();
+    let command = without_privilege(&watched.lab, &watched.host, &format!("announce {VIP}"));
+    let ended = Run::start(command).end();
+    let words = ["CAP_NET_RAW", "script_user", "keepalived.conf", "eth0"];
+    watched.refused(&ended, "no privilege", 1, &words);
+    watched.would_act();
+}
+
+#[test]
+fn a_settings_file_that_is_wrong_is_told_with_line_and_key() {
+    let watched = Watched::new();
+    let file = watched.lab.directory().join("settings.toml");
+    let path = file.display().to_string();
+    for (text, line, words) in [
+        ("wait = 1\nratte = 5\n", 2, ["unknown field", "ratte"]),
+        (
+            "\n\nrate = \"fast\"\n",
+            3,
+            ["rate = \"fast\"", "invalid type"],
+        ),
+        ("rate = 0\n", 1, ["rate = 0", "from 1 to 1000000"]),
+        ("timeout = -1\n", 1, ["timeout = -1", "seconds"]),
+        ("[announce]\nrate = 5\n", 1, ["unknown field", "announce"]),
+        ("rate 5\n", 1, ["rate 5", ""]),
+    ] {
+        fs::write(&file, text).unwrap();
+        let place = format!("{path}:{line}: ");
+        let words = [&place, words[0], words[1]];
+        watched.refuses(&format!("announce {VIP} --config {path}"), 2, &words);
+        watched.refuses(&format!("purge {OTHER} --config {path}"), 2, &words);
+    }
+    // One that is named has to be there, and a file.
+    for path in ["/nonexistent/v.toml", "/"] {
+        let words = ["cannot read the settings", path];
+        watched.refuses(&format!("announce {VIP} --config {path}"), 2, &words);
+    }
+    fs::write(&file, [0xff, 0xfe]).unwrap();
+    watched.refuses(
+        &format!("announce {VIP} --config {path}"),
+        2,
+        &[&path, "UTF-8"],
+    );
+    watched.would_act();
+}
+
+#[test]
+fn a_settings_file_that_may_not_be_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let watched = Watched::new();
+    let file = watched.lab.directory().join("settings.toml");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    let arguments = format!("announce {VIP} --config {}", file.display());
+    let command = without_privilege(&watched.lab, &watched.host, &arguments);
+    let words = [
+        "cannot read the settings",
+        "settings.toml",
+        "ermission denied",
+    ];
+    watched.refused(&Run::start(command).end(), "unreadable", 2, &words);
+}
+
+#[test]
+fn the_default_settings_file_may_be_missing_and_is_read_where_it_is() {
+    let watched = Watched::new();
+    let host = &watched.host;
+    let announce = vipherald(host, &format!("announce {VIP} --timeout 0.45"));
+    let missing = Run::start(with_own_directory(host, "/etc", "true", &announce)).end();
+    assert_eq!(
+        (missing.status, missing.stderr.lines().count()),
+        (0, 1),
+        "{missing:?}"
+    );
+    assert_eq!(taken(&watched.capture).len(), 6, "three rounds in 0.2 s");
+
+    let write = "mkdir /etc/vipherald && echo 'rate = 1' > /etc/vipherald/vipherald.toml";
+    let slow = Run::start(with_own_directory(host, "/etc", write, &announce)).end();
+    assert_eq!(
+        (slow.status, taken(&watched.capture).len()),
+        (0, 1),
+        "{slow:?}"
+    );
+
+    let write = "mkdir /etc/vipherald && echo 'rat = 1' > /etc/vipherald/vipherald.toml";
+    let wrong = Run::start(with_own_directory(host, "/etc", write, &announce)).end();
+    let words = ["/etc/vipherald/vipherald.toml:1: ", "rat"];
+    watched.refused(&wrong, "wrong default", 2, &words);
+}
+
+#[test]
+fn the_command_line_overrides_the_settings() {
+    let watched = Watched::new();
+    let file = watched.lab.directory().join("settings.toml");
+    fs::write(&file, "rate = 1\ntimeout = 30\nwait = 30\n").unwrap();
+    let settings = format!("--config {}", file.display());
+    let overridden = "--rate 2000 --timeout 0.45 --wait 0";
+    let ended = run(
+        &watched.host,
+        &format!("announce {VIP} {settings} {overridden}"),
+    );
+    assert_eq!(
+        (ended.status, taken(&watched.capture).len()),
+        (0, 6),
+        "{ended:?}"
+    );
+    assert!(ended.lasted < Duration::from_secs(2), "{ended:?}");
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let say = |arguments: &[&str]| {
+        let output = Command::new(common::VIPHERALD)
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let version = concat!("vipherald ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(say(&["--version"]), version);
+    assert_eq!(say(&["-V"]), version);
+    let help = say(&["--help"]);
+    for word in [
+        "announce",
+        "purge",
+        "--config",
+        "--json",
+        "--log",
+        "--dry-run",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    for word in ["--rate", "--wait", "--timeout", "--interface", "<VIP>"] {
+        assert!(say(&["announce", "--help"]).contains(word), "{word}");
+    }
+    assert!(say(&["help", "purge"]).contains("--permanent"));
+}
+
+#[test]
+fn every_exit_status_means_what_the_manual_says() {
+    let lab = Lab::new();
+    let (a, owner) = (lab.host("a"), lab.host("owner"));
+    let [conflicting, absent] = ["fd09::102", OTHER];
+    give(&owner, conflicting, "eth0");
+    a.run(&format!("ip addr add {conflicting}/128 dev eth0"));
+    give(&a, VIP, "eth0");
+    for (status, arguments) in [
+        (0, format!("announce {VIP} --timeout 0.3")),
+        (0, format!("announce {VIP} --dry-run")),
+        (0, format!("purge {absent}")),
+        (1, format!("announce {VIP} -i eth7")),
+        (1, format!("purge {absent} -i eth7")),
+        (2, "announce 224.0.0.18".to_owned()),
+        (2, format!("announce {VIP} --config /nonexistent")),
+        (4, format!("announce {conflicting}")),
+        (4, format!("announce {conflicting} {absent} --wait 0")),
+        (5, format!("announce {absent} --wait 0")),
+        (5, format!("purge {VIP}")),
+    ] {
+        let ended = run(&a, &arguments);
+        assert_eq!(ended.status, status, "{arguments}: {ended:?}");
+    }
+    for (status, signal) in [
+        (130, nix::sys::signal::Signal::SIGINT),
+        (143, nix::sys::signal::Signal::SIGTERM),
+    ] {
+        let capture = a.capture();
+        let announcing = Run::start(vipherald(&a, &format!("announce {VIP}")));
+        wait_for_announcement(&capture, VIP, 4);
+        common::signal(announcing.pid(), signal);
+        assert_eq!(announcing.end().status, status);
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_a_failure() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let mut command = vipherald(&a, &format!("purge {OTHER} --json"));
+    let full: File = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ended = Run::start({
+        command.stdout(full);
+        command
+    })
+    .end();
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert!(
+        ended.stderr.contains("error: cannot write to stdout"),
+        "{ended:?}"
+    );
+}

@@ -1,0 +1,428 @@
+//! Following keepalived's notify FIFO, without keepalived: the tests write the lines themselves.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+mod events;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use vipherald_lab::{Direction, Host, Lab, eventually};
+
+use common::{
+    Ended, OLD_MAC, Run, SOON, VIP, give, ip_batch, median, remember_old, run, take, vipherald,
+    wait_for_announcement, wait_until_followed, watch_for,
+};
+use events::{
+    file, instance, sent_for, since, wait_for_frame, wait_for_frame_after, wait_until_forgotten,
+    with,
+};
+
+const OTHER_VIP: &str = "10.9.0.101";
+/// A promise about time, which a debug build on a busy machine must keep, too.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
+/// `vipherald fifo` on a host, and keepalived's end of the FIFO.
+struct Followed {
+    run: Run,
+    writer: Option<File>,
+    log: PathBuf,
+}
+
+impl Followed {
+    /// Makes the FIFO and opens it as keepalived does, then starts the reader.
+    fn start(lab: &Lab, host: &Host, conf: &str, options: &str) -> Self {
+        let name = host.name();
+        let conf = file(lab, &format!("{name}.conf"), conf);
+        let path = lab.directory().join(format!("{name}.fifo"));
+        let log = lab.directory().join(format!("{name}.log"));
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let writer = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .unwrap();
+        let arguments = with(&conf, &format!("{options} fifo {}", path.display()));
+        let mut command = vipherald(host, &arguments);
+        command
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap());
+        Self {
+            run: Run::start(command),
+            writer: Some(writer),
+            log,
+        }
+    }
+
+    fn write(&self, octets: impl AsRef<[u8]>) {
+        let mut writer = self.writer.as_ref().unwrap();
+        let octets = octets.as_ref();
+        assert_eq!(writer.write(octets).unwrap(), octets.len());
+    }
+
+    /// Writes an instance's line.
+    fn tell(&self, name: &str, state: &str) {
+        self.write(format!("INSTANCE \"{name}\" {state} 100\n"));
+    }
+
+    /// Closes keepalived's end.
+    fn close(&mut self) {
+        self.writer = None;
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn wait_for_log(&self, part: &str) {
+        let what = format!("the log says {part:?}");
+        eventually(&what, SOON, || self.log().contains(part).then_some(()));
+    }
+
+    fn end(self) -> (Ended, String) {
+        let ended = self.run.end();
+        let log = fs::read_to_string(&self.log).unwrap();
+        assert!(!log.contains("panicked"), "{log}");
+        (ended, log)
+    }
+}
+
+fn two_instances() -> String {
+    instance("VI_1", 51, 100, &[VIP], "") + &instance("VI_2", 52, 100, &[OTHER_VIP], "")
+}
+
+#[test]
+fn lines_are_acted_on_and_receivers_follow() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let followed = Followed::start(&lab, &a, &two_instances(), "");
+    for _ in 0..3 {
+        remember_old(std::slice::from_ref(&b), &[VIP]);
+        give(&a, VIP, "eth0");
+        followed.tell("VI_1", "MASTER");
+        wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+        take(&a, VIP, "eth0");
+        a.remember(VIP, OLD_MAC);
+        followed.tell("VI_1", "BACKUP");
+        wait_until_forgotten(&a, VIP);
+    }
+}
+
+#[test]
+fn the_last_of_many_lines_counts() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let capture = a.capture();
+    give(&a, VIP, "eth0");
+    give(&a, OTHER_VIP, "eth0");
+    let followed = Followed::start(&lab, &a, &two_instances(), "");
+    // Both at once: whatever is made of the lines between, the last one holds.
+    let (to_master, to_backup) = (["BACKUP", "MASTER"], ["MASTER", "BACKUP"]);
+    for _ in 0..20 {
+        for (one, other) in to_master.into_iter().zip(to_backup) {
+            followed.tell("VI_1", one);
+            followed.tell("VI_2", other);
+        }
+    }
+    followed.wait_for_log(&format!("{OTHER_VIP} held here"));
+    let end = SystemTime::now();
+    wait_for_frame_after(&capture, VIP, end);
+    watch_for(Duration::from_millis(700));
+    let late = sent_for(&capture.frames(), OTHER_VIP)
+        .into_iter()
+        .find(|frame| frame.time > end);
+    assert_eq!(late, None, "{}", followed.log());
+}
+
+/// VIPs of a host, and an instance for them that takes a while to announce.
+fn many_vips(host: &Host) -> (Vec<String>, String) {
+    let vips: Vec<_> = (0..250).map(|n| format!("10.9.1.{n}")).collect();
+    let lines = vips
+        .iter()
+        .map(|vip| format!("addr add {vip}/32 dev eth0\n"));
+    ip_batch(host, &lines.collect::<String>());
+    let named: Vec<_> = vips.iter().map(String::as_str).collect();
+    let conf = instance("LONG", 51, 100, &named, "");
+    (vips, conf)
+}
+
+#[test]
+fn a_long_announcement_does_not_delay_another_instance() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let _b = lab.host("b");
+    let (many, mut conf) = many_vips(&a);
+    let few: Vec<_> = (0..7).map(|n| format!("10.9.2.{n}")).collect();
+    for (n, vip) in few.iter().enumerate() {
+        give(&a, vip, "eth0");
+        conf += &instance(&format!("SHORT_{n}"), 60, 100, &[vip], "");
+    }
+    let capture = a.capture();
+    let followed = Followed::start(&lab, &a, &conf, "");
+    followed.tell("LONG", "MASTER");
+    wait_for_frame(&capture, &many[0]);
+    let mut delays = Vec::new();
+    for (n, vip) in few.iter().enumerate() {
+        let told = SystemTime::now();
+        followed.tell(&format!("SHORT_{n}"), "MASTER");
+        delays.push(since(told, wait_for_frame(&capture, vip).time));
+    }
+    println!("from the line to the first frame: {delays:?}");
+    // In a debug build the long one's round takes a second.
+    assert!(median(delays.clone()) < 3 * AT_ONCE, "{delays:?}");
+    assert!(delays[0] < 6 * AT_ONCE, "{delays:?}");
+}
+
+#[test]
+fn a_newer_event_ends_a_round_that_is_being_sent() {
+    let mut delays = Vec::new();
+    for _ in 0..5 {
+        let lab = Lab::new();
+        let a = lab.host("a");
+        let (many, conf) = many_vips(&a);
+        let capture = a.capture();
+        let followed = Followed::start(&lab, &a, &conf, "");
+        followed.tell("LONG", "MASTER");
+        wait_for_frame(&capture, &many[0]);
+        let told = SystemTime::now();
+        followed.tell("LONG", "BACKUP");
+        followed.wait_for_log("held here");
+        let frames = capture.frames();
+        let last = frames
+            .iter()
+            .rev()
+            .find(|frame| frame.direction == Direction::FromHost && frame.ether_type() == 0x0806);
+        delays.push(last.unwrap().time.duration_since(told).unwrap_or_default());
+    }
+    println!("from the line to the older announcement's last frame: {delays:?}");
+    assert!(median(delays.clone()) < AT_ONCE, "{delays:?}");
+}
+
+#[test]
+fn a_newer_event_ends_the_older_announcement_first() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let capture = a.capture();
+    let followed = Followed::start(&lab, &a, &two_instances(), "");
+    followed.tell("VI_1", "MASTER");
+    wait_for_announcement(&capture, VIP, 3);
+    // The VIP is still here, so that nothing but the newer event can end the announcement.
+    followed.tell("VI_1", "BACKUP");
+    followed.wait_for_log(&format!("{VIP} held here"));
+    let end = SystemTime::now();
+    watch_for(Duration::from_millis(800));
+    let frames = sent_for(&capture.frames(), VIP);
+    assert!(frames.iter().all(|frame| frame.time < end), "{frames:?}");
+    let log = followed.log();
+    let announced = log.find(&format!("{VIP} announced on eth0"));
+    let held = log.find(&format!("{VIP} held here"));
+    assert!(announced.is_some() && announced < held, "{log}");
+}
+
+#[test]
+fn garbage_is_survived_with_a_warning() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let quoted = r#"say "hi" now"#;
+    let conf = two_instances().replace("VI_1", "say\\\"hi");
+    let followed = Followed::start(&lab, &a, &conf, "");
+    let capture = a.capture();
+    give(&a, OTHER_VIP, "eth0");
+    remember_old(std::slice::from_ref(&b), &[OTHER_VIP]);
+
+    followed.write([0xff, 0, 0xfe, b'\n', b'\n']);
+    followed.wait_for_log("that is no event");
+    followed.write(vec![b'x'; 20_000]);
+    followed.write("\n");
+    followed.wait_for_log("more than 4096 octets");
+    followed.write(format!("INSTANCE \"{quoted}\" MASTER 100\n"));
+    followed.wait_for_log(quoted);
+    followed.tell("VI_2", "NEW_STATE");
+    followed.tell("VI_2", "MASTER_PRIORITY");
+    assert_eq!(sent_for(&capture.frames(), OTHER_VIP), []);
+    // A line in pieces, each of which the reader gets alone.
+    for piece in ["INST", "ANCE \"VI", "_2\" MAST", "ER 100"] {
+        followed.write(piece);
+        watch_for(Duration::from_millis(20));
+        assert_eq!(sent_for(&capture.frames(), OTHER_VIP), [], "{piece:?}");
+    }
+    followed.write("\n");
+    wait_until_followed(std::slice::from_ref(&b), &[OTHER_VIP], a.mac(), SOON);
+}
+
+#[test]
+fn the_end_of_the_fifo_lets_announcements_finish() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let settings = file(&lab, "settings.toml", "timeout = 1.5\n");
+    let capture = a.capture();
+    let options = format!("--config {}", settings.display());
+    let mut followed = Followed::start(&lab, &a, &two_instances(), &options);
+    followed.tell("VI_1", "MASTER");
+    let began = wait_for_frame(&capture, VIP).time;
+    followed.write("INSTANCE \"VI_1\" BACK");
+    let closed = SystemTime::now();
+    followed.close();
+    let (ended, log) = followed.end();
+    let end = SystemTime::now();
+    assert_eq!(ended.status, 0, "{log}");
+    assert!(log.contains("in the middle of a line"), "{log}");
+    assert!(since(began, end) > Duration::from_millis(1400));
+    let frames = sent_for(&capture.frames(), VIP);
+    assert!(frames.iter().any(|frame| frame.time > closed), "{frames:?}");
+}
+
+#[test]
+fn the_end_of_the_fifo_ends_an_idle_run_at_once() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let mut followed = Followed::start(&lab, &a, &two_instances(), "");
+    followed.tell("VI_1", "BACKUP");
+    followed.write("nonsense\n");
+    followed.wait_for_log("that is no event");
+    let closed = Instant::now();
+    followed.close();
+    let (ended, log) = followed.end();
+    let lasted = closed.elapsed();
+    assert_eq!(ended.status, 0, "{log}");
+    assert!(lasted < Duration::from_millis(500), "{lasted:?}");
+}
+
+#[test]
+fn sigterm_ends_it_at_once_with_all_its_announcements() {
+    let mut delays = Vec::new();
+    for _ in 0..5 {
+        let lab = Lab::new();
+        let a = lab.host("a");
+        give(&a, VIP, "eth0");
+        give(&a, OTHER_VIP, "eth0");
+        let capture = a.capture();
+        let followed = Followed::start(&lab, &a, &two_instances(), "");
+        followed.tell("VI_1", "MASTER");
+        followed.tell("VI_2", "MASTER");
+        wait_for_announcement(&capture, VIP, 3);
+        wait_for_announcement(&capture, OTHER_VIP, 3);
+        let (ended, delay) = followed.run.terminate();
+        assert_eq!(ended.status, 143);
+        let end = SystemTime::now();
+        watch_for(Duration::from_millis(200));
+        let frames = capture.frames();
+        for vip in [VIP, OTHER_VIP] {
+            let sent = sent_for(&frames, vip);
+            assert!(sent.iter().all(|frame| frame.time < end), "{sent:?}");
+        }
+        delays.push(delay);
+    }
+    println!("from SIGTERM to the end: {delays:?}");
+    assert!(median(delays.clone()) < AT_ONCE, "{delays:?}");
+}
+
+#[test]
+fn sigterm_ends_it_before_anybody_opened_the_other_end() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let path = lab.directory().join("lonely.fifo");
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let conf = file(&lab, "keepalived.conf", &two_instances());
+    let run = Run::start(vipherald(
+        &a,
+        &with(&conf, &format!("fifo {}", path.display())),
+    ));
+    // Asleep in open(2).
+    let wchan = format!("/proc/{}/syscall", run.pid());
+    eventually("it waits for a writer", SOON, || {
+        let call = fs::read_to_string(&wchan).ok()?;
+        call.starts_with(&libc::SYS_openat.to_string())
+            .then_some(())
+    });
+    let (ended, delay) = run.terminate();
+    assert_eq!(ended.status, 143, "{ended:?}");
+    assert!(delay < Duration::from_millis(500), "{delay:?}");
+}
+
+#[test]
+fn a_burst_of_ten_thousand_lines_finds_room_in_the_pipe() {
+    const INSTANCES: usize = 100;
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let vips: Vec<_> = (0..INSTANCES).map(|n| format!("10.9.1.{n}")).collect();
+    let lines: String = vips
+        .iter()
+        .map(|vip| format!("addr add {vip}/32 dev eth0\n"))
+        .collect();
+    ip_batch(&a, &lines);
+    let conf: String = vips
+        .iter()
+        .enumerate()
+        .map(|(n, vip)| instance(&format!("INSTANCE_{n}"), 51, 100, &[vip], ""))
+        .collect();
+    let capture = a.capture();
+    let followed = Followed::start(&lab, &a, &conf, "--quiet");
+    // It reads as soon as it answers.
+    followed.write("nonsense\n");
+    followed.wait_for_log("that is no event");
+    let mut writer = followed.writer.as_ref().unwrap();
+    let mut full = 0;
+    let began = Instant::now();
+    for n in 0..10_000 {
+        let state = ["MASTER", "BACKUP"][(n / INSTANCES + 1) % 2];
+        let line = format!("INSTANCE \"INSTANCE_{}\" {state} 100\n", n % INSTANCES);
+        while let Err(error) = writer.write_all(line.as_bytes()) {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            full += 1;
+            thread::yield_now();
+        }
+    }
+    let lasted = began.elapsed();
+    println!("10,000 lines in {lasted:?}; the pipe was full {full} times");
+    assert_eq!(full, 0, "the pipe was full, in {lasted:?}");
+    // The last hundred lines say MASTER: none of them was lost.
+    let written = SystemTime::now();
+    for vip in &vips {
+        wait_for_frame_after(&capture, vip, written);
+    }
+}
+
+#[test]
+fn what_is_no_fifo_is_refused() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "keepalived.conf", &two_instances());
+    let plain = file(&lab, "plain", "INSTANCE \"VI_1\" MASTER 100\n");
+    for (path, told) in [
+        (plain.display().to_string(), "not a FIFO"),
+        ("/nowhere/fifo".to_owned(), "No such file"),
+    ] {
+        let ended = run(&a, &with(&conf, &format!("fifo {path}")));
+        assert_eq!(ended.status, 1, "{ended:?}");
+        assert!(
+            ended.stderr.contains(told) && ended.stderr.contains(&path),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_instance_is_an_error_and_no_end() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    remember_old(std::slice::from_ref(&b), &[VIP]);
+    let followed = Followed::start(&lab, &a, &two_instances(), "");
+    followed.tell("OTHER", "MASTER");
+    followed.wait_for_log("error: OTHER: ");
+    followed.tell("VI_1", "MASTER");
+    wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+}

@@ -1,0 +1,889 @@
+//! The link between the announcer and the hosts, and the driver of the core, which does what the
+//! session does with a real kernel: it hands over every change and every frame that came in
+//! before it asks for a frame to send.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use vipherald::address::{InterfaceIndex, Mac, Vip};
+use vipherald::announce::{Announcement, Claim, Confirm, Source, Surroundings, Transmit};
+use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
+use vipherald::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+
+use crate::peer::{ALL_NODES, Entry};
+use crate::rng::Rng;
+use crate::scenario::{
+    Beginning, Happening, Member, OLD_OWNER, OWN_MAC, OWN4, OWN6, Scenario, VIRTUAL_MAC, When,
+};
+
+pub(crate) const BASE: InterfaceIndex = InterfaceIndex(2);
+pub(crate) const VMAC: InterfaceIndex = InterfaceIndex(3);
+/// More steps than any run can need: a run that takes them stands still.
+const MOST_STEPS: u64 = 5_000_000;
+
+enum Event {
+    /// A group frame reaches every host (but its sender).
+    ToAll(Frame, Option<usize>),
+    ToHost(usize, Frame),
+    /// A frame reaches the announcer; from which host, if it is no forgery.
+    ToOwner(Frame, Option<usize>),
+    Happens(Happening),
+    SeesAround,
+}
+
+/// What really came about between one VIP and one member, whatever the core thinks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Truth {
+    /// The member answered an echo from the VIP, and its own table led the reply here.
+    pub(crate) followed: bool,
+    /// It took a directed request in, and its own answer came here.
+    pub(crate) answered: bool,
+    /// It answered a control echo.
+    pub(crate) control: bool,
+    pub(crate) directed: u32,
+    pub(crate) echoes: u32,
+    pub(crate) controls: u32,
+    /// Echoes since the announced MAC changed last.
+    pub(crate) echoes_this_mac: u32,
+    /// Directed requests since then.
+    pub(crate) directed_this_mac: u32,
+}
+
+/// What really came about with one VIP.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VipTruth {
+    pub(crate) held: bool,
+    pub(crate) usable: bool,
+    /// It left, and the core was told.
+    pub(crate) left: bool,
+    pub(crate) ready_since: Option<Duration>,
+    /// Claims that reached the announcer: by whom, and when.
+    pub(crate) claims: BTreeMap<Mac, Vec<Duration>>,
+    /// Starts of the rounds that something on this host gave cause for.
+    pub(crate) starts: u32,
+    pub(crate) macs: u32,
+}
+
+pub(crate) struct Network {
+    pub(crate) scenario: Scenario,
+    pub(crate) core: Announcement,
+    pub(crate) now: Duration,
+    pub(crate) members: Vec<Member>,
+    /// By VIP, then by member.
+    pub(crate) truths: Vec<Vec<Truth>>,
+    pub(crate) vips: Vec<VipTruth>,
+    pub(crate) sent_at: Vec<Duration>,
+    pub(crate) broadcasts: Vec<u32>,
+    /// When anyone first answered since the path was last new.
+    pub(crate) alive_since: Option<Duration>,
+    /// Frames that were refused.
+    pub(crate) refusals: u32,
+    start: Instant,
+    rng: Rng,
+    base: Link,
+    above: Link,
+    link_gone: bool,
+    by_mac: HashMap<Mac, usize>,
+    by_ip: HashMap<IpAddr, usize>,
+    vip_index: HashMap<IpAddr, usize>,
+    events: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    store: Vec<Option<Event>>,
+    noted: u64,
+    listening: BTreeSet<InterfaceIndex>,
+    looking_around: bool,
+    seen_echo: Option<(Echo, Mac)>,
+}
+
+fn link(index: InterfaceIndex, mac: Mac, lower: Option<InterfaceIndex>) -> Link {
+    Link {
+        index,
+        name: format!("if{}", index.0),
+        mac: Some(mac),
+        up: true,
+        carrier: true,
+        unlike_ethernet: None,
+        forwards_ipv6: false,
+        lower,
+    }
+}
+
+fn own(ip: IpAddr) -> IpAddr {
+    if ip.is_ipv4() {
+        OWN4.into()
+    } else {
+        OWN6.into()
+    }
+}
+
+impl Network {
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        let start = Instant::now();
+        let vips: Vec<Vip> = scenario
+            .vips
+            .iter()
+            .map(|(ip, _)| Vip::try_from(*ip).expect("a VIP"))
+            .collect();
+        let members = scenario.members.clone();
+        let base = link(BASE, OWN_MAC, None);
+        let above = if scenario.vmac {
+            link(VMAC, VIRTUAL_MAC, Some(BASE))
+        } else {
+            base.clone()
+        };
+        let mut network = Self {
+            core: Announcement::new(&vips, None, scenario.pace, scenario.seed, start),
+            now: Duration::ZERO,
+            truths: vec![vec![Truth::default(); members.len()]; vips.len()],
+            vips: vec![VipTruth::default(); vips.len()],
+            sent_at: Vec::new(),
+            broadcasts: vec![0; vips.len()],
+            alive_since: None,
+            refusals: 0,
+            start,
+            rng: Rng::new(scenario.seed ^ 0xc4a2),
+            base,
+            above,
+            link_gone: false,
+            by_mac: members
+                .iter()
+                .map(|member| member.host.mac)
+                .zip(0..)
+                .collect(),
+            by_ip: members
+                .iter()
+                .map(|member| member.host.ip)
+                .zip(0..)
+                .collect(),
+            vip_index: scenario.vips.iter().map(|(ip, _)| *ip).zip(0..).collect(),
+            events: BinaryHeap::new(),
+            store: Vec::new(),
+            noted: 0,
+            listening: BTreeSet::new(),
+            looking_around: false,
+            seen_echo: None,
+            members,
+            scenario,
+        };
+        network.begin();
+        network
+    }
+
+    fn begin(&mut self) {
+        for (when, what) in self.scenario.happenings.clone() {
+            if let When::At(at) = when {
+                self.note(at, Event::Happens(what));
+            }
+        }
+        let above = self.above.clone();
+        self.core.link_changed(self.start, &above);
+        for (index, (_, beginning)) in self.scenario.vips.clone().into_iter().enumerate() {
+            match beginning {
+                Beginning::Usable => self.tell_address(index, Usability::Usable),
+                Beginning::Tentative => self.tell_address(index, Usability::Tentative),
+                Beginning::Absent => {}
+            }
+        }
+    }
+
+    /// Runs to the end.
+    pub(crate) fn play(&mut self) {
+        for step in 0.. {
+            assert!(step < MOST_STEPS, "the run stands still at {:?}", self.now);
+            self.send_due();
+            if self.core.is_over(self.at()) {
+                return;
+            }
+            if self.core.awaits_peers() && !self.looking_around {
+                self.looking_around = true;
+                self.note(self.now + self.scenario.looking_around, Event::SeesAround);
+            }
+            let deadline = self
+                .core
+                .next_deadline(self.at())
+                .duration_since(self.start);
+            assert!(
+                deadline > self.now,
+                "asked to wake up in the past, at {:?}",
+                self.now
+            );
+            let event = self.events.peek().map(|Reverse((at, ..))| *at);
+            let lateness = self.rng.up_to(self.scenario.lateness);
+            self.now = match event.filter(|at| *at <= deadline) {
+                Some(at) => at.max(self.now),
+                None => deadline + lateness,
+            };
+            while let Some(event) = self.take_due() {
+                self.handle(event);
+            }
+        }
+    }
+
+    fn at(&self) -> Instant {
+        self.start + self.now
+    }
+
+    fn note(&mut self, at: Duration, event: Event) {
+        self.store.push(Some(event));
+        self.events
+            .push(Reverse((at, self.noted, self.store.len() - 1)));
+        self.noted += 1;
+    }
+
+    fn take_due(&mut self) -> Option<Event> {
+        let Reverse((at, _, index)) = self.events.peek()?;
+        if *at > self.now {
+            return None;
+        }
+        let event = self.store[*index].take();
+        self.events.pop();
+        event
+    }
+
+    fn send_due(&mut self) {
+        loop {
+            self.interrupt();
+            let Some(transmit) = self.core.poll_transmit(self.at()) else {
+                return;
+            };
+            self.check_may_leave(&transmit);
+            if self.rng.permille(self.scenario.refused) {
+                self.refusals += 1;
+                self.core.refused(self.at(), &transmit, Errno::ENOBUFS);
+                continue;
+            }
+            self.core.sent(self.at(), &transmit);
+            self.sent_at.push(self.now);
+            if transmit.is_question {
+                self.listening.insert(transmit.interface);
+            }
+            self.count(&transmit);
+            let frame = if self.scenario.on_the_wire {
+                let octets = transmit.frame.to_bytes();
+                let read = Frame::parse(&octets);
+                assert_eq!(
+                    read.as_ref(),
+                    Some(&transmit.frame),
+                    "it reads as it was written"
+                );
+                transmit.frame
+            } else {
+                transmit.frame
+            };
+            self.leave(frame);
+        }
+    }
+
+    /// What happens between two frames of the same moment.
+    fn interrupt(&mut self) {
+        let sent = self.sent_at.len();
+        let due: Vec<_> = self
+            .scenario
+            .happenings
+            .iter()
+            .filter_map(|(when, what)| match when {
+                When::AfterFrame(frames) if *frames as usize == sent => Some(*what),
+                _ => None,
+            })
+            .collect();
+        for what in due {
+            self.happens(what);
+        }
+    }
+
+    /// No frame for an address that is not here, from a link that is not up, with another MAC
+    /// than the link's, or after the time is up.
+    fn check_may_leave(&self, transmit: &Transmit) {
+        let claim = self.core.claim_of(transmit);
+        let vip = &self.vips[self.vip_index[&claim.vip.ip()]];
+        assert!(
+            vip.held && !vip.left,
+            "a frame after {} left, at {:?}",
+            claim.vip,
+            self.now
+        );
+        assert!(vip.usable, "a frame before {} was usable", claim.vip);
+        assert!(
+            self.above.carrier && !self.link_gone,
+            "a frame on a dead link"
+        );
+        assert!(
+            self.now < self.scenario.pace.timeout,
+            "a frame after the timeout"
+        );
+        let mac = if transmit.interface == self.above.index {
+            self.above.mac
+        } else {
+            self.base.mac
+        };
+        assert_eq!(
+            Some(transmit.frame.source),
+            mac,
+            "the MAC is the link's, at {:?}",
+            self.now
+        );
+    }
+
+    fn count(&mut self, transmit: &Transmit) {
+        let vip = self.vip_index[&self.core.claim_of(transmit).vip.ip()];
+        let vip_ip = self.scenario.vips[vip].0;
+        let (target, source) = match &transmit.frame.payload {
+            Payload::Arp(arp) => (arp.target_ip.into(), arp.sender_ip.into()),
+            Payload::Ndp(ndp) => match ndp.message {
+                NdpMessage::Solicitation(ns) => (ns.target.into(), ndp.source.into()),
+                NdpMessage::Advertisement(na) => (na.target.into(), ndp.source.into()),
+            },
+            Payload::Echo(echo) => (echo.destination, echo.source),
+        };
+        assert_ne!(
+            Some(target),
+            self.scenario.offlink,
+            "a frame to a peer that is offlink"
+        );
+        if target == vip_ip {
+            self.broadcasts[vip] += 1;
+            return;
+        }
+        let truth = &mut self.truths[vip][self.by_ip[&target]];
+        if let Payload::Echo(echo) = &transmit.frame.payload {
+            if source == vip_ip {
+                truth.echoes += 1;
+                truth.echoes_this_mac += 1;
+                self.seen_echo = Some((*echo, transmit.frame.source));
+            } else {
+                truth.controls += 1;
+            }
+        } else {
+            truth.directed += 1;
+            truth.directed_this_mac += 1;
+        }
+    }
+
+    /// Whether nothing gets through to and from a member now.
+    fn is_dark(&self, member: Option<usize>) -> bool {
+        let within = |span: &(Duration, Duration)| span.0 <= self.now && self.now < span.1;
+        self.now < self.scenario.port_opens
+            || self.scenario.blackouts.iter().any(within)
+            || member.is_some_and(|index| self.members[index].dark.as_ref().is_some_and(within))
+    }
+
+    fn arrival(&mut self) -> Duration {
+        self.now + self.scenario.delay + self.rng.up_to(self.scenario.jitter)
+    }
+
+    fn copies(&mut self, lost: u64) -> u32 {
+        if self.rng.permille(lost) {
+            0
+        } else {
+            1 + u32::from(self.rng.permille(self.scenario.duplicated))
+        }
+    }
+
+    /// A frame leaves the announcer's host.
+    fn leave(&mut self, frame: Frame) {
+        if frame.destination.octets()[0] & 1 == 1 {
+            let at = self.arrival();
+            self.note(at, Event::ToAll(frame, None));
+        } else if let Some(index) = self.by_mac.get(&frame.destination).copied() {
+            for _ in 0..self.copies(self.scenario.loss_out) {
+                let at = self.arrival();
+                self.note(at, Event::ToHost(index, frame.clone()));
+            }
+        }
+    }
+
+    /// A frame leaves a host.
+    fn leave_host(&mut self, index: usize, frame: Frame) {
+        let group = frame.destination.octets()[0] & 1 == 1;
+        if self.is_dark(Some(index)) {
+            return;
+        }
+        if group {
+            let at = self.arrival();
+            self.note(at, Event::ToAll(frame.clone(), Some(index)));
+        } else if let Some(to) = self.by_mac.get(&frame.destination).copied() {
+            let at = self.arrival();
+            self.note(at, Event::ToHost(to, frame));
+            return;
+        }
+        for _ in 0..self.copies(self.scenario.loss_in) {
+            let at = self.arrival();
+            self.note(at, Event::ToOwner(frame.clone(), Some(index)));
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::ToAll(frame, sender) => {
+                for index in 0..self.members.len() {
+                    let lost = if sender.is_none() {
+                        self.scenario.loss_out
+                    } else {
+                        0
+                    };
+                    if sender != Some(index) && !self.rng.permille(lost) {
+                        self.reach(index, &frame);
+                    }
+                }
+            }
+            Event::ToHost(index, frame) => self.reach(index, &frame),
+            Event::ToOwner(frame, from) => self.reach_owner(&frame, from),
+            Event::Happens(what) => self.happens(what),
+            Event::SeesAround => self.see_around(),
+        }
+    }
+
+    fn reach(&mut self, index: usize, frame: &Frame) {
+        if self.is_dark(Some(index)) {
+            return;
+        }
+        if let Some(proxy) = self.members[index].proxy {
+            let ip = self.members[index].host.ip;
+            let group = frame.destination.octets()[0] & 1 == 1;
+            let answer = answer_for(ip, proxy.mac, frame);
+            if let Some(answer) = answer.filter(|_| group || proxy.absorbs) {
+                for _ in 0..self.copies(self.scenario.loss_in) {
+                    let at = self.arrival();
+                    self.note(at, Event::ToOwner(answer.clone(), None));
+                }
+                if proxy.absorbs {
+                    return;
+                }
+            }
+        }
+        for answer in self.members[index].host.receive(self.now, frame) {
+            self.leave_host(index, answer);
+        }
+    }
+
+    fn reach_owner(&mut self, frame: &Frame, from: Option<usize>) {
+        if self.is_dark(from) || !self.above.carrier || self.link_gone {
+            return;
+        }
+        let group = frame.destination.octets()[0] & 1 == 1;
+        for interface in [self.above.clone(), self.base.clone()] {
+            let reached = group || interface.mac == Some(frame.destination);
+            // The base's frames come once where it is the VIPs' interface itself.
+            if reached && (interface.index == self.above.index || self.scenario.vmac) {
+                self.hand_over(&interface, frame, from);
+            }
+            if interface.index == BASE && !self.scenario.vmac {
+                break;
+            }
+        }
+        self.kernel_answers(frame);
+    }
+
+    fn hand_over(&mut self, on: &Link, frame: &Frame, from: Option<usize>) {
+        if !self.listening.contains(&on.index) {
+            return;
+        }
+        if on.index == self.above.index {
+            self.note_claim(frame);
+        }
+        if let Some(index) = from {
+            self.note_truth(on, frame, index);
+        }
+        if self.scenario.on_the_wire {
+            let read = Frame::parse(&frame.to_bytes());
+            assert_eq!(read.as_ref(), Some(frame), "it reads as it was written");
+        }
+        self.core.received(self.at(), on.index, frame);
+    }
+
+    /// Notes what a host's own frame proves.
+    fn note_truth(&mut self, on: &Link, frame: &Frame, index: usize) {
+        let ip = self.members[index].host.ip;
+        let to_us = Some(frame.destination) == on.mac;
+        let above = on.index == self.above.index;
+        let (destination, echo) = match &frame.payload {
+            Payload::Arp(arp) if arp.operation == ArpOperation::Reply && arp.sender_ip == ip => {
+                (IpAddr::from(arp.target_ip), false)
+            }
+            Payload::Ndp(ndp) => match ndp.message {
+                NdpMessage::Advertisement(na) if na.solicited && na.target == ip => {
+                    (ndp.destination.into(), false)
+                }
+                _ => return,
+            },
+            Payload::Echo(echo) if echo.kind == EchoKind::Reply => (echo.destination, true),
+            _ => return,
+        };
+        if !to_us {
+            return;
+        }
+        if let Some(vip) = self.vip_index.get(&destination).copied().filter(|_| above) {
+            let truth = &mut self.truths[vip][index];
+            if echo {
+                truth.followed = true;
+            } else {
+                truth.answered = true;
+            }
+        } else if echo && destination == own(ip) {
+            for truths in &mut self.truths {
+                truths[index].control = true;
+            }
+        } else {
+            return;
+        }
+        self.alive_since.get_or_insert(self.now);
+    }
+
+    /// Notes that someone says to have a VIP.
+    fn note_claim(&mut self, frame: &Frame) {
+        let (ip, mac) = match &frame.payload {
+            Payload::Arp(arp) => (IpAddr::from(arp.sender_ip), arp.sender_mac),
+            Payload::Ndp(ndp) => match ndp.message {
+                NdpMessage::Solicitation(ns) => {
+                    (ndp.source.into(), ns.source_lladdr.unwrap_or(frame.source))
+                }
+                NdpMessage::Advertisement(na) => {
+                    (na.target.into(), na.target_lladdr.unwrap_or(frame.source))
+                }
+            },
+            Payload::Echo(_) => return,
+        };
+        if let Some(index) = self.vip_index.get(&ip).copied() {
+            self.vips[index]
+                .claims
+                .entry(mac)
+                .or_default()
+                .push(self.now);
+        }
+    }
+
+    /// The announcer's own kernel answers who asks for an address that it has.
+    fn kernel_answers(&mut self, frame: &Frame) {
+        let target = match &frame.payload {
+            Payload::Arp(arp) if arp.operation == ArpOperation::Request => arp.target_ip.into(),
+            Payload::Ndp(ndp) => match ndp.message {
+                NdpMessage::Solicitation(ns) => ns.target.into(),
+                NdpMessage::Advertisement(_) => return,
+            },
+            _ => return,
+        };
+        let holds = |index: &usize| self.vips[*index].held && self.vips[*index].usable;
+        let mac = if self.vip_index.get(&target).is_some_and(holds) {
+            self.above.mac
+        } else if target == own(target) {
+            self.base.mac
+        } else {
+            return;
+        };
+        if let Some(answer) = mac.and_then(|mac| answer_for(target, mac, frame)) {
+            self.leave(answer);
+        }
+    }
+
+    fn tell_address(&mut self, index: usize, usability: Usability) {
+        self.vips[index].held = true;
+        self.vips[index].usable = usability == Usability::Usable;
+        let address = self.vip_address(index, usability);
+        if let Some(interface) = self.core.unknown_link_of(&address) {
+            assert!(
+                interface == self.above.index,
+                "the only link that VIPs are on"
+            );
+            let above = self.above.clone();
+            self.core.link_changed(self.at(), &above);
+        }
+        self.core.address_changed(self.at(), &address);
+        self.became_ready(index);
+    }
+
+    fn became_ready(&mut self, index: usize) {
+        let carrier = self.above.carrier;
+        let vip = &mut self.vips[index];
+        if vip.held && vip.usable && !vip.left && carrier {
+            vip.ready_since.get_or_insert(self.now);
+            vip.starts += 1;
+        }
+    }
+
+    fn vip_address(&self, index: usize, usability: Usability) -> Address {
+        let ip = self.scenario.vips[index].0;
+        Address {
+            ip,
+            interface: self.above.index,
+            prefix_len: if ip.is_ipv4() { 32 } else { 128 },
+            usability,
+        }
+    }
+
+    fn happens(&mut self, what: Happening) {
+        match what {
+            // They happen where they can.
+            Happening::Arrives(index) | Happening::BecomesUsable(index) if !self.link_gone => {
+                if !self.vips[index].left {
+                    self.tell_address(index, Usability::Usable);
+                }
+            }
+            Happening::DadFails(index) if !self.link_gone && self.vips[index].held => {
+                self.tell_address(index, Usability::DadFailed);
+            }
+            Happening::Leaves(index) => {
+                let address = self.vip_address(index, Usability::Usable);
+                // Only an address that was here can leave.
+                self.vips[index].left |= self.vips[index].held;
+                self.vips[index].held = false;
+                self.core.address_gone(&address);
+            }
+            Happening::Returns(index) if !self.link_gone => {
+                self.tell_address(index, Usability::Usable);
+            }
+            Happening::CarrierLost | Happening::CarrierBack if !self.link_gone => {
+                self.above.carrier = matches!(what, Happening::CarrierBack);
+                self.base.carrier = self.above.carrier;
+                self.tell_links();
+                self.restart();
+            }
+            Happening::MacChanges(mac) if !self.link_gone => {
+                self.by_mac.remove(&mac);
+                self.base.mac = Some(mac);
+                if !self.scenario.vmac {
+                    self.above.mac = Some(mac);
+                    for truth in self.truths.iter_mut().flatten() {
+                        (truth.followed, truth.answered) = (false, false);
+                        truth.echoes_this_mac = 0;
+                        truth.directed_this_mac = 0;
+                    }
+                }
+                self.tell_links();
+                // As the kernel does (arp_notify), and the hosts in time by themselves.
+                for member in &mut self.members {
+                    let own = own(member.host.ip);
+                    member.host.set(own, Entry::Known(mac, self.now));
+                }
+                if !self.scenario.vmac {
+                    for vip in &mut self.vips {
+                        vip.macs += 1;
+                    }
+                    self.restart();
+                }
+            }
+            Happening::LinkGone => {
+                self.link_gone = true;
+                self.core.link_gone(self.above.index);
+                for vip in &mut self.vips {
+                    vip.left |= vip.held;
+                    vip.held = false;
+                }
+            }
+            Happening::OldOwnerClaims(index) => self.claim_by(OLD_OWNER, index, None),
+            Happening::RivalClaims(member) => {
+                let host = &self.members[member].host;
+                let index = host.holds.and_then(|ip| self.vip_index.get(&ip).copied());
+                if let Some(index) = index {
+                    self.claim_by(host.mac, index, Some(member));
+                }
+            }
+            Happening::Stray => self.stray(),
+            _ => {}
+        }
+    }
+
+    fn tell_links(&mut self) {
+        let (above, base) = (self.above.clone(), self.base.clone());
+        self.core.link_changed(self.at(), &base);
+        self.core.link_changed(self.at(), &above);
+    }
+
+    fn restart(&mut self) {
+        self.alive_since = None;
+        for index in 0..self.vips.len() {
+            self.became_ready(index);
+        }
+    }
+
+    /// Another host announces a VIP.
+    fn claim_by(&mut self, mac: Mac, index: usize, member: Option<usize>) {
+        let frame = match self.scenario.vips[index].0 {
+            IpAddr::V4(vip) => Arp::gratuitous_request(vip, mac),
+            IpAddr::V6(vip) => Ndp::unsolicited_advertisement(vip, mac, false),
+        };
+        let at = self.arrival();
+        self.note(at, Event::ToAll(frame.clone(), member));
+        self.note(at, Event::ToOwner(frame, member));
+    }
+
+    /// A frame that would confirm something if one thing about it were right. Whatever it is, it
+    /// is handed over as if the port had let it through.
+    fn stray(&mut self) {
+        if self.members.is_empty() || !self.listening.contains(&self.above.index) {
+            return;
+        }
+        let index = self.rng.index(self.members.len());
+        let (ip, mac) = (self.members[index].host.ip, self.members[index].host.mac);
+        let vips: Vec<_> = self.scenario.vips.iter().map(|(vip, _)| *vip).collect();
+        let vip = vips[index % vips.len()];
+        let announced = self.above.mac.unwrap_or(Mac::ZERO);
+        let other = Mac::new([2, 0, 0, 9, 9, 9]);
+        let wrong = self.rng.below(6);
+        let question = match (vip, ip) {
+            (IpAddr::V4(vip), IpAddr::V4(ip)) => Arp::directed_request(vip, announced, ip, None),
+            (IpAddr::V6(vip), IpAddr::V6(ip)) => {
+                Ndp::directed_solicitation(vip, announced, ip, None)
+            }
+            _ => return,
+        };
+        let mut frame = answer_for(ip, mac, &question).expect("it is a question");
+        match (&mut frame.payload, wrong) {
+            (_, 0) => frame.destination = other,
+            (_, 1) => {
+                frame.destination = if ip.is_ipv4() {
+                    Mac::BROADCAST
+                } else {
+                    ALL_NODES
+                }
+            }
+            (Payload::Arp(arp), 2) => arp.target_mac = other,
+            (Payload::Arp(arp), 3) => arp.operation = ArpOperation::Request,
+            (Payload::Arp(arp), 4) => arp.target_ip = OWN4,
+            (Payload::Arp(_), _) => frame.source = other,
+            (Payload::Ndp(ndp), 2) => ndp.destination = OWN6,
+            (Payload::Ndp(ndp), 3 | 4) => {
+                if let NdpMessage::Advertisement(na) = &mut ndp.message {
+                    na.solicited = false;
+                }
+            }
+            _ => {}
+        }
+        let unchanged = Some(&frame) == answer_for(ip, mac, &question).as_ref();
+        if !unchanged {
+            self.core.received(self.at(), self.above.index, &frame);
+        }
+        let Some((echo, echo_mac)) = self.seen_echo else {
+            return;
+        };
+        // The last echo that was seen, as the asked host would answer it but for one thing.
+        let Some(asked) = self.by_ip.get(&echo.destination).copied() else {
+            return;
+        };
+        let mut reply = Echo {
+            source: echo.destination,
+            destination: echo.source,
+            kind: EchoKind::Reply,
+            ..echo
+        };
+        let mut frame = Frame {
+            destination: echo_mac,
+            source: self.members[asked].host.mac,
+            payload: Payload::Echo(reply),
+        };
+        match wrong {
+            0 => frame.destination = other,
+            1 => frame.source = other,
+            2 => reply.identifier ^= 1,
+            3 => reply.sequence = reply.sequence.wrapping_add(0x4000),
+            4 => reply.kind = EchoKind::Request,
+            _ => reply.sequence = reply.sequence.wrapping_sub(0x4000),
+        }
+        frame.payload = Payload::Echo(reply);
+        self.core.received(self.at(), self.above.index, &frame);
+    }
+
+    /// The kernel's tables are read.
+    fn see_around(&mut self) {
+        self.looking_around = false;
+        if self.link_gone {
+            return;
+        }
+        let mut above = Surroundings::of(self.above.clone());
+        for index in 0..self.vips.len() {
+            if self.vips[index].held {
+                above
+                    .addresses
+                    .push(self.vip_address(index, Usability::Usable));
+            }
+        }
+        let mut base = if self.scenario.vmac {
+            Surroundings::of(self.base.clone())
+        } else {
+            above.clone()
+        };
+        for (ip, prefix_len) in [(IpAddr::from(OWN4), 16), (OWN6.into(), 64)] {
+            base.addresses.push(Address {
+                ip,
+                interface: BASE,
+                prefix_len,
+                usability: Usability::Usable,
+            });
+        }
+        let mut configured: Vec<_> = self.scenario.offlink.into_iter().collect();
+        for member in &self.members {
+            match member.source {
+                Source::Gateway => base.gateways.push(member.host.ip),
+                Source::Configured => configured.push(member.host.ip),
+                Source::Learned => {}
+            }
+            if member.known_mac.is_some() {
+                base.neighbours.push(Neighbour {
+                    ip: member.host.ip,
+                    mac: member.known_mac,
+                    state: NeighbourState::Stale,
+                    externally_learned: false,
+                });
+            }
+        }
+        let mut surroundings = vec![base];
+        if self.scenario.vmac {
+            surroundings.push(above);
+        }
+        for around in &surroundings {
+            self.core.link_changed(self.at(), &around.link);
+        }
+        let own_macs = surroundings
+            .iter()
+            .filter_map(|around| around.link.mac)
+            .collect::<Vec<_>>();
+        self.core.surroundings_are(
+            self.at(),
+            &surroundings,
+            own_macs,
+            &configured,
+            Confirm::All,
+        );
+    }
+
+    pub(crate) fn claim(&self, vip: usize) -> Option<&Claim> {
+        let ip = self.scenario.vips[vip].0;
+        self.core.claims().iter().find(|claim| claim.vip.ip() == ip)
+    }
+
+    pub(crate) fn announced_mac(&self) -> Option<Mac> {
+        self.above.mac
+    }
+
+    pub(crate) fn enough_questions(&self) -> Option<u32> {
+        self.core.enough_questions(self.above.index)
+    }
+
+    pub(crate) fn member(&self, ip: IpAddr) -> Option<usize> {
+        self.by_ip.get(&ip).copied()
+    }
+}
+
+/// What whoever has `ip` at `mac` answers to a question for it.
+fn answer_for(ip: IpAddr, mac: Mac, question: &Frame) -> Option<Frame> {
+    let mut host = crate::peer::Host::new(ip, mac);
+    let asker = match &question.payload {
+        Payload::Arp(arp) if arp.operation == ArpOperation::Request && ip == arp.target_ip => {
+            IpAddr::from(arp.sender_ip)
+        }
+        Payload::Ndp(ndp) => match ndp.message {
+            NdpMessage::Solicitation(ns) if ip == ns.target => IpAddr::from(ndp.source),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    if asker == ip {
+        return None;
+    }
+    let mut heard = question.clone();
+    if heard.destination.octets()[0] & 1 == 0 {
+        heard.destination = mac;
+    }
+    host.receive(Duration::ZERO, &heard).pop()
+}

@@ -1,0 +1,450 @@
+//! A host on the link, as Linux does it: its neighbour table, what changes it (RFC 826, RFC 4861
+//! §7.2, and where Linux differs from them), and what it answers.
+//!
+//! Nothing in here knows the announcer: a host sees frames and sends frames. Entries do not age,
+//! so that nothing mends itself by the mere passing of time.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use vipherald::address::Mac;
+use vipherald::wire::{
+    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload,
+    Solicitation, solicited_node,
+};
+
+/// Linux takes no late answer for an entry that changed within this time (`locktime`).
+const LOCKTIME: Duration = Duration::from_secs(1);
+/// A host asks for an address again if it got no answer for so long.
+const ASKS_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const ALL_NODES: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
+
+/// What a host's table says of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Nothing.
+    None,
+    /// That nobody answered.
+    Failed,
+    /// That it was asked for, at that time.
+    Incomplete(Duration),
+    /// This MAC, since that time.
+    Known(Mac, Duration),
+    /// This MAC, by hand and for good.
+    Permanent(Mac),
+}
+
+impl Entry {
+    fn mac(self) -> Option<Mac> {
+        match self {
+            Self::Known(mac, _) | Self::Permanent(mac) => Some(mac),
+            Self::None | Self::Failed | Self::Incomplete(_) => None,
+        }
+    }
+}
+
+/// How a host's configuration bends the rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Habits {
+    /// It was switched off: nothing in, nothing out.
+    pub(crate) dead: bool,
+    /// `icmp_echo_ignore_all`, or a firewall that drops echo requests.
+    pub(crate) ignores_echo: bool,
+    /// A firewall drops all ARP, or all of neighbour discovery.
+    pub(crate) drops_resolution: bool,
+    /// `arp_ignore=8`: no answer to any ARP request, and nothing learned from a directed one.
+    pub(crate) arp_ignore: bool,
+    /// `drop_gratuitous_arp`, `drop_unsolicited_na`.
+    pub(crate) drops_gratuitous: bool,
+}
+
+/// A host.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) ip: IpAddr,
+    pub(crate) mac: Mac,
+    pub(crate) habits: Habits,
+    /// An address of the announcer's that this host also has.
+    pub(crate) holds: Option<IpAddr>,
+    pub(crate) table: Vec<(IpAddr, Entry)>,
+    /// Echo replies that wait until the table knows where to.
+    waiting: Vec<Echo>,
+    /// Directed requests that this host took in, by their sender.
+    pub(crate) took_in: Vec<IpAddr>,
+}
+
+impl Host {
+    pub(crate) fn new(ip: IpAddr, mac: Mac) -> Self {
+        Self {
+            ip,
+            mac,
+            habits: Habits::default(),
+            holds: None,
+            table: Vec::new(),
+            waiting: Vec::new(),
+            took_in: Vec::new(),
+        }
+    }
+
+    pub(crate) fn entry(&self, ip: IpAddr) -> Entry {
+        let found = self.table.iter().find(|(known, _)| *known == ip);
+        found.map_or(Entry::None, |(_, entry)| *entry)
+    }
+
+    /// The MAC that this host's frames for `ip` go to.
+    pub(crate) fn follows(&self, ip: IpAddr) -> Option<Mac> {
+        self.entry(ip).mac()
+    }
+
+    pub(crate) fn set(&mut self, ip: IpAddr, entry: Entry) {
+        match self.table.iter_mut().find(|(known, _)| *known == ip) {
+            Some((_, old)) => *old = entry,
+            None => self.table.push((ip, entry)),
+        }
+    }
+
+    /// Takes a frame from the wire and gives those that answer it.
+    pub(crate) fn receive(&mut self, now: Duration, frame: &Frame) -> Vec<Frame> {
+        let mut out = Vec::new();
+        let group = frame.destination.octets()[0] & 1 == 1;
+        if self.habits.dead || !(group || frame.destination == self.mac) {
+            return out;
+        }
+        match &frame.payload {
+            Payload::Arp(arp) if !self.habits.drops_resolution => {
+                self.hear_arp(now, group, arp, &mut out);
+            }
+            Payload::Ndp(ndp) if !self.habits.drops_resolution => {
+                self.hear_ndp(now, frame.destination, ndp, &mut out);
+            }
+            Payload::Echo(echo) => self.hear_echo(now, echo, &mut out),
+            _ => {}
+        }
+        out
+    }
+
+    fn owns(&self, ip: IpAddr) -> bool {
+        self.ip == ip || self.holds == Some(ip)
+    }
+
+    /// RFC 826, in Linux's order: requests for this host first, then what updates an entry.
+    fn hear_arp(&mut self, now: Duration, group: bool, arp: &Arp, out: &mut Vec<Frame>) {
+        let (sender, target) = (IpAddr::from(arp.sender_ip), IpAddr::from(arp.target_ip));
+        let request = arp.operation == ArpOperation::Request;
+        if arp.sender_ip == Ipv4Addr::UNSPECIFIED {
+            // A probe changes no table; whoever has the address answers.
+            if request && self.owns(target) && !self.habits.arp_ignore {
+                out.push(self.arp_reply(arp));
+            }
+            return;
+        }
+        if self.owns(sender) {
+            // "Martian": a frame that claims to come from this very host.
+            return;
+        }
+        if request && self.owns(target) {
+            if self.habits.arp_ignore {
+                return;
+            }
+            self.learn(now, sender, arp.sender_mac, true, true, out);
+            if target == self.ip {
+                self.took_in.push(sender);
+            }
+            out.push(self.arp_reply(arp));
+            return;
+        }
+        let gratuitous = sender == target && (request || arp.target_mac == arp.sender_mac);
+        if gratuitous && self.habits.drops_gratuitous {
+            return;
+        }
+        let answer = !request && !group;
+        let incomplete = matches!(self.entry(sender), Entry::Incomplete(_));
+        if self.entry(sender) != Entry::None && (!incomplete || answer || gratuitous) {
+            self.learn(now, sender, arp.sender_mac, gratuitous, false, out);
+        }
+    }
+
+    fn arp_reply(&self, request: &Arp) -> Frame {
+        Frame {
+            destination: request.sender_mac,
+            source: self.mac,
+            payload: Payload::Arp(Arp {
+                operation: ArpOperation::Reply,
+                sender_mac: self.mac,
+                sender_ip: request.target_ip,
+                target_mac: request.sender_mac,
+                target_ip: request.sender_ip,
+            }),
+        }
+    }
+
+    /// RFC 4861 §7.2.3 (solicitations) and §7.2.5 (advertisements).
+    fn hear_ndp(&mut self, now: Duration, destination: Mac, ndp: &Ndp, out: &mut Vec<Frame>) {
+        let source = IpAddr::from(ndp.source);
+        match ndp.message {
+            NdpMessage::Solicitation(ns) => {
+                let target = IpAddr::from(ns.target);
+                let heard = destination == self.mac || destination == solicited_node(ns.target).1;
+                if !heard || !self.owns(target) || self.owns(source) {
+                    return;
+                }
+                if ndp.source == Ipv6Addr::UNSPECIFIED {
+                    // RFC 4862 §5.4.3: whoever has the address tells all nodes.
+                    out.push(self.advertise(&ns, ndp.source, ALL_NODES));
+                    return;
+                }
+                if let Some(mac) = ns.source_lladdr {
+                    self.learn(now, source, mac, true, true, out);
+                }
+                if target == self.ip {
+                    self.took_in.push(source);
+                }
+                // The answer goes where the table says, not where the question came from.
+                if let Some(mac) = self.follows(source) {
+                    out.push(self.advertise(&ns, ndp.source, mac));
+                }
+            }
+            NdpMessage::Advertisement(na) => {
+                let target = IpAddr::from(na.target);
+                let dropped = self.habits.drops_gratuitous && !na.solicited;
+                let Some(mac) = na.target_lladdr.filter(|_| !dropped && !self.owns(target)) else {
+                    return;
+                };
+                match self.entry(target) {
+                    Entry::None | Entry::Failed | Entry::Permanent(_) => {}
+                    Entry::Incomplete(_) => self.learn(now, target, mac, true, false, out),
+                    Entry::Known(..) if na.override_cached => {
+                        self.learn(now, target, mac, true, false, out);
+                    }
+                    Entry::Known(..) => {}
+                }
+            }
+        }
+    }
+
+    fn advertise(&self, ns: &Solicitation, to: Ipv6Addr, mac: Mac) -> Frame {
+        let solicited = to != Ipv6Addr::UNSPECIFIED;
+        Frame {
+            destination: mac,
+            source: self.mac,
+            payload: Payload::Ndp(Ndp {
+                source: ns.target,
+                destination: if solicited {
+                    to
+                } else {
+                    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)
+                },
+                message: NdpMessage::Advertisement(Advertisement {
+                    router: false,
+                    solicited,
+                    override_cached: true,
+                    target: ns.target,
+                    target_lladdr: Some(self.mac),
+                }),
+            }),
+        }
+    }
+
+    /// Puts a MAC into the table and sends what waited for it. Without `overrides` an entry that
+    /// changed within `locktime` stays as it is; without `creates` nothing new is added.
+    fn learn(
+        &mut self,
+        now: Duration,
+        ip: IpAddr,
+        mac: Mac,
+        overrides: bool,
+        creates: bool,
+        out: &mut Vec<Frame>,
+    ) {
+        match self.entry(ip) {
+            Entry::Permanent(_) => return,
+            Entry::None if !creates => return,
+            Entry::Known(_, since) if !overrides && now < since + LOCKTIME => return,
+            _ => self.set(ip, Entry::Known(mac, now)),
+        }
+        let (ready, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|echo: &Echo| echo.destination == ip);
+        self.waiting = waiting;
+        out.extend(Vec::into_iter(ready).map(|echo| self.to(mac, Payload::Echo(echo))));
+    }
+
+    fn to(&self, destination: Mac, payload: Payload) -> Frame {
+        Frame {
+            destination,
+            source: self.mac,
+            payload,
+        }
+    }
+
+    fn hear_echo(&mut self, now: Duration, echo: &Echo, out: &mut Vec<Frame>) {
+        let for_me = echo.kind == EchoKind::Request && echo.destination == self.ip;
+        if !for_me || self.habits.ignores_echo || self.owns(echo.source) {
+            return;
+        }
+        let reply = Echo {
+            source: echo.destination,
+            destination: echo.source,
+            kind: EchoKind::Reply,
+            ..*echo
+        };
+        match self.entry(echo.source) {
+            Entry::Known(mac, _) | Entry::Permanent(mac) => {
+                out.push(self.to(mac, Payload::Echo(reply)));
+            }
+            Entry::Incomplete(since) if now < since + ASKS_AGAIN => self.waiting.push(reply),
+            Entry::None | Entry::Failed | Entry::Incomplete(_) => {
+                self.set(echo.source, Entry::Incomplete(now));
+                self.waiting.truncate(2);
+                self.waiting.push(reply);
+                out.push(self.resolve(echo.source));
+            }
+        }
+    }
+
+    /// The question that a host asks everyone before it can send to `ip`.
+    fn resolve(&self, ip: IpAddr) -> Frame {
+        match (ip, self.ip) {
+            (IpAddr::V4(wanted), IpAddr::V4(own)) => {
+                Arp::directed_request(own, self.mac, wanted, None)
+            }
+            (IpAddr::V6(wanted), IpAddr::V6(own)) => {
+                Ndp::directed_solicitation(own, self.mac, wanted, None)
+            }
+            _ => unreachable!("a host has addresses of one family"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+    const OLD: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+    const NEW: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+    const VIP4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
+    const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0x10);
+
+    fn host(entry: Entry) -> (Host, Host) {
+        let mac = Mac::new([2, 0, 0, 0, 0, 9]);
+        let mut four = Host::new(IpAddr::from([10, 9, 0, 9]), mac);
+        let mut six = Host::new("fd09::9".parse().unwrap(), mac);
+        four.set(VIP4.into(), entry);
+        six.set(VIP6.into(), entry);
+        (four, six)
+    }
+
+    /// What the entry is after a gratuitous request, a gratuitous reply, an unsolicited
+    /// advertisement, a directed request and a directed solicitation; answers count.
+    fn outcomes(entry: Entry, habits: Habits) -> [(Option<Mac>, usize); 5] {
+        let (mut four, mut six) = host(entry);
+        (four.habits, six.habits) = (habits, habits);
+        let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
+            unreachable!();
+        };
+        let hears = |host: &Host, frame: Frame, vip: IpAddr| {
+            let mut host = host.clone();
+            let answers = host.receive(NOW, &frame).len();
+            (host.follows(vip), answers)
+        };
+        [
+            hears(&four, Arp::gratuitous_request(VIP4, NEW), VIP4.into()),
+            hears(&four, Arp::gratuitous_reply(VIP4, NEW), VIP4.into()),
+            hears(
+                &six,
+                Ndp::unsolicited_advertisement(VIP6, NEW, false),
+                VIP6.into(),
+            ),
+            hears(
+                &four,
+                Arp::directed_request(VIP4, NEW, ip4, None),
+                VIP4.into(),
+            ),
+            hears(
+                &six,
+                Ndp::directed_solicitation(VIP6, NEW, ip6, None),
+                VIP6.into(),
+            ),
+        ]
+    }
+
+    #[test]
+    fn a_host_does_what_linux_was_measured_to_do() {
+        let plain = Habits::default();
+        let (old, new) = (Some(OLD), Some(NEW));
+        let recent = Entry::Known(OLD, NOW - Duration::from_millis(10));
+        assert_eq!(
+            outcomes(Entry::None, plain),
+            [(None, 0), (None, 0), (None, 0), (new, 1), (new, 1)]
+        );
+        assert_eq!(
+            outcomes(recent, plain),
+            [(new, 0), (new, 0), (new, 0), (new, 1), (new, 1)]
+        );
+        assert_eq!(
+            outcomes(Entry::Failed, plain),
+            [(new, 0), (new, 0), (None, 0), (new, 1), (new, 1)]
+        );
+        assert_eq!(
+            outcomes(Entry::Permanent(OLD), plain),
+            [(old, 0), (old, 0), (old, 0), (old, 1), (old, 1)]
+        );
+        let drops_gratuitous = Habits {
+            drops_gratuitous: true,
+            ..plain
+        };
+        assert_eq!(
+            outcomes(recent, drops_gratuitous),
+            [(old, 0), (old, 0), (old, 0), (new, 1), (new, 1)]
+        );
+        let drops_resolution = Habits {
+            drops_resolution: true,
+            ..plain
+        };
+        assert_eq!(outcomes(recent, drops_resolution), [(old, 0); 5]);
+        let arp_ignore = Habits {
+            arp_ignore: true,
+            ..plain
+        };
+        assert_eq!(outcomes(recent, arp_ignore)[..2], [(new, 0), (new, 0)]);
+        assert_eq!(outcomes(recent, arp_ignore)[3], (old, 0));
+    }
+
+    #[test]
+    fn a_reply_to_nobody_waits_for_locktime() {
+        let odd = |since| {
+            let (mut four, _) = host(Entry::Known(OLD, since));
+            let mut frame = Arp::gratuitous_reply(VIP4, NEW);
+            if let Payload::Arp(arp) = &mut frame.payload {
+                arp.target_mac = Mac::BROADCAST;
+            }
+            four.receive(NOW, &frame);
+            four.follows(VIP4.into())
+        };
+        assert_eq!(odd(NOW - Duration::from_millis(999)), Some(OLD));
+        assert_eq!(odd(NOW - LOCKTIME), Some(NEW));
+    }
+
+    #[test]
+    fn a_second_owner_is_silent_but_to_probes() {
+        let (mut four, mut six) = host(Entry::None);
+        (four.holds, six.holds) = (Some(VIP4.into()), Some(VIP6.into()));
+        let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
+            unreachable!();
+        };
+        assert!(
+            four.receive(NOW, &Arp::directed_request(VIP4, NEW, ip4, None))
+                .is_empty()
+        );
+        assert!(
+            six.receive(NOW, &Ndp::directed_solicitation(VIP6, NEW, ip6, None))
+                .is_empty()
+        );
+        assert_eq!(four.receive(NOW, &Arp::probe(VIP4, NEW)).len(), 1);
+        assert_eq!(
+            six.receive(NOW, &Ndp::probe(VIP6, NEW, None))[0].destination,
+            ALL_NODES
+        );
+    }
+}

@@ -1,0 +1,409 @@
+//! What a run is up against: drawn from its seed, and nothing else.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use vipherald::address::Mac;
+use vipherald::announce::{Pace, Source};
+
+use crate::peer::{Entry, Habits, Host};
+use crate::rng::Rng;
+
+/// The announcer's MAC when a run begins, the one below it if the VIPs are on a VMAC, and the one
+/// of the VIPs' last owner.
+pub(crate) const OWN_MAC: Mac = Mac::new([2, 0, 0, 0, 0xee, 1]);
+pub(crate) const VIRTUAL_MAC: Mac = Mac::new([0, 0, 0x5e, 0, 1, 69]);
+pub(crate) const OLD_OWNER: Mac = Mac::new([2, 0, 0, 0, 0xdd, 1]);
+pub(crate) const OWN4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub(crate) const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
+
+/// What sort of host a member of the link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// It follows as soon as it hears; it may know nothing, or something wrong, before.
+    Honest,
+    /// It answers no ARP request, but a gratuitous one mends its entry.
+    ArpIgnoring,
+    /// Its entry is set by hand, to the old owner.
+    Permanent,
+    /// Its entry follows, but it answers no echo.
+    EchoIgnoring,
+    /// Nothing of ARP and neighbour discovery reaches it.
+    ResolutionDropping,
+    /// Neither a directed request nor a gratuitous one gets into its table.
+    Deaf,
+    /// It has the VIP, too.
+    Rival,
+    /// It is not there.
+    Dead,
+}
+
+/// Someone who answers for a member: a switch, or a host with proxy ARP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proxy {
+    pub(crate) mac: Mac,
+    /// Whether the member does not see the request, then.
+    pub(crate) absorbs: bool,
+}
+
+/// A host on the link, and what the announcer's kernel knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) kind: Kind,
+    pub(crate) host: Host,
+    pub(crate) source: Source,
+    pub(crate) known_mac: Option<Mac>,
+    pub(crate) proxy: Option<Proxy>,
+    /// When no frame gets through to it or from it.
+    pub(crate) dark: Option<(Duration, Duration)>,
+}
+
+/// When something happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    At(Duration),
+    /// Between two frames that would leave at the same moment: after so many.
+    AfterFrame(u32),
+}
+
+/// What happens on the announcer's host, or is done to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Happening {
+    Arrives(usize),
+    BecomesUsable(usize),
+    DadFails(usize),
+    Leaves(usize),
+    Returns(usize),
+    CarrierLost,
+    CarrierBack,
+    MacChanges(Mac),
+    LinkGone,
+    /// The old owner's last gratuitous frame for a VIP.
+    OldOwnerClaims(usize),
+    /// A member that has the VIP announces it.
+    RivalClaims(usize),
+    /// A frame that almost is an answer.
+    Stray,
+}
+
+/// How an address stands when the run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    Usable,
+    Tentative,
+    Absent,
+}
+
+/// A run to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) seed: u64,
+    pub(crate) pace: Pace,
+    pub(crate) vips: Vec<(IpAddr, Beginning)>,
+    /// Whether the VIPs are on a macvlan above the interface that has the host's own addresses.
+    pub(crate) vmac: bool,
+    pub(crate) members: Vec<Member>,
+    /// A named peer that the VIP's link does not lead to.
+    pub(crate) offlink: Option<IpAddr>,
+    /// Frames in a thousand that are lost to each receiver, on the way out and back.
+    pub(crate) loss_out: u64,
+    pub(crate) loss_in: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) delay: Duration,
+    pub(crate) jitter: Duration,
+    /// Until when, from the beginning, nothing gets through at all.
+    pub(crate) port_opens: Duration,
+    pub(crate) blackouts: Vec<(Duration, Duration)>,
+    /// Frames in a thousand that the announcer's own queue refuses.
+    pub(crate) refused: u64,
+    /// How late the driver may wake up.
+    pub(crate) lateness: Duration,
+    pub(crate) looking_around: Duration,
+    pub(crate) happenings: Vec<(When, Happening)>,
+    /// Whether every frame is written out as octets and read again.
+    pub(crate) on_the_wire: bool,
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A MAC of its own for every number.
+fn mac(group: u8, number: usize) -> Mac {
+    let [.., a, b] = u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
+    Mac::new([2, 0, 0, group, a, b])
+}
+
+pub(crate) fn member_ip(four: bool, number: usize) -> IpAddr {
+    let number = u32::try_from(number).unwrap_or(u32::MAX) + 0x100;
+    if four {
+        Ipv4Addr::from_bits(Ipv4Addr::new(10, 9, 0, 0).to_bits() + number).into()
+    } else {
+        Ipv6Addr::from_bits(
+            Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0).to_bits() + u128::from(number),
+        )
+        .into()
+    }
+}
+
+impl Scenario {
+    /// A run of any size that is played often.
+    pub(crate) fn drawn(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let members = match rng.below(100) {
+            0..60 => 1 + rng.index(6),
+            60..95 => 5 + rng.index(15),
+            _ => 20 + rng.index(60),
+        };
+        Self::with_members(seed, members)
+    }
+
+    pub(crate) fn with_members(seed: u64, members: usize) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let families: &[bool] = rng.pick(&[&[true][..], &[false], &[true, false]]);
+        let vips: Vec<_> = (0..rng.pick(&[1, 1, 1, 2, 4]))
+            .map(|number| {
+                let four = families[number % families.len()];
+                let ip: IpAddr = if four {
+                    [10, 9, 0, 10 + u8::try_from(number).unwrap_or(0)].into()
+                } else {
+                    Ipv6Addr::from_bits(OWN6.to_bits() + 0x10 + number as u128).into()
+                };
+                let beginning = match rng.below(20) {
+                    0 => Beginning::Absent,
+                    1 | 2 if !four => Beginning::Tentative,
+                    _ => Beginning::Usable,
+                };
+                (ip, beginning)
+            })
+            .collect();
+        let clean = rng.permille(400);
+        let loss = |rng: &mut Rng| {
+            if clean {
+                0
+            } else {
+                rng.pick(&[0, 50, 300, 600])
+            }
+        };
+        let slow = rng.permille(50);
+        let mut scenario = Self {
+            seed,
+            pace: Pace {
+                rate: NonZeroU32::new(rng.pick(&[2000, 2000, 2000, 200, 15]))
+                    .unwrap_or(NonZeroU32::MIN),
+                wait: rng.pick(&[millis(1000), millis(1000), Duration::ZERO]),
+                timeout: if rng.permille(900) {
+                    Duration::from_secs(60)
+                } else {
+                    millis(1) + rng.up_to(Duration::from_secs(12))
+                },
+            },
+            vmac: rng.permille(200),
+            loss_out: loss(&mut rng),
+            loss_in: loss(&mut rng),
+            duplicated: rng.pick(&[0, 0, 20, 200]),
+            delay: if slow {
+                millis(100)
+            } else {
+                Duration::from_micros(50)
+            },
+            jitter: if slow {
+                millis(150)
+            } else {
+                rng.pick(&[1, 1, 10]) * millis(1)
+            },
+            port_opens: match rng.below(10) {
+                0 => rng.up_to(Duration::from_secs(20)),
+                _ => Duration::ZERO,
+            },
+            blackouts: Vec::new(),
+            refused: rng.pick(&[0, 0, 0, 50, 500]),
+            lateness: rng.pick(&[Duration::ZERO, Duration::ZERO, millis(3)]),
+            looking_around: rng.up_to(millis(rng.clone().pick(&[1, 20]))),
+            happenings: Vec::new(),
+            on_the_wire: members < 100 && rng.permille(125),
+            members: Vec::new(),
+            offlink: rng.permille(100).then(|| {
+                if families[0] {
+                    [192, 0, 2, 1].into()
+                } else {
+                    "2001:db8::1".parse().unwrap_or(OWN6.into())
+                }
+            }),
+            vips,
+        };
+        if !clean && rng.permille(200) {
+            let from = rng.up_to(Duration::from_secs(12));
+            scenario
+                .blackouts
+                .push((from, from + rng.up_to(Duration::from_secs(8))));
+        }
+        // Sometimes a link with nobody on it but a dead gateway.
+        let only = rng.permille(30).then_some(Kind::Dead);
+        for number in 0..members {
+            let member = scenario.draw_member(&mut rng, number, only, clean);
+            scenario.members.push(member);
+        }
+        scenario.draw_happenings(&mut rng);
+        scenario
+    }
+
+    /// Whether nothing is lost for good once the port is open.
+    pub(crate) fn is_lossless(&self) -> bool {
+        self.loss_in + self.loss_out == 0
+            && self.blackouts.is_empty()
+            && self.members.iter().all(|member| member.dark.is_none())
+            && self.delay < millis(50)
+    }
+
+    /// The MAC that the VIPs are announced with at first.
+    pub(crate) fn announced_mac(&self) -> Mac {
+        if self.vmac { VIRTUAL_MAC } else { OWN_MAC }
+    }
+
+    fn draw_member(&self, rng: &mut Rng, number: usize, only: Option<Kind>, clean: bool) -> Member {
+        let (vip, _) = self.vips[number % self.vips.len()];
+        let four = vip.is_ipv4();
+        let kind = only.unwrap_or_else(|| match rng.below(100) {
+            0..5 if four => Kind::ArpIgnoring,
+            5..12 => Kind::Permanent,
+            12..18 => Kind::EchoIgnoring,
+            18..22 => Kind::ResolutionDropping,
+            22..24 if four => Kind::Deaf,
+            24..26 if number < 20 => Kind::Rival,
+            26..33 => Kind::Dead,
+            _ => Kind::Honest,
+        });
+        let mut host = Host::new(member_ip(four, number), mac(1, number));
+        host.habits = Habits {
+            dead: kind == Kind::Dead,
+            ignores_echo: kind == Kind::EchoIgnoring
+                || (kind == Kind::Permanent && rng.permille(100)),
+            drops_resolution: kind == Kind::ResolutionDropping,
+            arp_ignore: matches!(kind, Kind::ArpIgnoring | Kind::Deaf),
+            drops_gratuitous: kind == Kind::Deaf || (kind == Kind::Honest && rng.permille(200)),
+        };
+        host.holds = (kind == Kind::Rival).then_some(vip);
+        for (vip, _) in self.vips.iter().filter(|(vip, _)| vip.is_ipv4() == four) {
+            let old = Entry::Known(OLD_OWNER, Duration::ZERO);
+            let entry = match kind {
+                Kind::Permanent => Entry::Permanent(OLD_OWNER),
+                Kind::Deaf | Kind::ResolutionDropping => old,
+                _ => match rng.below(10) {
+                    0..2 => Entry::None,
+                    2 => Entry::Failed,
+                    3 => Entry::Known(self.announced_mac(), Duration::ZERO),
+                    _ => old,
+                },
+            };
+            host.set(*vip, entry);
+        }
+        let own: IpAddr = if four { OWN4.into() } else { OWN6.into() };
+        host.set(own, Entry::Known(OWN_MAC, Duration::ZERO));
+        let source = if number == 0 || only.is_some() {
+            Source::Gateway
+        } else {
+            rng.pick(&[
+                Source::Configured,
+                Source::Learned,
+                Source::Learned,
+                Source::Learned,
+            ])
+        };
+        let known_mac = match rng.below(100) {
+            // Another card since the kernel learned it.
+            0..3 => Some(mac(2, number)),
+            3..20 if source != Source::Learned => None,
+            _ => Some(host.mac),
+        };
+        let proxy = rng.permille(40).then(|| Proxy {
+            mac: mac(3, number),
+            absorbs: rng.permille(500),
+        });
+        let dark = (!clean && rng.permille(50)).then(|| {
+            let from = rng.up_to(Duration::from_secs(3));
+            (from, from + rng.up_to(Duration::from_secs(30)))
+        });
+        Member {
+            kind,
+            host,
+            source,
+            known_mac,
+            proxy,
+            dark,
+        }
+    }
+
+    fn draw_happenings(&mut self, rng: &mut Rng) {
+        let mut happenings = Vec::new();
+        let mut at = |when: Duration, what| happenings.push((When::At(when), what));
+        for (index, (_, beginning)) in self.vips.iter().enumerate() {
+            match beginning {
+                Beginning::Usable => {}
+                Beginning::Absent if rng.permille(200) => {}
+                Beginning::Absent => {
+                    at(rng.up_to(millis(1500)), Happening::Arrives(index));
+                }
+                Beginning::Tentative if rng.permille(300) => {
+                    at(rng.up_to(millis(1500)), Happening::DadFails(index));
+                }
+                Beginning::Tentative => {
+                    at(rng.up_to(millis(2000)), Happening::BecomesUsable(index));
+                }
+            }
+        }
+        for _ in 0..rng.pick(&[0, 0, 2]) {
+            at(
+                rng.up_to(millis(150)),
+                Happening::OldOwnerClaims(rng.index(self.vips.len())),
+            );
+        }
+        for (index, member) in self.members.iter().enumerate() {
+            if member.kind == Kind::Rival && rng.permille(500) {
+                at(
+                    rng.up_to(Duration::from_secs(8)),
+                    Happening::RivalClaims(index),
+                );
+            }
+        }
+        for _ in 0..rng.pick(&[0, 5, 40]) {
+            at(rng.up_to(Duration::from_secs(2)), Happening::Stray);
+        }
+        let mut moment = |rng: &mut Rng| {
+            rng.up_to(
+                rng.clone()
+                    .pick(&[millis(60), millis(3000), millis(15_000)]),
+            )
+        };
+        match rng.below(100) {
+            0..15 => {
+                let vip = rng.index(self.vips.len());
+                if rng.permille(300) {
+                    let frames = u32::try_from(rng.below(60)).unwrap_or(0);
+                    happenings.push((When::AfterFrame(frames), Happening::Leaves(vip)));
+                } else {
+                    let leaves = moment(rng);
+                    happenings.push((When::At(leaves), Happening::Leaves(vip)));
+                    if rng.permille(300) {
+                        let back = leaves + millis(1) + moment(rng);
+                        happenings.push((When::At(back), Happening::Returns(vip)));
+                    }
+                }
+            }
+            15..25 => {
+                let down = moment(rng);
+                happenings.push((When::At(down), Happening::CarrierLost));
+                let up = down + moment(rng);
+                happenings.push((When::At(up), Happening::CarrierBack));
+            }
+            25..35 => {
+                let mac = Mac::new([2, 0, 0, 0, 0xee, 2]);
+                happenings.push((When::At(moment(rng)), Happening::MacChanges(mac)));
+            }
+            35..38 => happenings.push((When::At(moment(rng)), Happening::LinkGone)),
+            _ => {}
+        }
+        self.happenings = happenings;
+    }
+}
