@@ -153,8 +153,9 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         statistics.left += u64::from(claim.standing() == Standing::Left);
         statistics.conflicts += u64::from(claim.conflicts().next().is_some());
         if ready && !cut {
-            // Eight rounds; of two kinds of gratuitous ARP and a probe, or of advertisements.
-            let least = if claim.vip.ip().is_ipv4() { 24 } else { 8 };
+            // Eight rounds of two kinds of gratuitous ARP and a probe, or of an advertisement and
+            // a probe, which the last round may lack.
+            let least = if claim.vip.ip().is_ipv4() { 24 } else { 15 };
             let sent = network.broadcasts[vip];
             assert!(
                 sent >= least,
