@@ -201,10 +201,8 @@ impl Claim {
         let probes = match self.vip.ip() {
             IpAddr::V4(_) => true,
             // Asked from `::`, a second owner answers to all nodes, and they follow it until the
-            // next round: so not in the last one, nor once that owner is known.
-            IpAddr::V6(_) => {
-                self.asking_address.is_some() || (self.conflicts.is_empty() && following.is_some())
-            }
+            // next round: so not in the last one.
+            IpAddr::V6(_) => self.asking_address.is_some() || following.is_some(),
         };
         let (frame, told) = match (self.vip.ip(), place.frame) {
             // Hosts differ in which of the two forms they take (RFC 5944 §4.6, RFC 5227 §3).

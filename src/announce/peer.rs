@@ -158,7 +158,7 @@ impl Confirmation {
     }
 
     /// Whether anything was heard from it.
-    fn is_heard(&self) -> bool {
+    pub(super) fn is_heard(&self) -> bool {
         self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
     }
 
@@ -174,6 +174,8 @@ impl Confirmation {
             return false;
         }
         match enough {
+            // There is news, or a first question to come.
+            _ if self.turn == 0 => true,
             // Nobody answers: the path may yet open.
             None => true,
             Some(enough) if self.is_heard() => self.echoes < enough,
