@@ -19,12 +19,12 @@ use nix::unistd::mkfifo;
 use vipherald_lab::{Direction, Host, Lab, eventually};
 
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, give, ip_batch, median, remember_old, run, take,
-    vipherald, wait_for_announcement, wait_until_followed, watch_for,
+    Ended, OLD_MAC, Run, SOON, VIP, give, ip_batch, median, remember_old, run, take, vipherald,
+    wait_for_announcement, wait_until_followed, watch_for,
 };
 use events::{
-    file, instance, sent_for, since, wait_for_frame, wait_for_frame_after, wait_until_forgotten,
-    with,
+    file, instance, sent_for, since, storm, wait_for_frame, wait_for_frame_after,
+    wait_until_forgotten, with,
 };
 
 const OTHER_VIP: &str = "10.9.0.101";
@@ -147,7 +147,9 @@ fn the_last_of_many_lines_counts() {
 /// VIPs of a host, and an instance for them that takes a while to announce.
 fn many_vips(host: &Host) -> (Vec<String>, String) {
     let vips: Vec<_> = (0..250).map(|n| format!("10.9.1.{n}")).collect();
-    let lines = vips.iter().map(|vip| format!("addr add {vip}/32 dev eth0\n"));
+    let lines = vips
+        .iter()
+        .map(|vip| format!("addr add {vip}/32 dev eth0\n"));
     ip_batch(host, &lines.collect::<String>());
     let named: Vec<_> = vips.iter().map(String::as_str).collect();
     let conf = instance("LONG", 51, 100, &named, "");
@@ -196,9 +198,10 @@ fn a_newer_event_ends_a_round_that_is_being_sent() {
         followed.tell("LONG", "BACKUP");
         followed.wait_for_log("held here");
         let frames = capture.frames();
-        let last = frames.iter().rev().find(|frame| {
-            frame.direction == Direction::FromHost && frame.ether_type() == 0x0806
-        });
+        let last = frames
+            .iter()
+            .rev()
+            .find(|frame| frame.direction == Direction::FromHost && frame.ether_type() == 0x0806);
         delays.push(last.unwrap().time.duration_since(told).unwrap_or_default());
     }
     println!("from the line to the older announcement's last frame: {delays:?}");
@@ -341,7 +344,8 @@ fn sigterm_ends_it_before_anybody_opened_the_other_end() {
     let wchan = format!("/proc/{}/syscall", run.pid());
     eventually("it waits for a writer", SOON, || {
         let call = fs::read_to_string(&wchan).ok()?;
-        call.starts_with(&libc::SYS_openat.to_string()).then_some(())
+        call.starts_with(&libc::SYS_openat.to_string())
+            .then_some(())
     });
     let (ended, delay) = run.terminate();
     assert_eq!(ended.status, 143, "{ended:?}");
@@ -421,4 +425,21 @@ fn an_unknown_instance_is_an_error_and_no_end() {
     followed.wait_for_log("error: OTHER: ");
     followed.tell("VI_1", "MASTER");
     wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+}
+
+#[test]
+fn two_hundred_moves_through_the_fifo_end_as_the_kernel_has_it() {
+    let lab = Lab::new();
+    let mut followed: Vec<(String, Followed)> = Vec::new();
+    storm(&lab, |host, state| {
+        if followed.iter().all(|(name, _)| name != host.name()) {
+            let started = Followed::start(&lab, host, &two_instances(), "");
+            followed.push((host.name().to_owned(), started));
+        }
+        let (_, followed) = followed
+            .iter()
+            .find(|(name, _)| name == host.name())
+            .unwrap();
+        followed.tell("VI_1", state);
+    });
 }
