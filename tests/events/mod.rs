@@ -136,7 +136,7 @@ pub(crate) fn storm(lab: &Lab, mut tell: impl FnMut(&Host, &str)) {
             let within =
                 |(from, to): &&(SystemTime, SystemTime)| (*from..*to).contains(&frame.time);
             if let Some((from, _)) = absent.iter().find(within) {
-                late.push(since(*from, frame.time));
+                late.push((since(*from, frame.time), frame));
             }
         }
     }
