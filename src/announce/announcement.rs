@@ -626,6 +626,11 @@ impl Announcement {
         }
     }
 
+    /// The frame did not leave, because something changed: its task is looked at again.
+    pub fn put_off(&mut self, now: Instant, transmit: &Transmit) {
+        self.agenda.note(now, transmit.task);
+    }
+
     /// The frame could not leave (a full queue, an interface that is down): it is tried again,
     /// less and less often, for as long as it may leave at all.
     pub fn refused(&mut self, now: Instant, transmit: &Transmit, errno: Errno) {
