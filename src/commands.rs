@@ -1,6 +1,5 @@
 //! The commands: each reads like its sentence in the manual.
 
-use std::future::Future;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -16,6 +15,7 @@ use crate::cli::{Announce, Cli, Command, Fifo, Global, Notify, Purge, Show, Whos
 use crate::error::Error;
 use crate::event::{Call, Event, Subject};
 use crate::exit::Exit;
+use crate::fifo::Stop;
 use crate::keepalived::{self, Configuration, Instance};
 use crate::kernel::Kernel;
 use crate::report::{AnnounceReport, FailureReport, PurgeReport, Report, ShowReport};
@@ -149,7 +149,7 @@ async fn answer(
     settings: &Settings,
     global: &Global,
     began: Instant,
-    stop: impl Future<Output = Exit>,
+    stop: Stop,
 ) -> Result<Exit, Error> {
     let target = Target::of_event(event, configuration)?;
     match event.calls_for() {
@@ -167,7 +167,7 @@ async fn carry_out_announcement(
     order: &session::Order,
     global: &Global,
     began: Instant,
-    stop: impl Future<Output = Exit>,
+    stop: Stop,
 ) -> Result<Exit, Error> {
     let mut session = Session::prepare(order, began).await?;
     let name = target.name.as_deref();
@@ -288,17 +288,19 @@ fn read_configuration(global: &Global) -> Result<Configuration, Error> {
 
 /// Ends when somebody wants this process to end. Handlers are installed when this is first
 /// awaited: until then the default holds, and a signal simply ends the process.
-async fn termination() -> Exit {
-    match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => Exit::Terminated,
-            _ = interrupt.recv() => Exit::Interrupted,
-        },
-        _ => std::future::pending().await,
-    }
+fn termination() -> Stop {
+    Box::pin(async {
+        match (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) {
+            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
+                _ = terminate.recv() => Exit::Terminated,
+                _ = interrupt.recv() => Exit::Interrupted,
+            },
+            _ => std::future::pending().await,
+        }
+    })
 }
 
 /// Tells what happened: always to the log, with `--json` also on stdout.

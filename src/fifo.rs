@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use log::{debug, warn};
@@ -32,18 +32,14 @@ const AT_ONCE: usize = 64 * 1024;
 /// (`fs.pipe-max-size`): room for 10,000 lines that come faster than anybody can read.
 const PIPE: i32 = 1024 * 1024;
 
-/// Ends what an event began, when a newer one has come.
-pub(crate) type Newer = Pin<Box<dyn Future<Output = Exit>>>;
+/// Ends what is being done, and says with which status.
+pub(crate) type Stop = Pin<Box<dyn Future<Output = Exit>>>;
 
-/// Hands every event to `answer` until keepalived closes the FIFO, and waits for the answers
-/// that then still run; or until `stop`.
-pub(crate) async fn follow<A, F>(
-    path: &Path,
-    stop: impl Future<Output = Exit>,
-    answer: A,
-) -> Result<Exit, Error>
+/// Hands every event to `answer`, with what ends that when a newer event has come, until
+/// keepalived closes the FIFO, and waits for the answers that then still run; or until `stop`.
+pub(crate) async fn follow<A, F>(path: &Path, mut stop: Stop, answer: A) -> Result<Exit, Error>
 where
-    A: Fn(Event, Newer) -> F + 'static,
+    A: Fn(Event, Stop) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
     let unusable = |source| Error::Fifo {
@@ -51,7 +47,6 @@ where
         source,
     };
     let fifo = open(path).map_err(unusable)?;
-    let mut stop = pin!(stop);
     let tasks = LocalSet::new();
     let work = tasks.run_until(async {
         let mut workers = Workers::new(answer);
@@ -159,7 +154,7 @@ struct Workers<A> {
 
 impl<A, F> Workers<A>
 where
-    A: Fn(Event, Newer) -> F + 'static,
+    A: Fn(Event, Stop) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
     fn new(answer: A) -> Self {
@@ -198,7 +193,7 @@ where
 /// Answers one event after the other, each until the next one comes.
 async fn work<A, F>(answer: Rc<A>, mut events: watch::Receiver<Option<Event>>)
 where
-    A: Fn(Event, Newer) -> F,
+    A: Fn(Event, Stop) -> F,
     F: Future<Output = ()>,
 {
     while events.changed().await.is_ok() {
@@ -206,7 +201,7 @@ where
             continue;
         };
         let mut later = events.clone();
-        let newer = Box::pin(async move {
+        let newer: Stop = Box::pin(async move {
             match later.changed().await {
                 Ok(()) => Exit::Superseded,
                 // keepalived closed the FIFO: this was the last event.

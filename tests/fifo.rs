@@ -23,8 +23,8 @@ use common::{
     wait_for_announcement, wait_until_followed, watch_for,
 };
 use events::{
-    file, instance, sent_for, since, wait_for_frame, wait_for_frame_after, wait_until_forgotten,
-    with,
+    file, instance, sent_for, since, storm, wait_for_frame, wait_for_frame_after,
+    wait_until_forgotten, with,
 };
 
 const OTHER_VIP: &str = "10.9.0.101";
@@ -425,4 +425,21 @@ fn an_unknown_instance_is_an_error_and_no_end() {
     followed.wait_for_log("error: OTHER: ");
     followed.tell("VI_1", "MASTER");
     wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+}
+
+#[test]
+fn two_hundred_moves_through_the_fifo_end_as_the_kernel_has_it() {
+    let lab = Lab::new();
+    let mut followed: Vec<(String, Followed)> = Vec::new();
+    storm(&lab, |host, state| {
+        if followed.iter().all(|(name, _)| name != host.name()) {
+            let started = Followed::start(&lab, host, &two_instances(), "");
+            followed.push((host.name().to_owned(), started));
+        }
+        let (_, followed) = followed
+            .iter()
+            .find(|(name, _)| name == host.name())
+            .unwrap();
+        followed.tell("VI_1", state);
+    });
 }

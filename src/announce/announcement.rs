@@ -614,8 +614,21 @@ impl Announcement {
                 let what = What::Ask(peer, next);
                 self.agenda.note(now + gap, Task { what, ..task });
             }
-            _ => claim.rounds_over = true,
+            _ => {
+                claim.rounds_over = true;
+                // Whom only a broadcast mends, the last one may have mended.
+                for peer in 0..self.claims[task.claim].confirmations().len() {
+                    if self.claims[task.claim].confirmations()[peer].is_heard() {
+                        self.ask_anew(now, task.claim, peer);
+                    }
+                }
+            }
         }
+    }
+
+    /// The frame did not leave, because something changed: its task is looked at again.
+    pub fn put_off(&mut self, now: Instant, transmit: &Transmit) {
+        self.agenda.note(now, transmit.task);
     }
 
     /// The frame could not leave (a full queue, an interface that is down): it is tried again,

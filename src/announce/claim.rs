@@ -197,25 +197,32 @@ impl Claim {
     pub(super) fn broadcast(&self, place: Place) -> Option<Broadcast> {
         let mac = self.mac()?;
         let router = self.link.forwards_ipv6;
-        let (frame, frames) = match (self.vip.ip(), place.frame) {
-            // Hosts differ in which of the two forms they take (RFC 5944 §4.6, RFC 5227 §3).
-            (IpAddr::V4(vip), 0) => (Arp::gratuitous_request(vip, mac), 3),
-            (IpAddr::V4(vip), 1) => (Arp::gratuitous_reply(vip, mac), 3),
-            (IpAddr::V4(vip), _) => (Arp::probe(vip, mac), 3),
-            (IpAddr::V6(vip), 0) => (Ndp::unsolicited_advertisement(vip, mac, router), 2),
-            (IpAddr::V6(vip), _) => (Ndp::probe(vip, mac, self.asking_address), 2),
+        let following = schedule::gap_after(place.round);
+        let probes = match self.vip.ip() {
+            IpAddr::V4(_) => true,
+            // Asked from `::`, a second owner answers to all nodes, and they follow it until the
+            // next round: so not in the last one.
+            IpAddr::V6(_) => self.asking_address.is_some() || following.is_some(),
         };
-        let is_last = place.frame + 1 == frames;
-        let next = if is_last {
+        let (frame, told) = match (self.vip.ip(), place.frame) {
+            // Hosts differ in which of the two forms they take (RFC 5944 §4.6, RFC 5227 §3).
+            (IpAddr::V4(vip), 0) => (Arp::gratuitous_request(vip, mac), 2),
+            (IpAddr::V4(vip), 1) => (Arp::gratuitous_reply(vip, mac), 2),
+            (IpAddr::V4(vip), _) => (Arp::probe(vip, mac), 2),
+            (IpAddr::V6(vip), 0) => (Ndp::unsolicited_advertisement(vip, mac, router), 1),
+            (IpAddr::V6(vip), _) => (Ndp::probe(vip, mac, self.asking_address), 1),
+        };
+        let frames = told + usize::from(probes);
+        let next = if place.frame + 1 >= frames {
             let round = place.round + 1;
-            schedule::gap_after(place.round).map(|gap| (gap, Place { round, frame: 0 }))
+            following.map(|gap| (gap, Place { round, frame: 0 }))
         } else {
             let frame = place.frame + 1;
             Some((Duration::ZERO, Place { frame, ..place }))
         };
         Some(Broadcast {
             frame,
-            is_question: is_last,
+            is_question: place.frame == told,
             next,
         })
     }

@@ -158,7 +158,7 @@ impl Confirmation {
     }
 
     /// Whether anything was heard from it.
-    fn is_heard(&self) -> bool {
+    pub(super) fn is_heard(&self) -> bool {
         self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
     }
 
@@ -174,6 +174,8 @@ impl Confirmation {
             return false;
         }
         match enough {
+            // There is news, or a first question to come.
+            _ if self.turn == 0 => true,
             // Nobody answers: the path may yet open.
             None => true,
             Some(enough) if self.is_heard() => self.echoes < enough,
@@ -285,7 +287,9 @@ impl Confirmation {
         }
         match self.peer.mac {
             Some(known) if known != mac => {
-                let news = self.answered_by != Some(mac);
+                // Only the first time: where two answer for it, each of their answers would
+                // begin new turns, without end.
+                let news = self.answered_by.is_none();
                 self.answered_by = Some(mac);
                 news
             }

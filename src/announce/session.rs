@@ -145,7 +145,7 @@ impl Session {
             self.hear_newer_runs();
             self.hear_changes(now).await?;
             match self.core.poll_transmit(now) {
-                Some(transmit) => self.send(now, &transmit)?,
+                Some(transmit) => self.send(now, &transmit).await?,
                 None => return Ok(now),
             }
             // Whoever shares the thread gets a turn, and time to act on the next event.
@@ -153,27 +153,38 @@ impl Session {
         }
     }
 
-    fn send(&mut self, now: Instant, transmit: &Transmit) -> Result<(), Error> {
+    async fn send(&mut self, now: Instant, transmit: &Transmit) -> Result<(), Error> {
         // An interface that is gone takes its claims with it, as soon as the change is heard.
         let Some(link) = self.core.link(transmit.interface) else {
             self.core.refused(now, transmit, Errno::ENXIO);
             return Ok(());
         };
-        let port = match ready_port(&mut self.ports, link, transmit.is_question) {
-            Ok(port) => port,
+        match ready_port(&mut self.ports, link, transmit.is_question) {
+            Ok(_) => {}
             Err(error) if error.is_gone() => {
                 self.core.refused(now, transmit, Errno::ENXIO);
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
-        };
-        match port.send(&transmit.frame.to_bytes()) {
+        }
+        let octets = transmit.frame.to_bytes();
+        // The last look, when there is nothing left to do but to send: what is between the two is
+        // the time in which a frame may leave after its VIP did.
+        if self.hear_changes(now).await? {
+            self.core.put_off(now, transmit);
+            return Ok(());
+        }
+        let interface = transmit.interface;
+        match self.ports[&interface].send(&octets) {
             Ok(()) => {
-                trace!("{}: sent {:?}", link.name, transmit.frame);
+                trace!("interface {}: sent {:?}", interface.0, transmit.frame);
                 self.core.sent(now, transmit);
             }
             Err(errno) => {
-                debug!("{}: {errno}, not sent: {:?}", link.name, transmit.frame);
+                debug!(
+                    "interface {}: {errno}, not sent: {:?}",
+                    interface.0, transmit.frame
+                );
                 self.core.refused(now, transmit, errno);
             }
         }
@@ -255,14 +266,16 @@ impl Session {
     }
 
     /// Tells the core every change that had happened when the last look at the queue found it
-    /// empty, with nothing awaited since.
-    async fn hear_changes(&mut self, now: Instant) -> Result<(), Error> {
+    /// empty, with nothing awaited since. Whether there was any.
+    async fn hear_changes(&mut self, now: Instant) -> Result<bool, Error> {
+        let mut any = false;
         loop {
             let mut changes = Vec::new();
             let drained = self.changes.drain(|change| changes.push(change))?;
             if changes.is_empty() && drained == Drained::Complete {
-                return Ok(());
+                return Ok(any);
             }
+            any = true;
             for change in changes {
                 self.hear(now, change).await?;
             }

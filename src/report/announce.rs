@@ -126,7 +126,7 @@ impl AnnounceReport {
         }
         for vip in core.absent() {
             results.push(AnnounceResult::NotHeld);
-            let fate = "is not on this host: nothing announced".to_owned();
+            let fate = "not on this host: nothing announced".to_owned();
             let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
             group.vips.push(vip);
         }
@@ -297,7 +297,10 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
             "{vip} on {name}: conflict: {mac} ({host}) answers for it, too; \
              take the address from that host: `ip addr del {vip}/… dev …`"
         );
-        (AnnounceResult::Conflict, Some(Line(Level::Error, text)))
+        (
+            AnnounceResult::Conflict,
+            [Some(Line(Level::Error, text)), None],
+        )
     });
     let peers = claim.confirmations().iter().map(|confirmation| {
         let peer = &confirmation.peer;
@@ -316,7 +319,10 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
                      its entry is wrong; on it run `vipherald purge --permanent {vip}` or \
                      `ip neigh del {vip} dev …`"
                 );
-                (AnnounceResult::Unproven, Some(Line(Level::Warn, text)))
+                (
+                    AnnounceResult::Unproven,
+                    [Some(Line(Level::Warn, text)), proxy],
+                )
             }
             Verdict::Silent if peer.required && !claim.is_rival(peer) => {
                 let what = match peer.source {
@@ -328,15 +334,18 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
                     "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
                      is it up, and does a filter drop ARP or ND?"
                 );
-                (AnnounceResult::Unproven, Some(Line(Level::Warn, text)))
+                (
+                    AnnounceResult::Unproven,
+                    [Some(Line(Level::Warn, text)), proxy],
+                )
             }
-            _ => (AnnounceResult::Ok, proxy),
+            _ => (AnnounceResult::Ok, [None, proxy]),
         }
     });
     let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(peers).unzip();
     (
         results.into_iter().min().unwrap_or(AnnounceResult::Ok),
-        lines.into_iter().flatten().collect(),
+        lines.into_iter().flatten().flatten().collect(),
     )
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, eventually};
 
-use crate::common::{SOON, VIPHERALD};
+use crate::common::{OLD_MAC, SOON, VIP, VIPHERALD, give, take, wait_until_followed};
 
 /// A `vrrp_instance` on `eth0` that becomes master in 0.3 s when nobody else is.
 pub(crate) fn instance(name: &str, id: u8, priority: u8, vips: &[&str], more: &str) -> String {
@@ -32,12 +32,12 @@ pub(crate) fn with(conf: &Path, arguments: &str) -> String {
     format!("--keepalived-conf {} {arguments}", conf.display())
 }
 
-/// Whether a frame says or asks anything for an IPv4 VIP: ARP from it or about it, or IPv4 from it.
+/// Whether a frame speaks for an IPv4 VIP: ARP or IPv4 from it, or an ARP probe for it.
 pub(crate) fn is_about(frame: &Frame, vip: &str) -> bool {
     let vip = vip.parse::<Ipv4Addr>().unwrap().octets();
     let body = frame.payload();
     match frame.ether_type() {
-        0x0806 => body[14..18] == vip || body[24..28] == vip,
+        0x0806 => body[14..18] == vip || (body[14..18] == [0; 4] && body[24..28] == vip),
         0x0800 => body[12..16] == vip,
         _ => false,
     }
@@ -87,4 +87,60 @@ pub(crate) fn since(earlier: SystemTime, later: SystemTime) -> Duration {
 /// A copy of the program where keepalived may run it.
 pub(crate) fn hook(lab: &Lab) -> String {
     lab.install_hook(VIPHERALD).display().to_string()
+}
+
+/// Moves a VIP to and fro between two hosts, 200 times, as fast as `ip` can, and tells each time
+/// who lost it and who has it now. Then a third host follows the last owner, and neither of the
+/// two spoke for the VIP while it was not there.
+pub(crate) fn storm(lab: &Lab, mut tell: impl FnMut(&Host, &str)) {
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    let captures = [a.capture(), b.capture()];
+    let hosts = [a, b];
+    c.remember(VIP, OLD_MAC);
+    // When each host is sure not to hold the VIP: from its removal to just before it comes back.
+    let began = SystemTime::now();
+    let mut gone_since = [Some(began); 2];
+    let mut absent: [Vec<(SystemTime, SystemTime)>; 2] = Default::default();
+    let mut owner = 0;
+    for move_ in 0..200 {
+        owner = move_ % 2;
+        let loser = 1 - owner;
+        if move_ > 0 {
+            gone_since[loser] = Some(take(&hosts[loser], VIP, "eth0"));
+        }
+        if let Some(since) = gone_since[owner].take() {
+            absent[owner].push((since, SystemTime::now()));
+        }
+        give(&hosts[owner], VIP, "eth0");
+        tell(&hosts[loser], "BACKUP");
+        tell(&hosts[owner], "MASTER");
+    }
+    let lasted = began.elapsed().unwrap();
+    wait_until_followed(
+        std::slice::from_ref(&c),
+        &[VIP],
+        hosts[owner].mac(),
+        Duration::from_secs(20),
+    );
+    // It is the owner that goes on to announce, past the rounds within `locktime`.
+    let settled = SystemTime::now();
+    wait_for_frame_after(&captures[owner], VIP, settled);
+    assert_eq!(mac_of(&c, VIP), Some(hosts[owner].mac()));
+
+    absent[1 - owner].push((gone_since[1 - owner].unwrap(), SystemTime::now()));
+    let mut sent = 0;
+    let mut late = Vec::new();
+    for (capture, absent) in captures.iter().zip(&absent) {
+        for frame in sent_for(&capture.frames(), VIP) {
+            sent += 1;
+            let within =
+                |(from, to): &&(SystemTime, SystemTime)| (*from..*to).contains(&frame.time);
+            if let Some((from, _)) = absent.iter().find(within) {
+                late.push((since(*from, frame.time), frame));
+            }
+        }
+    }
+    println!("200 moves in {lasted:?}; {sent} frames; after the VIP had left: {late:?}");
+    assert!(sent >= 200, "{sent}");
+    assert!(late.is_empty(), "{late:?}");
 }

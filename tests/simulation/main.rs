@@ -61,3 +61,19 @@ fn every_run_keeps_every_promise() {
     }
     println!("{statistics}");
 }
+#[test]
+fn debug_scenario() {
+    let s = Scenario::drawn(number("SIMULATION_SEED").unwrap_or(0));
+    let m = s.members.len();
+    let s2 = Scenario {
+        members: Vec::new(),
+        ..s.clone()
+    };
+    println!("{m} {s2:#?}");
+    let mut network = Network::new(s);
+    network.play();
+    println!(
+        "{:?} {:?} {:?}",
+        network.now, network.vips, network.broadcasts
+    );
+}

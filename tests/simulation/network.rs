@@ -442,11 +442,13 @@ impl Network {
         if let Some(proxy) = self.members[index].proxy {
             let ip = self.members[index].host.ip;
             let group = frame.destination.octets()[0] & 1 == 1;
-            let answer = answer_for(ip, proxy.mac, frame);
-            if let Some(answer) = answer.filter(|_| group || proxy.absorbs) {
-                for _ in 0..self.copies(self.scenario.loss_in) {
-                    let at = self.arrival();
-                    self.note(at, Event::ToOwner(answer.clone(), None));
+            if answer_for(ip, proxy.mac, frame).is_some() && (group || proxy.absorbs) {
+                for mac in std::iter::once(proxy.mac).chain(proxy.second) {
+                    let answer = answer_for(ip, mac, frame).expect("it is a question");
+                    for _ in 0..self.copies(self.scenario.loss_in) {
+                        let at = self.arrival();
+                        self.note(at, Event::ToOwner(answer.clone(), None));
+                    }
                 }
                 if proxy.absorbs {
                     return;

@@ -4,8 +4,8 @@
 //!
 //! Questions come in *turns*. A peer's turns begin anew, with short gaps, whenever something new
 //! is known: its VIP may be announced (again), the path came alive, or the peer itself was heard
-//! in a new way (its answer, another MAC's answer, its control echo: at most three times). The gaps
-//! of new turns are 5, 10, 20, 40, 80 and 160 ms, and from then on
+//! in a new way (its answer, another MAC's answer, its control echo: at most three times); and once
+//! more after the last round, for one that was heard. The gaps of new turns are 5, 10, 20, 40, 80 and 160 ms, and from then on
 //!
 //! - 250 ms while nobody answers on the link, or while a peer that was heard has not been asked
 //!   often enough (at most 225 echoes) to tell a lost answer from a missing one;
@@ -34,7 +34,11 @@ fn bound(network: &Network, vip: usize, heard: bool) -> f64 {
     let seconds = network.now.as_secs_f64();
     let told = &network.vips[vip];
     // The peers became known; the path came alive once for each start; and what was heard of it.
-    let news = if heard { 3 * (1 + told.macs) } else { 0 };
+    let news = if heard {
+        3 * (1 + told.macs) + 2 * told.starts
+    } else {
+        0
+    };
     let beginnings = f64::from(1 + 2 * told.starts + news);
     let untroubled = told.starts == 1 && told.macs == 0;
     match (heard, network.alive_since) {
@@ -153,9 +157,13 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         statistics.left += u64::from(claim.standing() == Standing::Left);
         statistics.conflicts += u64::from(claim.conflicts().next().is_some());
         if ready && !cut {
+            // Eight rounds of two kinds of gratuitous ARP and a probe, or of an advertisement and
+            // a probe, which the last round may lack.
+            let least = if claim.vip.ip().is_ipv4() { 24 } else { 15 };
+            let sent = network.broadcasts[vip];
             assert!(
-                network.broadcasts[vip] >= 16,
-                "all rounds of {} were sent",
+                sent >= least,
+                "{sent} frames in the rounds of {}",
                 claim.vip
             );
         }

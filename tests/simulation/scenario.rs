@@ -45,6 +45,8 @@ pub(crate) struct Proxy {
     pub(crate) mac: Mac,
     /// Whether the member does not see the request, then.
     pub(crate) absorbs: bool,
+    /// Another one that answers, too.
+    pub(crate) second: Option<Mac>,
 }
 
 /// A host on the link, and what the announcer's kernel knows of it.
@@ -320,6 +322,7 @@ impl Scenario {
         let proxy = rng.permille(40).then(|| Proxy {
             mac: mac(3, number),
             absorbs: rng.permille(500),
+            second: rng.permille(300).then(|| mac(4, number)),
         });
         let dark = (!clean && rng.permille(50)).then(|| {
             let from = rng.up_to(Duration::from_secs(3));
@@ -370,7 +373,7 @@ impl Scenario {
         for _ in 0..rng.pick(&[0, 5, 40]) {
             at(rng.up_to(Duration::from_secs(2)), Happening::Stray);
         }
-        let mut moment = |rng: &mut Rng| {
+        let moment = |rng: &mut Rng| {
             rng.up_to(
                 rng.clone()
                     .pick(&[millis(60), millis(3000), millis(15_000)]),

@@ -16,7 +16,7 @@ use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, CmsgIterator, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockType,
-    recvmsg, setsockopt, socket, sockopt,
+    recvmsg, send, setsockopt, socket, sockopt,
 };
 
 use crate::lab::Direction;
@@ -216,28 +216,46 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> nix::Result<Option<Frame>> {
 
 /// A socket that gets a copy of every frame on the interface.
 fn packet_socket(interface: &str) -> OwnedFd {
-    let index = if_nametoindex(interface).unwrap_or_else(|e| panic!("{interface}: {e}"));
     // Without a protocol the socket is silent until it is bound, so nothing of other interfaces
     // gets in.
-    let socket = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap_or_else(|e| panic!("cannot capture on {interface}: {e}"));
+    let socket = silent_socket(interface);
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("frames have time stamps");
     // The forced size needs privilege in the initial user namespace; what is left without it is
     // capped by net.core.rmem_max.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER).expect("any size is taken");
     }
+    bind(&socket, interface, libc::ETH_P_ALL);
+    socket
+}
+
+/// Sends a frame as it is, from the destination MAC on, in the thread's network namespace.
+pub(crate) fn send_frame(interface: &str, frame: &[u8]) {
+    let socket = silent_socket(interface);
+    // Bound without a protocol it hears nothing, which makes closing it quick.
+    bind(&socket, interface, 0);
+    let sent = send(socket.as_raw_fd(), frame, MsgFlags::empty());
+    let sent = sent.unwrap_or_else(|e| panic!("cannot send on {interface}: {e}"));
+    assert_eq!(sent, frame.len());
+}
+
+fn silent_socket(interface: &str) -> OwnedFd {
+    socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap_or_else(|e| panic!("no packet socket for {interface}: {e}"))
+}
+
+/// Binds a packet socket to an interface, for frames of an EtherType.
+fn bind(socket: &OwnedFd, interface: &str, protocol: libc::c_int) {
+    let index = if_nametoindex(interface).unwrap_or_else(|e| panic!("{interface}: {e}"));
     // SAFETY: zero is a value of every field of this C struct.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = u16::try_from(libc::AF_PACKET).expect("families are small");
-    address.sll_protocol = u16::try_from(libc::ETH_P_ALL)
-        .expect("an EtherType")
-        .to_be();
+    address.sll_protocol = u16::try_from(protocol).expect("an EtherType").to_be();
     address.sll_ifindex = index.try_into().expect("indexes are positive");
     // SAFETY: the address is a sockaddr_ll, of the length given, and outlives the call.
     let result = unsafe {
@@ -247,8 +265,7 @@ fn packet_socket(interface: &str) -> OwnedFd {
             length_of(&address),
         )
     };
-    Errno::result(result).unwrap_or_else(|e| panic!("cannot capture on {interface}: {e}"));
-    socket
+    Errno::result(result).unwrap_or_else(|e| panic!("cannot use {interface}: {e}"));
 }
 
 /// Waits until the kernel stamps what it sends and receives. It begins to some time after the first

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::net::if_::if_nametoindex;
 
-use crate::capture::Capture;
+use crate::capture::{self, Capture};
 use crate::keepalived::Keepalived;
 use crate::mac::Mac;
 use crate::neighbour::{self, Neighbour, NeighbourWatch, State};
@@ -188,6 +188,11 @@ impl Host {
     /// Captures what an interface sends and receives from now on.
     pub fn capture_on(&self, interface: &str) -> Capture {
         self.netns().enter(|| Capture::open(interface))
+    }
+
+    /// Sends a frame from `eth0` as it is, from the destination MAC on: also a forged one.
+    pub fn send(&self, frame: &[u8]) {
+        self.netns().enter(|| capture::send_frame("eth0", frame));
     }
 
     /// Drops every ARP frame that the host receives, before the kernel answers or learns from it.

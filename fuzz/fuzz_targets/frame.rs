@@ -1,0 +1,12 @@
+//! Any octets as a frame: no panic, and what can be read is written and read again as the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vipherald::wire::Frame;
+
+fuzz_target!(|octets: &[u8]| {
+    if let Some(frame) = Frame::parse(octets) {
+        assert_eq!(Frame::parse(&frame.to_bytes()), Some(frame));
+    }
+});

@@ -1,0 +1,468 @@
+//! One run per VIP and network namespace: the newer run makes the older yield, and nobody else can.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unsafe_code)]
+
+mod common;
+mod events;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use rtnetlink::sys::{Socket, SocketAddr};
+use serde_json::Value;
+use vipherald_lab::{Host, Lab, eventually};
+
+use common::{
+    Run, SOON, VIP, VIPHERALD, give, median, signal, vipherald, wait_for_announcement, watch_for,
+};
+use events::{file, instance, sent_for, storm, wait_for_frame_after, with};
+
+const OTHER_VIP: &str = "10.9.0.101";
+const THIRD_VIP: &str = "10.9.0.102";
+const SUPERSEDED: i32 = 6;
+/// How soon an older run yields.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// A user that is not root: Debian's and Fedora's `nobody`.
+const NOBODY: u32 = 65534;
+
+/// `NETLINK_USERSOCK`, and the group that runs listen to.
+const USERSOCK: isize = 2;
+const GROUP: u32 = 1 << 21;
+
+/// A run that announces a VIP and has claimed it.
+fn announcing(host: &Host, vips: &str) -> Run {
+    claimed(Run::start(vipherald(
+        host,
+        &format!("--json announce {vips}"),
+    )))
+}
+
+fn claimed(run: Run) -> Run {
+    eventually("the run claims its VIPs", SOON, || {
+        has_claimed(run.pid()).then_some(())
+    });
+    run
+}
+
+/// Whether a process listens to other runs: its first socket of a kind has its process ID.
+fn has_claimed(pid: u32) -> bool {
+    netlink_sockets(pid).contains(&(USERSOCK as u32, pid))
+}
+
+/// Of the network namespace of a process: (protocol, port ID) of all that listen to a group.
+fn netlink_sockets(pid: u32) -> Vec<(u32, u32)> {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap_or_default();
+    let sockets = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let listens = *fields.get(3)? != "00000000";
+        listens.then_some((fields[1].parse().ok()?, fields[2].parse().ok()?))
+    });
+    sockets.collect()
+}
+
+/// Waits for the end of an older run; gives how long it took since `from`.
+fn yields(older: Run, from: Instant) -> Duration {
+    let ended = older.end();
+    let lasted = from.elapsed();
+    assert_eq!(ended.status, SUPERSEDED, "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["result"], "superseded", "{report}");
+    lasted
+}
+
+/// That a run goes on, and ends only at SIGTERM.
+fn goes_on(mut run: Run) {
+    assert!(!run.has_ended());
+    let (ended, _) = run.terminate();
+    assert_eq!(ended.status, 143, "{ended:?}");
+}
+
+#[test]
+fn a_newer_run_makes_the_older_yield_within_50_ms() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let capture = a.capture();
+    let mut delays = Vec::new();
+    let mut older = announcing(&a, VIP);
+    for _ in 0..9 {
+        let began = Instant::now();
+        let newer = announcing(&a, VIP);
+        delays.push(yields(older, began));
+        older = newer;
+    }
+    println!("from the start of the newer to the end of the older: {delays:?}");
+    assert!(median(delays.clone()) < AT_ONCE, "{delays:?}");
+    // The last one has the VIP to itself, and announces it.
+    wait_for_frame_after(&capture, VIP, SystemTime::now());
+    goes_on(older);
+}
+
+#[test]
+fn of_many_runs_at_once_one_is_left() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let mut runs: Vec<_> = (0..12)
+        .map(|_| Run::start(vipherald(&a, &format!("--json announce {VIP}"))))
+        .collect();
+    let mut ended = Vec::new();
+    eventually("all but one yield", SOON, || {
+        let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut runs)
+            .into_iter()
+            .partition_map(Run::has_ended);
+        ended.extend(over);
+        runs = on;
+        (runs.len() <= 1).then_some(())
+    });
+    watch_for(Duration::from_millis(300));
+    for run in ended {
+        yields(run, Instant::now());
+    }
+    goes_on(runs.pop().unwrap());
+}
+
+/// Splits as `Iterator::partition` does, by a look at each that may change it.
+trait PartitionMap<T> {
+    fn partition_map(self, is_left: impl FnMut(&mut T) -> bool) -> (Vec<T>, Vec<T>);
+}
+
+impl<T, I: Iterator<Item = T>> PartitionMap<T> for I {
+    fn partition_map(self, mut is_left: impl FnMut(&mut T) -> bool) -> (Vec<T>, Vec<T>) {
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for mut item in self {
+            if is_left(&mut item) {
+                left.push(item);
+            } else {
+                right.push(item);
+            }
+        }
+        (left, right)
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_leaves_nothing_in_the_way() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let killed = announcing(&a, VIP);
+    signal(killed.pid(), Signal::SIGKILL);
+    assert_eq!(killed.end().status, 128 + 9);
+    let left = a.run("cat /proc/self/net/netlink");
+    assert!(!left.contains(&format!("{GROUP:08x}")), "{left}");
+    let older = announcing(&a, VIP);
+    let began = Instant::now();
+    let newer = announcing(&a, VIP);
+    yields(older, began);
+    goes_on(newer);
+}
+
+/// A shell script around the program, which it is to run as `"$@"`.
+fn through_shell(host: &Host, script: &str, arguments: &str) -> Command {
+    let mut command = host.command("unshare");
+    command
+        .args(["--mount", "sh", "-c", script, "sh", VIPHERALD])
+        .args(["--log", "stderr", "--json"])
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn umask_does_not_matter() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let start = || {
+        let arguments = format!("announce {VIP}");
+        claimed(Run::start(through_shell(
+            &a,
+            r#"umask 0177; exec "$@""#,
+            &arguments,
+        )))
+    };
+    let older = start();
+    let began = Instant::now();
+    let newer = start();
+    yields(older, began);
+    goes_on(newer);
+}
+
+#[test]
+fn no_file_is_written_at_all() {
+    // Every mount read-only, and no process may make any file an octet longer.
+    const READ_ONLY: &str = r#"
+        while read -r _ at _; do
+            mount -o remount,bind,ro "$at" 2>/dev/null
+        done < /proc/self/mounts
+        for directory in / /tmp /run /var/tmp /var/lib /dev/shm "$HOME" .; do
+            if touch "$directory/vipherald-was-here" 2>/dev/null; then
+                echo "$directory is writable" >&2
+                exit 99
+            fi
+        done
+        ulimit -f 0
+        exec "$@""#;
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let start = || {
+        let arguments = format!("announce {VIP}");
+        claimed(Run::start(through_shell(&a, READ_ONLY, &arguments)))
+    };
+    let older = start();
+    let began = Instant::now();
+    let newer = start();
+    yields(older, began);
+    goes_on(newer);
+}
+
+#[test]
+fn different_vips_do_not_disturb_each_other() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    give(&a, OTHER_VIP, "eth0");
+    let capture = a.capture();
+    let (one, other) = (announcing(&a, VIP), announcing(&a, OTHER_VIP));
+    let both_here = SystemTime::now();
+    for vip in [VIP, OTHER_VIP] {
+        wait_for_frame_after(&capture, vip, both_here);
+    }
+    goes_on(one);
+    goes_on(other);
+}
+
+#[test]
+fn of_overlapping_vips_only_the_shared_ones_yield() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    for vip in [VIP, OTHER_VIP, THIRD_VIP] {
+        give(&a, vip, "eth0");
+    }
+    let capture = a.capture();
+    let older = announcing(&a, &format!("{VIP} {OTHER_VIP}"));
+    let newer = announcing(&a, &format!("{OTHER_VIP} {THIRD_VIP} --timeout 0.3"));
+    let ended = newer.end();
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(
+        report["vips"][0]["frames_sent"].as_u64() > Some(1),
+        "{report}"
+    );
+    let alone = SystemTime::now();
+    // The older one's next rounds.
+    wait_for_frame_after(&capture, VIP, alone);
+    watch_for(Duration::from_millis(1600));
+    let frames = capture.frames();
+    for vip in [OTHER_VIP, THIRD_VIP] {
+        let late: Vec<_> = sent_for(&frames, vip)
+            .into_iter()
+            .filter(|frame| frame.time > alone)
+            .collect();
+        assert!(late.is_empty(), "{vip}: {late:?}");
+    }
+    goes_on(older);
+}
+
+#[test]
+fn other_network_namespaces_are_not_affected() {
+    let (one, other) = (Lab::new(), Lab::new());
+    let (a, b) = (one.host("a"), other.host("a"));
+    give(&a, VIP, "eth0");
+    give(&b, VIP, "eth0");
+    let capture = a.capture();
+    let older = announcing(&a, VIP);
+    let newer = announcing(&b, VIP);
+    wait_for_frame_after(&capture, VIP, SystemTime::now());
+    goes_on(older);
+    goes_on(newer);
+}
+
+#[test]
+fn an_older_run_that_claims_late_yields_to_the_newer() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let mut delays = Vec::new();
+    for _ in 0..3 {
+        let older = stopped_before_its_claim(&a);
+        let newer = announcing(&a, VIP);
+        let woken = Instant::now();
+        signal(older.pid(), Signal::SIGCONT);
+        delays.push(yields(older, woken));
+        goes_on(newer);
+    }
+    println!("from its waking to its end: {delays:?}");
+    assert!(median(delays.clone()) < AT_ONCE, "{delays:?}");
+}
+
+/// A run that has begun, and was stopped before it could claim the VIP.
+fn stopped_before_its_claim(host: &Host) -> Run {
+    const ROUTE: u32 = 0;
+    for _ in 0..200 {
+        let run = Run::start(vipherald(host, &format!("--json announce {VIP}")));
+        let pid = run.pid();
+        // Its age is taken before it subscribes to changes.
+        while !netlink_sockets(pid).contains(&(ROUTE, pid)) {
+            thread::yield_now();
+        }
+        signal(pid, Signal::SIGSTOP);
+        eventually("it is stopped", SOON, || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let (_, rest) = stat.rsplit_once(") ")?;
+            rest.starts_with('T').then_some(())
+        });
+        if !has_claimed(pid) {
+            return run;
+        }
+        signal(pid, Signal::SIGKILL);
+        run.end();
+    }
+    panic!("200 runs claimed the VIP before they could be stopped");
+}
+
+/// Runs `f` in a thread in the network namespace of a process, as another user of the system.
+fn as_user<T: Send>(uid: u32, pid: u32, f: impl FnOnce() -> T + Send) -> T {
+    let netns = File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let inside = || {
+        // SAFETY: neither call takes a pointer; the raw call changes this thread's user alone.
+        let (entered, changed) = unsafe {
+            (
+                libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET),
+                libc::syscall(libc::SYS_setresuid, uid, uid, uid),
+            )
+        };
+        assert_eq!(entered, 0, "setns: {}", io::Error::last_os_error());
+        assert_eq!(
+            changed, 0,
+            "there is no other user in this namespace: run this test as the real root"
+        );
+        f()
+    };
+    thread::scope(|scope| scope.spawn(inside).join().unwrap())
+}
+
+/// A claim of `VIP` by a run that begins at the end of time.
+fn forged_claim() -> Vec<u8> {
+    let vip = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 9, 0, 100];
+    [&b"vipherld"[..], &[0xff; 12], &vip].concat()
+}
+
+fn multicast(message: &[u8]) -> io::Result<usize> {
+    Socket::new(USERSOCK)?.send_to(message, &SocketAddr::new(0, GROUP), 0)
+}
+
+#[test]
+fn another_user_cannot_end_a_run() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let capture = a.capture();
+    let run = announcing(&a, VIP);
+    for _ in 0..100 {
+        let sent = as_user(NOBODY, run.pid(), || multicast(&forged_claim()));
+        // It is delivered: what follows is the run's own judgement.
+        assert_eq!(sent.unwrap(), forged_claim().len());
+    }
+    wait_for_frame_after(&capture, VIP, SystemTime::now());
+    wait_for_announcement(&capture, VIP, 3);
+
+    // The same octets from root do end it.
+    let began = Instant::now();
+    as_user(0, run.pid(), || multicast(&forged_claim())).unwrap();
+    yields(run, began);
+}
+
+#[test]
+fn another_user_cannot_listen_and_squatting_prevents_nothing() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let older = announcing(&a, VIP);
+    let (joined, squatters) = as_user(NOBODY, older.pid(), || {
+        let mut listener = Socket::new(USERSOCK).unwrap();
+        let joined = listener.bind(&SocketAddr::new(0, GROUP));
+        // Every port ID that the next runs would take by themselves.
+        let next = older.pid() + 1..older.pid() + 500;
+        let squatters = next.filter_map(|port| {
+            let mut squatter = Socket::new(USERSOCK).unwrap();
+            squatter.bind(&SocketAddr::new(port, 0)).ok()?;
+            Some(squatter)
+        });
+        (joined, squatters.collect::<Vec<_>>())
+    });
+    assert_eq!(joined.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    assert!(squatters.len() > 400, "{}", squatters.len());
+    let began = Instant::now();
+    let newer = Run::start(vipherald(&a, &format!("--json announce {VIP}")));
+    let lasted = yields(older, began);
+    assert!(lasted < 10 * AT_ONCE, "{lasted:?}");
+    goes_on(newer);
+}
+
+#[test]
+fn a_flood_of_another_user_prevents_nothing() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    let older = announcing(&a, VIP);
+    let over = AtomicBool::new(false);
+    let pid = older.pid();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            as_user(NOBODY, pid, || {
+                let socket = Socket::new(USERSOCK).unwrap();
+                let message = forged_claim();
+                while !over.load(Ordering::Relaxed) {
+                    let _ = socket.send_to(&message, &SocketAddr::new(0, GROUP), 0);
+                }
+            });
+        });
+        let began = Instant::now();
+        let newer = Run::start(vipherald(&a, &format!("--json announce {VIP}")));
+        let lasted = yields(older, began);
+        over.store(true, Ordering::Relaxed);
+        println!("under a flood the older yielded after {lasted:?}");
+        goes_on(newer);
+    });
+}
+
+#[test]
+fn two_hundred_moves_through_concurrent_runs_end_as_the_kernel_has_it() {
+    let lab = Lab::new();
+    let conf = file(
+        &lab,
+        "keepalived.conf",
+        &instance("VI_1", 51, 100, &[VIP], ""),
+    );
+    let mut runs = Vec::new();
+    storm(&lab, |host, state| {
+        let arguments = with(&conf, &format!("notify INSTANCE VI_1 {state} 100"));
+        runs.push(Run::start(vipherald(host, &arguments)));
+    });
+    // The owner's newest run goes on, and every other has ended by itself.
+    let (ended, on): (Vec<_>, Vec<_>) = runs.into_iter().partition_map(Run::has_ended);
+    assert_eq!(on.len(), 1);
+    on.into_iter().for_each(goes_on);
+    let mut counts = std::collections::BTreeMap::new();
+    for run in ended {
+        *counts.entry(run.end().status).or_insert(0) += 1;
+    }
+    println!("exit statuses: {counts:?}");
+    assert!(
+        counts.keys().all(|status| [0, 5, 6].contains(status)),
+        "{counts:?}"
+    );
+}
