@@ -80,10 +80,11 @@ impl Outcome {
         }
     }
 
-    /// When a host began to follow, if it does in the end.
+    /// When a host began to follow, if it did and has not gone back. One whose kernel has given the
+    /// entry up since, for want of answers on a lossy link, has not: it will ask anew.
     fn followed(&self, host: &Followed) -> Option<f64> {
         host.at
-            .filter(|_| host.after == Some(self.node2))
+            .filter(|_| host.after == Some(self.node2) || host.after.is_none())
             .map(|at| self.since_master(at))
     }
 
@@ -348,6 +349,12 @@ fn print_hosts(alone: &Outcome, with: &Outcome) {
         alone.node2,
         WATCHED.as_secs()
     );
+    let gave_up = |run: &Outcome| run.hosts.iter().any(|host| host.after.is_none());
+    if gave_up(alone) || gave_up(with) {
+        println!(
+            "  \"none\": all answers to its kernel's check got lost; it asks anew when it has to."
+        );
+    }
 }
 
 /// A time since the new master's first advertisement.
