@@ -2,6 +2,8 @@
 # make test    all tests: real kernels and the real keepalived in network namespaces
 # make lint    format, clippy, documentation, licences and advisories, scripts, manual
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
+# make bench   the first frame, purges, memory and size, beside arping and ip
+# make bench-convergence   who follows when, beside keepalived alone and arping; draws docs/*.svg
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make clean
 
@@ -19,7 +21,7 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
-.PHONY: build test lint demo install clean packages
+.PHONY: build test lint demo bench bench-convergence install clean packages
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -40,6 +42,12 @@ lint: packages
 
 demo: packages build
 	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
+
+bench: packages build
+	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench first_frame -- $(BINARY)
+
+bench-convergence: packages build
+	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(BINARY)
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
 # would not do.

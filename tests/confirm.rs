@@ -1,5 +1,7 @@
 //! Confirmation: what a run says of each peer, beside what that peer's own kernel holds.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot do fails it")]
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
