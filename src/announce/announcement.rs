@@ -88,6 +88,7 @@ pub struct Announcement {
     wait_until: Instant,
     end_at: Instant,
     last_sent: Instant,
+    /// When the last question left whose answer may better a verdict.
     last_question: Option<Instant>,
     links: BTreeMap<InterfaceIndex, Link>,
     own_macs: BTreeSet<Mac>,
@@ -568,7 +569,16 @@ impl Announcement {
         claim.frames_sent += 1;
         claim.refusals = 0;
         self.last_sent = now;
-        if transmit.is_question {
+        let matters = match task.what {
+            What::Broadcast(_) => transmit.is_question,
+            // Those whose verdict is certain are still asked now and then, while the run lasts;
+            // but it does not last for them.
+            What::Ask(peer, _) => {
+                let enough = self.paths.enough_questions(claim.interface());
+                claim.confirmations()[peer].is_open(enough)
+            }
+        };
+        if matters {
             self.last_question = Some(now);
         }
         // From now, not from when it was due: a run that is late keeps its distances.
@@ -625,7 +635,7 @@ impl Announcement {
         now < self.wait_until && self.absent().next().is_some()
     }
 
-    /// Whether the answer to the last question may still come, and matter.
+    /// Whether the answer to the last question that matters may still come.
     fn awaits_answer(&self, now: Instant) -> bool {
         self.last_answer_until().is_some_and(|until| now < until)
     }
