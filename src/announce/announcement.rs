@@ -506,11 +506,11 @@ impl Announcement {
 
     /// The next frame that may leave now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        if self.is_over(now) {
-            return None;
-        }
         for claim in &mut self.claims {
             claim.left |= claim.usability.is_none();
+        }
+        if self.is_over(now) {
+            return None;
         }
         while self.bucket.ready_at() <= now {
             let task = self.agenda.take_due(now)?;
@@ -674,3 +674,6 @@ impl Announcement {
             .fold(self.end_at, Instant::min)
     }
 }
+
+#[cfg(test)]
+mod tests;
