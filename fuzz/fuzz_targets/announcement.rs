@@ -63,7 +63,7 @@ fn play(input: &mut Unstructured) -> Result<()> {
         for claim in core.claims() {
             let key = (claim.vip.ip(), claim.interface());
             let here = held.iter().any(|address| (address.ip, address.interface) == key);
-            if !here && !core.is_over(now) && !left.contains(&key) {
+            if !here && !left.contains(&key) {
                 left.push(key);
             }
         }

@@ -89,6 +89,7 @@ pub struct Announcement {
     wait_until: Instant,
     end_at: Instant,
     last_sent: Instant,
+    /// When the last question left whose answer may better a verdict.
     last_question: Option<Instant>,
     links: BTreeMap<InterfaceIndex, Link>,
     own_macs: BTreeSet<Mac>,
@@ -529,11 +530,11 @@ impl Announcement {
 
     /// The next frame that may leave now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        if self.is_over(now) {
-            return None;
-        }
         for claim in &mut self.claims {
             claim.left |= claim.usability.is_none();
+        }
+        if self.is_over(now) {
+            return None;
         }
         while self.bucket.ready_at() <= now {
             let task = self.agenda.take_due(now)?;
@@ -594,7 +595,16 @@ impl Announcement {
         claim.frames_sent += 1;
         claim.refusals = 0;
         self.last_sent = now;
-        if transmit.is_question {
+        let matters = match task.what {
+            What::Broadcast(_) => transmit.is_question,
+            // Those whose verdict is certain are still asked now and then, while the run lasts;
+            // but it does not last for them.
+            What::Ask(peer, _) => {
+                let enough = self.paths.enough_questions(claim.interface());
+                claim.confirmations()[peer].is_open(enough)
+            }
+        };
+        if matters {
             self.last_question = Some(now);
         }
         // From now, not from when it was due: a run that is late keeps its distances.
@@ -656,7 +666,7 @@ impl Announcement {
         now < self.wait_until && self.absent().next().is_some()
     }
 
-    /// Whether the answer to the last question may still come, and matter.
+    /// Whether the answer to the last question that matters may still come.
     fn awaits_answer(&self, now: Instant) -> bool {
         self.last_answer_until().is_some_and(|until| now < until)
     }
@@ -695,3 +705,6 @@ impl Announcement {
             .fold(self.end_at, Instant::min)
     }
 }
+
+#[cfg(test)]
+mod tests;
