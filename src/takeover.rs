@@ -130,8 +130,9 @@ impl Takeover {
             for vip in vips {
                 message.extend_from_slice(&mapped(*vip).octets());
             }
-            // ECONNREFUSED: there is no other run. A run that hears nothing goes on, as it would
-            // without a newer one; both then announce what this host holds.
+            // ECONNREFUSED, always: after the multicast the kernel tries itself as a receiver. A
+            // run that hears nothing goes on, as it would without a newer one; both then
+            // announce what this host holds.
             let _ = self
                 .socket
                 .get()
