@@ -10,7 +10,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -324,12 +323,7 @@ fn stopped_before_its_claim(host: &Host) -> Run {
         while !netlink_sockets(pid).contains(&(ROUTE, pid)) {
             thread::yield_now();
         }
-        signal(pid, Signal::SIGSTOP);
-        eventually("it is stopped", SOON, || {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            let (_, rest) = stat.rsplit_once(") ")?;
-            rest.starts_with('T').then_some(())
-        });
+        stop(pid);
         if !has_claimed(pid) {
             return run;
         }
@@ -337,6 +331,16 @@ fn stopped_before_its_claim(host: &Host) -> Run {
         run.end();
     }
     panic!("200 runs claimed the VIP before they could be stopped");
+}
+
+/// Stops a process, and waits until it is.
+fn stop(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    eventually("it is stopped", SOON, || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, rest) = stat.rsplit_once(") ")?;
+        rest.starts_with('T').then_some(())
+    });
 }
 
 /// Runs `f` in a thread in the network namespace of a process, as another user of the system.
@@ -420,30 +424,29 @@ fn another_user_cannot_listen_and_squatting_prevents_nothing() {
 }
 
 #[test]
-fn a_flood_of_another_user_prevents_nothing() {
+fn a_flood_of_another_user_that_drowns_the_claim_prevents_nothing() {
     let lab = Lab::new();
     let (a, _b) = (lab.host("a"), lab.host("b"));
     give(&a, VIP, "eth0");
-    let older = announcing(&a, VIP);
-    let over = AtomicBool::new(false);
-    let pid = older.pid();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            as_user(NOBODY, pid, || {
-                let socket = Socket::new(USERSOCK).unwrap();
-                let message = forged_claim();
-                while !over.load(Ordering::Relaxed) {
-                    let _ = socket.send_to(&message, &SocketAddr::new(0, GROUP), 0);
-                }
-            });
-        });
-        let began = Instant::now();
-        let newer = Run::start(vipherald(&a, &format!("--json announce {VIP}")));
-        let lasted = yields(older, began);
-        over.store(true, Ordering::Relaxed);
-        println!("under a flood the older yielded after {lasted:?}");
-        goes_on(newer);
+    let mut older = announcing(&a, VIP);
+    // Its queue is full when the newer one claims the VIP.
+    stop(older.pid());
+    as_user(NOBODY, older.pid(), || {
+        let socket = Socket::new(USERSOCK).unwrap();
+        for _ in 0..5000 {
+            let _ = socket.send_to(&forged_claim(), &SocketAddr::new(0, GROUP), 0);
+        }
     });
+    let newer = announcing(&a, VIP);
+    newer.wait_until_it_waits();
+    let woken = Instant::now();
+    signal(older.pid(), Signal::SIGCONT);
+    let lasted = eventually("the older one yields", Duration::from_secs(3), || {
+        older.has_ended().then(|| woken.elapsed())
+    });
+    println!("drowned, the older one yields {lasted:?} after it woke");
+    yields(older, woken);
+    goes_on(newer);
 }
 
 #[test]
