@@ -1,6 +1,7 @@
 //! One run per VIP and network namespace: the newer run makes the older yield, and nobody else can.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
 #![allow(unsafe_code)]
 
 mod common;
@@ -33,7 +34,7 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 const NOBODY: u32 = 65534;
 
 /// `NETLINK_USERSOCK`, and the group that runs listen to.
-const USERSOCK: isize = 2;
+const USERSOCK: u32 = 2;
 const GROUP: u32 = 1 << 21;
 
 /// A run that announces a VIP and has claimed it.
@@ -53,7 +54,7 @@ fn claimed(run: Run) -> Run {
 
 /// Whether a process listens to other runs: its first socket of a kind has its process ID.
 fn has_claimed(pid: u32) -> bool {
-    netlink_sockets(pid).contains(&(USERSOCK as u32, pid))
+    netlink_sockets(pid).contains(&(USERSOCK, pid))
 }
 
 /// Of the network namespace of a process: (protocol, port ID) of all that listen to a group.
@@ -371,7 +372,7 @@ fn forged_claim() -> Vec<u8> {
 }
 
 fn multicast(message: &[u8]) -> io::Result<usize> {
-    Socket::new(USERSOCK)?.send_to(message, &SocketAddr::new(0, GROUP), 0)
+    Socket::new(USERSOCK.try_into().unwrap())?.send_to(message, &SocketAddr::new(0, GROUP), 0)
 }
 
 #[test]
@@ -403,12 +404,12 @@ fn another_user_cannot_listen_and_squatting_prevents_nothing() {
     give(&a, VIP, "eth0");
     let older = announcing(&a, VIP);
     let (joined, squatters) = as_user(NOBODY, older.pid(), || {
-        let mut listener = Socket::new(USERSOCK).unwrap();
+        let mut listener = Socket::new(USERSOCK.try_into().unwrap()).unwrap();
         let joined = listener.bind(&SocketAddr::new(0, GROUP));
         // Every port ID that the next runs would take by themselves.
         let next = older.pid() + 1..older.pid() + 500;
         let squatters = next.filter_map(|port| {
-            let mut squatter = Socket::new(USERSOCK).unwrap();
+            let mut squatter = Socket::new(USERSOCK.try_into().unwrap()).unwrap();
             squatter.bind(&SocketAddr::new(port, 0)).ok()?;
             Some(squatter)
         });
@@ -432,7 +433,7 @@ fn a_flood_of_another_user_that_drowns_the_claim_prevents_nothing() {
     // Its queue is full when the newer one claims the VIP.
     stop(older.pid());
     as_user(NOBODY, older.pid(), || {
-        let socket = Socket::new(USERSOCK).unwrap();
+        let socket = Socket::new(USERSOCK.try_into().unwrap()).unwrap();
         for _ in 0..5000 {
             let _ = socket.send_to(&forged_claim(), &SocketAddr::new(0, GROUP), 0);
         }
