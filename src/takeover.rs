@@ -105,13 +105,19 @@ impl Takeover {
     }
 
     /// The VIPs, of these, that newer runs took over. An older run that begins late is told that
-    /// it is the older one. Never waits.
+    /// it is the older one; and where messages were lost, all runs are told of this one, so that
+    /// a newer one answers. Never waits.
     #[must_use]
     pub fn taken(&self, vips: &[Vip]) -> Vec<Vip> {
         let mut taken = Vec::new();
+        let mut any_lost = false;
         // Bounded, so that nobody can hold a run up by flooding it.
-        for message in (0..AT_ONCE).map_while(|_| self.receive()) {
-            let Some((age, claimed)) = message.as_deref().and_then(parse) else {
+        for heard in (0..AT_ONCE).map_while(|_| self.receive()) {
+            any_lost |= matches!(heard, Heard::Overrun);
+            let Heard::Message(message) = heard else {
+                continue;
+            };
+            let Some((age, claimed)) = parse(&message) else {
                 continue;
             };
             let ours = claimed.into_iter().filter(|vip| vips.contains(vip));
@@ -120,6 +126,9 @@ impl Takeover {
             } else {
                 self.tell(&ours.collect::<Vec<_>>());
             }
+        }
+        if any_lost {
+            self.tell(vips);
         }
         taken
     }
@@ -130,8 +139,9 @@ impl Takeover {
             for vip in vips {
                 message.extend_from_slice(&mapped(*vip).octets());
             }
-            // ECONNREFUSED: there is no other run. A run that hears nothing goes on, as it would
-            // without a newer one; both then announce what this host holds.
+            // ECONNREFUSED, always: after the multicast the kernel tries itself as a receiver. A
+            // run that hears nothing goes on, as it would without a newer one; both then
+            // announce what this host holds.
             let _ = self
                 .socket
                 .get()
@@ -139,9 +149,8 @@ impl Takeover {
         }
     }
 
-    /// The next message, if there is one; its octets, if a process sent it that runs as root or
-    /// as this one does.
-    fn receive(&self) -> Option<Option<Vec<u8>>> {
+    /// What comes next, if there is something.
+    fn receive(&self) -> Option<Heard> {
         let mut buffer = vec![0; HEADER + VIPS_AT_ONCE * 16];
         let mut control = cmsg_space!(UnixCredentials);
         let mut octets = [IoSliceMut::new(&mut buffer)];
@@ -161,13 +170,27 @@ impl Takeover {
                 });
                 (message.bytes, trusted)
             }
-            // Some were lost, to a flood by others: what is left can still be read.
-            Err(Errno::ENOBUFS | Errno::EINTR) => return Some(None),
+            Err(Errno::ENOBUFS) => return Some(Heard::Overrun),
+            Err(Errno::EINTR) => return Some(Heard::Nothing),
             Err(_) => return None,
         };
         buffer.truncate(length);
-        Some(trusted.then_some(buffer))
+        Some(if trusted {
+            Heard::Message(buffer)
+        } else {
+            Heard::Nothing
+        })
     }
+}
+
+/// What came in.
+enum Heard {
+    /// A message of a process that runs as root or as this one does.
+    Message(Vec<u8>),
+    /// Nothing that counts.
+    Nothing,
+    /// Messages were lost, to a flood by others: what is left can still be read.
+    Overrun,
 }
 
 fn is_trusted(sender: &UnixCredentials) -> bool {
