@@ -228,7 +228,9 @@ impl Announcement {
                 continue;
             }
             let mac_changed = claim.link.mac != link.mac;
-            let was_ready = claim.standing() == Standing::Ready;
+            // The link's own state: that an address left or is tentative says nothing of the path.
+            let takes_frames = |link: &Link| link.carrier && link.unlike_ethernet.is_none();
+            let came_up = !takes_frames(&claim.link) && takes_frames(link);
             claim.link = link.clone();
             if mac_changed {
                 for confirmation in claim.confirmations_mut() {
@@ -236,7 +238,7 @@ impl Announcement {
                 }
             }
             // Who was out of reach, or learned the old MAC, has to hear all rounds again.
-            if mac_changed || !was_ready {
+            if mac_changed || came_up {
                 self.paths.forget(link.index);
                 self.start_rounds(now, index);
             }

@@ -24,6 +24,9 @@ use crate::port::{self, Port};
 use crate::takeover::{Age, Takeover};
 use crate::wire::Frame;
 
+/// Frames of a port that are read before the next one is sent.
+const FRAMES_AT_ONCE: u32 = 1024;
+
 /// What is to be announced.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -54,6 +57,7 @@ pub struct Session {
     peers: Vec<IpAddr>,
     confirm: Confirm,
     age: Age,
+    took_over: bool,
     takeover: Option<Takeover>,
     looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
 }
@@ -87,6 +91,7 @@ impl Session {
             peers: order.peers.clone(),
             confirm: order.confirm,
             age: order.age,
+            took_over: false,
             takeover: None,
             looking_around: None,
         })
@@ -115,7 +120,8 @@ impl Session {
                 return Ok(None);
             }
             // Only now, after the first frames are out: older runs, and whom to ask.
-            if self.takeover.is_none() {
+            if !self.took_over {
+                self.took_over = true;
                 self.take_over();
             }
             if self.core.awaits_peers() && self.looking_around.is_none() {
@@ -141,12 +147,13 @@ impl Session {
     async fn send_due(&mut self) -> Result<Instant, Error> {
         loop {
             let now = Instant::now();
-            self.hear_frames(now);
+            let all_heard = self.hear_frames(now);
             self.hear_newer_runs();
             self.hear_changes(now).await?;
             match self.core.poll_transmit(now) {
                 Some(transmit) => self.send(now, &transmit).await?,
-                None => return Ok(now),
+                None if all_heard || self.core.is_over(now) => return Ok(now),
+                None => {}
             }
             // Whoever shares the thread gets a turn, and time to act on the next event.
             yield_now().await;
@@ -191,15 +198,22 @@ impl Session {
         Ok(())
     }
 
-    fn hear_frames(&mut self, now: Instant) {
+    /// Hands over frames that came in, of each port a bounded number, so that a flood holds
+    /// nothing up. Returns whether these were all.
+    fn hear_frames(&mut self, now: Instant) -> bool {
+        let mut all_heard = true;
         for (interface, port) in &self.ports {
-            while let Some(octets) = port.receive() {
+            let mut heard = 0;
+            for octets in (0..FRAMES_AT_ONCE).map_while(|_| port.receive()) {
+                heard += 1;
                 if let Some(frame) = Frame::parse(&octets) {
                     trace!("interface {}: received {frame:?}", interface.0);
                     self.core.received(now, *interface, &frame);
                 }
             }
+            all_heard &= heard < FRAMES_AT_ONCE;
         }
+        all_heard
     }
 
     fn take_over(&mut self) {

@@ -19,11 +19,18 @@ mod statistics;
 
 use std::panic::{self, AssertUnwindSafe};
 
-use network::Network;
-use scenario::Scenario;
-use statistics::Statistics;
+use std::time::Duration;
 
+use network::Network;
+use peer::Host;
+use scenario::{Kind, Scenario};
+use statistics::Statistics;
+use vipherald::address::Mac;
+use vipherald::announce::Verdict;
+
+/// What `cargo test` plays: half a minute on one core.
 const RUNS: u64 = 10_000;
+const LARGE_RUNS: u64 = 6;
 
 fn play(scenario: Scenario, statistics: &mut Statistics) {
     let seed = scenario.seed;
@@ -55,25 +62,82 @@ fn every_run_keeps_every_promise() {
             number("SIMULATION_RUNS").unwrap_or(RUNS),
         ),
     };
-    let mut statistics = Statistics::default();
+    let mut seen = Statistics::default();
     for seed in first..first + runs {
-        play(Scenario::drawn(seed), &mut statistics);
+        play(Scenario::drawn(seed), &mut seen);
     }
-    println!("{statistics}");
+    println!("{seen}");
+    if runs >= RUNS {
+        seen.are_telling();
+    }
 }
+
 #[test]
-fn debug_scenario() {
-    let s = Scenario::drawn(number("SIMULATION_SEED").unwrap_or(0));
-    let m = s.members.len();
-    let s2 = Scenario {
-        members: Vec::new(),
-        ..s.clone()
-    };
-    println!("{m} {s2:#?}");
-    let mut network = Network::new(s);
+fn five_thousand_peers_are_told_as_truly() {
+    let mut seen = Statistics::default();
+    for seed in 0..number("SIMULATION_LARGE_RUNS").unwrap_or(LARGE_RUNS) {
+        let mut scenario = Scenario::with_members(seed, 5000);
+        if seed % 2 == 0 {
+            scenario.settle();
+        }
+        play(scenario, &mut seen);
+    }
+    println!("{seen}");
+    assert!(seen.honest > 5000 && seen.unproven * 1000 < seen.honest);
+    assert!(seen.of(Kind::Honest, Verdict::Proven) > 10_000);
+    assert!(seen.of(Kind::Permanent, Verdict::Stale) > 1000);
+}
+
+/// A link with one host, the gateway, and nothing that goes wrong but what `change` makes so.
+fn quiet(change: impl FnOnce(&mut Scenario)) -> Network {
+    let mut scenario = Scenario::quiet();
+    change(&mut scenario);
+    let mut network = Network::new(scenario);
     network.play();
-    println!(
-        "{:?} {:?} {:?}",
-        network.now, network.vips, network.broadcasts
+    properties::hold(&network, &mut Statistics::default());
+    network
+}
+
+#[test]
+fn a_gateway_that_is_down_costs_no_more_than_is_stated() {
+    let network = quiet(|scenario| scenario.members[0].host.habits.dead = true);
+    assert_eq!(network.verdicts(), [Verdict::Silent]);
+    assert_eq!(network.now, Duration::from_secs(60));
+    assert_eq!(network.sent_at.len(), 512);
+}
+
+#[test]
+fn whoever_follows_at_once_costs_two_frames() {
+    let network = quiet(|_| ());
+    assert_eq!(network.verdicts(), [Verdict::Proven]);
+    assert_eq!(network.sent_at.len(), 24 + 2);
+}
+
+#[test]
+fn a_silent_gateway_among_others_costs_no_more_than_is_stated() {
+    let network = quiet(|scenario| {
+        let mut other = scenario.members[0].clone();
+        other.host = Host::new([10, 9, 1, 1].into(), Mac::new([2, 0, 0, 1, 0, 1]));
+        other.known_mac = Some(other.host.mac);
+        scenario.members.push(other);
+        scenario.members[0].host.habits.dead = true;
+    });
+    assert_eq!(network.verdicts(), [Verdict::Silent, Verdict::Proven]);
+    assert!(
+        network.sent_at.len() <= 24 + 2 + 80,
+        "{}",
+        network.sent_at.len()
     );
+}
+
+#[test]
+fn a_port_that_opens_late_delays_proof_by_no_more_than_a_gap() {
+    let opens = Duration::from_secs(8);
+    let network = quiet(|scenario| scenario.port_opens = opens);
+    let proven = network.core.claims()[0].confirmations()[0].proven;
+    let after = proven.map(|at| at.duration_since(network.core.started()));
+    let limit = opens + Duration::from_millis(300);
+    assert!(after.is_some_and(|after| after <= limit), "{after:?}");
+    // All rounds began anew.
+    assert!(network.now > opens + Duration::from_secs(10));
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use vipherald::address::{InterfaceIndex, Mac, Vip};
-use vipherald::announce::{Announcement, Claim, Confirm, Source, Surroundings, Transmit};
+use vipherald::announce::{
+    Announcement, Claim, Confirm, Confirmation, Source, Surroundings, Transmit, Verdict,
+};
 use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
 use vipherald::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
@@ -852,6 +854,13 @@ impl Network {
     pub(crate) fn claim(&self, vip: usize) -> Option<&Claim> {
         let ip = self.scenario.vips[vip].0;
         self.core.claims().iter().find(|claim| claim.vip.ip() == ip)
+    }
+
+    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+        let claims = self.core.claims().iter();
+        claims
+            .flat_map(|claim| claim.confirmations().iter().map(Confirmation::verdict))
+            .collect()
     }
 
     pub(crate) fn announced_mac(&self) -> Option<Mac> {

@@ -101,6 +101,7 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
         .any(|member| member.kind == Kind::Rival);
     let found = member.known_mac == Some(member.host.mac);
     let kind = match member.kind {
+        _ if member.host.habits.dead => false,
         Kind::Honest => true,
         // A gratuitous frame alone mends it, or breaks it; and it can't be found by ARP.
         Kind::ArpIgnoring => !rivals_claim && found && network.vips[vip].macs == 0,
@@ -256,7 +257,7 @@ fn as_good_as_the_truth(
             statistics.unnamed += 1;
         }
     }
-    if member.kind == Kind::Dead {
+    if member.host.habits.dead {
         assert_eq!(
             verdict,
             if truth.answered {

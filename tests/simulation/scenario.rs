@@ -150,6 +150,45 @@ pub(crate) fn member_ip(four: bool, number: usize) -> IpAddr {
 }
 
 impl Scenario {
+    /// One VIP, one host that follows, and nothing that goes wrong.
+    pub(crate) fn quiet() -> Self {
+        let vip = IpAddr::from([10, 9, 0, 10]);
+        let mut host = Host::new(member_ip(true, 0), mac(1, 0));
+        host.set(vip, Entry::Known(OLD_OWNER, Duration::ZERO));
+        host.set(OWN4.into(), Entry::Known(OWN_MAC, Duration::ZERO));
+        Self {
+            seed: 0,
+            pace: Pace {
+                rate: NonZeroU32::MIN.saturating_add(1999),
+                wait: millis(1000),
+                timeout: millis(60_000),
+            },
+            vips: vec![(vip, Beginning::Usable)],
+            vmac: false,
+            members: vec![Member {
+                kind: Kind::Honest,
+                source: Source::Gateway,
+                known_mac: Some(host.mac),
+                host,
+                proxy: None,
+                dark: None,
+            }],
+            offlink: None,
+            loss_out: 0,
+            loss_in: 0,
+            duplicated: 0,
+            delay: Duration::from_micros(50),
+            jitter: millis(1),
+            port_opens: Duration::ZERO,
+            blackouts: Vec::new(),
+            refused: 0,
+            lateness: Duration::ZERO,
+            looking_around: millis(1),
+            happenings: Vec::new(),
+            on_the_wire: true,
+        }
+    }
+
     /// A run of any size that is played often.
     pub(crate) fn drawn(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -249,6 +288,17 @@ impl Scenario {
         }
         scenario.draw_happenings(&mut rng);
         scenario
+    }
+
+    /// Takes out of a run what keeps it from ending before its time is up.
+    pub(crate) fn settle(&mut self) {
+        self.pace.rate = NonZeroU32::MIN.saturating_add(1999);
+        self.pace.timeout = millis(60_000);
+        self.happenings.clear();
+        for member in &mut self.members {
+            member.source = Source::Learned;
+            member.known_mac = member.known_mac.or(Some(member.host.mac));
+        }
     }
 
     /// Whether nothing is lost for good once the port is open.

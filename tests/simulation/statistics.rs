@@ -37,6 +37,44 @@ impl Statistics {
     pub(crate) fn of(&self, kind: Kind, verdict: Verdict) -> u64 {
         self.verdicts.get(&(kind, verdict)).copied().unwrap_or(0)
     }
+
+    /// Many runs must have shown all that can be: else a property was never put to the test.
+    pub(crate) fn are_telling(&self) {
+        for (kind, verdict) in [
+            (Kind::Honest, Verdict::Proven),
+            (Kind::ArpIgnoring, Verdict::Proven),
+            (Kind::Permanent, Verdict::Stale),
+            (Kind::Permanent, Verdict::Acknowledged),
+            (Kind::EchoIgnoring, Verdict::Acknowledged),
+            (Kind::ResolutionDropping, Verdict::Stale),
+            (Kind::Deaf, Verdict::Stale),
+            (Kind::Rival, Verdict::Stale),
+            (Kind::Rival, Verdict::Proven),
+            (Kind::Dead, Verdict::Silent),
+        ] {
+            assert!(
+                self.of(kind, verdict) > 100,
+                "few {kind:?} were {verdict:?}"
+            );
+        }
+        assert!(self.left > 100 && self.conflicts > 100 && self.cut > 100);
+        // Where frames are lost, chance has a say: but only so much.
+        assert!(
+            self.unproven * 250 < self.honest,
+            "{} unproven",
+            self.unproven
+        );
+        assert!(
+            self.wronged * 1000 < self.honest,
+            "{} called stale",
+            self.wronged
+        );
+        assert!(
+            self.unnamed * 100 < self.stale,
+            "{} stale ones unnamed",
+            self.unnamed
+        );
+    }
 }
 
 impl fmt::Display for Statistics {

@@ -1,0 +1,842 @@
+//! Who follows a virtual IP that has moved, and when? keepalived's own announcement, arping and
+//! vipherald, side by side in one run, judged by the neighbour tables of kernel peers.
+//!
+//! ```sh
+//! convergence PATH_OF_VIPHERALD [RUNS [WORD]]
+//! ```
+//!
+//! It writes `docs/convergence.csv` and `docs/convergence.svg`, and prints a table. WORD limits it to
+//! the cases that have it in their names; then it writes no files. Every peer begins
+//! with a REACHABLE entry for the old owner. Times count from the program's exec; of keepalived, from
+//! its first advertisement as master.
+
+mod plot;
+#[path = "../stopwatch.rs"]
+mod stopwatch;
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+use std::{env, fs};
+
+use serde_json::Value;
+use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, NeighbourWatch, State};
+
+use stopwatch::{quantile, time};
+
+const OLD_MAC: &str = "02:00:00:00:00:99";
+const SOON: Duration = Duration::from_secs(20);
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const DEAD_FOR: Duration = Duration::from_secs(8);
+
+/// What makes following hard.
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    Nothing,
+    /// This share of the frames to each peer is lost, and perhaps also of those from it.
+    Loss {
+        percent: f64,
+        both_ways: bool,
+    },
+    /// The owner's switch port forwards nothing in the first 8 s.
+    DeadPort,
+    /// The peers drop gratuitous ARP, or unsolicited advertisements.
+    Deaf,
+    /// So many peers hold the old MAC in an entry that nothing on the wire changes.
+    Permanent(usize),
+}
+
+/// One thing that is measured.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    trouble: Trouble,
+    peers: usize,
+    vips: usize,
+    /// How long vipherald may take for its verdicts; by then all of them stand.
+    timeout: Duration,
+    /// What it must reach, as a judgement of its outcome.
+    must: &'static [Must],
+}
+
+const fn case(name: &'static str, trouble: Trouble, timeout: u64, must: &'static [Must]) -> Case {
+    Case {
+        name,
+        trouble,
+        peers: 30,
+        vips: 1,
+        timeout: Duration::from_secs(timeout),
+        must,
+    }
+}
+
+/// A promise.
+enum Must {
+    AllFollow,
+    /// Nine in ten follow by then.
+    NinetyPercentWithin(Duration),
+    /// The last one follows by then; of a dead port: after it opened.
+    LastWithin(Duration),
+    AllProven,
+    /// All are proven by then, by vipherald's own clock.
+    ProvenWithin(Duration),
+    /// Exactly those with a permanent entry are stale, all others are proven, and it exits 3.
+    ExactlyStale(usize),
+}
+
+use Must::{AllFollow, AllProven, ExactlyStale, LastWithin, NinetyPercentWithin, ProvenWithin};
+
+const fn loss(percent: f64) -> Trouble {
+    Trouble::Loss {
+        percent,
+        both_ways: false,
+    }
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const CASES: [Case; 9] = [
+    case("no loss", Trouble::Nothing, 1, &[AllFollow, AllProven]),
+    case("30 % loss", loss(30.0), 4, &[AllFollow, AllProven]),
+    case(
+        "60 % loss",
+        loss(60.0),
+        6,
+        &[
+            AllFollow,
+            NinetyPercentWithin(millis(150)),
+            LastWithin(millis(2500)),
+        ],
+    ),
+    case(
+        "60 % loss both ways",
+        Trouble::Loss {
+            percent: 60.0,
+            both_ways: true,
+        },
+        8,
+        &[AllFollow, AllProven],
+    ),
+    case(
+        "port dead for 8 s",
+        Trouble::DeadPort,
+        10,
+        &[AllFollow, LastWithin(millis(300))],
+    ),
+    case(
+        "gratuitous ones dropped",
+        Trouble::Deaf,
+        1,
+        &[AllFollow, LastWithin(millis(100))],
+    ),
+    case(
+        "3 permanent entries",
+        Trouble::Permanent(3),
+        3,
+        &[ExactlyStale(3)],
+    ),
+    Case {
+        peers: 200,
+        ..case(
+            "no loss, 200 peers",
+            Trouble::Nothing,
+            2,
+            &[AllFollow, ProvenWithin(millis(250))],
+        )
+    },
+    Case {
+        vips: 64,
+        ..case(
+            "no loss, 64 VIPs",
+            Trouble::Nothing,
+            4,
+            &[AllFollow, ProvenWithin(millis(2000))],
+        )
+    },
+];
+
+/// The cases that the plot shows.
+const PLOTTED: [&str; 3] = ["60 % loss", "port dead for 8 s", "gratuitous ones dropped"];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
+}
+
+impl Family {
+    /// The VIPs of a run.
+    fn vips(self, count: usize) -> Vec<IpAddr> {
+        (1..=u8::try_from(count).expect("few VIPs"))
+            .map(|n| match self {
+                Self::Ipv4 => [10, 9, 0, 255 - n].into(),
+                Self::Ipv6 => [0xfd09, 0, 0, 0, 0, 0, 1, n.into()].into(),
+            })
+            .collect()
+    }
+
+    fn address_of(self, host: &Host) -> IpAddr {
+        match self {
+            Self::Ipv4 => host.ipv4().into(),
+            Self::Ipv6 => host.ipv6().into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Method {
+    Keepalived,
+    Arping,
+    Vipherald,
+}
+
+const METHODS: [Method; 3] = [Method::Keepalived, Method::Arping, Method::Vipherald];
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Keepalived => "keepalived",
+            Self::Arping => "arping",
+            Self::Vipherald => "vipherald",
+        })
+    }
+}
+
+/// What came of one method in one case, over all its runs.
+struct Outcome {
+    case: Case,
+    family: Family,
+    method: Method,
+    runs: Vec<Run>,
+}
+
+/// One run: when each peer began to follow each VIP.
+struct Run {
+    followed: Vec<Option<Duration>>,
+    /// When the dead port opened.
+    opened: Duration,
+    /// What vipherald said of it.
+    told: Option<Told>,
+}
+
+struct Told {
+    status: Option<i32>,
+    /// Each peer of each VIP: its address, its verdict, and when that was reached.
+    verdicts: Vec<(String, String, f64)>,
+}
+
+fn main() {
+    // cargo itself adds --bench.
+    let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
+    let (program, runs, word) = match arguments.as_slice() {
+        [program] => (program, 3, None),
+        [program, runs] => (program, runs.parse().expect("RUNS is a number"), None),
+        [program, runs, word] => {
+            let runs = runs.parse().expect("RUNS is a number");
+            (program, runs, Some(word.as_str()))
+        }
+        _ => panic!("usage: convergence PATH_OF_VIPHERALD [RUNS [WORD]]"),
+    };
+    let program = fs::canonicalize(program).unwrap_or_else(|e| panic!("{program}: {e}"));
+    let program = program.to_str().expect("a path that is text");
+    let mut outcomes = Vec::new();
+    for case in CASES
+        .iter()
+        .filter(|case| word.is_none_or(|word| case.name.contains(word)))
+    {
+        let families = if case.vips == 1 && case.peers == 30 {
+            &[Family::Ipv4, Family::Ipv6][..]
+        } else {
+            &[Family::Ipv4]
+        };
+        for family in families {
+            let stage = Stage::new(case, *family);
+            for method in METHODS {
+                // arping knows no IPv6.
+                if method != Method::Arping || *family == Family::Ipv4 {
+                    let runs = (0..runs).map(|_| stage.run(method, program)).collect();
+                    outcomes.push(Outcome {
+                        case: *case,
+                        family: *family,
+                        method,
+                        runs,
+                    });
+                }
+            }
+            print_case(&outcomes, case, *family);
+        }
+    }
+    print_promises(&outcomes);
+    if word.is_none() {
+        fs::create_dir_all("docs").expect("the working directory is writable");
+        fs::write("docs/convergence.csv", csv(&outcomes)).expect("docs is writable");
+        fs::write("docs/convergence.svg", plot::draw(&panels(&outcomes)))
+            .expect("docs is writable");
+        println!("\nwritten: docs/convergence.csv, docs/convergence.svg");
+    }
+}
+
+/// A lab for one case.
+struct Stage<'a> {
+    lab: Lab,
+    owner: Host,
+    peers: Vec<Host>,
+    vips: Vec<IpAddr>,
+    family: Family,
+    case: &'a Case,
+}
+
+impl<'a> Stage<'a> {
+    fn new(case: &'a Case, family: Family) -> Self {
+        let lab = Lab::new();
+        let owner = lab.host("owner");
+        let peers = lab.hosts("peer", case.peers);
+        Self {
+            lab,
+            owner,
+            peers,
+            vips: family.vips(case.vips),
+            family,
+            case,
+        }
+    }
+
+    fn run(&self, method: Method, program: &str) -> Run {
+        self.set_up();
+        let watches: Vec<_> = self.peers.iter().map(Host::watch_neighbours).collect();
+        let mut running = match method {
+            Method::Keepalived => Running::keepalived(self),
+            Method::Arping => Running::arping(self),
+            Method::Vipherald => Running::vipherald(self, program),
+        };
+        let mut run = Run {
+            followed: vec![None; self.peers.len() * self.vips.len()],
+            opened: Duration::ZERO,
+            told: None,
+        };
+        let began = running.began;
+        let now = || SystemTime::now().duration_since(began).unwrap_or_default();
+        loop {
+            for (peer, event) in NeighbourWatch::wait_any(&watches, 5 * MILLISECOND) {
+                let entry = event.neighbour;
+                let vip = self.vips.iter().position(|vip| *vip == entry.ip);
+                if let Some(vip) = vip.filter(|_| entry.mac == Some(self.owner.mac())) {
+                    let after = event.time.duration_since(began).unwrap_or_default();
+                    run.followed[peer * self.vips.len() + vip].get_or_insert(after);
+                }
+            }
+            let still_dead = self.case.trouble == Trouble::DeadPort && run.opened.is_zero();
+            if still_dead && now() >= DEAD_FOR {
+                self.lab.restore(&self.owner);
+                run.opened = now();
+            }
+            let all = run.followed.iter().all(Option::is_some);
+            if running.is_over(all, now(), self.case) {
+                break;
+            }
+        }
+        run.told = running.end();
+        self.check(&run);
+        run
+    }
+
+    /// Everyone remembers the old owner, and the network is as bad as the case wants it.
+    fn set_up(&self) {
+        self.lab.restore(&self.owner);
+        for direction in [Direction::ToHost, Direction::FromHost] {
+            self.lab.loss(&self.peers, direction, 0.0);
+        }
+        self.owner.run("ip addr flush dev eth0 scope global");
+        let (ipv4, ipv6) = (self.owner.ipv4(), self.owner.ipv6());
+        batch(
+            &self.owner,
+            [
+                format!("addr add {ipv4}/24 dev eth0"),
+                format!("addr add {ipv6}/64 dev eth0 nodad"),
+            ],
+        );
+        let known = self.peers.iter().map(|peer| {
+            let (ip, mac) = (self.family.address_of(peer), peer.mac());
+            format!("neigh replace {ip} lladdr {mac} dev eth0 nud reachable")
+        });
+        batch(&self.owner, known);
+        for (number, peer) in self.peers.iter().enumerate() {
+            let state = match self.case.trouble {
+                Trouble::Permanent(count) if number < count => State::Permanent,
+                _ => State::Reachable,
+            };
+            let state = state.to_string().to_lowercase();
+            // All tables of a machine share one limit of 1,024 entries, which what is marked as
+            // learned elsewhere does not count against. It follows the wire as any other does.
+            let mark = if self.vips.len() > 1 {
+                " extern_learn"
+            } else {
+                ""
+            };
+            let entries = self.vips.iter().map(|vip| {
+                format!("neigh replace {vip} lladdr {OLD_MAC} dev eth0 nud {state}{mark}")
+            });
+            batch(peer, entries);
+            if self.case.trouble == Trouble::Deaf {
+                peer.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+                peer.sysctl("net/ipv6/conf/eth0/drop_unsolicited_na", "1");
+            }
+        }
+        match self.case.trouble {
+            Trouble::Loss { percent, both_ways } => {
+                self.lab.loss(&self.peers, Direction::ToHost, percent);
+                if both_ways {
+                    self.lab.loss(&self.peers, Direction::FromHost, percent);
+                }
+            }
+            Trouble::DeadPort => self.lab.blackout(&self.owner),
+            _ => {}
+        }
+    }
+
+    /// The owner takes the VIPs.
+    fn give_vips(&self) {
+        let vips = self.vips.iter().map(|vip| match vip {
+            IpAddr::V4(_) => format!("addr add {vip}/32 dev eth0"),
+            IpAddr::V6(_) => format!("addr add {vip}/128 dev eth0 nodad"),
+        });
+        batch(&self.owner, vips);
+    }
+
+    /// What the watches told is what the tables say in the end.
+    fn check(&self, run: &Run) {
+        for (peer, followed) in self.peers.iter().zip(run.followed.chunks(self.vips.len())) {
+            let table = peer.neighbours();
+            for (vip, followed) in self.vips.iter().zip(followed) {
+                let entry = table.iter().find(|entry| entry.ip == *vip);
+                let follows = entry.and_then(|entry| entry.mac) == Some(self.owner.mac());
+                assert_eq!(follows, followed.is_some(), "{} for {vip}", peer.name());
+            }
+        }
+    }
+}
+
+/// Something that announces, and since when.
+struct Running {
+    began: SystemTime,
+    program: Program,
+}
+
+enum Program {
+    // Dropped, it is killed.
+    Keepalived(#[expect(dead_code, reason = "it only has to live")] Keepalived),
+    Arping(Child),
+    /// With the file that it tells in: nobody reads a pipe while it runs.
+    Vipherald(Child, PathBuf),
+}
+
+impl Running {
+    /// keepalived as it comes: it adds the VIPs and announces them by itself.
+    fn keepalived(stage: &Stage<'_>) -> Self {
+        let sent = stage.owner.capture();
+        let mut vips = String::new();
+        for vip in &stage.vips {
+            let length = if vip.is_ipv4() { 24 } else { 64 };
+            writeln!(vips, "{vip}/{length}").expect("a String takes all");
+        }
+        let keepalived = stage.owner.keepalived(&format!(
+            "vrrp_instance VI {{\n interface eth0\n state BACKUP\n virtual_router_id 51\n \
+             version 3\n priority 100\n advert_int 0.1\n virtual_ipaddress {{\n {vips} }}\n}}\n"
+        ));
+        Self {
+            began: first_advertisement(&sent),
+            program: Program::Keepalived(keepalived),
+        }
+    }
+
+    /// One arping for each VIP, all at once.
+    fn arping(stage: &Stage<'_>) -> Self {
+        stage.give_vips();
+        let commands: String = stage
+            .vips
+            .iter()
+            .map(|vip| format!("arping -q -U -c 5 -I eth0 {vip} & "))
+            .collect();
+        let mut command = match &stage.vips[..] {
+            [vip] => {
+                let mut command = stage.owner.command("arping");
+                command.args(["-q", "-U", "-c", "5", "-I", "eth0", &vip.to_string()]);
+                command
+            }
+            _ => {
+                let mut command = stage.owner.command("sh");
+                command.args(["-c", &format!("{commands} wait")]);
+                command
+            }
+        };
+        let (child, began) = stopwatch::start(quiet(&mut command));
+        Self {
+            began,
+            program: Program::Arping(child),
+        }
+    }
+
+    fn vipherald(stage: &Stage<'_>, program: &str) -> Self {
+        stage.give_vips();
+        let mut command = stage.owner.command(program);
+        command
+            .args(["announce", "--json", "--log", "stderr", "--timeout"])
+            .arg(stage.case.timeout.as_secs().to_string())
+            .args(stage.vips.iter().map(ToString::to_string));
+        let path = stage.lab.directory().join("report");
+        let file = File::create(&path).expect("the lab's directory is writable");
+        let (child, began) = stopwatch::start(quiet(&mut command).stdout(file));
+        Self {
+            began,
+            program: Program::Vipherald(child, path),
+        }
+    }
+
+    /// Whether nothing more can come of it.
+    fn is_over(&mut self, all_follow: bool, after: Duration, case: &Case) -> bool {
+        // Each is watched for 2 s after a dead port has opened.
+        let dead = case.trouble == Trouble::DeadPort && after < DEAD_FOR + 2 * SECOND;
+        match &mut self.program {
+            // Its second and last burst comes after 5 s.
+            Program::Keepalived(_) => all_follow || !dead && after > 7 * SECOND,
+            Program::Arping(child) => all_follow || !dead && has_ended(child),
+            Program::Vipherald(child, _) => has_ended(child),
+        }
+    }
+
+    fn end(self) -> Option<Told> {
+        match self.program {
+            Program::Keepalived(_) => None,
+            Program::Arping(mut child) => {
+                // It may have ended by itself.
+                let _ = child.kill();
+                child.wait().expect("one's own child can be waited for");
+                None
+            }
+            Program::Vipherald(child, path) => Some(Told::by(child, &path)),
+        }
+    }
+}
+
+impl Told {
+    fn by(mut child: Child, path: &Path) -> Self {
+        let status = child.wait().expect("one's own child can be waited for");
+        let text = fs::read(path).expect("it was there when the run began");
+        let report: Value = serde_json::from_slice(&text).expect("--json gives JSON");
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let verdicts = list(&report["vips"])
+            .iter()
+            .flat_map(|vip| list(&vip["peers"]))
+            .map(|peer| {
+                let text = |key: &str| peer[key].as_str().unwrap_or_default().to_owned();
+                let after = peer["after_ms"].as_f64().unwrap_or(f64::INFINITY);
+                (text("address"), text("verdict"), after)
+            })
+            .collect();
+        Self {
+            status: status.code(),
+            verdicts,
+        }
+    }
+
+    fn count(&self, verdict: &str) -> usize {
+        self.verdicts
+            .iter()
+            .filter(|(_, other, _)| other == verdict)
+            .count()
+    }
+
+    /// When the last peer was proven.
+    fn proven_after(&self) -> Duration {
+        let last = self
+            .verdicts
+            .iter()
+            .map(|(.., after)| *after)
+            .fold(0.0, f64::max);
+        Duration::try_from_secs_f64(last / 1e3).unwrap_or(Duration::MAX)
+    }
+}
+
+fn has_ended(child: &mut Child) -> bool {
+    child
+        .try_wait()
+        .expect("one's own child can be waited for")
+        .is_some()
+}
+
+fn quiet(command: &mut Command) -> &mut Command {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+}
+
+/// Runs `ip` commands.
+fn batch(host: &Host, lines: impl IntoIterator<Item = String>) {
+    let lines: Vec<_> = lines.into_iter().collect();
+    let mut ip = host
+        .command("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("ip can be started");
+    let mut stdin = ip.stdin.take().expect("it was piped");
+    stdin
+        .write_all(lines.join("\n").as_bytes())
+        .expect("ip reads its commands");
+    drop(stdin);
+    assert!(
+        ip.wait().is_ok_and(|status| status.success()),
+        "ip -batch: {lines:?}"
+    );
+}
+
+/// The moment of the first advertisement that a host sends: it is the master.
+fn first_advertisement(capture: &Capture) -> SystemTime {
+    const VRRP: u8 = 112;
+    let is_vrrp = |frame: &Frame| match frame.ether_type() {
+        0x0800 => frame.payload()[9] == VRRP,
+        0x86dd => frame.payload()[6] == VRRP,
+        _ => false,
+    };
+    capture
+        .wait_for(SOON, |frame| {
+            frame.direction == Direction::FromHost && is_vrrp(frame)
+        })
+        .expect("it becomes the master")
+        .time
+}
+
+impl Outcome {
+    fn followed(&self) -> Vec<Duration> {
+        let of_all = self.runs.iter().flat_map(|run| &run.followed);
+        of_all.flatten().copied().collect()
+    }
+
+    fn expected(&self) -> usize {
+        self.runs.iter().map(|run| run.followed.len()).sum()
+    }
+
+    /// By when a share of all peers followed; `None`: never.
+    fn quantile(&self, share: f64) -> Option<Duration> {
+        let all = self.runs.iter().flat_map(|run| &run.followed);
+        // Those that never follow come last.
+        let all: Vec<_> = all.map(|after| after.unwrap_or(Duration::MAX)).collect();
+        quantile(&all, share).filter(|after| *after < Duration::MAX)
+    }
+
+    /// Whether a promise was kept in all runs, and the figures that tell.
+    fn judge(&self, must: &Must) -> (String, bool, String) {
+        let told = || self.runs.iter().filter_map(|run| run.told.as_ref());
+        match must {
+            AllFollow => {
+                let (follow, all) = (self.followed().len(), self.expected());
+                (
+                    "all follow".into(),
+                    follow == all,
+                    format!("{follow} of {all}"),
+                )
+            }
+            NinetyPercentWithin(limit) => {
+                let found = self.quantile(0.9);
+                let holds = found.is_some_and(|found| found <= *limit);
+                (
+                    format!("p90 ≤ {}", time(*limit)),
+                    holds,
+                    time_or_never(found),
+                )
+            }
+            LastWithin(limit) => {
+                let of_run = |run: &Run| {
+                    let last = run
+                        .followed
+                        .iter()
+                        .map(|after| after.unwrap_or(Duration::MAX));
+                    let last = last.max().unwrap_or(Duration::MAX);
+                    last.saturating_sub(run.opened)
+                };
+                let found = self.runs.iter().map(of_run).max();
+                let found = found.filter(|found| *found < Duration::from_secs(1 << 30));
+                let holds = found.is_some_and(|found| found <= *limit);
+                let since = match self.case.trouble {
+                    Trouble::DeadPort => " after it opened",
+                    _ => "",
+                };
+                let words = format!("last ≤ {}{since}", time(*limit));
+                (words, holds, time_or_never(found))
+            }
+            AllProven => {
+                let proven: usize = told().map(|told| told.count("proven")).sum();
+                let all = self.expected();
+                (
+                    "all proven".into(),
+                    proven == all,
+                    format!("{proven} of {all}"),
+                )
+            }
+            ProvenWithin(limit) => {
+                let proven: usize = told().map(|told| told.count("proven")).sum();
+                let last = told()
+                    .map(Told::proven_after)
+                    .max()
+                    .unwrap_or(Duration::MAX);
+                let holds = proven == self.expected() && last <= *limit;
+                let figures = format!("{proven} of {}, {}", self.expected(), time(last));
+                (format!("all proven ≤ {}", time(*limit)), holds, figures)
+            }
+            ExactlyStale(count) => {
+                // The peers are numbered after the owner; the first ones are permanent.
+                let is_permanent = |ip: &str| {
+                    (2..2 + count)
+                        .any(|n| ip == format!("10.9.0.{n}") || ip == format!("fd09::{n:x}"))
+                };
+                let right = |told: &Told| {
+                    told.status == Some(3)
+                        && told.count("stale") == *count
+                        && told.verdicts.iter().all(|(ip, verdict, _)| {
+                            verdict == if is_permanent(ip) { "stale" } else { "proven" }
+                        })
+                };
+                let counts: Vec<_> = told()
+                    .map(|told| (told.count("proven"), told.count("stale"), told.status))
+                    .collect();
+                let words = format!("exactly those {count} stale, all others proven, exit 3");
+                (
+                    words,
+                    told().all(right),
+                    format!("(proven, stale, exit): {counts:?}"),
+                )
+            }
+        }
+    }
+}
+
+fn time_or_never(duration: Option<Duration>) -> String {
+    duration.map_or("never".into(), time)
+}
+
+/// How many times as long another takes.
+fn ratio(this: Option<Duration>, other: Option<Duration>) -> String {
+    match (this, other) {
+        (Some(this), Some(other)) => {
+            format!(
+                "{:.1} x",
+                other.as_secs_f64() / this.as_secs_f64().max(1e-9)
+            )
+        }
+        (Some(_), None) => "the only one".into(),
+        (None, _) => "-".into(),
+    }
+}
+
+fn print_case(outcomes: &[Outcome], case: &Case, family: Family) {
+    let of_case: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| outcome.case.name == case.name && outcome.family == family)
+        .collect();
+    let ours = of_case
+        .iter()
+        .find(|outcome| outcome.method == Method::Vipherald);
+    println!("\n{}, {family}, {} peers", case.name, case.peers);
+    println!(
+        "  {:<12}{:>12}{:>12}{:>12}{:>12}{:>15}",
+        "", "follow", "half by", "90 % by", "all by", "vs vipherald"
+    );
+    for outcome in &of_case {
+        let follow = format!("{}/{}", outcome.followed().len(), outcome.expected());
+        let by = |share| time_or_never(outcome.quantile(share));
+        let against = ours
+            .filter(|_| outcome.method != Method::Vipherald)
+            .map(|ours| ratio(ours.quantile(0.9), outcome.quantile(0.9)));
+        println!(
+            "  {:<12}{follow:>12}{:>12}{:>12}{:>12}{:>15}",
+            outcome.method,
+            by(0.5),
+            by(0.9),
+            by(1.0),
+            against.unwrap_or_default()
+        );
+    }
+}
+
+fn print_promises(outcomes: &[Outcome]) {
+    println!("\nWhat vipherald must reach, over all runs:");
+    for outcome in outcomes
+        .iter()
+        .filter(|outcome| outcome.method == Method::Vipherald)
+    {
+        for must in outcome.case.must {
+            let (words, holds, figures) = outcome.judge(must);
+            let holds = if holds { "holds" } else { "DOES NOT HOLD" };
+            let case = format!("{}, {}", outcome.case.name, outcome.family);
+            println!("  {case:<32}{words:<28} {holds}: {figures}");
+        }
+    }
+}
+
+fn csv(outcomes: &[Outcome]) -> String {
+    let mut csv = String::from("case,family,method,run,peer,vip,seconds\n");
+    for Outcome {
+        case,
+        family,
+        method,
+        runs,
+    } in outcomes
+    {
+        for (number, run) in (1..).zip(runs) {
+            for (index, followed) in run.followed.iter().enumerate() {
+                let (peer, vip) = (index / case.vips + 1, index % case.vips + 1);
+                let seconds = followed.map(|after| format!("{:.6}", after.as_secs_f64()));
+                writeln!(
+                    csv,
+                    "\"{}\",{family},{method},{number},{peer},{vip},{}",
+                    case.name,
+                    seconds.unwrap_or_default()
+                )
+                .expect("a String takes all");
+            }
+        }
+    }
+    csv
+}
+
+/// What the plot shows: a row for each family, a column for each case.
+fn panels(outcomes: &[Outcome]) -> Vec<Vec<plot::Panel>> {
+    let panel = |family: Family, name: &str| plot::Panel {
+        title: match (name, family) {
+            ("gratuitous ones dropped", Family::Ipv4) => "peers drop gratuitous ARP".to_owned(),
+            ("gratuitous ones dropped", Family::Ipv6) => "peers drop unsolicited NAs".to_owned(),
+            ("60 % loss", _) => "60 % of all frames are lost".to_owned(),
+            _ => "the owner's switch port is dead for 8 s".to_owned(),
+        },
+        shaded_until: (name == "port dead for 8 s").then_some(DEAD_FOR),
+        lines: outcomes
+            .iter()
+            .filter(|outcome| outcome.case.name == name && outcome.family == family)
+            .map(|outcome| plot::Line {
+                method: outcome.method,
+                followed: outcome.followed(),
+                of: outcome.expected(),
+            })
+            .collect(),
+    };
+    [Family::Ipv4, Family::Ipv6]
+        .map(|family| PLOTTED.map(|name| panel(family, name)).into())
+        .into()
+}
