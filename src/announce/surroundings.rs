@@ -1,5 +1,6 @@
 //! Who has to follow a VIP: its gateways, the peers that were named, and the kernel's neighbours.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Deserialize;
@@ -64,9 +65,9 @@ pub(super) fn peers(
     }
     let near = Near::new(vip, vips, on, below);
     let mut peers: Vec<Peer> = Vec::new();
+    let mut known = HashSet::new();
     let mut add = |peer: Peer| {
-        let known = peers.iter().any(|other| other.ip == peer.ip);
-        if !known && near.can_be_peer(peer.ip) {
+        if near.can_be_peer(peer.ip) && known.insert(peer.ip) {
             peers.push(peer);
         }
     };
@@ -117,6 +118,12 @@ struct Near<'a> {
     below: Option<&'a Surroundings>,
     /// The subnets of the link that the VIP is in.
     subnets: Vec<Address>,
+    /// The live neighbours, by address: tables have tens of thousands.
+    live: HashMap<IpAddr, &'a Neighbour>,
+    /// The addresses of all neighbours on the VIP's own link.
+    on_link: HashSet<IpAddr>,
+    /// The MACs of neighbours with an address in those subnets that is no link-local one.
+    better_known: HashSet<Option<Mac>>,
 }
 
 impl<'a> Near<'a> {
@@ -132,11 +139,25 @@ impl<'a> Near<'a> {
             on,
             below,
             subnets: Vec::new(),
+            live: HashMap::new(),
+            on_link: on.neighbours.iter().map(|known| known.ip).collect(),
+            better_known: HashSet::new(),
         };
         near.subnets = near
             .addresses()
             .filter(|address| !is_host_prefix(address) && contains(address, vip.ip()))
             .copied()
+            .collect();
+        let mut live = HashMap::new();
+        for neighbour in near.neighbours().filter(|neighbour| is_live(neighbour)) {
+            live.entry(neighbour.ip).or_insert(neighbour);
+        }
+        near.live = live;
+        near.better_known = near
+            .neighbours()
+            .filter(|other| other.ip.is_ipv6() && !is_link_local_v6(other.ip))
+            .filter(|other| near.shares_subnet(other.ip))
+            .map(|other| other.mac)
             .collect();
         near
     }
@@ -166,7 +187,7 @@ impl<'a> Near<'a> {
     fn shares_subnet(&self, ip: IpAddr) -> bool {
         is_link_local_v6(ip)
             || self.subnets.iter().any(|subnet| contains(subnet, ip))
-            || (self.subnets.is_empty() && self.on.neighbours.iter().any(|known| known.ip == ip))
+            || (self.subnets.is_empty() && self.on_link.contains(&ip))
     }
 
     fn leads_to(&self, ip: IpAddr) -> bool {
@@ -180,21 +201,13 @@ impl<'a> Near<'a> {
     fn has_better_address(&self, neighbour: &Neighbour) -> bool {
         is_link_local_v6(neighbour.ip)
             && !is_link_local_v6(self.vip.ip())
-            && self.neighbours().any(|other| {
-                other.mac == neighbour.mac
-                    && other.ip.is_ipv6()
-                    && !is_link_local_v6(other.ip)
-                    && self.shares_subnet(other.ip)
-            })
+            && self.better_known.contains(&neighbour.mac)
     }
 
     fn peer(&self, ip: IpAddr, source: Source, onlink: bool, required: bool) -> Peer {
-        let entry = self
-            .neighbours()
-            .find(|neighbour| neighbour.ip == ip && is_live(neighbour));
         Peer {
             ip,
-            mac: entry.and_then(|entry| entry.mac),
+            mac: self.live.get(&ip).and_then(|entry| entry.mac),
             source,
             required,
             onlink,
@@ -266,6 +279,9 @@ fn contains(subnet: &Address, ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::address::InterfaceIndex;
 
@@ -472,5 +488,30 @@ mod tests {
         assert_eq!(asking_address(&vips, &on), Some("fd00::1".parse().unwrap()));
         on.addresses[2].usability = Usability::Tentative;
         assert_eq!(asking_address(&vips, &on), None);
+    }
+
+    #[test]
+    fn a_large_table_takes_no_long_time() {
+        let neighbours: Vec<_> = (0..60_000_u32)
+            .map(|host| Ipv4Addr::from_bits(0x0a01_0000 + host).to_string())
+            .collect();
+        let neighbours: Vec<_> = neighbours.iter().map(String::as_str).collect();
+        let mut on = around(ETH, &["10.0.0.1/8"], &[]);
+        on.neighbours = neighbours
+            .iter()
+            .map(|ip| Neighbour {
+                ip: ip.parse().unwrap(),
+                mac: Some(mac(5)),
+                state: NeighbourState::Stale,
+                externally_learned: false,
+            })
+            .collect();
+        let begun = Instant::now();
+        assert_eq!(
+            peers_of("10.0.0.10", &on, None, &[]).len(),
+            neighbours.len()
+        );
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 }

@@ -10,6 +10,12 @@
 //! SIMULATION_RUNS=1000000 cargo test --release --test simulation -- --nocapture
 //! ```
 
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a seed to run again, and what the runs showed, are for people"
+)]
+
 mod network;
 mod peer;
 mod properties;
@@ -74,8 +80,9 @@ fn every_run_keeps_every_promise() {
 
 #[test]
 fn five_thousand_peers_are_told_as_truly() {
+    let runs = number("SIMULATION_LARGE_RUNS").unwrap_or(LARGE_RUNS);
     let mut seen = Statistics::default();
-    for seed in 0..number("SIMULATION_LARGE_RUNS").unwrap_or(LARGE_RUNS) {
+    for seed in 0..runs {
         let mut scenario = Scenario::with_members(seed, 5000);
         if seed % 2 == 0 {
             scenario.settle();
@@ -83,9 +90,11 @@ fn five_thousand_peers_are_told_as_truly() {
         play(scenario, &mut seen);
     }
     println!("{seen}");
-    assert!(seen.cut < seen.runs && seen.honest > 5000 && seen.unproven * 250 < seen.honest);
-    assert!(seen.of(Kind::Honest, Verdict::Proven) > 10_000);
-    assert!(seen.of(Kind::Permanent, Verdict::Stale) > 1000);
+    if runs >= LARGE_RUNS {
+        assert!(seen.cut < seen.runs && seen.honest > 5000 && seen.unproven * 250 < seen.honest);
+        assert!(seen.of(Kind::Honest, Verdict::Proven) > 10_000);
+        assert!(seen.of(Kind::Permanent, Verdict::Stale) > 1000);
+    }
 }
 
 /// A link with one host, the gateway, and nothing that goes wrong but what `change` makes so.

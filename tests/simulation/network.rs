@@ -619,10 +619,10 @@ impl Network {
     fn happens(&mut self, what: Happening) {
         match what {
             // They happen where they can.
-            Happening::Arrives(index) | Happening::BecomesUsable(index) if !self.link_gone => {
-                if !self.vips[index].left {
-                    self.tell_address(index, Usability::Usable);
-                }
+            Happening::Arrives(index) | Happening::BecomesUsable(index)
+                if !self.link_gone && !self.vips[index].left =>
+            {
+                self.tell_address(index, Usability::Usable);
             }
             Happening::DadFails(index) if !self.link_gone && self.vips[index].held => {
                 self.tell_address(index, Usability::DadFailed);

@@ -16,8 +16,8 @@
 //!
 //! - `2 × (7 n + 4 t)` frames while nobody answers: 494 in 60 s for a gateway that is down, or 512
 //!   with the broadcasts;
-//! - `2 × (10 n + t / 2)` frames if it is silent while others answer: 80 in 60 s with two
-//!   beginnings, and 2 if it follows at once;
+//! - `2 × (10 n + t / 2)` frames if it is silent while others answer: 80 in 60 s with one
+//!   beginning (it costs 2 if it follows at once);
 //! - `3 × (7 n + 4 t)` frames in any case.
 
 use std::time::Duration;
