@@ -734,16 +734,13 @@ fn time_or_never(duration: Option<Duration>) -> String {
     duration.map_or("never".into(), time)
 }
 
-/// How many times as long another takes.
-fn ratio(this: Option<Duration>, other: Option<Duration>) -> String {
-    match (this, other) {
-        (Some(this), Some(other)) => {
-            format!(
-                "{:.1} x",
-                other.as_secs_f64() / this.as_secs_f64().max(1e-9)
-            )
+/// How many times as long another takes as vipherald.
+fn ratio(ours: Option<Duration>, other: Option<Duration>) -> String {
+    match (ours, other) {
+        (Some(ours), Some(other)) => {
+            format!("{:.1} x", other.as_secs_f64() / ours.as_secs_f64())
         }
-        (Some(_), None) => "the only one".into(),
+        (Some(_), None) => "∞".into(),
         (None, _) => "-".into(),
     }
 }
@@ -758,22 +755,26 @@ fn print_case(outcomes: &[Outcome], case: &Case, family: Family) {
         .find(|outcome| outcome.method == Method::Vipherald);
     println!("\n{}, {family}, {} peers", case.name, case.peers);
     println!(
-        "  {:<12}{:>12}{:>12}{:>12}{:>12}{:>15}",
-        "", "follow", "half by", "90 % by", "all by", "vs vipherald"
+        "  {:<12}{:>12}{:>12}{:>12}{:>12}   as long as vipherald: 90 %, all",
+        "", "follow", "half by", "90 % by", "all by"
     );
     for outcome in &of_case {
         let follow = format!("{}/{}", outcome.followed().len(), outcome.expected());
         let by = |share| time_or_never(outcome.quantile(share));
-        let against = ours
-            .filter(|_| outcome.method != Method::Vipherald)
-            .map(|ours| ratio(ours.quantile(0.9), outcome.quantile(0.9)));
+        let against = |share| match ours {
+            Some(ours) if outcome.method != Method::Vipherald => {
+                ratio(ours.quantile(share), outcome.quantile(share))
+            }
+            _ => String::new(),
+        };
         println!(
-            "  {:<12}{follow:>12}{:>12}{:>12}{:>12}{:>15}",
+            "  {:<12}{follow:>12}{:>12}{:>12}{:>12}{:>28}{:>9}",
             outcome.method,
             by(0.5),
             by(0.9),
             by(1.0),
-            against.unwrap_or_default()
+            against(0.9),
+            against(1.0)
         );
     }
 }
