@@ -112,7 +112,7 @@ fn first_round(program: &Path, turns: usize) {
     let names = [
         "vipherald announce, both ARP forms",
         "a shell loop of arping -U -c 1 &",
-        "a shell loop of arping -U -c 1, 32 x 8",
+        "the same without &, 32 times 8 VIPs",
     ];
     print(
         "256 VIPs: exec to last frame of the first round",
