@@ -12,7 +12,6 @@
 
 #![expect(
     clippy::print_stderr,
-    clippy::print_stdout,
     reason = "a seed to run again, and what the runs showed, are for people"
 )]
 
