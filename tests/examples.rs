@@ -491,7 +491,7 @@ fn keepalived_runs_the_hooks_of(name: &str) {
     assert!(keepalived.stop().success());
     for instance in &example.instances {
         match example.hooks(instance) {
-            // keepalived writes no STOP to its FIFO.
+            // keepalived ends what follows the FIFO just before it writes STOP.
             Hooks::Fifo(_) => {}
             hooks => node.wait_until_told(&hooks.told("STOP")),
         }
