@@ -3,24 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use serde::Deserialize;
-
 use super::peer::{Control, Peer, Source};
 use crate::address::{Mac, Vip};
 use crate::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
-
-/// Who is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Confirm {
-    /// The peers that were named, gateways, and every neighbour the kernel knows.
-    #[default]
-    All,
-    /// The peers that were named, and gateways.
-    Peers,
-    /// Nobody.
-    None,
-}
+use crate::settings::Confirm;
 
 /// What the kernel knows about one interface and whoever is on its link.
 #[derive(Clone, Debug)]

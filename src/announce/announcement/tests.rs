@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kernel::Usability;
+use crate::wire::{Arp, Ndp};
 
 const ETH: InterfaceIndex = InterfaceIndex(2);
 const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
