@@ -113,6 +113,7 @@ pub struct Confirmation {
     /// Turns since its last step forward.
     turn: u32,
     directed: u32,
+    directed_while_dead: u32,
     echoes: u32,
     controls: u32,
     /// Counts the times that its turns started anew: an older count's tasks are void.
@@ -129,6 +130,7 @@ impl Confirmation {
             control_answered: false,
             turn: 0,
             directed: 0,
+            directed_while_dead: 0,
             echoes: 0,
             controls: 0,
             epoch: 0,
@@ -162,9 +164,15 @@ impl Confirmation {
         self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
     }
 
-    /// How many directed requests were sent.
-    pub(super) fn directed_sent(&self) -> u32 {
-        self.directed
+    /// How many directed requests were sent on a path that was alive, as far as is known.
+    pub(super) fn directed_while_alive(&self) -> u32 {
+        self.directed - self.directed_while_dead
+    }
+
+    /// The path was dead until now: that questions were lost tells nothing of the peer, nor of
+    /// how much the path loses.
+    pub(super) fn path_came_alive(&mut self) {
+        self.directed_while_dead = self.directed;
     }
 
     /// Whether more questions could change the verdict. `enough` is the number of questions that
@@ -179,7 +187,7 @@ impl Confirmation {
             // Nobody answers: the path may yet open.
             None => true,
             Some(enough) if self.is_heard() => self.echoes < enough,
-            Some(enough) => self.peer.required || self.directed < enough,
+            Some(enough) => self.peer.required || self.directed_while_alive() < enough,
         }
     }
 

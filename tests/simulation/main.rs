@@ -27,8 +27,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use network::Network;
-use peer::Host;
-use scenario::{Kind, Scenario};
+use peer::{Entry, Host};
+use scenario::{Kind, OLD_OWNER, Scenario};
 use statistics::Statistics;
 use vipherald::address::Mac;
 use vipherald::announce::{Source, Verdict};
@@ -163,4 +163,22 @@ fn a_port_that_opens_late_delays_proof_by_no_more_than_a_gap() {
     assert!(after.is_some_and(|after| after <= limit), "{after:?}");
     // All rounds began anew.
     assert!(network.now > opens + Duration::from_secs(10));
+}
+
+#[test]
+fn what_was_lost_before_a_port_opened_does_not_make_the_path_look_bad() {
+    let network = quiet(|scenario| {
+        scenario.port_opens = Duration::from_secs(8);
+        let mut stale = scenario.members[0].clone();
+        stale.host.ip = [10, 9, 1, 1].into();
+        stale.host.mac = Mac::new([2, 0, 0, 1, 0, 1]);
+        stale
+            .host
+            .set([10, 9, 0, 10].into(), Entry::Permanent(OLD_OWNER));
+        stale.known_mac = Some(stale.host.mac);
+        stale.kind = Kind::Permanent;
+        scenario.members.push(stale);
+    });
+    assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Stale]);
+    assert!(network.now < Duration::from_secs(20), "{:?}", network.now);
 }

@@ -79,13 +79,14 @@ impl Announcement {
                 continue;
             };
             let confirmation = &mut claim.confirmations_mut()[at];
-            let asked = confirmation.directed_sent();
             if confirmation.hear_answer(now, mac) {
+                self.path_answers(now, interface);
+                let confirmation = &self.claims[index].confirmations()[at];
                 if confirmation.acknowledged.is_some() {
+                    let asked = confirmation.directed_while_alive().max(1);
                     self.paths.count_answer(interface, asked);
                 }
                 self.ask_anew(now, index, at);
-                self.path_answers(now, interface);
             }
         }
     }
@@ -127,7 +128,11 @@ impl Announcement {
             return;
         }
         for index in 0..self.claims.len() {
-            if self.claims[index].interface() == interface {
+            let claim = &mut self.claims[index];
+            if claim.interface() == interface {
+                for confirmation in claim.confirmations_mut() {
+                    confirmation.path_came_alive();
+                }
                 self.start_rounds(now, index);
             }
         }
