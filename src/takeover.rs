@@ -5,6 +5,7 @@
 //! could take first, leaves nothing behind when a process dies, and the kernel vouches for the
 //! sender's user: no lock file could be had so safely.
 
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
@@ -76,6 +77,10 @@ impl Age {
 pub struct Takeover {
     socket: Watched<Socket>,
     age: Age,
+    /// Whether there may be more to hear than was read.
+    unread: Cell<bool>,
+    /// Whether messages were lost, since this run last told the others of itself.
+    lost: Cell<bool>,
 }
 
 impl Takeover {
@@ -91,6 +96,8 @@ impl Takeover {
         let takeover = Self {
             socket: Watched::new(socket)?,
             age,
+            unread: Cell::new(false),
+            lost: Cell::new(false),
         };
         takeover.tell(vips);
         Ok(takeover)
@@ -101,6 +108,9 @@ impl Takeover {
     /// # Errors
     /// If the runtime can no longer watch the socket.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unread.get() {
+            return Poll::Ready(Ok(()));
+        }
         self.socket.poll_readable(context)
     }
 
@@ -110,12 +120,24 @@ impl Takeover {
     #[must_use]
     pub fn taken(&self, vips: &[Vip]) -> Vec<Vip> {
         let mut taken = Vec::new();
-        let mut any_lost = false;
         // Bounded, so that nobody can hold a run up by flooding it.
-        for heard in (0..AT_ONCE).map_while(|_| self.receive()) {
-            any_lost |= matches!(heard, Heard::Overrun);
-            let Heard::Message(message) = heard else {
-                continue;
+        self.unread.set(true);
+        for _ in 0..AT_ONCE {
+            let message = match self.receive() {
+                Heard::Message(message) => message,
+                Heard::Nothing => continue,
+                Heard::Overrun => {
+                    self.lost.set(true);
+                    continue;
+                }
+                Heard::All => {
+                    self.unread.set(false);
+                    // Not before: the kernel drops the answers, too, until the queue is empty.
+                    if self.lost.take() {
+                        self.tell(vips);
+                    }
+                    break;
+                }
             };
             let Some((age, claimed)) = parse(&message) else {
                 continue;
@@ -126,9 +148,6 @@ impl Takeover {
             } else {
                 self.tell(&ours.collect::<Vec<_>>());
             }
-        }
-        if any_lost {
-            self.tell(vips);
         }
         taken
     }
@@ -149,8 +168,7 @@ impl Takeover {
         }
     }
 
-    /// What comes next, if there is something.
-    fn receive(&self) -> Option<Heard> {
+    fn receive(&self) -> Heard {
         let mut buffer = vec![0; HEADER + VIPS_AT_ONCE * 16];
         let mut control = cmsg_space!(UnixCredentials);
         let mut octets = [IoSliceMut::new(&mut buffer)];
@@ -170,16 +188,16 @@ impl Takeover {
                 });
                 (message.bytes, trusted)
             }
-            Err(Errno::ENOBUFS) => return Some(Heard::Overrun),
-            Err(Errno::EINTR) => return Some(Heard::Nothing),
-            Err(_) => return None,
+            Err(Errno::ENOBUFS) => return Heard::Overrun,
+            Err(Errno::EINTR) => return Heard::Nothing,
+            Err(_) => return Heard::All,
         };
         buffer.truncate(length);
-        Some(if trusted {
+        if trusted {
             Heard::Message(buffer)
         } else {
             Heard::Nothing
-        })
+        }
     }
 }
 
@@ -191,6 +209,8 @@ enum Heard {
     Nothing,
     /// Messages were lost, to a flood by others: what is left can still be read.
     Overrun,
+    /// There is no more.
+    All,
 }
 
 fn is_trusted(sender: &UnixCredentials) -> bool {
