@@ -20,8 +20,8 @@ pub(super) struct Paths(BTreeMap<InterfaceIndex, Path>);
 struct Path {
     first_question: Option<Instant>,
     answers: bool,
-    /// Peers that acknowledged, and the directed requests that it took.
-    acknowledged: u32,
+    /// Peers that answered, and the questions that it took.
+    answered: u32,
     asked: u32,
 }
 
@@ -36,10 +36,10 @@ impl Paths {
         path.first_question.get_or_insert(now);
     }
 
-    /// A peer acknowledged, after it was asked so many times.
+    /// A peer answered for the first time, after it was asked so many times.
     pub(super) fn count_answer(&mut self, interface: InterfaceIndex, asked: u32) {
         let path = self.0.entry(interface).or_default();
-        path.acknowledged += 1;
+        path.answered += 1;
         path.asked += asked;
     }
 
@@ -55,10 +55,10 @@ impl Paths {
     }
 
     /// How many questions to one peer are not lost all by chance, if it loses as much as those
-    /// did that acknowledged. `None` while nobody answers.
+    /// did that answered. `None` while nobody answers.
     pub(super) fn enough_questions(&self, interface: InterfaceIndex) -> Option<u32> {
         let path = self.0.get(&interface).filter(|path| path.answers)?;
-        let answered = f64::from(path.acknowledged) / f64::from(path.asked.max(1));
+        let answered = f64::from(path.answered) / f64::from(path.asked.max(1));
         let answered = answered.clamp(ANSWERED.0, ANSWERED.1);
         let enough = BY_CHANCE.ln() / (1.0 - answered).ln();
         // From 5 to 225, by the bounds above.

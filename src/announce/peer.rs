@@ -113,9 +113,10 @@ pub struct Confirmation {
     /// Turns since its last step forward.
     turn: u32,
     directed: u32,
-    directed_while_dead: u32,
     echoes: u32,
     controls: u32,
+    /// Of each question, those put before the path came alive.
+    asked_while_dead: [u32; QUESTIONS.len()],
     /// Counts the times that its turns started anew: an older count's tasks are void.
     pub(super) epoch: u32,
 }
@@ -130,9 +131,9 @@ impl Confirmation {
             control_answered: false,
             turn: 0,
             directed: 0,
-            directed_while_dead: 0,
             echoes: 0,
             controls: 0,
+            asked_while_dead: [0; QUESTIONS.len()],
             epoch: 0,
         }
     }
@@ -164,15 +165,32 @@ impl Confirmation {
         self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
     }
 
-    /// How many directed requests were sent on a path that was alive, as far as is known.
-    pub(super) fn directed_while_alive(&self) -> u32 {
-        self.directed - self.directed_while_dead
+    /// Whether it answered anything itself.
+    pub(super) fn has_answered(&self) -> bool {
+        self.acknowledged.is_some() || self.proven.is_some() || self.control_answered
+    }
+
+    /// How many questions of a kind were put while the path was alive, as far as is known.
+    pub(super) fn asked_while_alive(&self, question: Question) -> u32 {
+        let (all, dead) = (
+            self.count(question),
+            self.asked_while_dead[question as usize],
+        );
+        all - dead
+    }
+
+    fn count(&self, question: Question) -> u32 {
+        match question {
+            Question::Directed => self.directed,
+            Question::Echo => self.echoes,
+            Question::Control => self.controls,
+        }
     }
 
     /// The path was dead until now: that questions were lost tells nothing of the peer, nor of
     /// how much the path loses.
     pub(super) fn path_came_alive(&mut self) {
-        self.directed_while_dead = self.directed;
+        self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
     /// Whether more questions could change the verdict. `enough` is the number of questions that
@@ -186,8 +204,10 @@ impl Confirmation {
             _ if self.turn == 0 => true,
             // Nobody answers: the path may yet open.
             None => true,
-            Some(enough) if self.is_heard() => self.echoes < enough,
-            Some(enough) => self.peer.required || self.directed_while_alive() < enough,
+            Some(enough) if self.is_heard() => self.asked_while_alive(Question::Echo) < enough,
+            Some(enough) => {
+                self.peer.required || self.asked_while_alive(Question::Directed) < enough
+            }
         }
     }
 

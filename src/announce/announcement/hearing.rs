@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Announcement, Claim};
+use super::{Announcement, Claim, Question};
 use crate::address::{InterfaceIndex, Mac};
 use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
@@ -79,13 +79,10 @@ impl Announcement {
                 continue;
             };
             let confirmation = &mut claim.confirmations_mut()[at];
+            let answered_before = confirmation.has_answered();
             if confirmation.hear_answer(now, mac) {
-                self.path_answers(now, interface);
-                let confirmation = &self.claims[index].confirmations()[at];
-                if confirmation.acknowledged.is_some() {
-                    let asked = confirmation.directed_while_alive().max(1);
-                    self.paths.count_answer(interface, asked);
-                }
+                let counts = confirmation.acknowledged.is_some() && !answered_before;
+                self.peer_answers(now, index, at, Question::Directed, counts);
                 self.ask_anew(now, index, at);
             }
         }
@@ -104,7 +101,6 @@ impl Announcement {
             let Some(at) = claim.find_peer(echo.source) else {
                 continue;
             };
-            let claimed_on = claim.interface();
             let confirmation = &mut claim.confirmations_mut()[at];
             let to_control = confirmation.peer.control.is_some_and(|control| {
                 control.interface == interface
@@ -112,12 +108,33 @@ impl Announcement {
                     && control.mac == frame.destination
             });
             let sequence = echo.sequence;
+            // Of one peer the first answer counts.
+            let counts = !confirmation.has_answered();
             if to_vip && confirmation.hear_echo(now, frame.source, sequence, run) {
-                self.path_answers(now, claimed_on);
+                self.peer_answers(now, index, at, Question::Echo, counts);
             } else if to_control && confirmation.hear_control(frame.source, sequence, run) {
+                self.peer_answers(now, index, at, Question::Control, counts);
                 self.ask_anew(now, index, at);
-                self.path_answers(now, claimed_on);
             }
+        }
+    }
+
+    /// A peer answered a question in a way that is news. If it `counts`, it tells how much the path
+    /// loses.
+    fn peer_answers(
+        &mut self,
+        now: Instant,
+        index: usize,
+        peer: usize,
+        question: Question,
+        counts: bool,
+    ) {
+        let interface = self.claims[index].interface();
+        self.path_answers(now, interface);
+        if counts {
+            let confirmation = &self.claims[index].confirmations()[peer];
+            let asked = confirmation.asked_while_alive(question).max(1);
+            self.paths.count_answer(interface, asked);
         }
     }
 
