@@ -29,8 +29,9 @@ build:
 test: packages
 	$(ISOLATED) test --workspace --locked --no-fail-fast
 
-# cargo-deny runs where it is installed, as .ci/run has it; it takes minutes to compile. Advisories
-# are not for here: they come from the network, and one about old code should not stop new code.
+# cargo-deny runs where it is installed (`cargo install cargo-deny --locked`): it takes four minutes
+# of processor time to compile. Advisories are not for here: they come from the network, and one
+# about old code should not stop new code.
 lint: packages
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -8,8 +8,6 @@ use std::{fs, io};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::announce::Confirm;
-
 /// Where the settings are, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
 /// The highest rate that makes sense: a frame a microsecond.
@@ -34,6 +32,19 @@ pub struct Settings {
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Confirm {
+    /// The peers that were named, gateways, and every neighbour the kernel knows.
+    #[default]
+    All,
+    /// The peers that were named, and gateways.
+    Peers,
+    /// Nobody.
+    None,
 }
 
 impl Default for Settings {

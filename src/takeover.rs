@@ -5,6 +5,7 @@
 //! could take first, leaves nothing behind when a process dies, and the kernel vouches for the
 //! sender's user: no lock file could be had so safely.
 
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
@@ -76,6 +77,10 @@ impl Age {
 pub struct Takeover {
     socket: Watched<Socket>,
     age: Age,
+    /// Whether there may be more to hear than was read.
+    unread: Cell<bool>,
+    /// Whether messages were lost, since this run last told the others of itself.
+    lost: Cell<bool>,
 }
 
 impl Takeover {
@@ -91,6 +96,8 @@ impl Takeover {
         let takeover = Self {
             socket: Watched::new(socket)?,
             age,
+            unread: Cell::new(false),
+            lost: Cell::new(false),
         };
         takeover.tell(vips);
         Ok(takeover)
@@ -101,17 +108,38 @@ impl Takeover {
     /// # Errors
     /// If the runtime can no longer watch the socket.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unread.get() {
+            return Poll::Ready(Ok(()));
+        }
         self.socket.poll_readable(context)
     }
 
     /// The VIPs, of these, that newer runs took over. An older run that begins late is told that
-    /// it is the older one. Never waits.
+    /// it is the older one; and where messages were lost, all runs are told of this one, so that
+    /// a newer one answers. Never waits.
     #[must_use]
     pub fn taken(&self, vips: &[Vip]) -> Vec<Vip> {
         let mut taken = Vec::new();
         // Bounded, so that nobody can hold a run up by flooding it.
-        for message in (0..AT_ONCE).map_while(|_| self.receive()) {
-            let Some((age, claimed)) = message.as_deref().and_then(parse) else {
+        self.unread.set(true);
+        for _ in 0..AT_ONCE {
+            let message = match self.receive() {
+                Heard::Message(message) => message,
+                Heard::Nothing => continue,
+                Heard::Overrun => {
+                    self.lost.set(true);
+                    continue;
+                }
+                Heard::All => {
+                    self.unread.set(false);
+                    // Not before: the kernel drops the answers, too, until the queue is empty.
+                    if self.lost.take() {
+                        self.tell(vips);
+                    }
+                    break;
+                }
+            };
+            let Some((age, claimed)) = parse(&message) else {
                 continue;
             };
             let ours = claimed.into_iter().filter(|vip| vips.contains(vip));
@@ -130,8 +158,9 @@ impl Takeover {
             for vip in vips {
                 message.extend_from_slice(&mapped(*vip).octets());
             }
-            // ECONNREFUSED: there is no other run. A run that hears nothing goes on, as it would
-            // without a newer one; both then announce what this host holds.
+            // ECONNREFUSED, always: after the multicast the kernel tries itself as a receiver. A
+            // run that hears nothing goes on, as it would without a newer one; both then
+            // announce what this host holds.
             let _ = self
                 .socket
                 .get()
@@ -139,9 +168,7 @@ impl Takeover {
         }
     }
 
-    /// The next message, if there is one; its octets, if a process sent it that runs as root or
-    /// as this one does.
-    fn receive(&self) -> Option<Option<Vec<u8>>> {
+    fn receive(&self) -> Heard {
         let mut buffer = vec![0; HEADER + VIPS_AT_ONCE * 16];
         let mut control = cmsg_space!(UnixCredentials);
         let mut octets = [IoSliceMut::new(&mut buffer)];
@@ -161,13 +188,29 @@ impl Takeover {
                 });
                 (message.bytes, trusted)
             }
-            // Some were lost, to a flood by others: what is left can still be read.
-            Err(Errno::ENOBUFS | Errno::EINTR) => return Some(None),
-            Err(_) => return None,
+            Err(Errno::ENOBUFS) => return Heard::Overrun,
+            Err(Errno::EINTR) => return Heard::Nothing,
+            Err(_) => return Heard::All,
         };
         buffer.truncate(length);
-        Some(trusted.then_some(buffer))
+        if trusted {
+            Heard::Message(buffer)
+        } else {
+            Heard::Nothing
+        }
     }
+}
+
+/// What came in.
+enum Heard {
+    /// A message of a process that runs as root or as this one does.
+    Message(Vec<u8>),
+    /// Nothing that counts.
+    Nothing,
+    /// Messages were lost, to a flood by others: what is left can still be read.
+    Overrun,
+    /// There is no more.
+    All,
 }
 
 fn is_trusted(sender: &UnixCredentials) -> bool {

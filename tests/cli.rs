@@ -118,8 +118,8 @@ fn a_command_line_that_makes_no_sense_is_refused() {
     for (arguments, words) in [
         ("", ["subcommand", "announce"]),
         ("anounce 10.9.0.100", ["anounce", "unrecognized"]),
-        ("announce", ["required", "<VIP>"]),
-        ("purge", ["required", "<VIP>"]),
+        ("announce", ["required", "<VIP"]),
+        ("purge", ["required", "<VIP"]),
         ("announce 10.9.0.100 --loud", ["--loud", "unexpected"]),
         ("purge 10.9.0.101 --rate 5", ["--rate", "unexpected"]),
         ("-q -v announce 10.9.0.100", ["--quiet", "--verbose"]),
@@ -338,7 +338,7 @@ fn help_and_version_go_to_stdout() {
     ] {
         assert!(help.contains(word), "{word}: {help}");
     }
-    for word in ["--rate", "--wait", "--timeout", "--interface", "<VIP>"] {
+    for word in ["--rate", "--wait", "--timeout", "--interface", "[VIP]"] {
         assert!(say(&["announce", "--help"]).contains(word), "{word}");
     }
     assert!(say(&["help", "purge"]).contains("--permanent"));

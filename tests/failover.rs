@@ -250,7 +250,8 @@ fn in_a_hundred_flaps_no_frame_leaves_a_node_that_does_not_hold_the_vip() {
         } else {
             run.end_or_terminate(2 * SECOND)
         };
-        assert!([0, 5, 143].contains(&ended.status), "{ended:?}");
+        // 6: a later hook for the same spell took over.
+        assert!([0, 5, 6, 143].contains(&ended.status), "{ended:?}");
     }
     let mut frames = 0;
     for ((node, capture), spells) in nodes.iter().zip(&captures).zip(&spells) {

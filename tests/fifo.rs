@@ -1,6 +1,7 @@
 //! Following keepalived's notify FIFO, without keepalived: the tests write the lines themselves.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
 
 mod common;
 mod events;

@@ -82,7 +82,7 @@ fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
         (
             format!("announce {VIP} {VIP6} --timeout 0.45"),
             INFO,
-            format!("{VIP}, {VIP6} announced on eth0 as {mac}: 9 frames in 4"),
+            format!("{VIP}, {VIP6} announced on eth0 as {mac}: 15 frames in 2"),
         ),
         (
             format!("announce {ABSENT} --wait 0"),
@@ -149,10 +149,10 @@ fn quiet_says_what_is_wrong_and_verbose_twice_says_every_frame() {
     let all = lines(&format!("{announce} -vv"));
     assert_eq!(
         all.iter().filter(|line| line.contains("sent")).count(),
-        6,
+        9,
         "{all:?}"
     );
-    assert_eq!(all.len(), 7, "nothing of other crates: {all:?}");
+    assert_eq!(all.len(), 10, "nothing of other crates: {all:?}");
 }
 
 /// From start to first frame on the wire, the median of a few runs, each of which must end well.
@@ -217,7 +217,7 @@ fn without_a_daemon_stderr_gets_the_line() {
     give(&a, VIP, "eth0");
     let announce = format!("{ANNOUNCE} -v");
     let ended = Run::start(with_syslog(&a, None, &announce)).end();
-    let line = format!("{VIP} announced on eth0 as {}: 6 frames in 4", a.mac());
+    let line = format!("{VIP} announced on eth0 as {}: 9 frames in 2", a.mac());
     assert!(ended.stderr.starts_with(&line), "{ended:?}");
     // A socket file whose daemon is dead.
     let (socket, path) = daemon(&lab);

@@ -220,7 +220,7 @@ fn a_vip_held_here_is_never_purged_and_exits_5() {
         assert!(
             ended
                 .stderr
-                .contains(&format!("warning: {VIP} is held here, on eth0"))
+                .contains(&format!("warning: {VIP}, {VIP6} held here, on eth0"))
         );
         if only.is_empty() {
             assert_eq!(tables(&a), held, "the other VIP's entry went");
@@ -248,7 +248,7 @@ fn nothing_to_purge_is_done() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
         report,
-        json!({"command": "purge", "version": version, "result": "ok", "dry_run": false, "entries": []})
+        json!({"command": "purge", "version": version, "instance": null, "result": "ok", "dry_run": false, "entries": []})
     );
     assert_eq!(tables(&a), before);
 }

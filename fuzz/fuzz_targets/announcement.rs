@@ -45,7 +45,9 @@ fn play(input: &mut Unstructured) -> Result<()> {
             let claim = core.claim_of(&transmit);
             let key = (claim.vip.ip(), claim.interface());
             assert!(!left.contains(&key), "a frame after the address left");
-            let address = held.iter().find(|address| (address.ip, address.interface) == key);
+            let address = held
+                .iter()
+                .find(|address| (address.ip, address.interface) == key);
             assert_eq!(
                 address.map(|address| address.usability),
                 Some(Usability::Usable),
@@ -62,18 +64,29 @@ fn play(input: &mut Unstructured) -> Result<()> {
         // Whoever is gone when a frame could have left is gone for good.
         for claim in core.claims() {
             let key = (claim.vip.ip(), claim.interface());
-            let here = held.iter().any(|address| (address.ip, address.interface) == key);
-            if !here && !core.is_over(now) && !left.contains(&key) {
+            let here = held
+                .iter()
+                .any(|address| (address.ip, address.interface) == key);
+            if !here && !left.contains(&key) {
                 left.push(key);
             }
         }
         let passed = now.duration_since(start).as_secs_f64();
-        assert!(frames as f64 <= f64::from(rate.get()) * (1.0 + passed) + 1.0, "too fast");
+        assert!(
+            frames as f64 <= f64::from(rate.get()) * (1.0 + passed) + 1.0,
+            "too fast"
+        );
         if core.is_over(now) {
             return Ok(());
         }
-        assert!(core.next_deadline(now) > now, "asked to wake up in the past");
-        assert!(core.next_deadline(now) <= start + TIMEOUT, "the end was missed");
+        assert!(
+            core.next_deadline(now) > now,
+            "asked to wake up in the past"
+        );
+        assert!(
+            core.next_deadline(now) <= start + TIMEOUT,
+            "the end was missed"
+        );
         if input.is_empty() {
             // Nothing happens any more.
             now = core.next_deadline(now);
@@ -139,7 +152,10 @@ fn ip(family: u8, host: u8) -> IpAddr {
 
 /// One of few addresses, so that they meet.
 fn any_ip(input: &mut Unstructured) -> Result<IpAddr> {
-    Ok(ip(*input.choose(&[4, 6])?, *input.choose(&[1, 2, 3, 10, 11])?))
+    Ok(ip(
+        *input.choose(&[4, 6])?,
+        *input.choose(&[1, 2, 3, 10, 11])?,
+    ))
 }
 
 fn any_mac(input: &mut Unstructured) -> Result<Mac> {
@@ -190,7 +206,10 @@ fn look_around(input: &mut Unstructured, core: &mut Announcement, now: Instant) 
         let index = around.link.index;
         for _ in 0..input.int_in_range(0..=4)? {
             match input.int_in_range(0..=2)? {
-                0 => around.addresses.push(Address { interface: index, ..address(input)? }),
+                0 => around.addresses.push(Address {
+                    interface: index,
+                    ..address(input)?
+                }),
                 1 => around.gateways.push(any_ip(input)?),
                 _ => around.neighbours.push(Neighbour {
                     ip: any_ip(input)?,
@@ -256,7 +275,11 @@ fn frame(input: &mut Unstructured) -> Result<Frame> {
     };
     Ok(Frame {
         destination: any_mac(input)?,
-        source: if input.ratio(3, 4)? { mac } else { any_mac(input)? },
+        source: if input.ratio(3, 4)? {
+            mac
+        } else {
+            any_mac(input)?
+        },
         payload,
     })
 }

@@ -12,10 +12,11 @@ use super::claim::{Claim, Place, Standing};
 use super::path::Paths;
 use super::peer::{Question, Run};
 use super::rate::Bucket;
-use super::surroundings::{Confirm, Surroundings, asking_address, peers};
+use super::surroundings::{Surroundings, asking_address, peers};
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::kernel::{Address, Link};
-use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+use crate::settings::Confirm;
+use crate::wire::Frame;
 
 /// How long to wait before a frame that a full queue refused is tried again, the first time.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -89,6 +90,7 @@ pub struct Announcement {
     wait_until: Instant,
     end_at: Instant,
     last_sent: Instant,
+    /// When the last question left whose answer may better a verdict.
     last_question: Option<Instant>,
     links: BTreeMap<InterfaceIndex, Link>,
     own_macs: BTreeSet<Mac>,
@@ -403,137 +405,13 @@ impl Announcement {
         }
     }
 
-    /// A frame came in on an interface.
-    pub fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
-        match &frame.payload {
-            Payload::Arp(arp) => self.hear_arp(now, interface, frame, arp),
-            Payload::Ndp(ndp) => self.hear_ndp(now, interface, frame, ndp),
-            Payload::Echo(echo) => self.hear_echo(now, interface, frame, echo),
-        }
-    }
-
-    fn hear_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
-        self.hear_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
-        let to_us = |claim: &Claim| {
-            claim.vip.ip() == arp.target_ip
-                && claim.mac() == Some(arp.target_mac)
-                && claim.mac() == Some(frame.destination)
-        };
-        if arp.operation == ArpOperation::Reply && arp.sender_mac == frame.source {
-            self.hear_answer(now, interface, arp.sender_ip.into(), frame.source, to_us);
-        }
-    }
-
-    fn hear_ndp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, ndp: &Ndp) {
-        match ndp.message {
-            NdpMessage::Solicitation(ns) => {
-                let mac = ns.source_lladdr.unwrap_or(frame.source);
-                self.hear_claim(now, interface, ndp.source.into(), mac);
-            }
-            NdpMessage::Advertisement(na) => {
-                let mac = na.target_lladdr.unwrap_or(frame.source);
-                self.hear_claim(now, interface, na.target.into(), mac);
-                let to_us = |claim: &Claim| {
-                    claim.vip.ip() == ndp.destination && claim.mac() == Some(frame.destination)
-                };
-                if na.solicited {
-                    self.hear_answer(now, interface, na.target.into(), mac, to_us);
-                }
-            }
-        }
-    }
-
-    /// Somebody says that `ip` is at `mac`.
-    fn hear_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
-        if self.own_macs.contains(&mac) {
-            return;
-        }
-        for claim in &mut self.claims {
-            if claim.interface() == interface && claim.vip.ip() == ip {
-                claim.hear_claim(now, mac);
-            }
-        }
-    }
-
-    /// `peer` answered a directed request from `mac`.
-    fn hear_answer(
-        &mut self,
-        now: Instant,
-        interface: InterfaceIndex,
-        peer: IpAddr,
-        mac: Mac,
-        to_us: impl Fn(&Claim) -> bool,
-    ) {
-        for index in 0..self.claims.len() {
-            let claim = &mut self.claims[index];
-            if claim.interface() != interface || !to_us(claim) {
-                continue;
-            }
-            let Some(at) = claim.find_peer(peer) else {
-                continue;
-            };
-            let confirmation = &mut claim.confirmations_mut()[at];
-            let asked = confirmation.directed_sent();
-            if confirmation.hear_answer(now, mac) {
-                if confirmation.acknowledged.is_some() {
-                    self.paths.count_answer(interface, asked);
-                }
-                self.ask_anew(now, index, at);
-                self.path_answers(now, interface);
-            }
-        }
-    }
-
-    fn hear_echo(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
-        if echo.kind != EchoKind::Reply || echo.identifier != self.run.identifier {
-            return;
-        }
-        let run = self.run;
-        for index in 0..self.claims.len() {
-            let claim = &mut self.claims[index];
-            let to_vip = claim.interface() == interface
-                && claim.vip.ip() == echo.destination
-                && claim.mac() == Some(frame.destination);
-            let Some(at) = claim.find_peer(echo.source) else {
-                continue;
-            };
-            let claimed_on = claim.interface();
-            let confirmation = &mut claim.confirmations_mut()[at];
-            let to_control = confirmation.peer.control.is_some_and(|control| {
-                control.interface == interface
-                    && control.ip == echo.destination
-                    && control.mac == frame.destination
-            });
-            let sequence = echo.sequence;
-            if to_vip && confirmation.hear_echo(now, frame.source, sequence, run) {
-                self.path_answers(now, claimed_on);
-            } else if to_control && confirmation.hear_control(frame.source, sequence, run) {
-                self.ask_anew(now, index, at);
-                self.path_answers(now, claimed_on);
-            }
-        }
-    }
-
-    /// Somebody answered on an interface. After a silence it has just come alive, and everyone
-    /// who is in no table needs the broadcasts.
-    fn path_answers(&mut self, now: Instant, interface: InterfaceIndex) {
-        if !self.paths.comes_alive(now, interface) {
-            return;
-        }
-        for index in 0..self.claims.len() {
-            if self.claims[index].interface() == interface {
-                self.start_rounds(now, index);
-            }
-        }
-    }
-
     /// The next frame that may leave now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        if self.is_over(now) {
-            return None;
-        }
         for claim in &mut self.claims {
             claim.left |= claim.usability.is_none();
+        }
+        if self.is_over(now) {
+            return None;
         }
         while self.bucket.ready_at() <= now {
             let task = self.agenda.take_due(now)?;
@@ -594,7 +472,16 @@ impl Announcement {
         claim.frames_sent += 1;
         claim.refusals = 0;
         self.last_sent = now;
-        if transmit.is_question {
+        let matters = match task.what {
+            What::Broadcast(_) => transmit.is_question,
+            // Those whose verdict is certain are still asked now and then, while the run lasts;
+            // but it does not last for them.
+            What::Ask(peer, _) => {
+                let enough = self.paths.enough_questions(claim.interface());
+                claim.confirmations()[peer].is_open(enough)
+            }
+        };
+        if matters {
             self.last_question = Some(now);
         }
         // From now, not from when it was due: a run that is late keeps its distances.
@@ -656,7 +543,7 @@ impl Announcement {
         now < self.wait_until && self.absent().next().is_some()
     }
 
-    /// Whether the answer to the last question may still come, and matter.
+    /// Whether the answer to the last question that matters may still come.
     fn awaits_answer(&self, now: Instant) -> bool {
         self.last_answer_until().is_some_and(|until| now < until)
     }
@@ -695,3 +582,7 @@ impl Announcement {
             .fold(self.end_at, Instant::min)
     }
 }
+
+mod hearing;
+#[cfg(test)]
+mod tests;

@@ -18,4 +18,6 @@ mod surroundings;
 pub use announcement::{Announcement, Pace, Transmit};
 pub use claim::{Claim, Standing};
 pub use peer::{Confirmation, Control, Peer, Source, Verdict};
-pub use surroundings::{Confirm, Surroundings};
+pub use surroundings::Surroundings;
+
+pub use crate::settings::Confirm;

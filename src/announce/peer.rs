@@ -113,6 +113,7 @@ pub struct Confirmation {
     /// Turns since its last step forward.
     turn: u32,
     directed: u32,
+    directed_while_dead: u32,
     echoes: u32,
     controls: u32,
     /// Counts the times that its turns started anew: an older count's tasks are void.
@@ -129,6 +130,7 @@ impl Confirmation {
             control_answered: false,
             turn: 0,
             directed: 0,
+            directed_while_dead: 0,
             echoes: 0,
             controls: 0,
             epoch: 0,
@@ -162,9 +164,15 @@ impl Confirmation {
         self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
     }
 
-    /// How many directed requests were sent.
-    pub(super) fn directed_sent(&self) -> u32 {
-        self.directed
+    /// How many directed requests were sent on a path that was alive, as far as is known.
+    pub(super) fn directed_while_alive(&self) -> u32 {
+        self.directed - self.directed_while_dead
+    }
+
+    /// The path was dead until now: that questions were lost tells nothing of the peer, nor of
+    /// how much the path loses.
+    pub(super) fn path_came_alive(&mut self) {
+        self.directed_while_dead = self.directed;
     }
 
     /// Whether more questions could change the verdict. `enough` is the number of questions that
@@ -179,7 +187,7 @@ impl Confirmation {
             // Nobody answers: the path may yet open.
             None => true,
             Some(enough) if self.is_heard() => self.echoes < enough,
-            Some(enough) => self.peer.required || self.directed < enough,
+            Some(enough) => self.peer.required || self.directed_while_alive() < enough,
         }
     }
 
@@ -367,5 +375,180 @@ impl Run {
     /// Whether `sequence` is that of one of the `count` echoes sent.
     fn sent(self, sequence: u16, count: u32) -> bool {
         u32::from(sequence.wrapping_sub(self.first_sequence)) < count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::wire::Payload;
+
+    const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+    const PEER: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+    const SWITCH: Mac = Mac::new([2, 0, 0, 0, 0, 3]);
+
+    fn peer(mac: Option<Mac>) -> Confirmation {
+        Confirmation::new(Peer {
+            ip: Ipv4Addr::new(10, 0, 0, 2).into(),
+            mac,
+            source: Source::Learned,
+            required: false,
+            onlink: true,
+            control: Some(Control {
+                ip: Ipv4Addr::new(10, 0, 0, 1).into(),
+                interface: InterfaceIndex(2),
+                mac: OWN,
+            }),
+        })
+    }
+
+    fn run() -> Run {
+        Run::new(0x1111_ffff_0000_0000)
+    }
+
+    /// The questions of the next turn, put; and the gap after it.
+    fn turn(confirmation: &mut Confirmation, enough: Option<u32>) -> (Vec<Question>, Duration) {
+        let mut questions = Vec::new();
+        while let Some(next) = confirmation.next_question(questions.last().copied()) {
+            confirmation.asked(next);
+            questions.push(next);
+        }
+        (questions, confirmation.end_turn(enough))
+    }
+
+    const ECHO_AND_CONTROL: [Question; 2] = [Question::Echo, Question::Control];
+
+    #[test]
+    fn a_silent_peer_is_asked_ever_less_but_for_echoes_too() {
+        let mut silent = peer(Some(PEER));
+        let turns: Vec<_> = (0..5).map(|_| turn(&mut silent, Some(5)).0).collect();
+        assert_eq!(turns[..2], [[Question::Directed], [Question::Directed]]);
+        assert_eq!(turns[2], [Question::Directed, Question::Echo]);
+        assert_eq!(turns[3], [Question::Directed, Question::Control]);
+        assert_eq!(turns[4], [Question::Directed, Question::Echo]);
+        assert_eq!(silent.verdict(), Verdict::Silent);
+    }
+
+    #[test]
+    fn a_peer_without_a_mac_gets_no_echo() {
+        let mut unknown = peer(None);
+        for _ in 0..10 {
+            assert_eq!(turn(&mut unknown, None).0, [Question::Directed]);
+        }
+    }
+
+    #[test]
+    fn gaps_grow_to_a_quarter_second_while_nobody_answers_and_else_to_two() {
+        let gaps = |enough| {
+            let mut silent = peer(Some(PEER));
+            let gaps = (0..12).map(|_| turn(&mut silent, enough).1.as_millis());
+            gaps.collect::<Vec<_>>()
+        };
+        assert_eq!(gaps(None)[..7], [5, 10, 20, 40, 80, 160, 250]);
+        assert_eq!(gaps(None)[11], 250);
+        assert_eq!(gaps(Some(5))[6..], [320, 640, 1280, 2000, 2000, 2000]);
+    }
+
+    #[test]
+    fn one_question_in_four_to_a_silent_peer_goes_to_everyone() {
+        let mut silent = peer(Some(PEER));
+        let vip: Vip = "10.0.0.10".parse().unwrap();
+        let destinations: Vec<_> = (0..8)
+            .map(|_| {
+                let frame = silent.frame(Question::Directed, vip, OWN, run()).unwrap();
+                turn(&mut silent, None);
+                frame.destination
+            })
+            .collect();
+        let four = [PEER, PEER, PEER, Mac::BROADCAST];
+        assert_eq!(destinations, [four, four].concat());
+    }
+
+    #[test]
+    fn an_answer_is_followed_by_an_echo_at_once() {
+        let mut answers = peer(Some(PEER));
+        let now = Instant::now();
+        assert!(!answers.hear_answer(now, PEER), "nothing was asked");
+        turn(&mut answers, None);
+        assert!(answers.hear_answer(now, PEER));
+        assert!(!answers.hear_answer(now, PEER), "that is no news");
+        assert_eq!(answers.verdict(), Verdict::Acknowledged);
+        answers.hurry();
+        assert_eq!(turn(&mut answers, Some(5)).0, [Question::Echo]);
+        assert_eq!(turn(&mut answers, Some(5)).0, ECHO_AND_CONTROL);
+        assert_eq!(turn(&mut answers, Some(5)).0, QUESTIONS);
+    }
+
+    #[test]
+    fn only_an_echo_that_was_sent_proves() {
+        let (now, run) = (Instant::now(), run());
+        let mut asked = peer(Some(PEER));
+        assert!(!asked.hear_echo(now, PEER, run.sequence(0), run));
+        asked.asked(Question::Echo);
+        asked.asked(Question::Echo);
+        assert!(
+            !asked.hear_echo(now, PEER, run.sequence(2), run),
+            "not sent yet"
+        );
+        assert!(
+            !asked.hear_echo(now, SWITCH, run.sequence(1), run),
+            "not the peer"
+        );
+        assert_eq!(asked.verdict(), Verdict::Silent);
+        assert_eq!(run.sequence(1), 0, "sequences wrap");
+        assert!(asked.hear_echo(now, PEER, run.sequence(1), run));
+        assert_eq!(asked.verdict(), Verdict::Proven);
+        assert!(!asked.wants_turns() && !asked.is_open(None));
+    }
+
+    #[test]
+    fn who_answers_for_a_peer_is_told_but_acknowledges_nothing() {
+        let mut proxied = peer(Some(PEER));
+        turn(&mut proxied, None);
+        assert!(proxied.hear_answer(Instant::now(), SWITCH));
+        assert!(!proxied.hear_answer(Instant::now(), OWN), "told once");
+        assert_eq!(proxied.verdict(), Verdict::Silent);
+        assert!(proxied.hear_answer(Instant::now(), PEER));
+        assert_eq!(proxied.verdict(), Verdict::Acknowledged);
+    }
+
+    #[test]
+    fn echoes_go_to_either_mac_where_two_answered() {
+        let mut moved = peer(Some(PEER));
+        turn(&mut moved, None);
+        moved.hear_answer(Instant::now(), SWITCH);
+        moved.hurry();
+        let vip: Vip = "10.0.0.10".parse().unwrap();
+        let mut to = || {
+            let frame = moved.frame(Question::Echo, vip, OWN, run()).unwrap();
+            assert!(matches!(frame.payload, Payload::Echo(_)));
+            turn(&mut moved, Some(5));
+            frame.destination
+        };
+        assert_eq!([to(), to(), to()], [SWITCH, PEER, SWITCH]);
+    }
+
+    #[test]
+    fn stale_is_who_answers_the_control_but_three_times_not_the_vip() {
+        let mut stale = peer(Some(PEER));
+        stale.asked(Question::Control);
+        assert!(stale.hear_control(PEER, run().sequence(0), run()));
+        for _ in 0..3 {
+            assert_eq!(stale.verdict(), Verdict::Silent);
+            stale.asked(Question::Echo);
+        }
+        assert_eq!(stale.verdict(), Verdict::Stale);
+    }
+
+    #[test]
+    fn another_mac_of_ours_makes_every_answer_void() {
+        let mut proven = peer(Some(PEER));
+        proven.asked(Question::Echo);
+        proven.hear_echo(Instant::now(), PEER, run().sequence(0), run());
+        proven.start_over();
+        assert_eq!(proven.verdict(), Verdict::Silent);
+        assert!(proven.wants_turns());
     }
 }

@@ -1,25 +1,12 @@
 //! Who has to follow a VIP: its gateways, the peers that were named, and the kernel's neighbours.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
-
-use serde::Deserialize;
 
 use super::peer::{Control, Peer, Source};
 use crate::address::{Mac, Vip};
 use crate::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
-
-/// Who is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Confirm {
-    /// The peers that were named, gateways, and every neighbour the kernel knows.
-    #[default]
-    All,
-    /// The peers that were named, and gateways.
-    Peers,
-    /// Nobody.
-    None,
-}
+use crate::settings::Confirm;
 
 /// What the kernel knows about one interface and whoever is on its link.
 #[derive(Clone, Debug)]
@@ -64,9 +51,9 @@ pub(super) fn peers(
     }
     let near = Near::new(vip, vips, on, below);
     let mut peers: Vec<Peer> = Vec::new();
+    let mut known = HashSet::new();
     let mut add = |peer: Peer| {
-        let known = peers.iter().any(|other| other.ip == peer.ip);
-        if !known && near.can_be_peer(peer.ip) {
+        if near.can_be_peer(peer.ip) && known.insert(peer.ip) {
             peers.push(peer);
         }
     };
@@ -117,6 +104,12 @@ struct Near<'a> {
     below: Option<&'a Surroundings>,
     /// The subnets of the link that the VIP is in.
     subnets: Vec<Address>,
+    /// The live neighbours, by address: tables have tens of thousands.
+    live: HashMap<IpAddr, &'a Neighbour>,
+    /// The addresses of all neighbours on the VIP's own link.
+    on_link: HashSet<IpAddr>,
+    /// The MACs of neighbours with an address in those subnets that is no link-local one.
+    better_known: HashSet<Option<Mac>>,
 }
 
 impl<'a> Near<'a> {
@@ -132,11 +125,25 @@ impl<'a> Near<'a> {
             on,
             below,
             subnets: Vec::new(),
+            live: HashMap::new(),
+            on_link: on.neighbours.iter().map(|known| known.ip).collect(),
+            better_known: HashSet::new(),
         };
         near.subnets = near
             .addresses()
             .filter(|address| !is_host_prefix(address) && contains(address, vip.ip()))
             .copied()
+            .collect();
+        let mut live = HashMap::new();
+        for neighbour in near.neighbours().filter(|neighbour| is_live(neighbour)) {
+            live.entry(neighbour.ip).or_insert(neighbour);
+        }
+        near.live = live;
+        near.better_known = near
+            .neighbours()
+            .filter(|other| other.ip.is_ipv6() && !is_link_local_v6(other.ip))
+            .filter(|other| near.shares_subnet(other.ip))
+            .map(|other| other.mac)
             .collect();
         near
     }
@@ -166,7 +173,7 @@ impl<'a> Near<'a> {
     fn shares_subnet(&self, ip: IpAddr) -> bool {
         is_link_local_v6(ip)
             || self.subnets.iter().any(|subnet| contains(subnet, ip))
-            || (self.subnets.is_empty() && self.on.neighbours.iter().any(|known| known.ip == ip))
+            || (self.subnets.is_empty() && self.on_link.contains(&ip))
     }
 
     fn leads_to(&self, ip: IpAddr) -> bool {
@@ -180,21 +187,13 @@ impl<'a> Near<'a> {
     fn has_better_address(&self, neighbour: &Neighbour) -> bool {
         is_link_local_v6(neighbour.ip)
             && !is_link_local_v6(self.vip.ip())
-            && self.neighbours().any(|other| {
-                other.mac == neighbour.mac
-                    && other.ip.is_ipv6()
-                    && !is_link_local_v6(other.ip)
-                    && self.shares_subnet(other.ip)
-            })
+            && self.better_known.contains(&neighbour.mac)
     }
 
     fn peer(&self, ip: IpAddr, source: Source, onlink: bool, required: bool) -> Peer {
-        let entry = self
-            .neighbours()
-            .find(|neighbour| neighbour.ip == ip && is_live(neighbour));
         Peer {
             ip,
-            mac: entry.and_then(|entry| entry.mac),
+            mac: self.live.get(&ip).and_then(|entry| entry.mac),
             source,
             required,
             onlink,
@@ -262,4 +261,243 @@ fn contains(subnet: &Address, ip: IpAddr) -> bool {
     // A shift by all 128 bits is out of range; then every address is contained.
     let differing = (network ^ host).checked_shr(shift.into()).unwrap_or(0);
     differing == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::address::InterfaceIndex;
+
+    const ETH: InterfaceIndex = InterfaceIndex(2);
+    const ABOVE: InterfaceIndex = InterfaceIndex(3);
+
+    fn mac(last: u8) -> Mac {
+        Mac::new([2, 0, 0, 0, 0, last])
+    }
+
+    fn around(index: InterfaceIndex, addresses: &[&str], neighbours: &[&str]) -> Surroundings {
+        let mut around = Surroundings::of(Link {
+            index,
+            name: format!("if{}", index.0),
+            mac: Some(mac(u8::try_from(index.0).unwrap())),
+            up: true,
+            carrier: true,
+            unlike_ethernet: None,
+            forwards_ipv6: false,
+            lower: (index == ABOVE).then_some(ETH),
+        });
+        around.addresses = addresses
+            .iter()
+            .map(|text| {
+                let (ip, prefix_len) = text.split_once('/').unwrap();
+                Address {
+                    ip: ip.parse().unwrap(),
+                    interface: index,
+                    prefix_len: prefix_len.parse().unwrap(),
+                    usability: Usability::Usable,
+                }
+            })
+            .collect();
+        around.neighbours = neighbours
+            .iter()
+            .zip(0x10..)
+            .map(|(ip, last)| Neighbour {
+                ip: ip.parse().unwrap(),
+                mac: Some(mac(last)),
+                state: NeighbourState::Stale,
+                externally_learned: false,
+            })
+            .collect();
+        around
+    }
+
+    fn peers_of(
+        vip: &str,
+        on: &Surroundings,
+        below: Option<&Surroundings>,
+        configured: &[&str],
+    ) -> Vec<Peer> {
+        let vip: Vip = vip.parse().unwrap();
+        let configured: Vec<_> = configured.iter().map(|ip| ip.parse().unwrap()).collect();
+        peers(vip, &[vip], on, below, &configured, Confirm::All)
+    }
+
+    fn who(peers: &[Peer]) -> Vec<(String, Source, bool)> {
+        peers
+            .iter()
+            .map(|peer| (peer.ip.to_string(), peer.source, peer.required))
+            .collect()
+    }
+
+    fn is(ip: &str, source: Source, required: bool) -> (String, Source, bool) {
+        (ip.to_owned(), source, required)
+    }
+
+    #[test]
+    fn named_peers_and_gateways_have_to_follow_and_come_first() {
+        let mut on = around(
+            ETH,
+            &["10.0.0.1/24", "10.0.0.10/32"],
+            &["10.0.0.5", "10.0.0.7", "10.0.0.254"],
+        );
+        on.gateways = vec![[10, 0, 0, 254].into()];
+        assert_eq!(
+            who(&peers_of("10.0.0.10", &on, None, &["10.0.0.7"])),
+            [
+                is("10.0.0.7", Source::Configured, true),
+                is("10.0.0.254", Source::Gateway, true),
+                is("10.0.0.5", Source::Learned, false),
+            ]
+        );
+    }
+
+    #[test]
+    fn this_host_and_the_vips_are_no_peers() {
+        let on = around(
+            ETH,
+            &["10.0.0.1/24"],
+            &["10.0.0.1", "10.0.0.10", "10.0.0.11"],
+        );
+        let vips = ["10.0.0.10", "10.0.0.11"].map(|vip| vip.parse().unwrap());
+        assert_eq!(peers(vips[0], &vips, &on, None, &[], Confirm::All), []);
+    }
+
+    #[test]
+    fn neighbours_that_are_gone_or_of_another_subnet_or_family_are_no_peers() {
+        let mut on = around(
+            ETH,
+            &["10.0.0.1/24", "10.1.0.1/24", "fd00::1/64"],
+            &["10.0.0.5", "10.0.0.6", "10.1.0.5", "fd00::5"],
+        );
+        on.neighbours[1].state = NeighbourState::Failed;
+        assert_eq!(
+            who(&peers_of("10.0.0.10", &on, None, &[])),
+            [is("10.0.0.5", Source::Learned, false)]
+        );
+    }
+
+    #[test]
+    fn confirm_says_who_is_asked() {
+        let mut on = around(ETH, &["10.0.0.1/24"], &["10.0.0.5"]);
+        on.gateways = vec![[10, 0, 0, 254].into()];
+        let vip: Vip = "10.0.0.10".parse().unwrap();
+        let count = |confirm| peers(vip, &[vip], &on, None, &[], confirm).len();
+        assert_eq!(
+            [Confirm::All, Confirm::Peers, Confirm::None].map(count),
+            [2, 1, 0]
+        );
+    }
+
+    #[test]
+    fn a_named_peer_that_the_link_does_not_lead_to_is_offlink_and_not_required() {
+        let on = around(ETH, &["10.0.0.1/24"], &[]);
+        let peers = peers_of("10.0.0.10", &on, None, &["192.0.2.1", "10.0.0.5"]);
+        let peer = peers.iter().find(|peer| !peer.onlink).unwrap();
+        assert_eq!(peer.ip, IpAddr::from([192, 0, 2, 1]));
+        assert!(!peer.required && peer.control.is_none());
+        assert!(peers[0].onlink && peers[0].required);
+    }
+
+    #[test]
+    fn a_gateway_outside_the_vips_subnet_is_asked_but_not_required() {
+        let mut on = around(ETH, &["10.0.0.1/24", "10.1.0.1/24"], &[]);
+        on.gateways = vec![[10, 1, 0, 254].into()];
+        let peers = peers_of("10.0.0.10", &on, None, &[]);
+        assert_eq!(who(&peers), [is("10.1.0.254", Source::Gateway, false)]);
+        assert_eq!(
+            peers[0].control, None,
+            "it may reach the VIP by another way"
+        );
+    }
+
+    #[test]
+    fn a_vmacs_peers_are_below_it_and_so_are_their_controls() {
+        let on = around(ABOVE, &["10.0.0.10/32"], &[]);
+        let below = around(ETH, &["10.0.0.1/24"], &["10.0.0.5"]);
+        let peers = peers_of("10.0.0.10", &on, Some(&below), &[]);
+        assert_eq!(who(&peers), [is("10.0.0.5", Source::Learned, false)]);
+        assert_eq!(
+            peers[0].control,
+            Some(Control {
+                ip: [10, 0, 0, 1].into(),
+                interface: ETH,
+                mac: mac(2),
+            })
+        );
+    }
+
+    #[test]
+    fn a_vlans_controls_stay_on_it_and_the_link_below_is_another() {
+        let on = around(ABOVE, &["10.0.0.1/24", "10.0.0.10/32"], &["10.0.0.5"]);
+        let mut below = around(ETH, &["172.16.0.1/24"], &["172.16.0.5"]);
+        below.gateways = vec![[172, 16, 0, 254].into()];
+        let peers = peers_of("10.0.0.10", &on, Some(&below), &[]);
+        assert_eq!(who(&peers), [is("10.0.0.5", Source::Learned, false)]);
+        assert_eq!(
+            peers[0].control.map(|control| control.interface),
+            Some(ABOVE)
+        );
+    }
+
+    #[test]
+    fn a_control_is_no_vip_and_in_the_subnet_of_vip_and_peer() {
+        let on = around(
+            ETH,
+            &["10.0.0.10/24", "10.1.0.1/24", "10.0.0.1/24"],
+            &["10.0.0.5"],
+        );
+        let control = peers_of("10.0.0.10", &on, None, &[])[0].control;
+        assert_eq!(
+            control.map(|control| control.ip),
+            Some([10, 0, 0, 1].into())
+        );
+        let lonely = around(ETH, &["10.0.0.10/24"], &["10.0.0.5"]);
+        assert_eq!(peers_of("10.0.0.10", &lonely, None, &[])[0].control, None);
+    }
+
+    #[test]
+    fn a_host_is_asked_by_its_link_local_address_only_where_it_has_no_other() {
+        let mut on = around(ETH, &["fd00::1/64"], &["fe80::5", "fd00::5", "fe80::6"]);
+        on.neighbours[1].mac = on.neighbours[0].mac;
+        let peers = peers_of("fd00::10", &on, None, &[]);
+        let asked: Vec<_> = peers.iter().map(|peer| peer.ip.to_string()).collect();
+        assert_eq!(asked, ["fd00::5", "fe80::6"]);
+    }
+
+    #[test]
+    fn others_are_probed_for_from_an_own_address_that_is_no_vip() {
+        let vips = ["fd00::10".parse().unwrap()];
+        let mut on = around(ETH, &["10.0.0.1/24", "fd00::10/64", "fd00::1/64"], &[]);
+        assert_eq!(asking_address(&vips, &on), Some("fd00::1".parse().unwrap()));
+        on.addresses[2].usability = Usability::Tentative;
+        assert_eq!(asking_address(&vips, &on), None);
+    }
+
+    #[test]
+    fn a_large_table_takes_no_long_time() {
+        let neighbours: Vec<_> = (0..60_000_u32)
+            .map(|host| Ipv4Addr::from_bits(0x0a01_0000 + host).to_string())
+            .collect();
+        let neighbours: Vec<_> = neighbours.iter().map(String::as_str).collect();
+        let mut on = around(ETH, &["10.0.0.1/8"], &[]);
+        on.neighbours = neighbours
+            .iter()
+            .map(|ip| Neighbour {
+                ip: ip.parse().unwrap(),
+                mac: Some(mac(5)),
+                state: NeighbourState::Stale,
+                externally_learned: false,
+            })
+            .collect();
+        let begun = Instant::now();
+        assert_eq!(
+            peers_of("10.0.0.10", &on, None, &[]).len(),
+            neighbours.len()
+        );
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
 }

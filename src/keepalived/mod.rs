@@ -116,7 +116,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
-    #[error("can't read {}: {source}; {WAY_OUT}", path.display())]
+    #[error("can't read {}: {source}; {}", path.display(), way_out_of(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -141,6 +141,16 @@ pub enum Error {
         /// What may explain it.
         warnings: Vec<Problem>,
     },
+}
+
+fn way_out_of(unreadable: &io::Error) -> &'static str {
+    match unreadable.kind() {
+        // keepalived reads it as root, and runs hooks as another user if there is one.
+        io::ErrorKind::PermissionDenied => {
+            "run by user keepalived_script? set `script_user root` in keepalived.conf"
+        }
+        _ => WAY_OUT,
+    }
 }
 
 const WAY_OUT: &str = "pass the VIPs as arguments instead: `vipherald announce VIP…`";

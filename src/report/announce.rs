@@ -362,7 +362,11 @@ impl AnnouncedVip {
             mac: None,
             host: None,
         });
-        let after_ms = |at: Instant| at.duration_since(core.started()).as_secs_f64() * 1e3;
+        // To the microsecond: what is beyond is noise.
+        let after_ms = |at: Instant| {
+            let after = at.duration_since(core.started());
+            (after.as_secs_f64() * 1e6).round() / 1e3
+        };
         Self {
             address: claim.vip,
             interface: Some(claim.link.name.clone()),

@@ -78,6 +78,7 @@ pub(crate) struct Network {
     pub(crate) truths: Vec<Vec<Truth>>,
     pub(crate) vips: Vec<VipTruth>,
     pub(crate) sent_at: Vec<Duration>,
+    /// Frames of the rounds since something on this host gave cause to start them.
     pub(crate) broadcasts: Vec<u32>,
     /// When anyone first answered since the path was last new.
     pub(crate) alive_since: Option<Duration>,
@@ -582,6 +583,7 @@ impl Network {
     }
 
     fn tell_address(&mut self, index: usize, usability: Usability) {
+        let was_ready = self.vips[index].held && self.vips[index].usable;
         self.vips[index].held = true;
         self.vips[index].usable = usability == Usability::Usable;
         let address = self.vip_address(index, usability);
@@ -594,7 +596,9 @@ impl Network {
             self.core.link_changed(self.at(), &above);
         }
         self.core.address_changed(self.at(), &address);
-        self.became_ready(index);
+        if !was_ready {
+            self.became_ready(index);
+        }
     }
 
     fn became_ready(&mut self, index: usize) {
@@ -603,6 +607,8 @@ impl Network {
         if vip.held && vip.usable && !vip.left && carrier {
             vip.ready_since.get_or_insert(self.now);
             vip.starts += 1;
+            // All rounds have to come again.
+            self.broadcasts[index] = 0;
         }
     }
 
@@ -619,10 +625,10 @@ impl Network {
     fn happens(&mut self, what: Happening) {
         match what {
             // They happen where they can.
-            Happening::Arrives(index) | Happening::BecomesUsable(index) if !self.link_gone => {
-                if !self.vips[index].left {
-                    self.tell_address(index, Usability::Usable);
-                }
+            Happening::Arrives(index) | Happening::BecomesUsable(index)
+                if !self.link_gone && !self.vips[index].left =>
+            {
+                self.tell_address(index, Usability::Usable);
             }
             Happening::DadFails(index) if !self.link_gone && self.vips[index].held => {
                 self.tell_address(index, Usability::DadFailed);

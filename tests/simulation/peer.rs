@@ -210,13 +210,13 @@ impl Host {
                 let Some(mac) = na.target_lladdr.filter(|_| !dropped && !self.owns(target)) else {
                     return;
                 };
-                match self.entry(target) {
-                    Entry::None | Entry::Failed | Entry::Permanent(_) => {}
-                    Entry::Incomplete(_) => self.learn(now, target, mac, true, false, out),
-                    Entry::Known(..) if na.override_cached => {
-                        self.learn(now, target, mac, true, false, out);
-                    }
-                    Entry::Known(..) => {}
+                let updates = match self.entry(target) {
+                    Entry::Incomplete(_) => true,
+                    Entry::Known(..) => na.override_cached,
+                    Entry::None | Entry::Failed | Entry::Permanent(_) => false,
+                };
+                if updates {
+                    self.learn(now, target, mac, true, false, out);
                 }
             }
         }

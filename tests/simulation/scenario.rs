@@ -293,10 +293,13 @@ impl Scenario {
     /// Takes out of a run what keeps it from ending before its time is up.
     pub(crate) fn settle(&mut self) {
         self.pace.rate = NonZeroU32::MIN.saturating_add(1999);
-        self.pace.timeout = millis(60_000);
+        self.pace.timeout = Duration::from_secs(600);
         self.happenings.clear();
+        self.blackouts.clear();
+        (self.loss_out, self.loss_in) = (0, 0);
         for member in &mut self.members {
             member.source = Source::Learned;
+            member.dark = None;
             member.known_mac = member.known_mac.or(Some(member.host.mac));
         }
     }
@@ -353,7 +356,12 @@ impl Scenario {
         }
         let own: IpAddr = if four { OWN4.into() } else { OWN6.into() };
         host.set(own, Entry::Known(OWN_MAC, Duration::ZERO));
-        let source = if number == 0 || only.is_some() {
+        let source = if only.is_some() {
+            Source::Gateway
+        } else if kind == Kind::Dead && rng.permille(900) {
+            // One that has to follow would make every run last until its time is up.
+            Source::Learned
+        } else if number == 0 {
             Source::Gateway
         } else {
             rng.pick(&[

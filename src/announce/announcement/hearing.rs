@@ -1,0 +1,140 @@
+//! What a frame that came in means: an answer, a proof, another owner. Whatever does not match a
+//! question of this run to the letter means nothing.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::{Announcement, Claim};
+use crate::address::{InterfaceIndex, Mac};
+use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+
+impl Announcement {
+    /// A frame came in on an interface.
+    pub fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
+        match &frame.payload {
+            Payload::Arp(arp) => self.hear_arp(now, interface, frame, arp),
+            Payload::Ndp(ndp) => self.hear_ndp(now, interface, frame, ndp),
+            Payload::Echo(echo) => self.hear_echo(now, interface, frame, echo),
+        }
+    }
+
+    fn hear_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
+        self.hear_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
+        let to_us = |claim: &Claim| {
+            claim.vip.ip() == arp.target_ip
+                && claim.mac() == Some(arp.target_mac)
+                && claim.mac() == Some(frame.destination)
+        };
+        if arp.operation == ArpOperation::Reply && arp.sender_mac == frame.source {
+            self.hear_answer(now, interface, arp.sender_ip.into(), frame.source, to_us);
+        }
+    }
+
+    fn hear_ndp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, ndp: &Ndp) {
+        match ndp.message {
+            NdpMessage::Solicitation(ns) => {
+                let mac = ns.source_lladdr.unwrap_or(frame.source);
+                self.hear_claim(now, interface, ndp.source.into(), mac);
+            }
+            NdpMessage::Advertisement(na) => {
+                let mac = na.target_lladdr.unwrap_or(frame.source);
+                self.hear_claim(now, interface, na.target.into(), mac);
+                let to_us = |claim: &Claim| {
+                    claim.vip.ip() == ndp.destination && claim.mac() == Some(frame.destination)
+                };
+                if na.solicited {
+                    self.hear_answer(now, interface, na.target.into(), mac, to_us);
+                }
+            }
+        }
+    }
+
+    /// Somebody says that `ip` is at `mac`.
+    fn hear_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
+        if self.own_macs.contains(&mac) {
+            return;
+        }
+        for claim in &mut self.claims {
+            if claim.interface() == interface && claim.vip.ip() == ip {
+                claim.hear_claim(now, mac);
+            }
+        }
+    }
+
+    /// `peer` answered a directed request from `mac`.
+    fn hear_answer(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        peer: IpAddr,
+        mac: Mac,
+        to_us: impl Fn(&Claim) -> bool,
+    ) {
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.interface() != interface || !to_us(claim) {
+                continue;
+            }
+            let Some(at) = claim.find_peer(peer) else {
+                continue;
+            };
+            let confirmation = &mut claim.confirmations_mut()[at];
+            if confirmation.hear_answer(now, mac) {
+                self.path_answers(now, interface);
+                let confirmation = &self.claims[index].confirmations()[at];
+                if confirmation.acknowledged.is_some() {
+                    let asked = confirmation.directed_while_alive().max(1);
+                    self.paths.count_answer(interface, asked);
+                }
+                self.ask_anew(now, index, at);
+            }
+        }
+    }
+
+    fn hear_echo(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+        if echo.kind != EchoKind::Reply || echo.identifier != self.run.identifier {
+            return;
+        }
+        let run = self.run;
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            let to_vip = claim.interface() == interface
+                && claim.vip.ip() == echo.destination
+                && claim.mac() == Some(frame.destination);
+            let Some(at) = claim.find_peer(echo.source) else {
+                continue;
+            };
+            let claimed_on = claim.interface();
+            let confirmation = &mut claim.confirmations_mut()[at];
+            let to_control = confirmation.peer.control.is_some_and(|control| {
+                control.interface == interface
+                    && control.ip == echo.destination
+                    && control.mac == frame.destination
+            });
+            let sequence = echo.sequence;
+            if to_vip && confirmation.hear_echo(now, frame.source, sequence, run) {
+                self.path_answers(now, claimed_on);
+            } else if to_control && confirmation.hear_control(frame.source, sequence, run) {
+                self.ask_anew(now, index, at);
+                self.path_answers(now, claimed_on);
+            }
+        }
+    }
+
+    /// Somebody answered on an interface. After a silence it has just come alive, and everyone
+    /// who is in no table needs the broadcasts.
+    fn path_answers(&mut self, now: Instant, interface: InterfaceIndex) {
+        if !self.paths.comes_alive(now, interface) {
+            return;
+        }
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.interface() == interface {
+                for confirmation in claim.confirmations_mut() {
+                    confirmation.path_came_alive();
+                }
+                self.start_rounds(now, index);
+            }
+        }
+    }
+}

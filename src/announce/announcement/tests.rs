@@ -1,0 +1,244 @@
+//! What a run sends when, without a network.
+
+use super::*;
+use crate::kernel::Usability;
+use crate::wire::{Arp, Ndp};
+
+const ETH: InterfaceIndex = InterfaceIndex(2);
+const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+const OTHER: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+
+/// A core, and the moment it is in.
+struct Bench {
+    core: Announcement,
+    now: Instant,
+}
+
+impl Bench {
+    fn with(vips: &[&str]) -> Self {
+        let vips: Vec<Vip> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        let pace = Pace {
+            rate: NonZeroU32::new(2000).unwrap(),
+            wait: Duration::from_secs(1),
+            timeout: Duration::from_secs(60),
+        };
+        let now = Instant::now();
+        let mut core = Announcement::new(&vips, None, pace, 7, now);
+        core.link_changed(now, &link(Some(MAC), true));
+        Self { core, now }
+    }
+
+    fn address(&mut self, ip: &str, usability: Usability) {
+        self.core.address_changed(self.now, &address(ip, usability));
+    }
+
+    fn after(&mut self, millis: u64) -> &mut Self {
+        self.now += Duration::from_millis(millis);
+        self
+    }
+
+    /// The frames that leave now.
+    fn sends(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(transmit) = self.core.poll_transmit(self.now) {
+            self.core.sent(self.now, &transmit);
+            frames.push(transmit.frame);
+        }
+        frames
+    }
+}
+
+fn link(mac: Option<Mac>, carrier: bool) -> Link {
+    Link {
+        index: ETH,
+        name: "eth0".to_owned(),
+        mac,
+        up: true,
+        carrier,
+        unlike_ethernet: None,
+        forwards_ipv6: false,
+        lower: None,
+    }
+}
+
+fn address(ip: &str, usability: Usability) -> Address {
+    Address {
+        ip: ip.parse().unwrap(),
+        interface: ETH,
+        prefix_len: 32,
+        usability,
+    }
+}
+
+fn first_round_v4(vip: [u8; 4], mac: Mac) -> [Frame; 3] {
+    [
+        Arp::gratuitous_request(vip.into(), mac),
+        Arp::gratuitous_reply(vip.into(), mac),
+        Arp::probe(vip.into(), mac),
+    ]
+}
+
+#[test]
+fn every_vip_gets_one_frame_before_any_gets_two() {
+    let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11", "10.0.0.12"]);
+    for ip in ["10.0.0.10", "10.0.0.11", "10.0.0.12"] {
+        bench.address(ip, Usability::Usable);
+    }
+    let rounds = [10, 11, 12].map(|host| first_round_v4([10, 0, 0, host], MAC));
+    let expected: Vec<_> = (0..3)
+        .flat_map(|frame| rounds.iter().map(move |round| round[frame].clone()))
+        .collect();
+    assert_eq!(bench.sends(), expected);
+}
+
+#[test]
+fn a_tentative_address_is_waited_for_and_not_claimed() {
+    let mut bench = Bench::with(&["fd00::10"]);
+    bench.address("fd00::10", Usability::Tentative);
+    assert_eq!(bench.after(1500).sends(), []);
+    assert!(!bench.core.is_over(bench.now));
+    bench.address("fd00::10", Usability::Usable);
+    assert_eq!(bench.sends().len(), 2);
+}
+
+#[test]
+fn an_address_that_another_host_defends_is_never_claimed() {
+    let mut bench = Bench::with(&["fd00::10"]);
+    bench.address("fd00::10", Usability::Tentative);
+    bench.address("fd00::10", Usability::DadFailed);
+    assert_eq!(bench.sends(), []);
+    assert!(bench.core.is_over(bench.now));
+    assert_eq!(bench.core.claims()[0].standing(), Standing::DadFailed);
+}
+
+#[test]
+fn an_address_that_left_is_not_claimed_again_when_it_returns() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    assert_eq!(bench.sends().len(), 3);
+    bench
+        .core
+        .address_gone(&address("10.0.0.10", Usability::Usable));
+    assert_eq!(bench.after(50).sends(), []);
+    bench.address("10.0.0.10", Usability::Usable);
+    assert_eq!(bench.after(200).sends(), []);
+    assert!(bench.core.is_over(bench.now));
+    assert_eq!(bench.core.claims()[0].standing(), Standing::Left);
+}
+
+#[test]
+fn an_address_that_was_replaced_before_a_frame_could_leave_did_not_leave() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.sends();
+    bench
+        .core
+        .address_gone(&address("10.0.0.10", Usability::Usable));
+    bench.address("10.0.0.10", Usability::Usable);
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
+}
+
+#[test]
+fn what_was_lost_with_the_changes_counts_as_gone() {
+    let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.address("10.0.0.11", Usability::Usable);
+    bench.sends();
+    let here = [address("10.0.0.11", Usability::Usable)];
+    bench.core.addresses_are(bench.now, &here);
+    assert_eq!(bench.after(50).sends(), first_round_v4([10, 0, 0, 11], MAC));
+}
+
+#[test]
+fn the_rounds_start_over_when_the_carrier_is_back_or_the_mac_changed() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.sends();
+    bench.core.link_changed(bench.now, &link(Some(MAC), false));
+    assert_eq!(bench.after(5000).sends(), []);
+    bench.core.link_changed(bench.now, &link(Some(MAC), true));
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
+    bench.core.link_changed(bench.now, &link(Some(OTHER), true));
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], OTHER));
+    let round = bench.after(50).sends();
+    assert_eq!(
+        round,
+        first_round_v4([10, 0, 0, 10], OTHER),
+        "the old rounds are void"
+    );
+}
+
+#[test]
+fn news_that_change_nothing_start_nothing() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.sends();
+    bench.core.link_changed(bench.now, &link(Some(MAC), true));
+    bench.address("10.0.0.10", Usability::Usable);
+    assert_eq!(bench.sends(), []);
+}
+
+#[test]
+fn a_refused_frame_is_tried_again_less_and_less_often() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    let mut gaps = Vec::new();
+    for _ in 0..10 {
+        let transmit = bench.core.poll_transmit(bench.now).unwrap();
+        assert_eq!(transmit.frame, first_round_v4([10, 0, 0, 10], MAC)[0]);
+        bench.core.refused(bench.now, &transmit, Errno::ENOBUFS);
+        assert!(bench.core.poll_transmit(bench.now).is_none());
+        let next = bench.core.next_deadline(bench.now);
+        gaps.push(next.duration_since(bench.now).as_millis());
+        bench.now = next;
+    }
+    assert_eq!(gaps, [1, 2, 4, 8, 16, 32, 64, 128, 128, 128]);
+    assert_eq!(bench.core.claims()[0].frames_sent, 0);
+    assert_eq!(bench.core.claims()[0].last_refusal, Some(Errno::ENOBUFS));
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
+}
+
+#[test]
+fn an_absent_vip_is_waited_for_as_long_as_was_said() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.after(999);
+    assert!(!bench.core.is_over(bench.now));
+    let wakes = bench.core.next_deadline(bench.now);
+    assert_eq!(wakes, bench.now + Duration::from_millis(1));
+    bench.after(1);
+    assert!(bench.core.is_over(bench.now));
+}
+
+#[test]
+fn an_old_owners_last_frames_are_no_conflict_but_later_ones_are() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.sends();
+    let claim = Arp::gratuitous_request([10, 0, 0, 10].into(), OTHER);
+    bench.after(99);
+    bench.core.received(bench.now, ETH, &claim);
+    assert_eq!(bench.core.claims()[0].conflicts().count(), 0);
+    bench.after(1);
+    bench.core.received(bench.now, ETH, &claim);
+    let own = Arp::gratuitous_request([10, 0, 0, 10].into(), MAC);
+    bench.core.received(bench.now, ETH, &own);
+    assert_eq!(
+        bench.core.claims()[0].conflicts().collect::<Vec<_>>(),
+        [OTHER]
+    );
+}
+
+#[test]
+fn the_last_round_misleads_nobody() {
+    let mut bench = Bench::with(&["fd00::10"]);
+    bench.address("fd00::10", Usability::Usable);
+    let mut all = Vec::new();
+    while !bench.core.is_over(bench.now) {
+        all.extend(bench.sends());
+        bench.now = bench.core.next_deadline(bench.now);
+    }
+    let vip = "fd00::10".parse().unwrap();
+    assert_eq!(all.len(), 15);
+    assert!(all[..14].contains(&Ndp::probe(vip, MAC, None)));
+    assert_eq!(all[14], Ndp::unsolicited_advertisement(vip, MAC, false));
+}

@@ -1,0 +1,594 @@
+//! What the hook makes of keepalived's events: by itself, and run by the real keepalived with
+//! nothing else wired.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
+
+mod common;
+mod events;
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use vipherald_lab::{Host, Keepalived, Lab, eventually};
+
+use common::{
+    OLD_MAC, Run, SOON, VIP, assert_followed, give, remember_old, run, signal, vipherald,
+    wait_until_followed, watch_for,
+};
+use events::{file, hook, instance, mac_of, sent_for, wait_for_frame, with};
+
+const OTHER_VIP: &str = "10.9.0.101";
+
+// The hook by itself.
+
+#[test]
+fn master_without_the_vip_announces_nothing() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    let capture = a.capture();
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 MASTER 100"));
+    assert_eq!(ended.status, 5, "{ended:?}");
+    assert!(ended.stderr.contains(VIP), "{ended:?}");
+    assert_eq!(sent_for(&capture.frames(), VIP), []);
+}
+
+#[test]
+fn backup_with_the_vip_purges_nothing() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    give(&a, VIP, "eth0");
+    a.remember(VIP, OLD_MAC);
+    for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
+        let ended = run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0")));
+        assert_eq!(ended.status, 5, "{ended:?}");
+        assert!(ended.stderr.contains("held here"), "{ended:?}");
+        assert_eq!(mac_of(&a, VIP), Some(OLD_MAC.parse().unwrap()));
+    }
+}
+
+#[test]
+fn every_state_without_the_vip_purges_it_and_nothing_else() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
+        remember_old(std::slice::from_ref(&a), &[VIP, OTHER_VIP]);
+        let ended = run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0")));
+        assert_eq!(ended.status, 0, "{ended:?}");
+        assert_eq!(a.neighbour(VIP), None);
+        assert_followed(
+            std::slice::from_ref(&a),
+            &[OTHER_VIP],
+            OLD_MAC.parse().unwrap(),
+        );
+    }
+}
+
+#[test]
+fn master_is_announced_and_a_split_brain_that_healed_again() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    give(&a, VIP, "eth0");
+    for state in ["MASTER", "MASTER_RX_LOWER_PRI"] {
+        remember_old(std::slice::from_ref(&b), &[VIP]);
+        let arguments = with(&conf, &format!("notify INSTANCE VI_1 {state} 100"));
+        let run = Run::start(vipherald(&a, &arguments));
+        wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+        assert_eq!(run.terminate().0.status, 143);
+    }
+}
+
+#[test]
+fn other_states_do_nothing() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(
+        &lab,
+        "conf",
+        &instance("VI_1", 51, 100, &[VIP, OTHER_VIP], ""),
+    );
+    give(&a, VIP, "eth0");
+    a.remember(OTHER_VIP, OLD_MAC);
+    let capture = a.capture();
+    for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY", "A_NEW_STATE"] {
+        let arguments = with(&conf, &format!("notify INSTANCE VI_1 {state} 100"));
+        let ended = run(&a, &arguments);
+        assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
+        let ended = run(&a, &format!("-v {arguments}"));
+        assert!(ended.stderr.contains(state), "{ended:?}");
+    }
+    assert_eq!(sent_for(&capture.frames(), VIP), []);
+    assert_eq!(mac_of(&a, OTHER_VIP), Some(OLD_MAC.parse().unwrap()));
+}
+
+#[test]
+fn an_unknown_instance_or_group_is_told_with_the_way_out() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    for arguments in [
+        "notify INSTANCE VI_2 MASTER 100",
+        "notify GROUP VI_2 BACKUP 0",
+        "announce --instance VI_2",
+        "purge --instance VI_2",
+        "show --instance VI_2",
+    ] {
+        let ended = run(&a, &with(&conf, arguments));
+        assert_eq!(ended.status, 1, "{ended:?}");
+        let told = &ended.stderr;
+        assert!(
+            told.contains("VI_2") && told.contains("pass the VIPs as arguments"),
+            "{told}"
+        );
+    }
+    let ended = run(&a, &with(&conf, "notify instance VI_1 MASTER 100"));
+    assert_eq!(ended.status, 2, "{ended:?}");
+}
+
+#[test]
+fn a_group_acts_for_its_members() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let third = "10.9.0.102";
+    let text = "vrrp_sync_group G {\n group {\n VI_1\n VI_2\n }\n}\n".to_owned()
+        + &instance("VI_1", 51, 100, &[VIP], "")
+        + &instance("VI_2", 52, 100, &[OTHER_VIP], "")
+        + &instance("VI_3", 53, 100, &[third], "");
+    let conf = file(&lab, "conf", &text);
+    let peers = std::slice::from_ref(&b);
+    for vip in [VIP, OTHER_VIP, third] {
+        give(&a, vip, "eth0");
+    }
+    remember_old(peers, &[VIP, OTHER_VIP, third]);
+    let master = Run::start(vipherald(&a, &with(&conf, "notify GROUP G MASTER 0")));
+    wait_until_followed(peers, &[VIP, OTHER_VIP], a.mac(), SOON);
+    assert_followed(peers, &[third], OLD_MAC.parse().unwrap());
+    assert_eq!(master.terminate().0.status, 143);
+
+    remember_old(peers, &[VIP, OTHER_VIP, third]);
+    let ended = run(&b, &with(&conf, "notify GROUP G BACKUP 0"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let left: Vec<_> = b.neighbours().into_iter().map(|entry| entry.ip).collect();
+    assert!(!left.contains(&VIP.parse().unwrap()), "{left:?}");
+    assert!(!left.contains(&OTHER_VIP.parse().unwrap()), "{left:?}");
+    assert!(left.contains(&third.parse().unwrap()), "{left:?}");
+}
+
+#[test]
+fn a_vip_on_the_loopback_is_passed_over() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let vips = [VIP, &format!("{OTHER_VIP}/32 dev lo")];
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &vips, ""));
+    give(&a, VIP, "eth0");
+    give(&a, OTHER_VIP, "lo");
+    remember_old(std::slice::from_ref(&b), &[VIP]);
+    let capture = a.capture();
+    let settings = file(&lab, "settings.toml", "timeout = 0.7\n");
+    let arguments = format!(
+        "--config {} notify INSTANCE VI_1 MASTER 100",
+        settings.display()
+    );
+    let ended = run(&a, &with(&conf, &arguments));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_followed(std::slice::from_ref(&b), &[VIP], a.mac());
+    assert_eq!(sent_for(&capture.frames(), OTHER_VIP), []);
+}
+
+#[test]
+fn an_instance_names_its_vips_and_its_peers() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let more = format!(
+        "unicast_peer {{\n {}\n 10.9.0.99\n }}\n virtual_ipaddress_excluded {{\n {OTHER_VIP}\n }}",
+        b.ipv4()
+    );
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], &more));
+    give(&a, VIP, "eth0");
+    give(&a, OTHER_VIP, "eth0");
+    remember_old(std::slice::from_ref(&b), &[VIP, OTHER_VIP]);
+    let announce = "--json announce --instance VI_1 --timeout 1";
+    let ended = run(&a, &with(&conf, announce));
+    // Nobody has the second peer's address.
+    assert_eq!(ended.status, 3, "{ended:?}");
+    assert_followed(std::slice::from_ref(&b), &[VIP, OTHER_VIP], a.mac());
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["instance"], "VI_1");
+    for (vip, address) in report["vips"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip([VIP, OTHER_VIP])
+    {
+        assert_eq!(vip["address"], address);
+        let verdicts: Vec<_> = vip["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|peer| peer["source"] == "configured" && peer["required"] == true)
+            .map(|peer| (peer["address"].clone(), peer["verdict"].clone()))
+            .collect();
+        let peer = |address: String, verdict: &str| (json!(address), json!(verdict));
+        assert!(
+            verdicts.contains(&peer(b.ipv4().to_string(), "proven")),
+            "{verdicts:?}"
+        );
+        assert!(
+            verdicts.contains(&peer("10.9.0.99".to_owned(), "silent")),
+            "{verdicts:?}"
+        );
+    }
+
+    remember_old(std::slice::from_ref(&b), &[VIP, OTHER_VIP]);
+    let ended = run(&b, &with(&conf, "purge --instance VI_1"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_eq!((b.neighbour(VIP), b.neighbour(OTHER_VIP)), (None, None));
+}
+
+#[test]
+fn show_says_what_the_configuration_means() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let text = instance(
+        "VI_1",
+        51,
+        100,
+        &["10.9.0.100/24"],
+        "unicast_peer {\n 10.9.0.2\n }",
+    ) + &instance("VI_2", 52, 100, &["10.9.0.101/32 dev lo"], "")
+        + "vrrp_sync_group G {\n group {\n VI_1\n VI_2\n }\n}\n";
+    let conf = file(&lab, "conf", &text);
+    let shown = |arguments: &str| {
+        let ended = run(&a, &with(&conf, arguments));
+        assert_eq!(ended.status, 0, "{ended:?}");
+        ended.stdout
+    };
+    let vip = |address: &str, prefix_len: u8, dev: &str| json!([{ "address": address, "prefix_len": prefix_len, "dev": dev }]);
+    let one = json!({
+        "name": "VI_1", "interface": "eth0", "vmac": null, "virtual_router_id": 51,
+        "vips": vip("10.9.0.100", 24, "eth0"), "excluded": [], "peers": ["10.9.0.2"],
+    });
+    let two = json!({
+        "name": "VI_2", "interface": "eth0", "vmac": null, "virtual_router_id": 52,
+        "vips": vip("10.9.0.101", 32, "lo"), "excluded": [], "peers": [],
+    });
+    let parsed = |arguments| serde_json::from_str::<Value>(&shown(arguments)).unwrap();
+    let groups = json!([{ "name": "G", "instances": ["VI_1", "VI_2"] }]);
+    assert_eq!(
+        parsed("show --json"),
+        json!({ "instances": [one, two], "groups": groups })
+    );
+    assert_eq!(
+        parsed("show --json --instance VI_2"),
+        json!({ "instances": [two], "groups": [] })
+    );
+    let text = shown("show");
+    for part in [
+        "VI_1",
+        "eth0",
+        "10.9.0.100/24",
+        "10.9.0.101/32 dev lo",
+        "G: VI_1, VI_2",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!shown("show --instance VI_1").contains("10.9.0.101"));
+}
+
+// Run by the real keepalived.
+
+/// How `keepalived.conf` calls the hook; the rest of the file follows from it.
+struct Wiring {
+    hook: String,
+    /// The whole configuration of a host, given how it calls `vipherald`, its priority and VIPs.
+    configuration: fn(call: &Calls, priority: u8, vips: &[&str]) -> String,
+}
+
+/// What a configuration calls.
+struct Calls {
+    /// `vipherald` with the options it needs, for a subcommand to follow.
+    vipherald: String,
+    /// Where this host's FIFO is to be.
+    fifo: PathBuf,
+}
+
+impl Wiring {
+    /// Writes the configuration to where the hook reads it, too.
+    fn configuration(&self, lab: &Lab, host: &Host, priority: u8, vips: &[&str]) -> String {
+        let conf = lab.directory().join(format!("{}.conf", host.name()));
+        let call = Calls {
+            vipherald: format!("{} --keepalived-conf {}", self.hook, conf.display()),
+            fifo: lab.directory().join(format!("{}.fifo", host.name())),
+        };
+        let text = (self.configuration)(&call, priority, vips);
+        fs::write(&conf, &text).unwrap();
+        text
+    }
+}
+
+fn by_instance(call: &Calls, priority: u8, vips: &[&str]) -> String {
+    let notify = format!("notify \"{} notify\"", call.vipherald);
+    instance("VI_1", 51, priority, vips, &notify)
+}
+
+fn by_group(call: &Calls, priority: u8, vips: &[&str]) -> String {
+    let (first, others) = vips.split_at(1);
+    format!(
+        "vrrp_sync_group G {{\n group {{\n VI_1\n VI_2\n }}\n notify \"{} notify\"\n}}\n",
+        call.vipherald
+    ) + &instance("VI_1", 51, priority, first, "")
+        + &instance("VI_2", 52, priority, others, "")
+}
+
+fn by_fifo(call: &Calls, priority: u8, vips: &[&str]) -> String {
+    format!(
+        "global_defs {{\n notify_fifo {}\n notify_fifo_script \"{} fifo\"\n}}\n",
+        call.fifo.display(),
+        call.vipherald
+    ) + &instance("VI_1", 51, priority, vips, "")
+}
+
+fn started(host: &Host, configuration: &str, state: &str) -> Keepalived {
+    let mut keepalived = host.keepalived(configuration);
+    keepalived.wait_for_state("VI_1", state, SOON);
+    keepalived
+}
+
+/// A peer that ignores keepalived's own announcements: nothing but a request to itself, which
+/// only `vipherald` sends, makes it follow.
+fn deaf_peer(lab: &Lab, others: [&Host; 2]) -> Host {
+    let peer = lab.host("peer");
+    peer.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+    for other in others {
+        // They know it.
+        other.run(&format!("ping -c 1 -W 5 {}", peer.ipv4()));
+    }
+    peer
+}
+
+/// Two failovers, a reload that adds a VIP, and two more: one of them is a restart.
+fn failovers_are_followed(configuration: fn(&Calls, u8, &[&str]) -> String, vips: &[&str]) {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let peer = deaf_peer(&lab, [&a, &b]);
+    let peers = std::slice::from_ref(&peer);
+    let old = OLD_MAC.parse().unwrap();
+    let wiring = Wiring {
+        hook: hook(&lab),
+        configuration,
+    };
+
+    // Without a hook, the peer does not follow.
+    remember_old(peers, vips);
+    let mut unwired = started(&b, &instance("VI_1", 51, 100, vips, ""), "MASTER");
+    watch_for(Duration::from_millis(500));
+    assert_followed(peers, vips, old);
+    unwired.stop();
+
+    let mut kb = started(&b, &wiring.configuration(&lab, &b, 100, vips), "MASTER");
+    wait_until_followed(peers, vips, b.mac(), SOON);
+    // What b remembers, when a takes over, it forgets.
+    b.remember(vips[0], OLD_MAC);
+    let forgets = b.watch_neighbours();
+    let mut ka = started(&a, &wiring.configuration(&lab, &a, 200, vips), "MASTER");
+    wait_until_followed(peers, vips, a.mac(), SOON);
+    let first: IpAddr = vips[0].parse().unwrap();
+    let forgot = forgets.wait_for(SOON, |event| event.gone && event.neighbour.ip == first);
+    assert!(forgot.is_some(), "b remembers {first}");
+
+    let more: Vec<_> = vips.iter().copied().chain(["10.9.0.110"]).collect();
+    kb.reload(&wiring.configuration(&lab, &b, 100, &more));
+    ka.reload(&wiring.configuration(&lab, &a, 200, &more));
+    remember_old(peers, &more[vips.len()..]);
+    assert!(ka.stop().success());
+    wait_until_followed(peers, &more, b.mac(), SOON);
+
+    let mut ka = started(&a, &wiring.configuration(&lab, &a, 200, &more), "MASTER");
+    wait_until_followed(peers, &more, a.mac(), SOON);
+    assert!(kb.stop().success() && ka.stop().success());
+}
+
+#[test]
+fn instance_failovers_are_followed() {
+    failovers_are_followed(by_instance, &[VIP]);
+}
+
+#[test]
+fn sync_group_failovers_are_followed() {
+    failovers_are_followed(by_group, &[VIP, OTHER_VIP]);
+}
+
+#[test]
+fn failovers_are_followed_through_the_fifo() {
+    failovers_are_followed(by_fifo, &[VIP]);
+}
+
+/// keepalived in a mount namespace of its own, whose `/dev/log` is a socket of this test, and
+/// whose users include `keepalived_script`.
+struct Installed {
+    run: Run,
+    directory: PathBuf,
+    hook: String,
+    syslog: UnixDatagram,
+}
+
+impl Installed {
+    fn start(lab: &Lab, host: &Host, user: &str, mode: u32) -> Self {
+        const SCRIPT: &str = r#"
+            set -e
+            cd "$1"
+            mkdir dev
+            mount -t tmpfs dev dev
+            for node in null zero full random urandom tty; do
+                touch dev/$node
+                mount --bind /dev/$node dev/$node
+            done
+            ln -s "$1/syslog" dev/log
+            mount --rbind dev /dev
+            for file in passwd group; do mount --bind $file /etc/$file; done
+            shift
+            exec "$@""#;
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+        assert!(
+            map.split_whitespace().eq(["0", "0", "4294967295"]),
+            "there is no other user in this namespace: run this test as the real root"
+        );
+        let directory = lab.directory().to_owned();
+        let hook = hook(lab);
+        let syslog = UnixDatagram::bind(directory.join("syslog")).unwrap();
+        let everybody = fs::Permissions::from_mode(0o666);
+        fs::set_permissions(directory.join("syslog"), everybody).unwrap();
+        for (file_, entry) in [
+            (
+                "passwd",
+                "keepalived_script:x:64123:64123::/nonexistent:/bin/false",
+            ),
+            ("group", "keepalived_script:x:64123:"),
+        ] {
+            let text = fs::read_to_string(Path::new("/etc").join(file_)).unwrap();
+            file(lab, file_, &format!("{text}{entry}\n"));
+        }
+        let conf = directory.join("keepalived.conf");
+        let notify = format!(
+            "notify \"{hook} --keepalived-conf {} notify\"",
+            conf.display()
+        );
+        let text = format!(
+            "global_defs {{\n enable_script_security\n {user}\n}}\n{}",
+            instance("VI_1", 51, 100, &[VIP], &notify)
+        );
+        fs::write(&conf, text).unwrap();
+        fs::set_permissions(&conf, fs::Permissions::from_mode(mode)).unwrap();
+        let log = fs::File::create(directory.join("log")).unwrap();
+        let mut command = host.command("unshare");
+        command
+            .args(["--mount", "sh", "-c", SCRIPT, "sh"])
+            .arg(&directory)
+            .args(["keepalived", "--dont-fork", "--log-console", "--log-detail"])
+            .args(["--no-syslog", "--vrrp", "--use-file"])
+            .arg(&conf)
+            .arg("--pid")
+            .arg(directory.join("pid"))
+            .arg("--vrrp_pid")
+            .arg(directory.join("vrrp.pid"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        Self {
+            run: Run::start(command),
+            directory,
+            hook,
+            syslog,
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap()
+    }
+
+    /// Waits for a message of the hook.
+    fn wait_for_message(&self, part: &str) -> String {
+        self.syslog.set_read_timeout(Some(SOON)).unwrap();
+        let mut octets = [0; 4096];
+        loop {
+            let length = self
+                .syslog
+                .recv(&mut octets)
+                .unwrap_or_else(|e| panic!("no message with {part:?}: {e}; {}", self.log()));
+            let message = String::from_utf8_lossy(&octets[..length]).into_owned();
+            if message.contains(part) {
+                return message;
+            }
+        }
+    }
+
+    /// The processes of the hook that run now.
+    fn hooks(&self) -> Vec<u32> {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|entry| {
+            fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == Path::new(&self.hook))
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+    }
+}
+
+#[test]
+fn as_keepalived_runs_it_the_hook_works_as_root_and_ends_with_keepalived() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let peer = deaf_peer(&lab, [&a, &b]);
+    remember_old(std::slice::from_ref(&peer), &[VIP]);
+    let capture = a.capture();
+    let installed = Installed::start(&lab, &a, "script_user root", 0o600);
+    wait_until_followed(std::slice::from_ref(&peer), &[VIP], a.mac(), SOON);
+    wait_for_frame(&capture, VIP);
+    // The hook runs as keepalived runs hooks.
+    let [hook] = installed.hooks()[..] else {
+        panic!("not one hook: {:?}; {}", installed.hooks(), installed.log());
+    };
+    let proc = Path::new("/proc").join(hook.to_string());
+    let status = fs::read_to_string(proc.join("status")).unwrap();
+    assert!(status.contains("Umask:\t0177"), "{status}");
+    for fd in ["0", "1", "2"] {
+        let open = fs::read_link(proc.join("fd").join(fd)).unwrap();
+        assert!(open.ends_with("null"), "{fd}: {open:?}");
+    }
+    let command_line = fs::read_to_string(proc.join("cmdline")).unwrap();
+    assert!(
+        command_line.starts_with(&format!("{}\0", installed.hook)),
+        "{command_line:?}"
+    );
+
+    // keepalived dies; nobody is to start it again.
+    let vrrp = fs::read_to_string(installed.directory.join("vrrp.pid")).unwrap();
+    signal(installed.run.pid(), Signal::SIGSTOP);
+    let killed = Instant::now();
+    signal(vrrp.trim().parse().unwrap(), Signal::SIGKILL);
+    eventually("the hook ends", SOON, || {
+        installed.hooks().is_empty().then_some(())
+    });
+    let lasted = killed.elapsed();
+    println!("from keepalived's death to the hook's: {lasted:?}");
+    assert!(lasted < Duration::from_millis(500), "{lasted:?}");
+    let message = installed.wait_for_message(&format!("{VIP} announced on eth0"));
+    assert!(
+        message.contains(&format!("vipherald[{hook}]: ")),
+        "{message}"
+    );
+    signal(installed.run.pid(), Signal::SIGKILL);
+    installed.run.end();
+}
+
+#[test]
+fn as_an_unprivileged_user_the_hook_says_in_the_log_what_to_change() {
+    for (mode, causes) in [
+        // The one for the initial BACKUP, and the one for MASTER.
+        (0o644, &["no CAP_NET_ADMIN", "no CAP_NET_RAW"][..]),
+        (0o600, &["Permission denied"]),
+    ] {
+        let lab = Lab::new();
+        let a = lab.host("a");
+        a.remember(VIP, OLD_MAC);
+        // No script_user: keepalived takes the user of its default name, if there is one.
+        let installed = Installed::start(&lab, &a, "", mode);
+        for cause in causes {
+            let message = installed.wait_for_message(cause);
+            assert!(
+                message.contains("set `script_user root`"),
+                "{mode:o}: {message}"
+            );
+        }
+    }
+}
