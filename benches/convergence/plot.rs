@@ -161,7 +161,7 @@ impl Line {
         let last = self.followed.iter().max().copied().unwrap_or_default();
         let percent = 100 * self.followed.len() / self.of.max(1);
         match self.followed.len() {
-            0 => format!("{name}: nobody, ever"),
+            0 => format!("{name}: nobody"),
             count if count == self.of => format!("{name}: all, the last after {}", time(last)),
             _ => format!("{name}: {percent} %, the others never"),
         }
