@@ -5,7 +5,7 @@
 //! convergence PATH_OF_VIPHERALD [RUNS [WORD]]
 //! ```
 //!
-//! It writes `docs/convergence.csv` and `docs/convergence.svg`, and prints a table. WORD limits it to
+//! It writes `target/convergence.csv` and `docs/convergence.svg`, and prints a table. WORD limits it to
 //! the cases that have it in their names; then it writes no files. Every peer begins
 //! with a REACHABLE entry for the old owner. Times count from the program's exec; of keepalived, from
 //! its first advertisement as master.
@@ -121,7 +121,7 @@ const CASES: [Case; 9] = [
             percent: 60.0,
             both_ways: true,
         },
-        8,
+        60,
         &[AllFollow, AllProven],
     ),
     case(
@@ -285,10 +285,11 @@ fn main() {
     print_promises(&outcomes);
     if word.is_none() {
         fs::create_dir_all("docs").expect("the working directory is writable");
-        fs::write("docs/convergence.csv", csv(&outcomes)).expect("docs is writable");
+        fs::create_dir_all("target").expect("the working directory is writable");
+        fs::write("target/convergence.csv", csv(&outcomes)).expect("target is writable");
         fs::write("docs/convergence.svg", plot::draw(&panels(&outcomes)))
             .expect("docs is writable");
-        println!("\nwritten: docs/convergence.csv, docs/convergence.svg");
+        println!("\nwritten: target/convergence.csv, docs/convergence.svg");
     }
 }
 
@@ -685,13 +686,13 @@ impl Outcome {
                 (words, holds, time_or_never(found))
             }
             AllProven => {
-                let proven: usize = told().map(|told| told.count("proven")).sum();
-                let all = self.expected();
-                (
-                    "all proven".into(),
-                    proven == all,
-                    format!("{proven} of {all}"),
-                )
+                let count = |verdict| told().map(|told| told.count(verdict)).sum::<usize>();
+                let (proven, all) = (count("proven"), self.expected());
+                let others = ["acknowledged", "stale", "silent"]
+                    .map(|verdict| format!("{} {verdict}", count(verdict)))
+                    .join(", ");
+                let figures = format!("{proven} of {all}; {others}");
+                ("all proven".into(), proven == all, figures)
             }
             ProvenWithin(limit) => {
                 let proven: usize = told().map(|told| told.count("proven")).sum();

@@ -26,9 +26,9 @@ pub(crate) struct Line {
 // Lengths in pixels.
 const WIDTH: f64 = 290.0;
 const HEIGHT: f64 = 130.0;
-const LEFT: f64 = 66.0;
+const LEFT: f64 = 84.0;
 const TOP: f64 = 104.0;
-const COLUMN: f64 = WIDTH + 34.0;
+const COLUMN: f64 = WIDTH + 46.0;
 const ROW: f64 = HEIGHT + 118.0;
 /// Seconds on the horizontal axis.
 const SECONDS: f64 = 12.0;
@@ -55,7 +55,7 @@ pub(crate) fn draw(rows: &[Vec<Panel>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let (width, height) = (
         LEFT + COLUMN * number(columns),
-        TOP + ROW * number(rows.len()) - 12.0,
+        TOP + ROW * number(rows.len()) - 44.0,
     );
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
@@ -108,7 +108,7 @@ impl Panel {
             let middle = x + width / 2.0;
             text(
                 svg,
-                (middle, y + HEIGHT / 2.0),
+                (middle, y + HEIGHT / 4.0 + 4.0),
                 "text-anchor=\"middle\" fill=\"#59636e\"",
                 "nothing gets through",
             );
@@ -117,7 +117,7 @@ impl Panel {
             let at = bottom - HEIGHT * percent / 100.0;
             line(svg, &format!("M{x} {at}H{right}"), "#d1d9e0", "none", 1.0);
             let place = "text-anchor=\"end\" fill=\"#59636e\" font-size=\"11\"";
-            text(svg, (x - 5.0, at + 4.0), place, &format!("{percent}"));
+            text(svg, (x - 5.0, at + 4.0), place, &format!("{percent} %"));
         }
         for second in [0_u32, 2, 4, 6, 8, 10, 12] {
             let at = x + across(Duration::from_secs(second.into()));
@@ -161,7 +161,7 @@ impl Line {
         let last = self.followed.iter().max().copied().unwrap_or_default();
         let percent = 100 * self.followed.len() / self.of.max(1);
         match self.followed.len() {
-            0 => format!("{name}: nobody, ever"),
+            0 => format!("{name}: nobody"),
             count if count == self.of => format!("{name}: all, the last after {}", time(last)),
             _ => format!("{name}: {percent} %, the others never"),
         }
