@@ -200,8 +200,8 @@ impl Confirmation {
             return false;
         }
         match enough {
-            // There is news, or a first question to come.
-            _ if self.turn == 0 => true,
+            // There is news, or a first question to come: where two MACs answered, to each.
+            _ if self.turn == 0 || (self.turn == 1 && self.answered_by.is_some()) => true,
             // Nobody answers: the path may yet open.
             None => true,
             Some(enough) if self.is_heard() => self.asked_while_alive(Question::Echo) < enough,
