@@ -3,7 +3,7 @@
 # make lint    format, clippy, documentation, licences and advisories, scripts, manual
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
 # make bench   the first frame, purges, memory and size, beside arping and ip
-# make bench-convergence   who follows when, beside keepalived alone and arping; draws docs/*.svg
+# make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make clean
 
