@@ -517,7 +517,9 @@ impl Installed {
     fn hooks(&self) -> Vec<u32> {
         let all = fs::read_dir("/proc").unwrap().flatten();
         all.filter(|entry| {
-            fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == Path::new(&self.hook))
+            // Not by `exe`, whose path a chroot and another mount namespace change.
+            let command_line = fs::read_to_string(entry.path().join("cmdline"));
+            command_line.is_ok_and(|line| line.split('\0').next() == Some(self.hook.as_str()))
         })
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
