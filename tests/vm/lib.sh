@@ -2,8 +2,6 @@
 # so with real units, around the network namespaces n1, n2, n3; each has VLAN 169 on an
 # active-backup bond over two ports of one switch, the namespace `sw`.
 # shellcheck shell=bash
-# shellcheck disable=SC2016 # hosts' shells expand their own
-# shellcheck disable=SC2317 # commands reach `holds` and `eventually` by name
 set -u
 
 VIP=10.24.69.222
@@ -127,6 +125,23 @@ install_on() {
         cp packages/*.deb "$HOSTS/$host/root/root/"
         on "$host" sh -c 'dpkg --install /root/*.deb' >/dev/null
     done
+}
+
+# Far enough apart that a busy n2 is not overtaken by n3.
+priority() { echo $((200 - 60 * ${1#n})); }
+
+# configure HOST [EDIT]: the example for a Kubernetes control plane, for this host, without its check
+# of an API server; EDIT is one more of sed's.
+configure() {
+    local own=$1 others
+    others=$(for n in n1 n2 n3; do [ $n = "$own" ] || address $n; done | xargs printf '        %s\\n')
+    dpkg-deb --fsys-tarfile packages/*.deb |
+        tar -xO ./usr/share/doc/vipherald/examples/keepalived/kubernetes.conf |
+        sed -e '/^vrrp_script/,/^}/d' -e '/track_script {/,/}/d' \
+            -e "s/priority 100/priority $(priority "$own")/" \
+            -e "s/unicast_src_ip .*/unicast_src_ip $(address "$own")/" \
+            -e "/unicast_peer {/,/}/{/10\./d}" -e "s/unicast_peer {/&\n$others/" -e "${2:-}" |
+        put "$own" /etc/keepalived/keepalived.conf
 }
 
 holds_vip() { ip -n "$1" -json address show dev $VLAN | jq -e --arg vip $VIP \
