@@ -7,6 +7,7 @@
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make packages   of Debian and RPM, reproducible, in target/packages
 # make test-packages   what is in them, and whether two builds are equal
+# make test-fleet   the examples for Ansible and Kubernetes, against what those take
 # make test-vm   a virtual machine with the packages: failovers on VLAN and bond, real systemd
 # make clean
 
@@ -35,8 +36,8 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
-.PHONY: build test lint demo bench bench-convergence install packages test-packages test-vm clean \
-	prerequisites
+.PHONY: build test lint demo bench bench-convergence install packages test-packages test-fleet \
+	test-vm clean prerequisites
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -103,6 +104,9 @@ packages: prerequisites build
 
 test-packages: packages
 	packaging/test $(PACKAGES)
+
+test-fleet: prerequisites build
+	tests/fleet/run $(BINARY) $(TARGET)/fleet
 
 test-vm: packages
 	tests/vm/run
