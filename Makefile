@@ -3,7 +3,7 @@
 # make lint    format, clippy, documentation, licences and advisories, scripts, manual
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
 # make bench   the first frame, purges, memory and size, beside arping and ip
-# make soak    chaos for two hours: SECONDS=60 for less
+# make soak    chaos for two hours: MINUTES=5 for less
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make clean
@@ -11,7 +11,7 @@
 PREFIX ?= /usr
 DESTDIR ?=
 LOSS ?= 60
-SECONDS ?= 7200
+MINUTES ?= 120
 
 CARGO ?= cargo
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -53,7 +53,7 @@ bench-convergence: packages build
 	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(BINARY)
 
 soak: packages
-	VIPHERALD_CHAOS_SECONDS=$(SECONDS) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
+	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
 # would not do.
