@@ -1,6 +1,7 @@
 //! The neighbour tables (`ip neigh`): which hardware address this host uses for an address.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -9,9 +10,13 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use super::{Error, Kernel, answered};
 use crate::address::{InterfaceIndex, Mac};
+
+/// Between two looks at an entry that is being resolved.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One entry of a neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +231,38 @@ impl Kernel {
             Ok(()) => Ok(true),
             Err(error) if error.is_absent() => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Has the kernel find out who has `ip` on an interface, as a packet to it would (`NTF_USE`, `ip
+    /// neigh … use`), and gives the entry once it holds an answer or has FAILED, or else as it is
+    /// when `patience` ends. An entry that holds a MAC already is given as it is: delete it first.
+    ///
+    /// # Errors
+    /// If the kernel refuses: without `CAP_NET_ADMIN` it does.
+    pub async fn resolve(
+        &self,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+        patience: Duration,
+    ) -> Result<Option<Neighbour>, Error> {
+        let request = self
+            .handle
+            .neighbours()
+            .add(interface.0, ip)
+            .state(Nud::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        answered(|| format!("resolve neighbour {ip}"), request.execute()).await?;
+        let deadline = Instant::now() + patience;
+        loop {
+            let entry = self.neighbour(interface, ip).await?;
+            let settled = entry
+                .is_some_and(|entry| entry.mac.is_some() || entry.state == NeighbourState::Failed);
+            if settled || Instant::now() >= deadline {
+                return Ok(entry);
+            }
+            sleep(LOOK_AGAIN).await;
         }
     }
 }
