@@ -94,7 +94,7 @@ boot() {
             --link-journal=no --capability=CAP_NET_ADMIN,CAP_NET_RAW --console=pipe --boot
     done
     for host; do
-        eventually 180 is_up "$host" || {
+        eventually 400 is_up "$host" || {
             say "$host does not boot:"
             journalctl --no-pager --unit="host-$host"
             exit 1
