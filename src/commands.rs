@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use log::{debug, error, warn};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::address::Vip;
 use crate::announce::Pace;
@@ -21,6 +20,7 @@ use crate::kernel::Kernel;
 use crate::report::{AnnounceReport, FailureReport, PurgeReport, Report, ShowReport};
 use crate::settings::Settings;
 use crate::takeover::Age;
+use crate::termination::termination;
 use crate::{fifo, purge};
 
 /// Carries out a command line, and tells what came of it.
@@ -70,7 +70,7 @@ async fn announce(
         wait: args.wait.unwrap_or(order.pace.wait),
         timeout: args.timeout.unwrap_or(order.pace.timeout),
     };
-    carry_out_announcement(&target, &order, global, began, termination()).await
+    carry_out_announcement(&target, &order, global, began, Box::pin(termination())).await
 }
 
 async fn purge(args: &Purge, global: &Global) -> Result<Exit, Error> {
@@ -105,7 +105,7 @@ async fn notify(
         settings,
         global,
         began,
-        termination(),
+        Box::pin(termination()),
     )
     .await
 }
@@ -124,7 +124,7 @@ async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Exit, 
             }
         }
     };
-    fifo::follow(&args.path, termination(), answer_event).await
+    fifo::follow(&args.path, Box::pin(termination()), answer_event).await
 }
 
 fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
@@ -284,23 +284,6 @@ fn read_configuration(global: &Global) -> Result<Configuration, Error> {
         config_id: global.config_id.clone(),
     };
     Ok(keepalived::read(&global.keepalived_conf, &options)?)
-}
-
-/// Ends when somebody wants this process to end. Handlers are installed when this is first
-/// awaited: until then the default holds, and a signal simply ends the process.
-fn termination() -> Stop {
-    Box::pin(async {
-        match (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) {
-            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-                _ = terminate.recv() => Exit::Terminated,
-                _ = interrupt.recv() => Exit::Interrupted,
-            },
-            _ => std::future::pending().await,
-        }
-    })
 }
 
 /// Tells what happened: always to the log, with `--json` also on stdout.
