@@ -105,6 +105,9 @@ async fn check(
         wait: args.wait.unwrap_or(check::WAIT),
         ..target.to_check(settings)
     };
+    if order.vips.is_empty() {
+        return Err(Error::NothingToCheck(global.keepalived_conf.clone()));
+    }
     let kernel = Kernel::connect()?;
     if global.dry_run {
         write(&check::plan(&kernel, &order).await?)?;

@@ -43,6 +43,9 @@ pub enum Error {
     /// An interface that is set down.
     #[error("cannot announce or check on {0}: the interface is down; `ip link set {0} up`")]
     InterfaceDown(String),
+    /// An instance, or all, without a VIP that could be checked.
+    #[error("there is nothing to check: {} names no virtual IP", .0.display())]
+    NothingToCheck(PathBuf),
     /// The runtime could not be had or broke.
     #[error("cannot wait for events: {0}")]
     Runtime(io::Error),

@@ -2,6 +2,7 @@
 //! are asked, sends, and hands over what comes in.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future;
 use std::net::IpAddr;
 use std::task::Poll;
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use log::{debug, trace};
 use tokio::time::sleep_until;
 
-use super::{Finding, Inquiry, Order, Places, Role, Verdict};
+use super::{Finding, Inquiry, Order, Places, Role, Verdict, not_asked};
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::announce::{Bucket, Surroundings, asking_address};
 use crate::error::Error;
-use crate::kernel::{Kernel, Link, Neighbour, NeighbourState, Over};
+use crate::kernel::{Address, Kernel, Link, Neighbour, NeighbourState, Over};
 use crate::port::Port;
 use crate::wire::Frame;
 
@@ -28,14 +29,8 @@ struct Asked {
     inquiry: Inquiry,
     /// The kernel's entry before anything was asked.
     before: Option<Neighbour>,
-    pin: Option<Pin>,
-}
-
-/// Keeps an IPv4 entry from taking in the answers that this host asks for.
-struct Pin {
-    mac: Mac,
-    state: NeighbourState,
-    set: Instant,
+    /// When its entry was kept last from taking in the answers that this host asks for.
+    pinned: Option<Instant>,
 }
 
 /// Asks for VIPs that are not here.
@@ -53,18 +48,17 @@ pub(super) async fn ask(
         let link = match places.link_to(kernel, *vip).await? {
             Ok(link) => link,
             Err(why) => {
-                findings.push(not_asked(*vip, places, why));
+                let (only, failed) = (places.only.as_ref(), Verdict::Failed);
+                findings.push(not_asked(*vip, only, failed, &why, Role::Other(None)));
                 continue;
             }
         };
-        if !ports.contains_key(&link.index) {
-            let mut port = Port::open(link)?;
-            port.listen(link)?;
-            ports.insert(link.index, port);
+        if let Entry::Vacant(none) = ports.entry(link.index) {
+            none.insert(Port::open(link)?).listen(link)?;
             name_hosts(&mut hosts, kernel, link.index, order).await?;
         }
         let mut around = Surroundings::of(link.clone());
-        let here = |own: &&crate::kernel::Address| own.interface == link.index;
+        let here = |own: &&Address| own.interface == link.index;
         around.addresses = places.addresses.iter().filter(here).copied().collect();
         // The link has a MAC, or it would be unlike Ethernet.
         let Some(mac) = link.mac else { continue };
@@ -88,23 +82,13 @@ pub(super) async fn ask(
                 Instant::now(),
             ),
             before,
-            pin: None,
+            pinned: None,
         };
         one.pin(kernel).await;
         asked.push(one);
     }
-    let asking = drive(
-        kernel,
-        &mut asked,
-        &ports,
-        Bucket::new(order.rate, Instant::now()),
-    )
-    .await;
-    // Whatever happened: the entries are left as they were found.
-    for one in &mut asked {
-        one.release(kernel).await;
-    }
-    asking?;
+    let bucket = Bucket::new(order.rate, Instant::now());
+    drive(kernel, &mut asked, &ports, bucket).await?;
     for one in asked {
         findings.push(one.finding(kernel, &hosts).await?);
     }
@@ -196,66 +180,40 @@ async fn readable(ports: &BTreeMap<InterfaceIndex, Port>) -> std::io::Result<()>
     .await
 }
 
-fn not_asked(vip: Vip, places: &Places, why: String) -> Finding {
-    Finding {
-        vip,
-        interface: places.only.as_ref().map(|link| link.name.clone()),
-        verdict: Verdict::Failed,
-        why: Some(why),
-        owners: Vec::new(),
-        frames: 0,
-        role: Role::Other(None),
-    }
-}
-
 impl Asked {
-    /// Pins the entry, if answers would change it and it is one that the kernel resolves itself.
+    /// Pins the entry, where answers would change it and the kernel resolves it itself.
     async fn pin(&mut self, kernel: &Kernel) {
-        let Some(entry) = self.before.filter(|entry| entry.ip.is_ipv4()) else {
+        let pinned = |entry: &Neighbour| {
+            let resolved = matches!(
+                entry.state,
+                NeighbourState::Reachable
+                    | NeighbourState::Stale
+                    | NeighbourState::Delay
+                    | NeighbourState::Probe
+            );
+            entry.ip.is_ipv4() && resolved && !entry.externally_learned
+        };
+        let Some(mac) = self.before.filter(pinned).and_then(|entry| entry.mac) else {
             return;
         };
-        let state = match entry.state {
-            NeighbourState::Stale => NeighbourState::Reachable,
-            NeighbourState::Reachable | NeighbourState::Delay | NeighbourState::Probe => {
-                NeighbourState::Stale
+        self.pinned = Some(Instant::now());
+        // Whichever of the two it is in, one of them is a change; and STALE means that the kernel
+        // asks again before it relies on the entry.
+        for state in [NeighbourState::Reachable, NeighbourState::Stale] {
+            let (interface, ip) = (self.link.index, self.vip.ip());
+            let set = kernel.set_neighbour(interface, ip, mac, state, Over::SameMac);
+            if let Err(error) = set.await {
+                debug!("the answers to this check may change this host's entry: {error}");
+                self.pinned = None;
+                return;
             }
-            _ => return,
-        };
-        if let Some(mac) = entry.mac.filter(|_| !entry.externally_learned) {
-            self.set(kernel, mac, state).await;
         }
     }
 
     async fn pin_again(&mut self, kernel: &Kernel) {
-        let Some(pin) = &self.pin else { return };
-        if pin.set.elapsed() >= PIN_AGAIN {
-            let state = match pin.state {
-                NeighbourState::Stale => NeighbourState::Reachable,
-                _ => NeighbourState::Stale,
-            };
-            self.set(kernel, pin.mac, state).await;
+        if self.pinned.is_some_and(|at| at.elapsed() >= PIN_AGAIN) {
+            self.pin(kernel).await;
         }
-    }
-
-    async fn release(&mut self, kernel: &Kernel) {
-        if let Some(pin) = &self.pin
-            && pin.state != NeighbourState::Stale
-        {
-            self.set(kernel, pin.mac, NeighbourState::Stale).await;
-        }
-    }
-
-    async fn set(&mut self, kernel: &Kernel, mac: Mac, state: NeighbourState) {
-        let (interface, ip) = (self.link.index, self.vip.ip());
-        let set = kernel.set_neighbour(interface, ip, mac, state, Over::SameMac);
-        let set = set.await.inspect_err(|error| {
-            debug!("the answers to this check may change this host's entry: {error}");
-        });
-        self.pin = set.is_ok().then(|| Pin {
-            mac,
-            state,
-            set: Instant::now(),
-        });
     }
 
     async fn finding(
@@ -281,7 +239,8 @@ impl Asked {
             (Verdict::Failed, Some(errno)) => {
                 Some(format!("{} takes no frames ({errno})", self.link.name))
             }
-            (Verdict::Unproven, _) => {
+            // Of several that answered one after the other there is nothing to add.
+            (Verdict::Unproven, _) if self.inquiry.answers().count() < 2 => {
                 let answers = self.inquiry.answers();
                 let heard = match answers.map(|(_, count)| count).sum::<u32>() {
                     0 => "no answer".to_owned(),

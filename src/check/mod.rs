@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use log::debug;
 use serde::Serialize;
 
 pub use inquiry::Inquiry;
@@ -152,8 +153,9 @@ pub async fn plan(kernel: &Kernel, order: &Order) -> Result<String, Error> {
 /// If the kernel can't be asked, or no packet socket can be had.
 pub async fn look(kernel: &Kernel, order: &Order) -> Result<Vec<Finding>, Error> {
     let places = Places::find(kernel, order).await?;
-    let (here, elsewhere): (Vec<Vip>, Vec<Vip>) =
+    let (mut here, elsewhere): (Vec<Vip>, Vec<Vip>) =
         order.vips.iter().partition(|vip| places.holds(**vip));
+    let mut findings = places.held_in_vain(&mut here, order.configured);
     // Both at once may not exceed the rate.
     let both = !here.is_empty() && !elsewhere.is_empty();
     let share = NonZeroU32::new(order.rate.get() / if both { 2 } else { 1 });
@@ -166,7 +168,7 @@ pub async fn look(kernel: &Kernel, order: &Order) -> Result<Vec<Finding>, Error>
         ask_peers(here, &order),
         inquirer::ask(kernel, &places, &elsewhere, &order),
     )?;
-    let mut findings: Vec<_> = owned.into_iter().chain(others).collect();
+    findings.extend(owned.into_iter().chain(others));
     let place = |vip| order.vips.iter().position(|asked| *asked == vip);
     findings.sort_by_key(|finding| place(finding.vip));
     Ok(findings)
@@ -233,6 +235,32 @@ impl Places {
         self.addresses.iter().any(|own| own.ip == vip.ip())
     }
 
+    /// Takes the VIPs out of `here` that are on an interface where nobody can be asked. Those that
+    /// keepalived.conf names may be on one that never has neighbours.
+    fn held_in_vain(&self, here: &mut Vec<Vip>, configured: bool) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        here.retain(|vip| {
+            let holders = self.addresses.iter().filter(|own| own.ip == vip.ip());
+            let links = holders
+                .filter_map(|own| self.links.iter().find(|link| link.index == own.interface));
+            let mut unaskable = links.filter_map(|link| Some((link, unaskable(link)?)));
+            let Some((link, why)) = unaskable.next() else {
+                return true;
+            };
+            if configured && link.unlike_ethernet.is_some() {
+                debug!("{vip} is passed over: {why}");
+            } else {
+                let role = Role::Owner {
+                    began: Instant::now(),
+                    peers: Vec::new(),
+                };
+                findings.push(not_asked(*vip, Some(link), Verdict::Failed, &why, role));
+            }
+            false
+        });
+        findings
+    }
+
     fn own_macs(&self) -> BTreeSet<Mac> {
         self.links.iter().filter_map(|link| link.mac).collect()
     }
@@ -265,18 +293,42 @@ impl Places {
                 }
             },
         };
-        let name = &link.name;
-        Ok(if let Some(why) = link.unlike_ethernet {
-            Err(format!("nobody can be asked on {name}: it {why}"))
-        } else if !link.up {
-            Err(format!("{name} is down; `ip link set {name} up`"))
-        } else if !link.carrier {
-            Err(format!(
-                "{name} has no carrier: look at its cable or switch port"
-            ))
-        } else {
-            Ok(link)
-        })
+        Ok(unaskable(link).map_or(Ok(link), Err))
+    }
+}
+
+/// Why nobody can be asked on a link, if so.
+fn unaskable(link: &Link) -> Option<String> {
+    let name = &link.name;
+    if let Some(why) = link.unlike_ethernet {
+        Some(format!("nobody can be asked on {name}: it {why}"))
+    } else if !link.up {
+        Some(format!("{name} is down; `ip link set {name} up`"))
+    } else if !link.carrier {
+        Some(format!(
+            "{name} has no carrier: look at its cable or switch port"
+        ))
+    } else {
+        None
+    }
+}
+
+/// A VIP that nobody was asked for.
+fn not_asked(
+    vip: Vip,
+    interface: Option<&Link>,
+    verdict: Verdict,
+    why: &str,
+    role: Role,
+) -> Finding {
+    Finding {
+        vip,
+        interface: interface.map(|link| link.name.clone()),
+        verdict,
+        why: Some(why.to_owned()),
+        owners: Vec::new(),
+        frames: 0,
+        role,
     }
 }
 
@@ -304,14 +356,9 @@ async fn ask_peers(vips: Vec<Vip>, order: &Order) -> Result<Vec<Finding>, Error>
     let mut session = Session::prepare(&order, Instant::now()).await?;
     session.run(std::future::pending::<()>()).await?;
     let core = session.core();
-    let gone = core.absent().map(|vip| Finding {
-        vip,
-        interface: None,
-        verdict: Verdict::Unproven,
-        why: Some("it has just left this host: ask again".to_owned()),
-        owners: Vec::new(),
-        frames: 0,
-        role: Role::Other(None),
+    let gone = core.absent().map(|vip| {
+        let why = "it has just left this host: ask again";
+        not_asked(vip, None, Verdict::Unproven, why, Role::Other(None))
     });
     let claims = core.claims().iter();
     Ok(claims.map(|claim| owner(core, claim)).chain(gone).collect())

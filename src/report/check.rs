@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::announce::AskedPeer;
 use super::purge::state_name;
-use super::{Line, Report};
+use super::{Line, NAMED, Report};
 use crate::address::{Mac, Vip};
 use crate::announce;
 use crate::check::{Finding, Mended, Role, Verdict};
@@ -286,6 +286,15 @@ fn how_many(number: usize) -> String {
     }
 }
 
+/// The first few of some hosts, and how many more.
+fn named(hosts: &[String]) -> String {
+    let first = hosts.get(..NAMED).unwrap_or(hosts).join(", ");
+    match hosts.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// The verdict in words.
 fn means(checked: &Checked) -> String {
     let finding = &checked.finding;
@@ -304,8 +313,8 @@ fn means(checked: &Checked) -> String {
                 .map(|(peer, _)| peer.peer.ip.to_string());
             let stale: Vec<_> = stale.collect();
             format!(
-                "this host holds it, but {} sends to another",
-                stale.join(", ")
+                "this host holds it, but frames for it from {} go to another MAC",
+                named(&stale)
             )
         }
         (Role::Owner { .. }, Verdict::Conflict) => format!(
@@ -366,7 +375,7 @@ fn next_step(checked: &Checked) -> Option<String> {
             format!("To mend it, run on this host: `vipherald check --fix {vip}`.")
         }
         (Verdict::Stale, Role::Owner { .. }) => format!(
-            "To mend it, run `vipherald check --fix {vip}` on each of them, or here, which \
+            "To mend it, run `vipherald check --fix {vip}` there, or here, which \
              announces the VIP again."
         ),
         (Verdict::Conflict, role) => {
