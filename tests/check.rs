@@ -386,7 +386,7 @@ fn a_dry_run_asks_nobody() {
     );
 }
 
-/// The short form of what was done two hundred times.
+/// Tries of each case; `CHECK_TRIES=N` makes it N.
 const TRIES: u32 = 3;
 
 #[test]

@@ -212,7 +212,8 @@ impl Inquiry {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::prelude::RngExt as _;
+    use proptest::test_runner::{RngAlgorithm, TestRng};
 
     use super::*;
 
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn without_loss_nine_probes_are_enough() {
+    fn without_loss_twelve_probes_are_enough() {
         for text in ["10.0.0.10", "fd00::10"] {
             for (owners, cached, verdict) in [
                 (&[A][..], None, Verdict::Ok),
@@ -295,7 +296,7 @@ mod tests {
             ] {
                 let (inquiry, lasted) = play(vip(text), owners, |_, _| true);
                 assert_eq!(inquiry.verdict(cached), verdict);
-                assert_eq!(inquiry.probes(), 9);
+                assert_eq!(inquiry.probes(), 12);
                 assert!(lasted < Duration::from_millis(400), "{lasted:?}");
             }
         }
@@ -348,22 +349,19 @@ mod tests {
         assert_eq!(inquiry.answers().collect::<Vec<_>>(), [(A, 1)]);
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4000))]
-
-        /// Whatever share of the probes is answered: a verdict that is given is true.
-        #[test]
-        fn under_loss_no_verdict_is_wrong(
-            seed: [u8; 32],
-            lost in 0.0..0.9_f64,
-            owners in 0..=2_usize,
-            cached in prop::option::of(prop::sample::select(vec![A, B])),
-        ) {
-            use proptest::test_runner::{RngAlgorithm, TestRng};
+    /// Whatever share of the probes is answered: a verdict that is given is true.
+    #[test]
+    fn under_loss_no_verdict_is_wrong() {
+        const RUNS: u32 = 20_000;
+        let mut told_truly = 0;
+        for run in 0..RUNS {
+            let mut seed = [0; 32];
+            seed[..4].copy_from_slice(&run.to_be_bytes());
             let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-            // Where nobody answers, how much is lost cannot be known: half, both ways, is assumed.
-            let answered = (1.0 - lost).max(0.25);
-            let owners = &[A, B][..owners];
+            // From half of the frames lost both ways to none.
+            let answered = rng.random_range(0.25..=1.0);
+            let owners = [&[][..], &[A], &[A, B]][rng.random_range(0..3)];
+            let cached = [None, Some(A), Some(B)][rng.random_range(0..3)];
             let (inquiry, lasted) =
                 play(vip("10.0.0.10"), owners, |_, _| rng.random_bool(answered));
             let truth = match (owners.len(), cached) {
@@ -373,8 +371,11 @@ mod tests {
                 _ => Verdict::Conflict,
             };
             let told = inquiry.verdict(cached);
-            prop_assert!(told == truth || told == Verdict::Unproven, "{told:?} for {truth:?}");
-            prop_assert!(lasted <= WAIT + LAST_ANSWER);
+            let true_or_none = told == truth || told == Verdict::Unproven;
+            assert!(true_or_none, "run {run}: {told:?} for {truth:?}");
+            assert!(lasted <= WAIT + LAST_ANSWER);
+            told_truly += u32::from(told == truth);
         }
+        assert!(told_truly > RUNS / 100 * 98, "{told_truly}");
     }
 }
