@@ -25,6 +25,7 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/$(HOST)/release/vipherald
 GENERATED := $(TARGET)/generated
+GENERATE = $(CARGO) run --quiet --locked --package vipherald-generate -- $(HOST) $(GENERATED)
 PACKAGES := $(TARGET)/packages
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # No file in a package is younger, so that the same source makes the same package.
@@ -43,7 +44,7 @@ ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
-	$(CARGO) run --quiet --locked --package vipherald-generate -- $(HOST) $(GENERATED)
+	$(GENERATE)
 
 test: prerequisites
 	$(ISOLATED) test --workspace --locked --no-fail-fast
@@ -58,7 +59,11 @@ lint: prerequisites
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; fi
 	grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=target --exclude-dir=.git . | xargs shellcheck
-	mandoc -T lint -W warning packaging/man/*.8
+	$(GENERATE)
+	mandoc -T lint -W warning $(GENERATED)/*.[58]
+	@for page in $(GENERATED)/*.[58]; do \
+		if LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings --local-file -Tutf8 -Z $$page 2>&1 >/dev/null | \
+			grep .; then exit 1; fi; done
 
 demo: prerequisites build
 	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
@@ -83,8 +88,8 @@ install:
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/vipherald-*
 	test -e $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml || install -D -m 644 \
 		examples/vipherald.toml $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml
-	install -D -m 644 -t $(SHARE)/man/man8 packaging/man/vipherald.8
-	install -D -m 644 -t $(SHARE)/man/man5 packaging/man/vipherald.toml.5
+	install -D -m 644 -t $(SHARE)/man/man8 $(GENERATED)/vipherald.8
+	install -D -m 644 -t $(SHARE)/man/man5 $(GENERATED)/vipherald.toml.5
 	gzip --force --best --no-name $(SHARE)/man/man8/vipherald.8 $(SHARE)/man/man5/vipherald.toml.5
 	install -D -m 644 $(GENERATED)/vipherald.bash $(SHARE)/bash-completion/completions/vipherald
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) $(GENERATED)/_vipherald
@@ -92,8 +97,8 @@ install:
 	install -D -m 644 -t $(SHARE)/doc/vipherald README.md docs/* $(GENERATED)/copyright
 	install -m 644 CHANGELOG.md $(SHARE)/doc/vipherald/changelog
 	gzip --force --best --no-name $(SHARE)/doc/vipherald/changelog
-	cd examples && find . -type f -exec \
-		install -D -m 644 {} $(abspath $(SHARE))/doc/vipherald/examples/{} \;
+	cd examples && find . -type f | xargs -I {} \
+		install -D -m 644 {} $(abspath $(SHARE))/doc/vipherald/examples/{}
 	install -D -m 644 -t $(SHARE)/doc/vipherald/examples/keepalived.service.d \
 		systemd/keepalived.service.d/vipherald.conf
 

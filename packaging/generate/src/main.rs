@@ -1,8 +1,10 @@
 //! Makes what a package has besides the program and the files of this repository: completions for
-//! shells, and the copyrights of everything that is linked into the program.
+//! shells, the manual, and the copyrights of everything that is linked into the program.
 //!
 //!     cargo run --package vipherald-generate -- TARGET FOLDER
 #![expect(clippy::print_stderr, reason = "a build step tells of trouble there")]
+
+mod manual;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
@@ -47,8 +49,25 @@ fn generate(target: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Cli::command(), "vipherald", folder)?;
     }
+    for (name, page) in pages()? {
+        fs::write(folder.join(name), page)?;
+    }
     fs::write(folder.join("copyright"), copyright(target)?)?;
     Ok(())
+}
+
+/// The manual's pages.
+fn pages() -> Result<[(&'static str, String); 2], Box<dyn Error>> {
+    let commands = include_str!("../../man/vipherald.8");
+    let settings = include_str!("../../man/vipherald.toml.5");
+    let example = include_str!("../../../examples/vipherald.toml");
+    Ok([
+        (
+            "vipherald.8",
+            manual::of_commands(commands, Cli::command())?,
+        ),
+        ("vipherald.toml.5", manual::of_settings(settings, example)?),
+    ])
 }
 
 /// The licences: the program's own, and that of each crate linked into it. All of them may be had
@@ -132,4 +151,14 @@ fn notice_of(package: &Package) -> Result<PathBuf, String> {
     files
         .find(|path| path.exists())
         .ok_or_else(|| format!("{} has neither LICENSE-MIT nor LICENSE", package.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_tells_of_every_command_option_and_setting() {
+        pages().unwrap();
+    }
 }
