@@ -409,9 +409,11 @@ impl Chaos {
                     last = Some(earlier);
                 }
                 let lost = last.filter(|last| !last.here);
-                // It was back already, and that was read only later.
+                // It was back already, and that was read only later. Of an IPv6 address without
+                // duplicate address detection the kernel tells from a work queue, and not at all
+                // if it has gone again by then.
                 let back = moves.peek().is_some_and(|next| {
-                    next.here && since(frame.time, next.at) < Duration::from_secs(1)
+                    !next.here || since(frame.time, next.at) < Duration::from_secs(1)
                 });
                 if let Some(lost) = lost.filter(|_| !back) {
                     let delay = since(lost.at, frame.time);
