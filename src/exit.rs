@@ -17,7 +17,7 @@ pub enum Exit {
     /// Another host claims the VIP.
     Conflict = 4,
     /// The kernel contradicts the request: the VIP is not here, or it left (`announce`); the
-    /// VIP is here (`purge`).
+    /// VIP is here (`purge`); keepalived may be alive (`release`).
     Contradicted = 5,
     /// A newer run announces the same VIPs.
     Superseded = 6,

@@ -15,7 +15,7 @@ mod schedule;
 pub mod session;
 mod surroundings;
 
-pub use announcement::{Announcement, Pace, Transmit};
+pub use announcement::{Announcement, DueOrder, Pace, Transmit};
 pub use claim::{Claim, Standing};
 pub use peer::{Confirmation, Control, Peer, Source, Verdict};
 pub use surroundings::Surroundings;

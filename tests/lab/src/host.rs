@@ -132,6 +132,11 @@ impl Host {
             .unwrap_or_else(|e| panic!("{}: {command}: {e}", self.name()))
     }
 
+    /// Runs `f` in a thread on this host. Sockets opened there stay there.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.netns().enter(f)
+    }
+
     /// Sets a sysctl of this host, such as `net/ipv4/conf/all/drop_gratuitous_arp`.
     pub fn sysctl(&self, name: &str, value: &str) {
         // /proc/sys/net is that of the thread that looks at it.
