@@ -10,7 +10,7 @@ pub enum Exit {
     Done = 0,
     /// No privilege, netlink or I/O trouble; the message says what to do.
     Failed = 1,
-    /// The command line or the settings are wrong.
+    /// The command line, the settings or the key are wrong.
     Usage = 2,
     /// A peer follows a wrong MAC, or a required one stays silent.
     Unproven = 3,

@@ -17,7 +17,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::address::Vip;
-use crate::keepalived::Configuration;
+use crate::keepalived::{Configuration, Instance};
 use crate::kernel::{self, Kernel};
 
 /// Where keepalived writes its PIDs by default, that of 2.2 with an instance of its own
@@ -204,7 +204,7 @@ fn look_at_pid_file(path: &Path) -> Result<(), Doubt> {
 #[must_use]
 pub fn configured_vips(configuration: &Configuration) -> BTreeSet<IpAddr> {
     let instances = configuration.instances().iter();
-    let addresses = instances.flat_map(|instance| instance.addresses());
+    let addresses = instances.flat_map(Instance::addresses);
     addresses.map(|address| address.address).collect()
 }
 

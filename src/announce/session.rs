@@ -347,7 +347,7 @@ impl Session {
                     heard.vip, heard.peer, heard.fate
                 );
                 self.core
-                    .order_answered(now, heard.interface, heard.vip, heard.peer, heard.fate);
+                    .order_answered(now, heard.interface, heard.vip, heard.peer, &heard.fate);
             }
             for due in self.core.take_due_orders() {
                 let route = Route {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use log::{error, warn};
 use tokio::time::Instant;
 
 use super::judge::Facts;
@@ -21,41 +20,75 @@ use crate::settings;
 /// How long the new owner's answer may take, for all VIPs of an order together.
 const RESOLVED_WITHIN: Duration = Duration::from_millis(250);
 
+/// What came of an order.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// `None`: it is not meant for this host.
+    pub(super) answer: Option<Answer>,
+    /// What a person should know, beside the answer.
+    pub(super) notes: Vec<String>,
+}
+
+/// One order at work. Its connection is its own: the kernel has but one dump at a time on each.
+struct Work<'a> {
+    context: &'a Context,
+    kernel: Kernel,
+    notes: Vec<String>,
+}
+
 /// What orders are carried out by.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) kernel: Kernel,
     pub(super) settings: settings::Orders,
     pub(super) keepalived_conf: PathBuf,
     pub(super) options: keepalived::Options,
 }
 
 impl Context {
-    /// Carries an order out. `None`: it is not meant for this host.
-    pub(super) async fn carry_out(&self, order: &Order) -> Option<Answer> {
-        let facts = match self.facts().await {
-            Ok(facts) => facts,
-            Err(problem) => {
-                error!("an order is refused: {problem}");
-                return Some(Answer::refusal(order, wall_clock(), Reason::Failed));
-            }
+    /// Carries an order out.
+    pub(super) async fn carry_out(&self, order: &Order) -> Carried {
+        let failed = |problem: Error| Carried {
+            answer: Some(Answer::refusal(order, wall_clock(), Reason::Failed)),
+            notes: vec![format!("an order is refused: {problem}")],
         };
+        let mut work = match Kernel::connect() {
+            Ok(kernel) => Work {
+                context: self,
+                kernel,
+                notes: Vec::new(),
+            },
+            Err(problem) => return failed(problem.into()),
+        };
+        match work.carry_out(order).await {
+            Ok(answer) => Carried {
+                answer,
+                notes: work.notes,
+            },
+            Err(problem) => failed(problem),
+        }
+    }
+}
+
+impl Work<'_> {
+    async fn carry_out(&mut self, order: &Order) -> Result<Option<Answer>, Error> {
+        let facts = self.facts().await?;
         if !facts.is_meant(order.to) {
-            return None;
+            return Ok(None);
         }
         let mut purged = Vec::new();
         for (vip, mac) in &order.vips {
             let done = self.about(&facts, *vip, *mac).await;
             purged.push(done.unwrap_or_else(|problem| {
-                error!("{vip}: an order is refused: {problem}");
+                self.notes
+                    .push(format!("{vip}: an order is refused: {problem}"));
                 (refused(*vip, Reason::Failed), None)
             }));
         }
-        Some(Answer {
+        Ok(Some(Answer {
             id: order.id,
             done: self.resolve(purged).await,
             time: wall_clock(),
-        })
+        }))
     }
 
     async fn facts(&self) -> Result<Facts, Error> {
@@ -63,7 +96,7 @@ impl Context {
         for link in self.kernel.links().await? {
             gateways.extend(self.kernel.gateways(link.index).await?);
         }
-        let configuration = keepalived::read(&self.keepalived_conf, &self.options);
+        let configuration = keepalived::read(&self.context.keepalived_conf, &self.context.options);
         Ok(Facts {
             own: self.kernel.addresses().await?,
             gateways,
@@ -75,7 +108,7 @@ impl Context {
 
     /// Does what an order says of one VIP. Gives the entry, too, if one was deleted.
     async fn about(
-        &self,
+        &mut self,
         facts: &Facts,
         vip: Vip,
         mac: Mac,
@@ -83,13 +116,13 @@ impl Context {
         if facts.holds(vip) {
             return Ok((self.let_go(facts, vip, mac).await?, None));
         }
-        if let Err(reason) = facts.permit(vip, &self.settings.allow) {
+        if let Err(reason) = facts.permit(vip, &self.context.settings.allow) {
             return Ok((refused(vip, reason), None));
         }
         let purge = purge::Order {
             vips: vec![vip],
             interface: None,
-            permanent: self.settings.permanent,
+            permanent: self.context.settings.permanent,
             right: Some(mac),
             dry_run: false,
         };
@@ -101,9 +134,9 @@ impl Context {
     }
 
     /// The VIP is here, and on another host that announces it, too.
-    async fn let_go(&self, facts: &Facts, vip: Vip, mac: Mac) -> Result<Done, Error> {
-        let (configured, files) = (&facts.configured, &self.settings.pid_files);
-        let dry_run = !self.settings.release_orphan;
+    async fn let_go(&mut self, facts: &Facts, vip: Vip, mac: Mac) -> Result<Done, Error> {
+        let (configured, files) = (&facts.configured, &self.context.settings.pid_files);
+        let dry_run = !self.context.settings.release_orphan;
         let held = orphan::release(&self.kernel, &[vip], configured, files, dry_run).await?;
         let Some(first) = held.first() else {
             return Ok(refused(vip, Reason::HeldThere));
@@ -111,10 +144,10 @@ impl Context {
         let interface = first.interface.clone();
         let outcome = match held.iter().find_map(|held| held.kept.as_ref()) {
             None => {
-                warn!(
+                self.notes.push(format!(
                     "{vip} released on {interface}: {mac} announces it, and the keepalived that \
                      left it here is dead"
-                );
+                ));
                 Outcome::Released
             }
             Some(doubt) => {
@@ -124,7 +157,9 @@ impl Context {
                         .to_owned(),
                     doubt => doubt.to_string(),
                 };
-                warn!("{vip} is held here, on {interface}, and {mac} announces it: {advice}");
+                self.notes.push(format!(
+                    "{vip} is held here, on {interface}, and {mac} announces it: {advice}"
+                ));
                 Outcome::Refused(match doubt {
                     Doubt::DryRun | Doubt::NotConfigured => Reason::HeldThere,
                     _ => Reason::MaybeAlive,
@@ -139,7 +174,7 @@ impl Context {
     }
 
     /// Finds out who has the VIPs whose entries were deleted.
-    async fn resolve(&self, purged: Vec<(Done, Option<Entry>)>) -> Vec<Done> {
+    async fn resolve(&mut self, purged: Vec<(Done, Option<Entry>)>) -> Vec<Done> {
         let deadline = Instant::now() + RESOLVED_WITHIN;
         // All are asked for before the first answer is waited for.
         for patient in [false, true] {
@@ -151,7 +186,7 @@ impl Context {
                 };
                 let (on, ip) = (entry.index, entry.vip.ip());
                 if let Err(problem) = self.kernel.resolve(on, ip, patience).await {
-                    warn!("{ip} is not asked for: {problem}");
+                    self.notes.push(format!("{ip} is not asked for: {problem}"));
                 }
             }
         }

@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-use super::carry_out::Context;
+use super::carry_out::{Carried, Context};
 use super::judge::{Dropped, Judge, Ruling};
 use super::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
 use super::minutes::{Allowance, Tally};
@@ -25,7 +25,6 @@ use super::{Keys, activation, post, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::keepalived;
-use crate::kernel::Kernel;
 use crate::settings;
 use crate::watch::Watched;
 
@@ -34,7 +33,7 @@ const AT_ONCE: usize = 256;
 /// Orders that are carried out at once; who sent one more asks again.
 const MOST_AT_WORK: usize = 64;
 /// Lines a minute about orders, and about refusals: what is beyond is a number.
-const LINES: u32 = 20;
+const LINES: u32 = 6;
 /// Refusals a minute that may be answers to datagrams which somebody recorded and sends again.
 const REFUSALS: u32 = 120;
 const CARRIED_OUT: &str = "carried out";
@@ -78,7 +77,6 @@ pub async fn listen(
         Err(error) => return Err(error),
     };
     let context = Context {
-        kernel: Kernel::connect()?,
         settings: request.settings,
         keepalived_conf: request.keepalived_conf,
         options: request.options,
@@ -188,10 +186,10 @@ struct Listener {
     refusals: Allowance,
 }
 
-/// An order that was carried out, and where its answer goes. `None`: it is for another host.
+/// An order that was carried out, and where its answer goes.
 struct Work {
     order: Order,
-    answer: Option<Answer>,
+    carried: Carried,
     from: SocketAddr,
     socket: usize,
 }
@@ -305,7 +303,10 @@ impl Listener {
                 let answer = Answer::refusal(&order, wall_clock(), Reason::Busy);
                 self.finish(Work {
                     order,
-                    answer: Some(answer),
+                    carried: Carried {
+                        answer: Some(answer),
+                        notes: Vec::new(),
+                    },
                     from,
                     socket,
                 });
@@ -313,10 +314,10 @@ impl Listener {
             Ruling::New(order) => {
                 let context = Arc::clone(&self.context);
                 self.at_work.spawn(async move {
-                    let answer = context.carry_out(&order).await;
+                    let carried = context.carry_out(&order).await;
                     Work {
                         order,
-                        answer,
+                        carried,
                         from,
                         socket,
                     }
@@ -348,7 +349,10 @@ impl Listener {
     }
 
     fn finish(&mut self, work: Work) {
-        let Some(answer) = work.answer else {
+        for note in work.carried.notes {
+            self.say(Instant::now(), "with trouble", || note);
+        }
+        let Some(answer) = work.carried.answer else {
             self.dropped.count("for other hosts");
             return;
         };
@@ -376,9 +380,12 @@ impl Listener {
                     };
                     format!("{about}{vip} kept on {on} as {was}, though {from} ordered: {advice}")
                 }),
-                // Those that can't be carried out have been told of.
+                // Those have been told of.
                 Outcome::Refused(Reason::HeldThere | Reason::MaybeAlive | Reason::Failed)
-                | Outcome::Released => {}
+                | Outcome::Released
+                // And there nothing was to be done.
+                | Outcome::Right
+                | Outcome::Absent => {}
                 Outcome::Refused(reason) => self.say(now, "refused", || {
                     let why = match reason {
                         Reason::Gateway => {
@@ -389,7 +396,6 @@ impl Listener {
                     };
                     format!("{about}{vip}: an order from {from} is refused: {why}")
                 }),
-                Outcome::Right | Outcome::Absent => {}
             }
         }
         let bytes = answer.to_bytes(self.judge.keys());

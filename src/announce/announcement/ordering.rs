@@ -69,7 +69,7 @@ impl Announcement {
         interface: InterfaceIndex,
         vip: Vip,
         peer: IpAddr,
-        fate: Fate,
+        fate: &Fate,
     ) {
         let is_good = fate.is_good();
         let released = fate.outcome() == Some(Outcome::Released);
