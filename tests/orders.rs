@@ -2,6 +2,7 @@
 //! left behind goes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
 
 mod common;
 mod events;

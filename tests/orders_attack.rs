@@ -9,6 +9,7 @@
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
 #![allow(clippy::print_stderr, reason = "the counts are for people")]
 
 mod common;
@@ -18,7 +19,7 @@ mod helpers;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -333,7 +334,7 @@ fn an_attack_changes_nothing_and_holds_up_nobody() {
             assert_eq!(mac_of(&victim, VIP), Some(owner.mac()));
         };
         while number < count {
-            if number % (count / GENUINE).max(1) == 0 && answered < GENUINE {
+            if number.is_multiple_of((count / GENUINE).max(1)) && answered < GENUINE {
                 recorded(&mut evil, answered);
                 answered += 1;
             }
@@ -347,9 +348,9 @@ fn an_attack_changes_nothing_and_holds_up_nobody() {
                 number += 1;
             }
             // On a busy machine the kernel's queue would hold nothing but the newest.
-            if number % 64 == 0 {
+            if number.is_multiple_of(64) {
                 while let Ok((_, to)) = from.recv_from(&mut [0; 1000]) {
-                    assert_eq!(to.ip(), Ipv4Addr::from(own.0));
+                    assert_eq!(to.ip(), own.0);
                     answers_to_attacker += 1;
                 }
                 gone.extend(purged(&watch));
