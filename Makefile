@@ -3,6 +3,7 @@
 # make lint    format, clippy, documentation, licences and advisories, scripts, manual
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
 # make bench   the first frame, purges, memory and size, beside arping and ip
+# make soak    chaos for two hours: MINUTES=5 for less
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make clean
@@ -10,6 +11,7 @@
 PREFIX ?= /usr
 DESTDIR ?=
 LOSS ?= 60
+MINUTES ?= 120
 
 CARGO ?= cargo
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -21,7 +23,7 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
-.PHONY: build test lint demo bench bench-convergence install clean packages
+.PHONY: build test lint demo bench bench-convergence soak install clean packages
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -49,6 +51,9 @@ bench: packages build
 
 bench-convergence: packages build
 	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(BINARY)
+
+soak: packages
+	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
 # would not do.

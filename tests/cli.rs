@@ -6,13 +6,12 @@ mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::process::Command;
-use std::time::Duration;
 
 use vipherald_lab::{Capture, Host, Lab};
 
 use common::{
-    Ended, OLD_MAC, Run, VIP, VIP6, give, ip_batch, run, second_interface, taken, vipherald,
-    wait_for_announcement, with_own_directory, without_privilege,
+    BEFORE_THE_ROUNDS_END, Ended, OLD_MAC, Run, VIP, VIP6, give, ip_batch, run, second_interface,
+    taken, vipherald, wait_for_announcement, with_own_directory, without_privilege,
 };
 
 /// A host that holds `VIP`, remembers the other VIPs of these tests, and is watched.
@@ -60,7 +59,7 @@ impl Watched {
     /// The test can fail: what is not refused does send and delete.
     fn would_act(&self) {
         assert_eq!(
-            run(&self.host, &format!("announce {VIP} --timeout 0.3")).status,
+            run(&self.host, &format!("announce {VIP} --timeout 2")).status,
             0
         );
         assert_eq!(run(&self.host, &format!("purge {OTHER}")).status, 0);
@@ -272,21 +271,22 @@ fn a_settings_file_that_may_not_be_read_is_told() {
 fn the_default_settings_file_may_be_missing_and_is_read_where_it_is() {
     let watched = Watched::new();
     let host = &watched.host;
-    let announce = vipherald(host, &format!("announce {VIP} --timeout 0.45"));
+    let announce = vipherald(host, &format!("announce {VIP} --timeout 3"));
     let missing = Run::start(with_own_directory(host, "/etc", "true", &announce)).end();
     assert_eq!(
         (missing.status, missing.stderr.lines().count()),
         (0, 1),
         "{missing:?}"
     );
-    assert_eq!(taken(&watched.capture).len(), 6, "three rounds in 0.2 s");
+    let announced = taken(&watched.capture).len();
+    assert!(announced >= 6, "{announced}: three rounds take 0.2 s");
 
     let write = "mkdir /etc/vipherald && echo 'rate = 1' > /etc/vipherald/vipherald.toml";
     let slow = Run::start(with_own_directory(host, "/etc", write, &announce)).end();
-    assert_eq!(
-        (slow.status, taken(&watched.capture).len()),
-        (0, 1),
-        "{slow:?}"
+    let announced = taken(&watched.capture).len();
+    assert!(
+        slow.status == 0 && announced <= 4,
+        "{announced} at one a second: {slow:?}"
     );
 
     let write = "mkdir /etc/vipherald && echo 'rat = 1' > /etc/vipherald/vipherald.toml";
@@ -301,17 +301,16 @@ fn the_command_line_overrides_the_settings() {
     let file = watched.lab.directory().join("settings.toml");
     fs::write(&file, "rate = 1\ntimeout = 30\nwait = 30\n").unwrap();
     let settings = format!("--config {}", file.display());
-    let overridden = "--rate 2000 --timeout 0.45 --wait 0";
-    let ended = run(
-        &watched.host,
-        &format!("announce {VIP} {settings} {overridden}"),
-    );
-    assert_eq!(
-        (ended.status, taken(&watched.capture).len()),
-        (0, 6),
-        "{ended:?}"
-    );
-    assert!(ended.lasted < Duration::from_secs(2), "{ended:?}");
+    let overridden = "--rate 2000 --timeout 3 --wait 0";
+    let announce = |vip| {
+        let arguments = format!("announce {vip} {settings} {overridden}");
+        let ended = run(&watched.host, &arguments);
+        assert!(ended.lasted < BEFORE_THE_ROUNDS_END, "{ended:?}");
+        (ended.status, taken(&watched.capture).len())
+    };
+    let (status, announced) = announce(VIP);
+    assert!(status == 0 && announced >= 6, "{announced}");
+    assert_eq!(announce(OTHER), (5, 0));
 }
 
 #[test]
@@ -353,7 +352,7 @@ fn every_exit_status_means_what_the_manual_says() {
     a.run(&format!("ip addr add {conflicting}/128 dev eth0"));
     give(&a, VIP, "eth0");
     for (status, arguments) in [
-        (0, format!("announce {VIP} --timeout 0.3")),
+        (0, format!("announce {VIP} --timeout 2")),
         (0, format!("announce {VIP} --dry-run")),
         (0, format!("purge {absent}")),
         (1, format!("announce {VIP} -i eth7")),

@@ -17,7 +17,7 @@ use vipherald_lab::{Direction, Frame, Host, Keepalived, Lab, eventually};
 /// Where the examples expect the program.
 const INSTALLED: &str = "/usr/libexec/keepalived/vipherald";
 /// An instance waits for three advertisements of 1 s, on a machine busy with other tests.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(40);
 /// Where the FIFO example has its FIFO.
 const FIFO: &str = "/run/vipherald.fifo";
 const FORMER: &str = "02:00:00:00:00:99";

@@ -20,7 +20,7 @@ use nix::unistd::mkfifo;
 use vipherald_lab::{Direction, Host, Lab, eventually};
 
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, give, ip_batch, median, remember_old, run, take, vipherald,
+    Ended, OLD_MAC, Run, SOON, VIP, give, ip_batch, keeps, remember_old, run, take, vipherald,
     wait_for_announcement, wait_until_followed, watch_for,
 };
 use events::{
@@ -29,7 +29,7 @@ use events::{
 };
 
 const OTHER_VIP: &str = "10.9.0.101";
-/// A promise about time, which a debug build on a busy machine must keep, too.
+/// A promise about time.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// `vipherald fifo` on a host, and keepalived's end of the FIFO.
@@ -135,7 +135,16 @@ fn the_last_of_many_lines_counts() {
             followed.tell("VI_2", other);
         }
     }
-    followed.wait_for_log(&format!("{OTHER_VIP} held here"));
+    // Once it has read them all, and then purged, MASTER is of the past.
+    followed.write("nonsense\n");
+    followed.wait_for_log("that is no event");
+    let held = format!("{OTHER_VIP} held here");
+    let purges = || followed.log().matches(&held).count();
+    let before = purges();
+    followed.tell("VI_2", "FAULT");
+    eventually("VI_2 is purged once more", SOON, || {
+        (purges() > before).then_some(())
+    });
     let end = SystemTime::now();
     wait_for_frame_after(&capture, VIP, end);
     watch_for(Duration::from_millis(700));
@@ -163,7 +172,7 @@ fn a_long_announcement_does_not_delay_another_instance() {
     let a = lab.host("a");
     let _b = lab.host("b");
     let (many, mut conf) = many_vips(&a);
-    let few: Vec<_> = (0..7).map(|n| format!("10.9.2.{n}")).collect();
+    let few: Vec<_> = (0..40).map(|n| format!("10.9.2.{n}")).collect();
     for (n, vip) in few.iter().enumerate() {
         give(&a, vip, "eth0");
         conf += &instance(&format!("SHORT_{n}"), 60, 100, &[vip], "");
@@ -172,22 +181,19 @@ fn a_long_announcement_does_not_delay_another_instance() {
     let followed = Followed::start(&lab, &a, &conf, "");
     followed.tell("LONG", "MASTER");
     wait_for_frame(&capture, &many[0]);
-    let mut delays = Vec::new();
-    for (n, vip) in few.iter().enumerate() {
+    let mut few = few.iter().enumerate();
+    // In a debug build the long one's round takes a second.
+    keeps(3 * AT_ONCE, || {
+        let (n, vip) = few.next().unwrap();
         let told = SystemTime::now();
         followed.tell(&format!("SHORT_{n}"), "MASTER");
-        delays.push(since(told, wait_for_frame(&capture, vip).time));
-    }
-    println!("from the line to the first frame: {delays:?}");
-    // In a debug build the long one's round takes a second.
-    assert!(median(delays.clone()) < 3 * AT_ONCE, "{delays:?}");
-    assert!(delays[0] < 6 * AT_ONCE, "{delays:?}");
+        since(told, wait_for_frame(&capture, vip).time)
+    });
 }
 
 #[test]
 fn a_newer_event_ends_a_round_that_is_being_sent() {
-    let mut delays = Vec::new();
-    for _ in 0..5 {
+    keeps(AT_ONCE, || {
         let lab = Lab::new();
         let a = lab.host("a");
         let (many, conf) = many_vips(&a);
@@ -203,10 +209,8 @@ fn a_newer_event_ends_a_round_that_is_being_sent() {
             .iter()
             .rev()
             .find(|frame| frame.direction == Direction::FromHost && frame.ether_type() == 0x0806);
-        delays.push(last.unwrap().time.duration_since(told).unwrap_or_default());
-    }
-    println!("from the line to the older announcement's last frame: {delays:?}");
-    assert!(median(delays.clone()) < AT_ONCE, "{delays:?}");
+        last.unwrap().time.duration_since(told).unwrap_or_default()
+    });
 }
 
 #[test]
@@ -267,7 +271,7 @@ fn the_end_of_the_fifo_lets_announcements_finish() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
-    let settings = file(&lab, "settings.toml", "timeout = 1.5\n");
+    let settings = file(&lab, "settings.toml", "timeout = 4\n");
     let capture = a.capture();
     let options = format!("--config {}", settings.display());
     let mut followed = Followed::start(&lab, &a, &two_instances(), &options);
@@ -280,31 +284,31 @@ fn the_end_of_the_fifo_lets_announcements_finish() {
     let end = SystemTime::now();
     assert_eq!(ended.status, 0, "{log}");
     assert!(log.contains("in the middle of a line"), "{log}");
-    assert!(since(began, end) > Duration::from_millis(1400));
+    assert!(since(began, end) > Duration::from_secs(2));
     let frames = sent_for(&capture.frames(), VIP);
     assert!(frames.iter().any(|frame| frame.time > closed), "{frames:?}");
 }
 
 #[test]
 fn the_end_of_the_fifo_ends_an_idle_run_at_once() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    let mut followed = Followed::start(&lab, &a, &two_instances(), "");
-    followed.tell("VI_1", "BACKUP");
-    followed.write("nonsense\n");
-    followed.wait_for_log("that is no event");
-    let closed = Instant::now();
-    followed.close();
-    let (ended, log) = followed.end();
-    let lasted = closed.elapsed();
-    assert_eq!(ended.status, 0, "{log}");
-    assert!(lasted < Duration::from_millis(500), "{lasted:?}");
+    keeps(AT_ONCE, || {
+        let lab = Lab::new();
+        let a = lab.host("a");
+        let mut followed = Followed::start(&lab, &a, &two_instances(), "");
+        followed.tell("VI_1", "BACKUP");
+        followed.write("nonsense\n");
+        followed.wait_for_log("that is no event");
+        let closed = Instant::now();
+        followed.close();
+        let (ended, log) = followed.end();
+        assert_eq!(ended.status, 0, "{log}");
+        closed.elapsed()
+    });
 }
 
 #[test]
 fn sigterm_ends_it_at_once_with_all_its_announcements() {
-    let mut delays = Vec::new();
-    for _ in 0..5 {
+    keeps(AT_ONCE, || {
         let lab = Lab::new();
         let a = lab.host("a");
         give(&a, VIP, "eth0");
@@ -324,10 +328,8 @@ fn sigterm_ends_it_at_once_with_all_its_announcements() {
             let sent = sent_for(&frames, vip);
             assert!(sent.iter().all(|frame| frame.time < end), "{sent:?}");
         }
-        delays.push(delay);
-    }
-    println!("from SIGTERM to the end: {delays:?}");
-    assert!(median(delays.clone()) < AT_ONCE, "{delays:?}");
+        delay
+    });
 }
 
 #[test]
@@ -337,20 +339,20 @@ fn sigterm_ends_it_before_anybody_opened_the_other_end() {
     let path = lab.directory().join("lonely.fifo");
     mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     let conf = file(&lab, "keepalived.conf", &two_instances());
-    let run = Run::start(vipherald(
-        &a,
-        &with(&conf, &format!("fifo {}", path.display())),
-    ));
-    // Asleep in open(2).
-    let wchan = format!("/proc/{}/syscall", run.pid());
-    eventually("it waits for a writer", SOON, || {
-        let call = fs::read_to_string(&wchan).ok()?;
-        call.starts_with(&libc::SYS_openat.to_string())
-            .then_some(())
+    let arguments = with(&conf, &format!("fifo {}", path.display()));
+    keeps(AT_ONCE, || {
+        let run = Run::start(vipherald(&a, &arguments));
+        // Asleep in open(2).
+        let syscall = format!("/proc/{}/syscall", run.pid());
+        eventually("it waits for a writer", SOON, || {
+            let call = fs::read_to_string(&syscall).ok()?;
+            call.starts_with(&libc::SYS_openat.to_string())
+                .then_some(())
+        });
+        let (ended, delay) = run.terminate();
+        assert_eq!(ended.status, 143, "{ended:?}");
+        delay
     });
-    let (ended, delay) = run.terminate();
-    assert_eq!(ended.status, 143, "{ended:?}");
-    assert!(delay < Duration::from_millis(500), "{delay:?}");
 }
 
 #[test]

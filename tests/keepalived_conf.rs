@@ -29,7 +29,7 @@ const INTERFACES: [&str; 8] = [
     "bond0.170",
     "br0",
 ];
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn tests_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keepalived")

@@ -6,15 +6,20 @@ mod common;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use serde_json::Value;
 use vipherald_lab::{Host, Lab};
 
-use common::{Run, VIP, VIP6, give, median, vipherald, wait_for_announcement, with_own_directory};
+use common::{
+    BEFORE_THE_ROUNDS_END, Ended, Run, VIP, VIP6, give, taken, told_frames, vipherald,
+    with_own_directory,
+};
 
 const ABSENT: &str = "10.9.0.101";
 
@@ -54,6 +59,34 @@ fn messages(daemon: &UnixDatagram) -> Vec<String> {
     .collect()
 }
 
+/// When the kernel took the first message to the daemon.
+fn first_message(daemon: &UnixDatagram) -> SystemTime {
+    let mut control = nix::cmsg_space!(nix::libc::timespec);
+    let message = recvmsg::<()>(
+        daemon.as_raw_fd(),
+        &mut [],
+        Some(&mut control),
+        MsgFlags::empty(),
+    )
+    .unwrap();
+    let mut stamps = message
+        .cmsgs()
+        .unwrap()
+        .filter_map(|control| match control {
+            ControlMessageOwned::ScmTimestampns(time) => Some(SystemTime::UNIX_EPOCH + time.into()),
+            _ => None,
+        });
+    stamps
+        .next()
+        .expect("the socket was told to give time stamps")
+}
+
+/// The frames that a run of `--json` reports.
+fn frames_sent(ended: &Ended) -> u64 {
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    report["frames_sent"].as_u64().unwrap()
+}
+
 /// Splits `<PRI>Mmm dd hh:mm:ss vipherald[PID]: TEXT` (RFC 3164) into all but the time.
 fn parse(message: &str) -> (u8, &str, &str) {
     let (priority, rest) = message[1..].split_once('>').unwrap();
@@ -80,9 +113,9 @@ fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
     let mac = a.mac();
     for (arguments, severity, text) in [
         (
-            format!("announce {VIP} {VIP6} --timeout 0.45"),
+            format!("announce {VIP} {VIP6} --timeout 2 --json"),
             INFO,
-            format!("{VIP}, {VIP6} announced on eth0 as {mac}: 15 frames in 2"),
+            format!("{VIP}, {VIP6} announced on eth0 as {mac}: "),
         ),
         (
             format!("announce {ABSENT} --wait 0"),
@@ -118,6 +151,9 @@ fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
         );
         assert!(told.2.starts_with(&text), "{messages:?}");
         assert_eq!(ended.stderr, "", "{ended:?}");
+        if arguments.contains("--json") {
+            assert_eq!(told_frames(told.2).0, frames_sent(&ended));
+        }
     }
     // Where it is told to, in spite of that.
     let ended = Run::start(with_syslog(
@@ -140,42 +176,47 @@ fn quiet_says_what_is_wrong_and_verbose_twice_says_every_frame() {
     give(&a, VIP, "eth0");
     let lines = |arguments: &str| {
         let ended = common::run(&a, arguments);
-        ended.stderr.lines().map(str::to_owned).collect::<Vec<_>>()
+        let lines: Vec<_> = ended.stderr.lines().map(str::to_owned).collect();
+        (lines, ended)
     };
-    let announce = ANNOUNCE;
-    assert_eq!(lines(&format!("{announce} -q")), [""; 0]);
-    assert_eq!(lines(&format!("announce {ABSENT} --wait 0 -q")).len(), 1);
-    assert_eq!(lines(announce).len(), 1);
-    let all = lines(&format!("{announce} -vv"));
-    assert_eq!(
-        all.iter().filter(|line| line.contains("sent")).count(),
-        9,
-        "{all:?}"
-    );
-    assert_eq!(all.len(), 10, "nothing of other crates: {all:?}");
+    let announce = "announce 10.9.0.100 --timeout 2 --json";
+    assert_eq!(lines(&format!("{announce} -q")).0, [""; 0]);
+    assert_eq!(lines(&format!("announce {ABSENT} --wait 0 -q")).0.len(), 1);
+    assert_eq!(lines(announce).0.len(), 1);
+    let (all, ended) = lines(&format!("{announce} -vv"));
+    let sent = all.iter().filter(|line| line.contains("sent")).count();
+    assert_eq!(sent as u64, frames_sent(&ended), "{all:?}");
+    assert_eq!(all.len(), sent + 1, "nothing of other crates: {all:?}");
 }
 
-/// From start to first frame on the wire, the median of a few runs, each of which must end well.
-fn first_frame(host: &Host, command: impl Fn() -> Command) -> Duration {
-    let measure = || {
-        let capture = host.capture();
-        let start = SystemTime::now();
-        let run = Run::start(command());
-        let first = wait_for_announcement(&capture, VIP, 1);
-        let ended = run.end();
-        assert_eq!(ended.status, 0, "{ended:?}");
-        assert!(ended.lasted < Duration::from_secs(2), "{ended:?}");
-        assert_eq!(common::taken(&capture).len(), 6, "{ended:?}");
-        first.time.duration_since(start).unwrap()
-    };
-    median((0..5).map(|_| measure()).collect())
+#[test]
+fn the_first_frame_leaves_before_the_first_message() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let (daemon, path) = daemon(&lab);
+    setsockopt(&daemon, sockopt::ReceiveTimestampns, &true).unwrap();
+    let capture = a.capture();
+    let arguments = format!("announce {VIP} --timeout 1 -vv");
+    let ended = Run::start(with_syslog(&a, Some(&path), &arguments)).end();
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let (frame, message) = (taken(&capture)[0].time, first_message(&daemon));
+    assert!(frame <= message, "{frame:?}, {message:?}");
 }
 
-/// Three rounds.
-const ANNOUNCE: &str = "announce 10.9.0.100 --timeout 0.45";
+/// Runs a command that is [`ANNOUNCE`] to its end, and takes it that nothing held it up: it has 3 s
+/// for three rounds, which take 0.2 s. If it waited half a second for each line that it logs of a
+/// frame, it would not come so far.
+fn assert_not_held_up(host: &Host, command: Command) {
+    let capture = host.capture();
+    let ended = Run::start(command).end();
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.lasted < BEFORE_THE_ROUNDS_END, "{ended:?}");
+    let announced = taken(&capture).len();
+    assert!(announced >= 6, "{announced} announcements: {ended:?}");
+}
 
-/// What a first frame may be later because of other tests, but not because of a log.
-const LEEWAY: Duration = Duration::from_millis(30);
+const ANNOUNCE: &str = "announce 10.9.0.100 --timeout 3";
 
 #[test]
 fn a_syslog_socket_that_is_full_or_absent_holds_up_nothing() {
@@ -192,16 +233,11 @@ fn a_syslog_socket_that_is_full_or_absent_holds_up_nothing() {
     };
     assert_eq!(full, ErrorKind::WouldBlock);
 
-    let quiet = first_frame(&a, || with_syslog(&a, None, &format!("{ANNOUNCE} -q")));
     for level in ["", "-vv"] {
         let arguments = format!("{ANNOUNCE} {level}");
-        let absent = first_frame(&a, || with_syslog(&a, None, &arguments));
-        let full = first_frame(&a, || with_syslog(&a, Some(&path), &arguments));
-        assert!(
-            absent < quiet + LEEWAY,
-            "absent: {absent:?}, no log: {quiet:?}"
-        );
-        assert!(full < quiet + LEEWAY, "full: {full:?}, no log: {quiet:?}");
+        for socket in [None, Some(path.as_str())] {
+            assert_not_held_up(&a, with_syslog(&a, socket, &arguments));
+        }
     }
     let came = messages(&daemon);
     assert!(
@@ -215,18 +251,19 @@ fn without_a_daemon_stderr_gets_the_line() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
-    let announce = format!("{ANNOUNCE} -v");
-    let ended = Run::start(with_syslog(&a, None, &announce)).end();
-    let line = format!("{VIP} announced on eth0 as {}: 9 frames in 2", a.mac());
-    assert!(ended.stderr.starts_with(&line), "{ended:?}");
+    let line = format!("{VIP} announced on eth0 as {}: ", a.mac());
     // A socket file whose daemon is dead.
     let (socket, path) = daemon(&lab);
     drop(socket);
-    let ended = Run::start(with_syslog(&a, Some(&path), &announce)).end();
-    assert!(
-        ended.status == 0 && ended.stderr.starts_with(&line),
-        "{ended:?}"
-    );
+    for socket in [None, Some(path.as_str())] {
+        let arguments = format!("{ANNOUNCE} -v --json");
+        let ended = Run::start(with_syslog(&a, socket, &arguments)).end();
+        assert!(
+            ended.status == 0 && ended.stderr.starts_with(&line),
+            "{ended:?}"
+        );
+        assert_eq!(told_frames(&ended.stderr).0, frames_sent(&ended));
+    }
 }
 
 /// The device and inode of a pipe, as systemd names the journal's stream.
@@ -293,14 +330,7 @@ fn a_full_pipe_on_stderr_holds_up_nothing() {
     let blocking = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty());
     nix::fcntl::fcntl(&writer, blocking).unwrap();
 
-    let quiet = first_frame(&a, || vipherald(&a, &format!("{ANNOUNCE} -q")));
-    let stuffed = first_frame(&a, || {
-        let mut command = vipherald(&a, &format!("{ANNOUNCE} -vv"));
-        command.stderr(writer.try_clone().unwrap());
-        command
-    });
-    assert!(
-        stuffed < quiet + LEEWAY,
-        "full: {stuffed:?}, no log: {quiet:?}"
-    );
+    let mut command = vipherald(&a, &format!("{ANNOUNCE} -vv"));
+    command.stderr(writer);
+    assert_not_held_up(&a, command);
 }

@@ -175,7 +175,7 @@ fn a_vip_on_the_loopback_is_passed_over() {
     give(&a, OTHER_VIP, "lo");
     remember_old(std::slice::from_ref(&b), &[VIP]);
     let capture = a.capture();
-    let settings = file(&lab, "settings.toml", "timeout = 0.7\n");
+    let settings = file(&lab, "settings.toml", "timeout = 2\n");
     let arguments = format!(
         "--config {} notify INSTANCE VI_1 MASTER 100",
         settings.display()
@@ -198,7 +198,7 @@ fn an_instance_names_its_vips_and_its_peers() {
     give(&a, VIP, "eth0");
     give(&a, OTHER_VIP, "eth0");
     remember_old(std::slice::from_ref(&b), &[VIP, OTHER_VIP]);
-    let announce = "--json announce --instance VI_1 --timeout 1";
+    let announce = "--json announce --instance VI_1 --timeout 3";
     let ended = run(&a, &with(&conf, announce));
     // Nobody has the second peer's address.
     assert_eq!(ended.status, 3, "{ended:?}");
@@ -563,7 +563,8 @@ fn as_keepalived_runs_it_the_hook_works_as_root_and_ends_with_keepalived() {
     });
     let lasted = killed.elapsed();
     println!("from keepalived's death to the hook's: {lasted:?}");
-    assert!(lasted < Duration::from_millis(500), "{lasted:?}");
+    // By itself it would have gone on to the end of the rounds, for some 10 s.
+    assert!(lasted < Duration::from_secs(5), "{lasted:?}");
     let message = installed.wait_for_message(&format!("{VIP} announced on eth0"));
     assert!(
         message.contains(&format!("vipherald[{hook}]: ")),

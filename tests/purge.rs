@@ -46,10 +46,10 @@ fn the_next_packet_finds_the_new_owner() {
     for vip in [VIP, VIP6] {
         give(&a, vip, "eth0");
         b.remember(vip, OLD_MAC);
-        let ping = format!("ping -c 1 -W 0.3 {vip}");
-        assert!(!b.try_run(&ping).status.success(), "to the old owner");
+        let lost = b.try_run(&format!("ping -c 1 -W 0.3 {vip}"));
+        assert!(!lost.status.success(), "to the old owner");
         assert_eq!(run(&b, &format!("purge {vip}")).status, 0);
-        b.run(&ping);
+        b.run(&format!("ping -c 1 -W 5 {vip}"));
         assert_eq!(b.neighbour(vip).unwrap().mac, Some(a.mac()));
     }
 }

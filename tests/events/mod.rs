@@ -8,14 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, eventually};
 
-use crate::common::{OLD_MAC, SOON, VIP, VIPHERALD, give, take, wait_until_followed};
+use crate::common::{
+    OLD_MAC, SOON, VIP, VIPHERALD, assert_seldom_late, give, take, wait_until_followed,
+};
 
-/// A `vrrp_instance` on `eth0` that becomes master in 0.3 s when nobody else is.
+/// A `vrrp_instance` on `eth0` that becomes master in a second when nobody else is. On a busy
+/// machine the master's advertisements may be late by less.
 pub(crate) fn instance(name: &str, id: u8, priority: u8, vips: &[&str], more: &str) -> String {
     let vips = vips.join("\n  ");
     format!(
         "vrrp_instance {name} {{\n interface eth0\n state BACKUP\n version 3\n \
-         virtual_router_id {id}\n priority {priority}\n advert_int 0.1\n \
+         virtual_router_id {id}\n priority {priority}\n advert_int 0.3\n \
          virtual_ipaddress {{\n  {vips}\n }}\n {more}\n}}\n"
     )
 }
@@ -116,12 +119,7 @@ pub(crate) fn storm(lab: &Lab, mut tell: impl FnMut(&Host, &str)) {
         tell(&hosts[owner], "MASTER");
     }
     let lasted = began.elapsed().unwrap();
-    wait_until_followed(
-        std::slice::from_ref(&c),
-        &[VIP],
-        hosts[owner].mac(),
-        Duration::from_secs(20),
-    );
+    wait_until_followed(std::slice::from_ref(&c), &[VIP], hosts[owner].mac(), SOON);
     // It is the owner that goes on to announce, past the rounds within `locktime`.
     let settled = SystemTime::now();
     wait_for_frame_after(&captures[owner], VIP, settled);
@@ -136,14 +134,11 @@ pub(crate) fn storm(lab: &Lab, mut tell: impl FnMut(&Host, &str)) {
             let within =
                 |(from, to): &&(SystemTime, SystemTime)| (*from..*to).contains(&frame.time);
             if let Some((from, _)) = absent.iter().find(within) {
-                late.push((since(*from, frame.time), frame));
+                late.push((since(*from, frame.time), VIP.parse().unwrap()));
             }
         }
     }
     println!("200 moves in {lasted:?}; {sent} frames; after the VIP had left: {late:?}");
     assert!(sent >= 200, "{sent}");
-    // A run looks just before it sends. The kernel may take the processor away between the two,
-    // when the VIP leaves at that very moment: no more than that.
-    let on_its_way = |(delay, _): &(Duration, Frame)| *delay < Duration::from_millis(20);
-    assert!(late.len() <= 2 && late.iter().all(on_its_way), "{late:?}");
+    assert_seldom_late(&late, 200);
 }

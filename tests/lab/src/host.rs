@@ -8,12 +8,13 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use nix::net::if_::if_nametoindex;
+use nix::unistd::Pid;
 
 use crate::capture::{self, Capture};
 use crate::keepalived::Keepalived;
 use crate::mac::Mac;
 use crate::neighbour::{self, Neighbour, NeighbourWatch, State};
-use crate::netns::Netns;
+use crate::netns::{self, Netns};
 use crate::programs;
 
 /// A host: a network namespace with its interface `eth0` plugged into the switch.
@@ -135,6 +136,19 @@ impl Host {
     /// Runs `f` in a thread on this host. Sockets opened there stay there.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         self.netns().enter(f)
+    }
+
+    /// The process IDs of the programs of this name that run on the host, whoever started them.
+    pub fn processes(&self, name: &str) -> Vec<u32> {
+        let is_called = |pid: &Pid| {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        netns::processes(std::slice::from_ref(self.netns()))
+            .into_iter()
+            .filter(is_called)
+            .filter_map(|pid| pid.as_raw().try_into().ok())
+            .collect()
     }
 
     /// Sets a sysctl of this host, such as `net/ipv4/conf/all/drop_gratuitous_arp`.

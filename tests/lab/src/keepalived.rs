@@ -17,7 +17,7 @@ use crate::wait::{eventually, poll};
 
 /// How long keepalived may take to start, reload, stop or dump: it answers signals between other
 /// work, and shares its processor.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A running keepalived; dropping it kills it.
 pub struct Keepalived {

@@ -78,11 +78,12 @@ impl Netns {
 
 /// Kills every process inside `namespaces`, whoever started it, and waits until all have ended.
 pub(crate) fn kill_processes(namespaces: &[Netns]) {
-    let links: Vec<_> = namespaces.iter().map(Netns::link).collect();
-    process::kill_all(|| processes_in(&links));
+    process::kill_all(|| processes(namespaces));
 }
 
-fn processes_in(links: &[PathBuf]) -> Vec<Pid> {
+/// Every process inside `namespaces`, whoever started it.
+pub(crate) fn processes(namespaces: &[Netns]) -> Vec<Pid> {
+    let links: Vec<_> = namespaces.iter().map(Netns::link).collect();
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };

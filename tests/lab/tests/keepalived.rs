@@ -8,13 +8,13 @@ use std::time::Duration;
 use vipherald_lab::{Host, Lab, eventually};
 
 const VIP: &str = "10.9.0.100";
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
-/// One instance, three advertisements in 0.3 s.
+/// One instance, three advertisements in 0.9 s.
 fn instance(priority: u8, vip: &str, more: &str) -> String {
     format!(
         "vrrp_instance VI {{\n interface eth0\n state BACKUP\n virtual_router_id 51\n version 3\n \
-         priority {priority}\n advert_int 0.1\n virtual_ipaddress {{\n {vip}/24\n }}\n {more}\n}}\n"
+         priority {priority}\n advert_int 0.3\n virtual_ipaddress {{\n {vip}/24\n }}\n {more}\n}}\n"
     )
 }
 

@@ -1,0 +1,536 @@
+//! Chaos: the real keepalived on three nodes, and everything that can happen to them, at random.
+//!
+//! What holds all the time: a node speaks for a VIP only while it has it. What holds once quiet has
+//! returned: one node has each VIP, every host follows that one, and nothing is left over.
+//!
+//! `make soak` runs it for long: `VIPHERALD_CHAOS_SECONDS` says how long, `VIPHERALD_CHAOS_SEED`
+//! which chance.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was counted")]
+
+mod common;
+mod events;
+#[allow(dead_code, reason = "the simulation uses the rest")]
+#[path = "simulation/rng.rs"]
+mod rng;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, Mac, eventually};
+
+use common::{VIP, VIP6, signal};
+use events::{file, is_about, mac_of, since, with};
+use rng::Rng;
+
+/// The group of the hooks, by which their frames are told from keepalived's.
+const HOOKS: &str = "daemon";
+const NODES: usize = 3;
+const CLIENTS: usize = 4;
+const VIPS: [&str; 2] = [VIP, VIP6];
+/// How long trouble lasts before quiet has to return.
+const TROUBLE: Duration = Duration::from_secs(12);
+/// How long the hosts may take to follow once it has, and hooks to end. A kernel that nobody tells
+/// takes 10 s to give up a wrong entry.
+const QUIET: Duration = Duration::from_secs(60);
+/// A run that is suspended between its last look at the kernel and its frame can be so late.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
+
+/// One node: its keepalived, if that runs, and what is remembered of it.
+struct Node {
+    host: Host,
+    keepalived: Option<Keepalived>,
+    configuration: String,
+    capture: Capture,
+    addresses: Addresses,
+    unplugged: bool,
+}
+
+/// When a host got and lost the VIPs, as `ip monitor` tells.
+struct Addresses {
+    monitor: Child,
+    moves: Arc<Mutex<Vec<Move>>>,
+}
+
+/// A VIP came (`here`) or went, and when that was read, at most so much later than it happened.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    at: SystemTime,
+    vip: &'static str,
+    here: bool,
+}
+
+impl Addresses {
+    fn watch(host: &Host) -> Self {
+        let mut monitor = host
+            .command("ip")
+            .args(["-o", "monitor", "address"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+        let moves = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&moves);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let at = SystemTime::now();
+                let vip = VIPS
+                    .into_iter()
+                    .find(|vip| line.contains(&format!(" {vip}/")));
+                if let Some(vip) = vip {
+                    let here = !line.starts_with("Deleted");
+                    told.lock().unwrap().push(Move { at, vip, here });
+                }
+            }
+        });
+        Self { monitor, moves }
+    }
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        let _ = self.monitor.kill();
+        let _ = self.monitor.wait();
+    }
+}
+
+/// What happened, by name.
+type Counts = BTreeMap<&'static str, u32>;
+
+struct Chaos {
+    lab: Lab,
+    nodes: Vec<Node>,
+    clients: Vec<Host>,
+    rng: Rng,
+    counts: Counts,
+    log: PathBuf,
+    /// The frames that nodes sent after they had lost the VIP, and how long after.
+    late: Vec<(Duration, Frame)>,
+    frames: usize,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let lab = Lab::new();
+        let hosts = lab.hosts("node", NODES);
+        let clients = lab.hosts("client", CLIENTS);
+        let program = lab.install_hook(common::VIPHERALD);
+        // A client that is cut off holds the runs up no longer than this.
+        let settings = file(&lab, "vipherald.toml", "timeout = 12\n");
+        let conf = lab.directory().join("keepalived.conf");
+        let log = lab.directory().join("log-of-hooks");
+        // Now and then a hook has next to no descriptors, or nobody who reads its messages.
+        let hook = lab.write_hook(
+            "hook",
+            &format!(
+                "case $(($$ % 9)) in 0) ulimit -n 6 ;; 1) exec 2>/dev/full ;; *) exec 2>>{log} ;; esac\n\
+                 exec {program} --log stderr --config {settings} {with} \"$@\"",
+                log = log.display(),
+                program = program.display(),
+                settings = settings.display(),
+                with = with(&conf, "notify"),
+            ),
+        );
+        let instances = |priority: u8| {
+            let instance = |name: &str, id: u8, vip: &str| {
+                format!(
+                    "vrrp_instance {name} {{\n interface eth0\n state BACKUP\n version 3\n \
+                     virtual_router_id {id}\n priority {priority}\n advert_int 0.1\n \
+                     garp_master_delay 60\n garp_master_repeat 1\n garp_lower_prio_repeat 0\n \
+                     virtual_ipaddress {{\n  {vip}\n }}\n notify \"{hook}\" root {HOOKS}\n \
+                     notify_master_rx_lower_pri \"{hook} INSTANCE {name} MASTER_RX_LOWER_PRI\" root {HOOKS}\n}}\n",
+                    hook = hook.display()
+                )
+            };
+            instance("VI_4", 51, &format!("{VIP}/24"))
+                + &instance("VI_6", 52, &format!("{VIP6}/64"))
+        };
+        // Hooks need the names and addresses, which are the same on all nodes.
+        fs::write(&conf, instances(100)).unwrap();
+        let nodes = hosts
+            .into_iter()
+            .zip([150, 120, 100])
+            .map(|(host, priority)| Node {
+                keepalived: None,
+                configuration: instances(priority),
+                capture: host.capture(),
+                addresses: Addresses::watch(&host),
+                unplugged: false,
+                host,
+            });
+        let nodes: Vec<_> = nodes.inspect(|node| mute_keepalived(&node.host)).collect();
+        Self {
+            lab,
+            nodes,
+            clients,
+            rng: Rng::new(seed),
+            counts: Counts::new(),
+            log,
+            late: Vec::new(),
+            frames: 0,
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// One thing that happens.
+    fn trouble(&mut self) {
+        let at = self.rng.index(NODES);
+        let runs = self.nodes[at].keepalived.is_some();
+        let node = &mut self.nodes[at];
+        let host = node.host.clone();
+        let what = match self.rng.below(16) {
+            0 | 1 if runs => {
+                let mut keepalived = node.keepalived.take().unwrap();
+                keepalived.stop();
+                "keepalived stopped"
+            }
+            2 if runs => {
+                node.keepalived.take().unwrap().kill9_all();
+                "keepalived killed, its VIPs left behind"
+            }
+            0..=3 if !runs => {
+                node.keepalived = Some(host.keepalived(&node.configuration));
+                "keepalived started"
+            }
+            3 => {
+                let vrrp = node.keepalived.as_ref().unwrap().vrrp_pid();
+                signal(vrrp, Signal::SIGSTOP);
+                thread::sleep(self.rng.up_to(Duration::from_millis(1500)));
+                signal(vrrp, Signal::SIGCONT);
+                "keepalived suspended"
+            }
+            4 if runs => {
+                let pid = node.keepalived.as_ref().unwrap().pid();
+                signal(pid, Signal::SIGHUP);
+                "keepalived reloaded"
+            }
+            5 | 6 => {
+                node.unplugged = !node.unplugged;
+                if node.unplugged {
+                    self.lab.unplug(&host);
+                } else {
+                    self.lab.plug(&host);
+                }
+                "carrier lost or back"
+            }
+            7 => {
+                let percent = self.rng.pick(&[0.0, 30.0, 60.0, 90.0]);
+                let direction = self.rng.pick(&[Direction::ToHost, Direction::FromHost]);
+                self.lab.loss([&host], direction, percent);
+                "loss changed"
+            }
+            8 => {
+                let client = self.clients[self.rng.index(CLIENTS)].clone();
+                self.lab.blackout(&client);
+                thread::sleep(self.rng.up_to(Duration::from_secs(1)));
+                self.lab.restore(&client);
+                "client cut off for a while"
+            }
+            9 | 10 => {
+                let vip = self.rng.pick(&VIPS);
+                remove(&host, vip);
+                "VIP taken away by hand"
+            }
+            11 => {
+                let vip = self.rng.pick(&VIPS);
+                let length = if vip == VIP { "24" } else { "64 nodad" };
+                host.try_run(&format!("ip addr add {vip}/{length} dev eth0"));
+                "VIP given by hand, to whoever"
+            }
+            12 => {
+                let last = self.rng.below(256);
+                host.run(&format!(
+                    "ip link set eth0 address 02:00:00:77:{at:02x}:{last:02x}"
+                ));
+                "MAC changed"
+            }
+            13 | 14 => {
+                let hooks = hooks_of(&host);
+                if !hooks.is_empty() {
+                    // It may have ended by itself meanwhile.
+                    let pid = self.rng.pick(&hooks);
+                    let _ = kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL);
+                }
+                "hook killed"
+            }
+            _ => {
+                let vip = self.rng.pick(&VIPS);
+                let ended = common::run(&host, &format!("purge {vip}"));
+                assert!([0, 5].contains(&ended.status), "{ended:?}");
+                "purge by hand"
+            }
+        };
+        self.count(what);
+    }
+
+    /// Everything is mended, and time passes until all follow again.
+    fn quiet(&mut self) {
+        for node in &mut self.nodes {
+            if std::mem::take(&mut node.unplugged) {
+                self.lab.plug(&node.host);
+            }
+            for direction in [Direction::ToHost, Direction::FromHost] {
+                self.lab.loss([&node.host], direction, 0.0);
+            }
+            if node.keepalived.is_none() {
+                // What a dead keepalived left behind is for the admin to take away.
+                for vip in VIPS {
+                    remove(&node.host, vip);
+                }
+                node.keepalived = Some(node.host.keepalived(&node.configuration));
+            }
+        }
+        let healed = Instant::now();
+        for vip in VIPS {
+            let deadline = Instant::now() + QUIET;
+            while !self.follow(vip) {
+                assert!(Instant::now() < deadline, "{}", self.described(vip));
+                self.tidy(vip);
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        println!("all follow {:?} after quiet returned", healed.elapsed());
+    }
+
+    /// Whether one node has a VIP, and everyone else reaches that one.
+    fn follow(&self, vip: &str) -> bool {
+        let holders: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| &node.host)
+            .filter(|host| holds(host, vip))
+            .collect();
+        let [holder] = holders.as_slice() else {
+            return false;
+        };
+        let mac = interface_mac(holder);
+        self.clients.iter().all(|client| {
+            // One without an entry asks, and may be told wrong.
+            let ping = client.try_run(&format!("ping -c 1 -W 1 {vip}"));
+            ping.status.success() && mac_of(client, vip) == Some(mac)
+        })
+    }
+
+    /// Takes a VIP, given by hand, from nodes whose keepalived knows nothing of it.
+    fn tidy(&self, vip: &str) {
+        let instance = if vip == VIP { "VI_4" } else { "VI_6" };
+        for node in &self.nodes {
+            let state = node.keepalived.as_ref().unwrap().state(instance);
+            if state.as_deref() == Some("BACKUP") {
+                remove(&node.host, vip);
+            }
+        }
+    }
+
+    /// Who has a VIP, and who follows whom.
+    fn described(&self, vip: &str) -> String {
+        let nodes = self.nodes.iter().map(|node| {
+            let keepalived = node.keepalived.as_ref().unwrap();
+            let states = ["VI_4", "VI_6"].map(|instance| keepalived.state(instance));
+            let (host, mac) = (node.host.name(), interface_mac(&node.host));
+            format!(
+                "{host} {mac} holds: {}, {states:?}\n",
+                holds(&node.host, vip)
+            )
+        });
+        let clients = self.clients.iter().map(|client| {
+            let entry = client.neighbour(vip);
+            format!("{}: {entry:?}\n", client.name())
+        });
+        format!(
+            "{vip} is not followed:\n{}",
+            nodes.chain(clients).collect::<String>()
+        )
+    }
+
+    /// Looks at all that was sent so far: nobody spoke for a VIP that it did not have.
+    fn judge(&mut self) {
+        let sent: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| node.capture.frames())
+            .collect();
+        // What was moved before the last of them left has been read by then.
+        thread::sleep(Duration::from_millis(500));
+        for (node, sent) in self.nodes.iter().zip(sent) {
+            let moves = node.addresses.moves.lock().unwrap();
+            for frame in sent {
+                let Some(vip) = spoken_for(&frame) else {
+                    continue;
+                };
+                self.frames += 1;
+                let mut moves = moves.iter().filter(|told| told.vip == vip).peekable();
+                let mut last = None;
+                while let Some(earlier) = moves.next_if(|told| told.at <= frame.time) {
+                    last = Some(earlier);
+                }
+                let lost = last.filter(|last| !last.here);
+                // It was back already, and that was read only later.
+                let back = moves.peek().is_some_and(|next| {
+                    next.here && since(frame.time, next.at) < Duration::from_secs(1)
+                });
+                if let Some(lost) = lost.filter(|_| !back) {
+                    let delay = since(lost.at, frame.time);
+                    self.late.push((delay, frame));
+                }
+            }
+        }
+        let seldom = self.frames / 1000 + 1;
+        let in_time = self.late.iter().all(|(delay, _)| *delay < ON_ITS_WAY);
+        assert!(
+            in_time && self.late.len() <= seldom,
+            "{} frames; after the VIP had left: {:?}",
+            self.frames,
+            self.late
+        );
+    }
+
+    /// When all is over, and keepalived stopped: no process is left, no file, no VIP.
+    fn end(&mut self, files: &BTreeSet<PathBuf>) {
+        for node in &mut self.nodes {
+            node.keepalived.take().unwrap().stop();
+        }
+        eventually("no hook is left", QUIET, || {
+            self.nodes
+                .iter()
+                .all(|node| hooks_of(&node.host).is_empty())
+                .then_some(())
+        });
+        for node in &self.nodes {
+            assert!(
+                VIPS.iter().all(|vip| !holds(&node.host, vip)),
+                "{}",
+                node.host.name()
+            );
+        }
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        assert!(!log.contains("panicked"), "{log}");
+        println!(
+            "{} lines of hooks; {} frames for VIPs, {} of them late",
+            log.lines().count(),
+            self.frames,
+            self.late.len()
+        );
+        println!("{:?}", self.counts);
+        assert_eq!(&self.files(), files, "a file was left over");
+    }
+
+    /// What lies where the program could leave something behind.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = files_in(Path::new("/run"));
+        files.extend(files_in(self.lab.directory()));
+        files.insert(self.log.clone());
+        files
+    }
+}
+
+fn remove(host: &Host, vip: &str) {
+    // With whatever prefix length it was given.
+    for length in if vip == VIP { [24, 32] } else { [64, 128] } {
+        host.try_run(&format!("ip addr del {vip}/{length} dev eth0"));
+    }
+}
+
+fn holds(host: &Host, vip: &str) -> bool {
+    host.run("ip -o addr show dev eth0")
+        .contains(&format!(" {vip}/"))
+}
+
+fn interface_mac(host: &Host) -> Mac {
+    let link = host.run("ip -o link show dev eth0");
+    let (_, rest) = link.split_once("link/ether ").unwrap();
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// The hooks that run on a host.
+fn hooks_of(host: &Host) -> Vec<u32> {
+    host.processes("vipherald")
+}
+
+/// Drops what keepalived announces itself: what is left is what the hooks and the kernel say.
+fn mute_keepalived(host: &Host) {
+    for command in [
+        "nft add table netdev mute",
+        "nft add chain netdev mute out { type filter hook egress device eth0 priority 0; }",
+        "nft add rule netdev mute out meta skgid 0 ether type arp drop",
+        "nft add rule netdev mute out meta skgid 0 icmpv6 type nd-neighbor-advert drop",
+    ] {
+        host.run(command);
+    }
+}
+
+/// The VIP that a host itself speaks for in a frame.
+fn spoken_for(frame: &Frame) -> Option<&'static str> {
+    if frame.direction != Direction::FromHost {
+        return None;
+    }
+    let body = frame.payload();
+    let vip6 = VIP6.parse::<Ipv6Addr>().unwrap().octets();
+    let for_vip6 = frame.ether_type() == 0x86dd
+        && (body[8..24] == vip6 || (body[6] == 58 && body[40] == 136 && body[48..64] == vip6));
+    if is_about(frame, VIP) {
+        Some(VIP)
+    } else {
+        for_vip6.then_some(VIP6)
+    }
+}
+
+/// What lies in a directory, but for what keepalived's processes write for themselves.
+fn files_in(directory: &Path) -> BTreeSet<PathBuf> {
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            !path
+                .file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("keepalived-")
+        })
+        .collect()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number, not {text}")),
+    )
+}
+
+#[test]
+fn whatever_happens_nobody_speaks_for_a_vip_it_has_not_and_all_follow_once_it_is_over() {
+    let seconds = number("VIPHERALD_CHAOS_SECONDS").unwrap_or(25);
+    let seed = number("VIPHERALD_CHAOS_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.unwrap().as_secs()
+    });
+    println!("VIPHERALD_CHAOS_SEED={seed}");
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut chaos = Chaos::new(seed);
+    let files = chaos.files();
+    while Instant::now() < end {
+        let calm = Instant::now() + TROUBLE;
+        while Instant::now() < calm {
+            chaos.trouble();
+            let pause = chaos.rng.up_to(Duration::from_millis(800));
+            thread::sleep(pause);
+        }
+        chaos.quiet();
+        chaos.judge();
+    }
+    chaos.end(&files);
+}
