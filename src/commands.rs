@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::address::Vip;
 use crate::announce::Pace;
@@ -26,6 +25,7 @@ use crate::report::{
 };
 use crate::settings::Settings;
 use crate::takeover::Age;
+use crate::termination::termination;
 use crate::{fifo, order, orphan, purge};
 
 /// How long `order` asks for an answer.
@@ -86,7 +86,7 @@ async fn announce(
         wait: args.wait.unwrap_or(order.pace.wait),
         timeout: args.timeout.unwrap_or(order.pace.timeout),
     };
-    carry_out_announcement(&target, &order, global, began, termination()).await
+    carry_out_announcement(&target, &order, global, began, Box::pin(termination())).await
 }
 
 async fn purge(args: &Purge, global: &Global) -> Result<Exit, Error> {
@@ -121,7 +121,7 @@ async fn notify(
         settings,
         global,
         began,
-        termination(),
+        Box::pin(termination()),
     )
     .await
 }
@@ -140,7 +140,7 @@ async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Exit, 
             }
         }
     };
-    fifo::follow(&args.path, termination(), answer_event).await
+    fifo::follow(&args.path, Box::pin(termination()), answer_event).await
 }
 
 fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
@@ -377,23 +377,6 @@ fn options(global: &Global) -> keepalived::Options {
     keepalived::Options {
         config_id: global.config_id.clone(),
     }
-}
-
-/// Ends when somebody wants this process to end. Handlers are installed when this is first
-/// awaited: until then the default holds, and a signal simply ends the process.
-fn termination() -> Stop {
-    Box::pin(async {
-        match (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) {
-            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-                _ = terminate.recv() => Exit::Terminated,
-                _ = interrupt.recv() => Exit::Interrupted,
-            },
-            _ => std::future::pending().await,
-        }
-    })
 }
 
 /// Tells what happened: always to the log, with `--json` also on stdout.

@@ -25,5 +25,6 @@ pub mod purge;
 pub mod report;
 pub mod settings;
 pub mod takeover;
+mod termination;
 mod watch;
 pub mod wire;

@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     };
     logging::start(cli.global.log, cli.global.verbose, cli.global.quiet);
     let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_io()
+        .enable_time()
         .build()
         .map_err(Error::Runtime)
         .and_then(|runtime| runtime.block_on(commands::run(&cli, began)));

@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use vipherald_lab::{Capture, Host, Lab};
 
@@ -341,6 +341,35 @@ fn help_and_version_go_to_stdout() {
         assert!(say(&["announce", "--help"]).contains(word), "{word}");
     }
     assert!(say(&["help", "purge"]).contains("--permanent"));
+}
+
+#[test]
+fn without_descriptors_it_says_so_and_does_nothing() {
+    let watched = Watched::new();
+    // Standard input, output and error are three; and somewhere here there are enough.
+    for limit in 3..20 {
+        for arguments in [
+            format!("announce {VIP} --timeout 0.1"),
+            format!("purge {OTHER}"),
+        ] {
+            let mut limited = watched.host.command("sh");
+            let script = format!("ulimit -n {limit} && exec \"$@\"");
+            limited
+                .args(["-c", &script, "sh", common::VIPHERALD, "--log", "stderr"])
+                .args(arguments.split_whitespace())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            let ended = Run::start(limited).end();
+            // 127: it is the loader of libraries that has too few.
+            if ![0, 127].contains(&ended.status) {
+                let told =
+                    ended.stderr.starts_with("error: ") && ended.stderr.contains("os error 24");
+                assert!([1, 2].contains(&ended.status) && told, "{limit}: {ended:?}");
+            }
+        }
+    }
+    watched.would_act();
 }
 
 #[test]

@@ -324,6 +324,11 @@ fn a_peer_that_holds_the_vip_itself_is_a_conflict_and_not_stale() {
         };
         rival.run(&format!("ip neigh del {vip} dev eth0"));
         give(rival, vip, "eth0");
+        // To the kernel an IPv6 address is its own a moment after it was added.
+        eventually("the rival holds it", SOON, || {
+            let route = rival.run(&format!("ip route get {vip}"));
+            route.starts_with("local ").then_some(())
+        });
         let told = run(&owner, &format!("{vip} {BRIEF}"));
         told.assert_ended(4, "conflict");
         let rival_told = json!([{

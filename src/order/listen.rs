@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use log::{Level, error, info, log, warn};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
 
 use super::carry_out::{Carried, Context};
@@ -59,10 +60,8 @@ pub struct Request {
 ///
 /// # Errors
 /// Without a socket or a key, or if the kernel can't be asked.
-pub async fn listen(
-    request: Request,
-    mut stop: impl Future<Output = Exit> + Unpin,
-) -> Result<Exit, Error> {
+pub async fn listen(request: Request, stop: impl Future<Output = Exit>) -> Result<Exit, Error> {
+    let mut stop = pin!(stop);
     let sockets = sockets(request.bind)?;
     let keys = match keys(&request.settings) {
         Ok(keys) => keys,
@@ -71,7 +70,7 @@ pub async fn listen(
             // that waits, and soon give the socket up.
             error!("{error}; nothing is carried out");
             let idle = request.idle.unwrap_or(request.settings.idle);
-            deafen(&sockets, idle, stop).await?;
+            deafen(&sockets, idle, stop.as_mut()).await?;
             return Err(error);
         }
         Err(error) => return Err(error),
@@ -93,7 +92,7 @@ pub async fn listen(
         lines: Allowance::a_minute(LINES),
         refusals: Allowance::a_minute(REFUSALS),
     };
-    let exit = listener.run(&mut stop).await;
+    let exit = listener.run(stop).await;
     listener.tell_rest();
     exit
 }
@@ -195,10 +194,7 @@ struct Work {
 }
 
 impl Listener {
-    async fn run(
-        &mut self,
-        stop: &mut (impl Future<Output = Exit> + Unpin),
-    ) -> Result<Exit, Error> {
+    async fn run(&mut self, mut stop: Pin<&mut impl Future<Output = Exit>>) -> Result<Exit, Error> {
         // Even a socket that was readable before this process began is read once.
         let mut more = self.read();
         loop {
@@ -208,14 +204,18 @@ impl Listener {
                 return Ok(Exit::Done);
             }
             if more {
-                tokio::task::yield_now().await;
+                tokio::select! {
+                    biased;
+                    exit = &mut stop => return Ok(exit),
+                    () = yield_now() => {}
+                }
                 more = self.read();
                 self.finish_done();
                 continue;
             }
             let wake = self.next_deadline(now);
             tokio::select! {
-                exit = &mut *stop => return Ok(exit),
+                exit = &mut stop => return Ok(exit),
                 ready = readable(&self.sockets) => {
                     ready.map_err(Error::Runtime)?;
                     more = self.read();

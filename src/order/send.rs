@@ -2,6 +2,7 @@
 
 use std::future::{self, Future};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
@@ -105,7 +106,7 @@ pub async fn send<S>(
     request: &Request,
     settings: &settings::Orders,
     ordered: &mut [Ordered],
-    mut stop: impl Future<Output = S> + Unpin,
+    stop: impl Future<Output = S>,
 ) -> Result<Option<S>, Error> {
     if settings.key_files.is_empty() {
         return Err(Error::NoKey);
@@ -117,6 +118,7 @@ pub async fn send<S>(
         post.request(began, order.route, Patience::Needed, (order.vip, order.mac));
     }
     let end = began + request.timeout;
+    let mut stop = pin!(stop);
     loop {
         let now = Instant::now();
         for heard in post.hear() {

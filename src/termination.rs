@@ -1,0 +1,46 @@
+//! Somebody wants this process to end: SIGTERM or SIGINT.
+
+use std::future;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::exit::Exit;
+use crate::watch::Watched;
+
+/// Ends when somebody wants this process to end, and says with which status. From when this is
+/// first awaited, the signals are waited for; until then, and where they can't be for want of a
+/// descriptor, the default holds: they end the process by themselves.
+///
+/// A signalfd, because tokio's own signals would be set up with the runtime, before the first
+/// frame, and panic where no descriptor is left.
+pub(crate) async fn termination() -> Exit {
+    let Ok(signals) = signals() else {
+        return future::pending().await;
+    };
+    loop {
+        let readable = future::poll_fn(|context| signals.poll_readable(context)).await;
+        if readable.is_err() {
+            // Rather ended than deaf.
+            return Exit::Terminated;
+        }
+        if let Ok(Some(signal)) = signals.get().read_signal() {
+            return match Signal::try_from(signal.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGINT) => Exit::Interrupted,
+                _ => Exit::Terminated,
+            };
+        }
+    }
+}
+
+fn signals() -> nix::Result<Watched<SignalFd>> {
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGTERM);
+    ends.add(Signal::SIGINT);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&ends, flags)?;
+    let watched = Watched::new(signals).map_err(|_| Errno::EMFILE)?;
+    ends.thread_block()?;
+    Ok(watched)
+}
