@@ -37,12 +37,12 @@ use rng::Rng;
 const HOOKS: &str = "daemon";
 const NODES: usize = 3;
 const CLIENTS: usize = 4;
+const INSTANCES: [&str; 2] = ["VI_4", "VI_6"];
 const VIPS: [&str; 2] = [VIP, VIP6];
 /// How long trouble lasts before quiet has to return.
 const TROUBLE: Duration = Duration::from_secs(12);
-/// How long the hosts may take to follow once it has, and hooks to end. A kernel that nobody tells
-/// takes 10 s to give up a wrong entry.
-const QUIET: Duration = Duration::from_secs(60);
+/// How long keepalived may take to settle then, all hosts to follow, and hooks to end.
+const QUIET: Duration = Duration::from_secs(30);
 /// A run that is suspended between its last look at the kernel and its frame can be so late.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
@@ -114,8 +114,10 @@ struct Chaos {
     rng: Rng,
     counts: Counts,
     log: PathBuf,
-    /// The frames that nodes sent after they had lost the VIP, and how long after.
-    late: Vec<(Duration, Frame)>,
+    /// There in times of trouble.
+    trouble: PathBuf,
+    /// Of the frames that nodes sent after they had lost the VIP: how long after, and what it was.
+    late: Vec<(Duration, String)>,
     frames: usize,
 }
 
@@ -129,12 +131,18 @@ impl Chaos {
         let settings = file(&lab, "vipherald.toml", "timeout = 12\n");
         let conf = lab.directory().join("keepalived.conf");
         let log = lab.directory().join("log-of-hooks");
-        // Now and then a hook has next to no descriptors, or nobody who reads its messages.
+        let trouble = file(&lab, "trouble", "");
+        // Now and then, in times of trouble, a hook has next to no descriptors, or nobody who reads
+        // its messages.
         let hook = lab.write_hook(
             "hook",
             &format!(
-                "case $(($$ % 9)) in 0) ulimit -n 6 ;; 1) exec 2>/dev/full ;; *) exec 2>>{log} ;; esac\n\
+                "exec 2>>{log}\n\
+                 if [ -e {trouble} ]; then\n\
+                 case $(($$ % 9)) in 0) ulimit -n 6 ;; 1) exec 2>/dev/full ;; esac\n\
+                 fi\n\
                  exec {program} --log stderr --config {settings} {with} \"$@\"",
+                trouble = trouble.display(),
                 log = log.display(),
                 program = program.display(),
                 settings = settings.display(),
@@ -176,6 +184,7 @@ impl Chaos {
             rng: Rng::new(seed),
             counts: Counts::new(),
             log,
+            trouble,
             late: Vec::new(),
             frames: 0,
         }
@@ -276,7 +285,7 @@ impl Chaos {
         self.count(what);
     }
 
-    /// Everything is mended, and time passes until all follow again.
+    /// Everything is mended, and the master stops: all follow the new one.
     fn quiet(&mut self) {
         for node in &mut self.nodes {
             if std::mem::take(&mut node.unplugged) {
@@ -286,23 +295,56 @@ impl Chaos {
                 self.lab.loss([&node.host], direction, 0.0);
             }
             if node.keepalived.is_none() {
-                // What a dead keepalived left behind is for the admin to take away.
-                for vip in VIPS {
-                    remove(&node.host, vip);
-                }
                 node.keepalived = Some(node.host.keepalived(&node.configuration));
             }
         }
-        let healed = Instant::now();
+        fs::remove_file(&self.trouble).unwrap();
+        let master = self.settled();
+        // A host that was told wrong when nobody could tell it better believes that for up to a
+        // minute: events are what hooks act on.
+        self.nodes[master].keepalived.take().unwrap().stop();
+        let began = Instant::now();
         for vip in VIPS {
-            let deadline = Instant::now() + QUIET;
             while !self.follow(vip) {
-                assert!(Instant::now() < deadline, "{}", self.described(vip));
-                self.tidy(vip);
+                assert!(began.elapsed() < QUIET, "{}", self.described(vip));
                 thread::sleep(Duration::from_millis(100));
             }
         }
-        println!("all follow {:?} after quiet returned", healed.elapsed());
+        println!(
+            "all follow {:?} after the master began to stop",
+            began.elapsed()
+        );
+        fs::write(&self.trouble, "").unwrap();
+    }
+
+    /// Waits until one node is master of both instances, the one with the highest priority, and no
+    /// other has the VIPs, which may have been given to it by hand. Gives its position.
+    fn settled(&self) -> usize {
+        const MASTER: usize = 0;
+        eventually("the first node is master", QUIET, || {
+            let is = |node: &Node, state: &str| {
+                let keepalived = node.keepalived.as_ref();
+                INSTANCES.iter().all(|instance| {
+                    keepalived
+                        .and_then(|keepalived| keepalived.state(instance))
+                        .as_deref()
+                        == Some(state)
+                })
+            };
+            let others = self.nodes.iter().skip(1);
+            (is(&self.nodes[MASTER], "MASTER") && others.clone().all(|node| is(node, "BACKUP")))
+                .then(|| {
+                    for (node, vip) in others.flat_map(|node| VIPS.map(|vip| (node, vip))) {
+                        remove(&node.host, vip);
+                    }
+                })
+        });
+        eventually("the master has the VIPs", QUIET, || {
+            VIPS.iter()
+                .all(|vip| holds(&self.nodes[MASTER].host, vip))
+                .then_some(())
+        });
+        MASTER
     }
 
     /// Whether one node has a VIP, and everyone else reaches that one.
@@ -324,22 +366,11 @@ impl Chaos {
         })
     }
 
-    /// Takes a VIP, given by hand, from nodes whose keepalived knows nothing of it.
-    fn tidy(&self, vip: &str) {
-        let instance = if vip == VIP { "VI_4" } else { "VI_6" };
-        for node in &self.nodes {
-            let state = node.keepalived.as_ref().unwrap().state(instance);
-            if state.as_deref() == Some("BACKUP") {
-                remove(&node.host, vip);
-            }
-        }
-    }
-
     /// Who has a VIP, and who follows whom.
     fn described(&self, vip: &str) -> String {
         let nodes = self.nodes.iter().map(|node| {
-            let keepalived = node.keepalived.as_ref().unwrap();
-            let states = ["VI_4", "VI_6"].map(|instance| keepalived.state(instance));
+            let keepalived = node.keepalived.as_ref();
+            let states = INSTANCES.map(|instance| keepalived.and_then(|k| k.state(instance)));
             let (host, mac) = (node.host.name(), interface_mac(&node.host));
             format!(
                 "{host} {mac} holds: {}, {states:?}\n",
@@ -378,13 +409,19 @@ impl Chaos {
                     last = Some(earlier);
                 }
                 let lost = last.filter(|last| !last.here);
-                // It was back already, and that was read only later.
+                // It was back already, and that was read only later. Of an IPv6 address without
+                // duplicate address detection the kernel tells from a work queue, and not at all
+                // if it has gone again by then.
                 let back = moves.peek().is_some_and(|next| {
-                    next.here && since(frame.time, next.at) < Duration::from_secs(1)
+                    !next.here || since(frame.time, next.at) < Duration::from_secs(1)
                 });
                 if let Some(lost) = lost.filter(|_| !back) {
                     let delay = since(lost.at, frame.time);
-                    self.late.push((delay, frame));
+                    let name = node.host.name();
+                    let around: Vec<_> = moves.copied().take(2).collect();
+                    let what =
+                        format!("{name} {frame:?} at {:?}; {lost:?}, {around:?}", frame.time);
+                    self.late.push((delay, what));
                 }
             }
         }
@@ -401,7 +438,9 @@ impl Chaos {
     /// When all is over, and keepalived stopped: no process is left, no file, no VIP.
     fn end(&mut self, files: &BTreeSet<PathBuf>) {
         for node in &mut self.nodes {
-            node.keepalived.take().unwrap().stop();
+            if let Some(mut keepalived) = node.keepalived.take() {
+                keepalived.stop();
+            }
         }
         eventually("no hook is left", QUIET, || {
             self.nodes
@@ -467,6 +506,8 @@ fn mute_keepalived(host: &Host) {
         "nft add chain netdev mute out { type filter hook egress device eth0 priority 0; }",
         "nft add rule netdev mute out meta skgid 0 ether type arp drop",
         "nft add rule netdev mute out meta skgid 0 icmpv6 type nd-neighbor-advert drop",
+        // The class of a late frame tells whether it was a hook's or the kernel's.
+        "nft add rule netdev mute out meta skgid 1 ip6 dscp set cs1",
     ] {
         host.run(command);
     }

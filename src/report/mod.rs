@@ -1,6 +1,7 @@
 //! What happened, for people (log lines) and for programs (JSON).
 
 mod announce;
+mod check;
 mod order;
 mod purge;
 mod show;
@@ -11,6 +12,7 @@ use log::{Level, log};
 use serde::Serialize;
 
 pub use announce::{AnnounceReport, AnnounceResult};
+pub use check::{CheckReport, Checked, plugin_line};
 pub use order::{OrderReport, ReleaseReport};
 pub use purge::{PurgeReport, PurgeResult};
 pub use show::ShowReport;
