@@ -84,6 +84,8 @@ pub enum Command {
     Announce(Announce),
     /// Delete this host's neighbour entries for VIPs that other hosts hold
     Purge(Purge),
+    /// Find out who answers for VIPs, and whether everyone follows
+    Check(Check),
     /// Do what an event of keepalived calls for: its `notify` appends the arguments
     Notify(Notify),
     /// Do what keepalived's events call for, in order: for `notify_fifo_script`
@@ -131,6 +133,44 @@ pub struct Purge {
     /// Delete PERMANENT entries, too
     #[arg(long)]
     pub permanent: bool,
+}
+
+/// Find out who answers for VIPs, and whether everyone follows
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Which VIPs
+    #[command(flatten)]
+    pub which: Which,
+    /// Ask for VIPs of other hosts on this interface [default: where the route to the VIP leads]
+    #[arg(short, long, value_name = "IF")]
+    pub interface: Option<String>,
+    /// Mend what is stale: resolve this host's entry anew or, where the VIP is here, announce it
+    #[arg(long)]
+    pub fix: bool,
+    /// Mend PERMANENT entries, too
+    #[arg(long, requires = "fix")]
+    pub permanent: bool,
+    /// Ask for this long at most [default: 1]
+    #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
+    pub wait: Option<Duration>,
+    /// Print one line and exit as a monitoring plugin does
+    #[arg(long, conflicts_with = "json")]
+    pub nagios: bool,
+}
+
+/// Which VIPs
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// Virtual IPs, IPv4 or IPv6
+    #[arg(value_name = "VIP")]
+    pub vips: Vec<Vip>,
+    /// The VIPs of this vrrp_instance in keepalived.conf
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// The VIPs of every vrrp_instance in keepalived.conf
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Whose VIPs

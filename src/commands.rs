@@ -1,6 +1,7 @@
 //! The commands: each reads like its sentence in the manual.
 
-use std::io::{self, Write};
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -8,20 +9,23 @@ use std::time::Instant;
 use log::{debug, error, warn};
 
 use crate::address::Vip;
-use crate::announce::Pace;
 use crate::announce::session::{self, Session};
-use crate::cli::{Announce, Cli, Command, Fifo, Global, Notify, Purge, Show, Whose};
+use crate::announce::{Manner, Pace};
+use crate::cli::{Announce, Check, Cli, Command, Fifo, Global, Notify, Purge, Show, Which, Whose};
 use crate::error::Error;
 use crate::event::{Call, Event, Subject};
-use crate::exit::Exit;
+use crate::exit::{Exit, Plugin};
 use crate::fifo::Stop;
 use crate::keepalived::{self, Configuration, Instance};
 use crate::kernel::Kernel;
-use crate::report::{AnnounceReport, FailureReport, PurgeReport, Report, ShowReport};
+use crate::report::{
+    AnnounceReport, CheckReport, Checked, FailureReport, PurgeReport, Report, ShowReport,
+    plugin_line,
+};
 use crate::settings::Settings;
 use crate::takeover::Age;
 use crate::termination::termination;
-use crate::{fifo, purge};
+use crate::{check, fifo, purge};
 
 /// Carries out a command line, and tells what came of it.
 ///
@@ -31,11 +35,16 @@ pub async fn run(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     let name = match &cli.command {
         Command::Announce(_) => "announce",
         Command::Purge(_) => "purge",
+        Command::Check(_) => "check",
         Command::Notify(_) => "notify",
         Command::Fifo(_) => "fifo",
         Command::Show(_) => "show",
     };
     let done = carry_out(cli, began).await;
+    if let (Command::Check(Check { nagios: true, .. }), Err(error)) = (&cli.command, &done) {
+        write(&plugin_line(Plugin::Unknown, &error.to_string(), ""))?;
+        return Ok(Plugin::Unknown.exit());
+    }
     if let (true, Err(error)) = (cli.global.json, &done) {
         print(&cli.global, &FailureReport::new(name, error))?;
     }
@@ -48,6 +57,7 @@ async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     match &cli.command {
         Command::Announce(args) => announce(args, &settings, global, began).await,
         Command::Purge(args) => purge(args, global).await,
+        Command::Check(args) => check(args, &settings, global, began).await,
         Command::Notify(args) => notify(args, &settings, global, began).await,
         Command::Fifo(args) => fifo(args, settings, global).await,
         Command::Show(args) => show(args, global),
@@ -81,6 +91,91 @@ async fn purge(args: &Purge, global: &Global) -> Result<Exit, Error> {
         ..target.to_purge(global)
     };
     carry_out_purge(&target, &order, global).await
+}
+
+async fn check(
+    args: &Check,
+    settings: &Settings,
+    global: &Global,
+    began: Instant,
+) -> Result<Exit, Error> {
+    let target = Target::to_look_at(&args.which, global)?;
+    let order = check::Order {
+        interface: args.interface.clone(),
+        wait: args.wait.unwrap_or(check::WAIT),
+        ..target.to_check(settings)
+    };
+    if order.vips.is_empty() {
+        return Err(Error::NothingToCheck(global.keepalived_conf.clone()));
+    }
+    let kernel = Kernel::connect()?;
+    if global.dry_run {
+        write(&check::plan(&kernel, &order).await?)?;
+        return Ok(Exit::Done);
+    }
+    let found = check::look(&kernel, &order).await?;
+    let checked = if args.fix {
+        fix(&kernel, &target, &order, found, settings, args.permanent).await?
+    } else {
+        found.into_iter().map(Checked::found).collect()
+    };
+    let report = CheckReport::new(target.name.as_deref(), checked, began.elapsed());
+    if args.nagios {
+        write(&report.plugin_line())?;
+        return Ok(report.plugin().exit());
+    }
+    let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let report = report.in_colour(io::stdout().is_terminal() && wants_colour);
+    print(global, &report)?;
+    Ok(report.exit())
+}
+
+/// Mends what was found, and looks again at what was mended.
+async fn fix(
+    kernel: &Kernel,
+    target: &Target,
+    order: &check::Order,
+    found: Vec<check::Finding>,
+    settings: &Settings,
+    permanent: bool,
+) -> Result<Vec<Checked>, Error> {
+    let mut checked: Vec<_> = found.into_iter().map(Checked::found).collect();
+    let mut to_announce = Vec::new();
+    for one in &mut checked {
+        if one.finding.can_be_announced() {
+            to_announce.push(one.finding.vip);
+            one.mended = Some(check::Mended::Announced);
+        } else {
+            one.mended = check::mend(kernel, &one.finding, permanent).await?;
+        }
+    }
+    if !to_announce.is_empty() {
+        let announcement = session::Order {
+            vips: to_announce,
+            ..target.to_announce(settings)
+        };
+        let mut session = Session::prepare(&announcement, Instant::now()).await?;
+        session.run(std::future::pending::<()>()).await?;
+    }
+    let changed = |one: &&Checked| one.mended.as_ref().is_some_and(check::Mended::is_a_change);
+    let again = check::Order {
+        vips: checked
+            .iter()
+            .filter(changed)
+            .map(|one| one.finding.vip)
+            .collect(),
+        ..order.clone()
+    };
+    for finding in check::look(kernel, &again).await? {
+        let same = |one: &&mut Checked| {
+            one.finding.vip == finding.vip && one.finding.interface == finding.interface
+        };
+        if let Some(one) = checked.iter_mut().find(same) {
+            one.before = Some(one.finding.verdict);
+            one.finding = finding;
+        }
+    }
+    Ok(checked)
 }
 
 async fn notify(
@@ -220,6 +315,27 @@ impl Target {
         }
     }
 
+    fn to_look_at(which: &Which, global: &Global) -> Result<Self, Error> {
+        if !which.all {
+            let whose = Whose {
+                vips: which.vips.clone(),
+                instance: which.instance.clone(),
+            };
+            return Self::asked_for(&whose, global);
+        }
+        let configuration = read_configuration(global)?;
+        for problem in configuration.warnings() {
+            warn!("{problem}");
+        }
+        let all = configuration.instances().iter().map(Self::of_instance);
+        let (vips, peers): (Vec<_>, Vec<_>) = all.map(|one| (one.vips, one.peers)).unzip();
+        Ok(Self {
+            name: Some("all".to_owned()),
+            vips: vips.concat(),
+            peers: peers.concat(),
+        })
+    }
+
     fn of_event(event: &Event, configuration: &Configuration) -> Result<Self, Error> {
         match event.of {
             Subject::Instance => Ok(Self::of_instance(configuration.instance(&event.name)?)),
@@ -255,6 +371,7 @@ impl Target {
 
     fn to_announce(&self, settings: &Settings) -> session::Order {
         session::Order {
+            manner: Manner::Announce,
             vips: self.vips.clone(),
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
@@ -265,6 +382,21 @@ impl Target {
                 timeout: settings.timeout,
             },
             age: Age::now(),
+            configured: self.name.is_some(),
+        }
+    }
+
+    fn to_check(&self, settings: &Settings) -> check::Order {
+        let mut vips = self.vips.clone();
+        let mut seen = BTreeSet::new();
+        vips.retain(|vip| seen.insert(*vip));
+        check::Order {
+            vips,
+            interface: None,
+            peers: [self.peers.as_slice(), &settings.peers].concat(),
+            confirm: settings.confirm,
+            rate: settings.rate,
+            wait: check::WAIT,
             configured: self.name.is_some(),
         }
     }
@@ -301,6 +433,10 @@ fn print(global: &Global, report: &impl Report) -> Result<(), Error> {
     } else {
         report.text()
     };
+    write(&text)
+}
+
+fn write(text: &str) -> Result<(), Error> {
     io::stdout()
         .write_all(text.as_bytes())
         .map_err(Error::Stdout)

@@ -33,7 +33,7 @@ pub enum Error {
     #[error("there is no interface {0}: see `ip link`")]
     NoSuchInterface(String),
     /// An interface on which nobody asks for addresses by ARP or ND.
-    #[error("cannot announce on {interface}: it {why}")]
+    #[error("cannot announce or check on {interface}: it {why}")]
     UnfitInterface {
         /// Its name.
         interface: String,
@@ -41,8 +41,11 @@ pub enum Error {
         why: &'static str,
     },
     /// An interface that is set down.
-    #[error("cannot announce on {0}: the interface is down; `ip link set {0} up`")]
+    #[error("cannot announce or check on {0}: the interface is down; `ip link set {0} up`")]
     InterfaceDown(String),
+    /// An instance, or all, without a VIP that could be checked.
+    #[error("there is nothing to check: {} names no virtual IP", .0.display())]
+    NothingToCheck(PathBuf),
     /// The runtime could not be had or broke.
     #[error("cannot wait for events: {0}")]
     Runtime(io::Error),

@@ -17,7 +17,7 @@ pub enum Exit {
     /// Another host claims the VIP.
     Conflict = 4,
     /// The kernel contradicts the request: the VIP is not here, or it left (`announce`); the
-    /// VIP is here (`purge`).
+    /// VIP is here (`purge`); nobody has it (`check`).
     Contradicted = 5,
     /// A newer run announces the same VIPs.
     Superseded = 6,
@@ -25,6 +25,54 @@ pub enum Exit {
     Interrupted = 130,
     /// Ended by SIGTERM (128 + 15).
     Terminated = 143,
+}
+
+/// The statuses of a monitoring plugin, as Nagios and its kin define them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// All is well.
+    Ok,
+    /// Somebody should look.
+    Warning,
+    /// Somebody has to act.
+    Critical,
+    /// It could not be found out.
+    Unknown,
+}
+
+impl Plugin {
+    /// As plugins print it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
+    /// Which of several a plugin tells: the one of most weight.
+    #[must_use]
+    pub fn weight(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Unknown => 2,
+            Self::Critical => 3,
+        }
+    }
+
+    /// The exit status of this number.
+    #[must_use]
+    pub fn exit(self) -> Exit {
+        match self {
+            Self::Ok => Exit::Done,
+            Self::Warning => Exit::Failed,
+            Self::Critical => Exit::Usage,
+            Self::Unknown => Exit::Unproven,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

@@ -2,13 +2,14 @@
 //! old owner. The `vipherald` command is the product; this library is its rooms:
 //!
 //! - [`cli`], [`settings`], [`event`]: what the user or keepalived asked for; [`exit`], [`error`]: what the caller learns
-//! - [`commands`]: what each command does; [`announce`], [`purge`]: how
+//! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`]: how
 //! - [`keepalived`]: what keepalived.conf says
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines
 
 pub mod address;
 pub mod announce;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod error;

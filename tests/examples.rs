@@ -104,7 +104,7 @@ fn every_instance_is_told_of_and_each_hook_is_a_command_that_vipherald_takes() {
                             == Call::Announce
                     }
                     Command::Fifo(_) => continue,
-                    Command::Show(_) => panic!("{}: {command}", path.display()),
+                    Command::Check(_) | Command::Show(_) => panic!("{}: {command}", path.display()),
                 };
                 let owner = state.starts_with("MASTER");
                 assert_eq!(announces, owner, "{}: {command}", path.display());

@@ -22,8 +22,20 @@ use crate::wire::Frame;
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// It doubles this many times, to about an eighth of a second.
 const RETRY_DOUBLINGS: u32 = 7;
+/// Between two probes of a check.
+const PROBE_GAP: Duration = Duration::from_millis(15);
 /// How long the last question's answer may take.
-const LAST_ANSWER: Duration = Duration::from_millis(250);
+pub(crate) const LAST_ANSWER: Duration = Duration::from_millis(250);
+
+/// What a run does about its VIPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Announces them, and asks for proof.
+    Announce,
+    /// Only asks: who else has them, and do the peers follow? No frame of it changes which MAC
+    /// anyone holds for them.
+    Check,
+}
 
 /// The bounds of a run.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +97,7 @@ pub struct Announcement {
     vips: Vec<Vip>,
     absent: Vec<Vip>,
     only: Option<InterfaceIndex>,
+    manner: Manner,
     run: Run,
     started: Instant,
     wait_until: Instant,
@@ -103,8 +116,8 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// A run for some VIPs, wherever they are or only where they are on one interface.
-    /// A VIP given twice counts once. `seed` should differ from run to run: it tells this run's
+    /// A run for some VIPs, wherever they are or only where they are on one interface. It
+    /// announces, unless [`Announcement::in_manner`] says otherwise. A VIP given twice counts once. `seed` should differ from run to run: it tells this run's
     /// echoes from others'.
     #[must_use]
     pub fn new(
@@ -124,6 +137,7 @@ impl Announcement {
             absent: distinct.clone(),
             vips: distinct,
             only,
+            manner: Manner::Announce,
             run: Run::new(seed),
             started: now,
             wait_until: now + pace.wait,
@@ -139,6 +153,12 @@ impl Announcement {
             agenda: Agenda::new(),
             bucket: Bucket::new(pace.rate, now),
         }
+    }
+
+    /// The same run in another manner, before it has begun.
+    #[must_use]
+    pub fn in_manner(self, manner: Manner) -> Self {
+        Self { manner, ..self }
     }
 
     /// The VIPs that are on an interface, or were.
@@ -277,7 +297,8 @@ impl Announcement {
                 let Some(link) = self.links.get(&address.interface).cloned() else {
                     return;
                 };
-                self.claims.push(Claim::new(vip, link, address.usability));
+                self.claims
+                    .push(Claim::new(vip, link, address.usability, self.manner));
                 self.absent.retain(|absent| *absent != vip);
                 (self.claims.len() - 1, false)
             }
@@ -364,15 +385,21 @@ impl Announcement {
             let below = claim.link.lower.and_then(of);
             claim.asking_address = asking_address(&self.vips, on);
             claim.set_peers(peers(claim.vip, &self.vips, on, below, configured, confirm));
-            self.ask_all(now, index);
+            match self.manner {
+                Manner::Announce => self.ask_all(now, index),
+                Manner::Check => self.start_rounds(now, index),
+            }
         }
     }
 
     /// Starts the rounds of a claim, and with them the turns of those who do not follow yet.
     fn start_rounds(&mut self, now: Instant, index: usize) {
         let claim = &mut self.claims[index];
-        if claim.standing() == Standing::Ready {
+        // Before a check asks anything, it has to know from which address.
+        let knows_how = self.manner == Manner::Announce || !claim.awaits_peers();
+        if claim.standing() == Standing::Ready && knows_how {
             claim.epoch += 1;
+            claim.probes = 0;
             claim.rounds_over = false;
             claim.began.get_or_insert(now);
             let task = Task {
@@ -502,6 +529,15 @@ impl Announcement {
                 };
                 let what = What::Ask(peer, next);
                 self.agenda.note(now + gap, Task { what, ..task });
+            }
+            (Next::Round(None), _) if claim.manner == Manner::Check => {
+                // Rounds go on until another owner would have been heard.
+                claim.probes += 1;
+                let enough = self.paths.enough_probes(claim.interface());
+                claim.rounds_over = claim.probes >= enough;
+                if !claim.rounds_over {
+                    self.agenda.note(now + PROBE_GAP, task);
+                }
             }
             _ => {
                 claim.rounds_over = true;

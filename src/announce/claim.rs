@@ -1,12 +1,13 @@
 //! One VIP on one interface: whether it may be announced, and how far that has come.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::peer::{Confirmation, Peer};
+use super::announcement::Manner;
+use super::peer::{Confirmation, Peer, Verdict};
 use super::schedule;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::kernel::{Link, Usability};
@@ -45,6 +46,9 @@ pub struct Claim {
     pub frames_sent: u32,
     /// Why the last frame that could not leave was refused.
     pub last_refusal: Option<Errno>,
+    pub(super) manner: Manner,
+    /// Probes of a check, since its rounds started.
+    pub(super) probes: u32,
     /// Frames in a row that the interface's queue refused.
     pub(super) refusals: u32,
     /// What the kernel last said of the address; `None` once it is gone.
@@ -89,12 +93,14 @@ pub(super) struct Broadcast {
 }
 
 impl Claim {
-    pub(super) fn new(vip: Vip, link: Link, usability: Usability) -> Self {
+    pub(super) fn new(vip: Vip, link: Link, usability: Usability, manner: Manner) -> Self {
         Self {
             vip,
             link,
             frames_sent: 0,
             last_refusal: None,
+            manner,
+            probes: 0,
             refusals: 0,
             usability: Some(usability),
             left: false,
@@ -160,9 +166,26 @@ impl Claim {
     pub(super) fn stop_asking_from(&mut self, own: IpAddr) {
         self.asking_address = self.asking_address.filter(|ip| IpAddr::V6(*ip) != own);
         for confirmation in self.confirmations_mut() {
+            confirmation.stop_asking_from(own);
             let control = &mut confirmation.peer.control;
             *control = control.filter(|control| control.ip != own);
         }
+    }
+
+    /// The address that peers are asked from. A check asks for an address that changes no table:
+    /// none (0.0.0.0), or for IPv6 another one of this host, where it has one.
+    pub(super) fn asks_peers_from(&self) -> Option<IpAddr> {
+        match (self.manner, self.vip.ip()) {
+            (Manner::Announce, vip) => Some(vip),
+            (Manner::Check, IpAddr::V4(_)) => Some(Ipv4Addr::UNSPECIFIED.into()),
+            (Manner::Check, IpAddr::V6(_)) => self.asking_address.map(IpAddr::V6),
+        }
+    }
+
+    /// Whether it was asked often enough who else has the VIP.
+    #[must_use]
+    pub fn is_certain_of_owners(&self) -> bool {
+        self.rounds_over
     }
 
     /// Whether nobody said yet who the peers are.
@@ -171,8 +194,14 @@ impl Claim {
     }
 
     pub(super) fn set_peers(&mut self, peers: Vec<Peer>) {
+        let from = self.asks_peers_from();
         self.by_ip = peers.iter().map(|peer| peer.ip).zip(0..).collect();
-        self.confirmations = Some(peers.into_iter().map(Confirmation::new).collect());
+        self.confirmations = Some(
+            peers
+                .into_iter()
+                .map(|peer| Confirmation::new(peer, from))
+                .collect(),
+        );
     }
 
     /// The place of a peer among the confirmations.
@@ -182,7 +211,11 @@ impl Claim {
 
     /// Another host claims the VIP. What that means depends on when.
     pub(super) fn hear_claim(&mut self, now: Instant, mac: Mac) {
-        if self.began.is_some_and(|began| now >= began + HANDOVER) && mac.is_unicast() {
+        let grace = match self.manner {
+            Manner::Announce => HANDOVER,
+            Manner::Check => Duration::ZERO,
+        };
+        if self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast() {
             self.conflicts.insert(mac);
         }
     }
@@ -193,9 +226,29 @@ impl Claim {
         peer.mac.is_some_and(|mac| self.conflicts.contains(&mac))
     }
 
+    /// What is known of a peer. A rival's own entry is not wrong: that it is an owner is told as a
+    /// conflict.
+    #[must_use]
+    pub fn verdict_of(&self, confirmation: &Confirmation) -> Verdict {
+        match confirmation.verdict() {
+            Verdict::Stale if self.is_rival(&confirmation.peer) => Verdict::Silent,
+            verdict => verdict,
+        }
+    }
+
     /// The frame at a place of the rounds.
     pub(super) fn broadcast(&self, place: Place) -> Option<Broadcast> {
         let mac = self.mac()?;
+        if self.manner == Manner::Check {
+            return Some(Broadcast {
+                frame: match self.vip.ip() {
+                    IpAddr::V4(vip) => Arp::probe(vip, mac),
+                    IpAddr::V6(vip) => Ndp::probe(vip, mac, self.asking_address),
+                },
+                is_question: true,
+                next: None,
+            });
+        }
         let router = self.link.forwards_ipv6;
         let following = schedule::gap_after(place.round);
         let probes = match self.vip.ip() {

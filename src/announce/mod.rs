@@ -4,6 +4,8 @@
 //! on this host means. It does no I/O and reads no clock, so that a test can drive it through
 //! hours, with thousands of peers, in milliseconds. [`session`] is the thin shell that gives it
 //! the kernel's word, the time, and ports to send and receive on.
+//!
+//! In the [`Manner::Check`] the same run announces nothing: it only asks.
 
 mod agenda;
 mod announcement;
@@ -15,9 +17,13 @@ mod schedule;
 pub mod session;
 mod surroundings;
 
-pub use announcement::{Announcement, Pace, Transmit};
+pub(crate) use announcement::LAST_ANSWER;
+pub use announcement::{Announcement, Manner, Pace, Transmit};
 pub use claim::{Claim, Standing};
+pub(crate) use path::enough_probes;
 pub use peer::{Confirmation, Control, Peer, Source, Verdict};
+pub(crate) use rate::Bucket;
 pub use surroundings::Surroundings;
+pub(crate) use surroundings::asking_address;
 
 pub use crate::settings::Confirm;

@@ -109,6 +109,8 @@ pub struct Confirmation {
     pub proven: Option<Instant>,
     /// A MAC other than the known one that answered for it: a switch or proxy, or a new card.
     pub answered_by: Option<Mac>,
+    /// Where it is asked from; for an address that this host has not, it is not asked.
+    from: Option<IpAddr>,
     control_answered: bool,
     /// Turns since its last step forward.
     turn: u32,
@@ -122,9 +124,11 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    pub(super) fn new(peer: Peer) -> Self {
+    /// `from` is the address that directed requests come from.
+    pub(super) fn new(peer: Peer, from: Option<IpAddr>) -> Self {
         Self {
             peer,
+            from,
             acknowledged: None,
             proven: None,
             answered_by: None,
@@ -141,8 +145,13 @@ impl Confirmation {
     /// Forgets every answer: another MAC is announced from now on.
     pub(super) fn start_over(&mut self) {
         let epoch = self.epoch;
-        *self = Self::new(self.peer.clone());
+        *self = Self::new(self.peer.clone(), self.from);
         self.epoch = epoch;
+    }
+
+    /// An own address is gone.
+    pub(super) fn stop_asking_from(&mut self, own: IpAddr) {
+        self.from = self.from.filter(|from| *from != own);
     }
 
     /// Control echoes leave from the MAC that their interface has now.
@@ -228,10 +237,10 @@ impl Confirmation {
     pub(super) fn asks(&self, question: Question) -> bool {
         let echo_possible = self.peer.mac.or(self.answered_by).is_some();
         let control_possible = echo_possible && self.peer.control.is_some();
-        let simple = self.turn < SIMPLE_TURNS;
+        let simple = self.turn < SIMPLE_TURNS && self.from.is_some();
         match question {
             // Repeated also after it was acknowledged, for it may have learned wrong again.
-            Question::Directed => !(self.is_heard() && simple),
+            Question::Directed => self.from.is_some() && !(self.is_heard() && simple),
             Question::Echo if self.is_heard() => echo_possible,
             Question::Control if self.is_heard() => control_possible && self.turn > 0,
             // There are hosts that answer an echo but no directed request (arp_ignore=8). One of
@@ -262,12 +271,12 @@ impl Confirmation {
                 let to_everyone =
                     !self.is_heard() && self.turn % BROADCAST_EVERY == BROADCAST_EVERY - 1;
                 let known = self.peer.mac.filter(|_| !to_everyone);
-                match (vip.ip(), self.peer.ip) {
-                    (IpAddr::V4(vip), IpAddr::V4(peer)) => {
-                        Some(Arp::directed_request(vip, mac, peer, known))
+                match (self.from?, self.peer.ip) {
+                    (IpAddr::V4(from), IpAddr::V4(peer)) => {
+                        Some(Arp::directed_request(from, mac, peer, known))
                     }
-                    (IpAddr::V6(vip), IpAddr::V6(peer)) => {
-                        Some(Ndp::directed_solicitation(vip, mac, peer, known))
+                    (IpAddr::V6(from), IpAddr::V6(peer)) => {
+                        Some(Ndp::directed_solicitation(from, mac, peer, known))
                     }
                     _ => None,
                 }
@@ -410,18 +419,21 @@ mod tests {
     const SWITCH: Mac = Mac::new([2, 0, 0, 0, 0, 3]);
 
     fn peer(mac: Option<Mac>) -> Confirmation {
-        Confirmation::new(Peer {
-            ip: Ipv4Addr::new(10, 0, 0, 2).into(),
-            mac,
-            source: Source::Learned,
-            required: false,
-            onlink: true,
-            control: Some(Control {
-                ip: Ipv4Addr::new(10, 0, 0, 1).into(),
-                interface: InterfaceIndex(2),
-                mac: OWN,
-            }),
-        })
+        Confirmation::new(
+            Peer {
+                ip: Ipv4Addr::new(10, 0, 0, 2).into(),
+                mac,
+                source: Source::Learned,
+                required: false,
+                onlink: true,
+                control: Some(Control {
+                    ip: Ipv4Addr::new(10, 0, 0, 1).into(),
+                    interface: InterfaceIndex(2),
+                    mac: OWN,
+                }),
+            },
+            Some([10, 0, 0, 10].into()),
+        )
     }
 
     fn run() -> Run {

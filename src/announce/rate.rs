@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// It is kept as the moment at which the bucket will be full again ("virtual scheduling"), which
 /// needs neither a timer nor fractions.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     per_frame: Duration,
     /// What may be saved up while nothing is sent: a second's worth.
     depth: Duration,
@@ -17,7 +17,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(rate: NonZeroU32, now: Instant) -> Self {
+    pub(crate) fn new(rate: NonZeroU32, now: Instant) -> Self {
         // Rounded up, so that the rate is never exceeded.
         let nanos = 1_000_000_000_u32.div_ceil(rate.get());
         let per_frame = Duration::from_nanos(nanos.into());
@@ -29,12 +29,12 @@ impl Bucket {
     }
 
     /// When the next frame may leave.
-    pub(super) fn ready_at(&self) -> Instant {
+    pub(crate) fn ready_at(&self) -> Instant {
         self.full_at + self.per_frame - self.depth
     }
 
     /// Takes the frame's token, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let ready = self.ready_at() <= now;
         if ready {
             self.full_at = self.full_at.max(now) + self.per_frame;

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 
-use super::{Announcement, Claim, Confirm, Pace, Surroundings, Transmit};
+use super::{Announcement, Claim, Confirm, Manner, Pace, Surroundings, Transmit};
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::error::Error;
 use crate::kernel::{self, Address, Change, Changes, Drained, Kernel, Link};
@@ -27,9 +27,11 @@ use crate::wire::Frame;
 /// Frames of a port that are read before the next one is sent.
 const FRAMES_AT_ONCE: u32 = 1024;
 
-/// What is to be announced.
+/// What is to be announced, or checked.
 #[derive(Clone, Debug)]
 pub struct Order {
+    /// Whether they are to be announced, or only checked.
+    pub manner: Manner,
     /// The VIPs.
     pub vips: Vec<Vip>,
     /// Only where they are on this interface; `None`: wherever they are.
@@ -78,7 +80,8 @@ impl Session {
             None => None,
         };
         let here = locate(&kernel, order, only).await?;
-        let mut core = Announcement::new(&here.vips, only, order.pace, seed(), now);
+        let mut core =
+            Announcement::new(&here.vips, only, order.pace, seed(), now).in_manner(order.manner);
         for link in &here.links {
             core.link_changed(now, link);
         }
@@ -91,7 +94,8 @@ impl Session {
             peers: order.peers.clone(),
             confirm: order.confirm,
             age: order.age,
-            took_over: false,
+            // Who only asks takes nothing over.
+            took_over: order.manner == Manner::Check,
             takeover: None,
             looking_around: None,
         })

@@ -227,7 +227,7 @@ impl<'a> Near<'a> {
 }
 
 /// An IPv6 address of this host from which others can be asked about the VIP.
-pub(super) fn asking_address(vips: &[Vip], on: &Surroundings) -> Option<Ipv6Addr> {
+pub(crate) fn asking_address(vips: &[Vip], on: &Surroundings) -> Option<Ipv6Addr> {
     on.addresses
         .iter()
         .filter(|own| own.usability == Usability::Usable)

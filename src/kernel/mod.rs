@@ -16,7 +16,8 @@ use std::time::Duration;
 pub use addresses::{Address, Usability};
 pub use changes::{Change, Changes, Drained};
 pub use links::Link;
-pub use neighbours::{Neighbour, NeighbourState};
+pub use neighbours::{Neighbour, NeighbourState, Over};
+pub use routes::Route;
 
 /// No answer for this long means that something is badly wrong: an answer takes microseconds,
 /// a dump of a large table milliseconds.

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
 };
@@ -100,6 +102,15 @@ impl Neighbour {
             externally_learned: flags.contains(NeighbourFlags::ExtLearned),
         })
     }
+}
+
+/// Which MAC an entry may hold before it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Only the one that it is set to: its state changes alone.
+    SameMac,
+    /// Any.
+    AnyMac,
 }
 
 /// The two tables an address can stand in.
@@ -232,6 +243,47 @@ impl Kernel {
             Err(error) if error.is_absent() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Sets an entry that is there to a MAC and a state, REACHABLE or else STALE; creates none.
+    ///
+    /// Linux takes no ARP answer into an entry that changed within `locktime` (1 s): an entry whose
+    /// state has just been set keeps its MAC while this host asks others for the address.
+    /// (Gratuitous ARP gets through all the same.)
+    ///
+    /// # Errors
+    /// If the kernel refuses: without `CAP_NET_ADMIN` it does, and where there is no entry.
+    pub async fn set_neighbour(
+        &self,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+        mac: Mac,
+        state: NeighbourState,
+        over: Over,
+    ) -> Result<(), Error> {
+        let mut entry = key(interface, ip, Table::Neighbours);
+        entry.header.state = match state {
+            NeighbourState::Reachable => Nud::Reachable,
+            _ => Nud::Stale,
+        };
+        let lladdr = NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec());
+        entry.attributes.push(lladdr);
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(entry));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        // Without it the kernel leaves an entry alone that holds another MAC.
+        if over == Over::AnyMac {
+            request.header.flags |= NLM_F_REPLACE;
+        }
+        let mut handle = self.handle.clone();
+        let answer = async move {
+            match handle.request(request)?.next().await.map(|m| m.payload) {
+                Some(NetlinkPayload::Error(answer)) if answer.code.is_some() => {
+                    Err(rtnetlink::Error::NetlinkError(answer))
+                }
+                _ => Ok(()),
+            }
+        };
+        answered(|| format!("set the neighbour entry of {ip}"), answer).await
     }
 
     /// Has the kernel find out who has `ip` on an interface, as a packet to it would (`NTF_USE`, `ip

@@ -1,15 +1,49 @@
-//! The gateways of this host's routes.
+//! This host's routes: their gateways, and the one to an address.
 
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
 
 use super::{Error, Kernel, answered};
 use crate::address::InterfaceIndex;
 
+/// Where a packet to an address leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The interface.
+    pub interface: InterfaceIndex,
+    /// The router that it goes to; `None`: the address is on the interface's link.
+    pub gateway: Option<IpAddr>,
+}
+
 impl Kernel {
+    /// The route to an address, as a packet of this host would take it; `None`: there is none.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn route(&self, ip: IpAddr) -> Result<Option<Route>, Error> {
+        let mut message = RouteMessage::default();
+        let (family, prefix_len, destination) = match ip {
+            IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
+            IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = prefix_len;
+        message
+            .attributes
+            .push(RouteAttribute::Destination(destination));
+        // With a destination it is one look-up, not a dump.
+        let mut answers = Box::pin(self.handle.route().get(message).execute());
+        match answered(|| format!("find the route to {ip}"), answers.try_next()).await {
+            Ok(route) => Ok(route.and_then(|route| route_of(&route.attributes))),
+            // What an unreachable, prohibited or blackhole route, or none, is answered with.
+            Err(Error::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The gateways of all routes, of both families, that leave through an interface.
     ///
     /// # Errors
@@ -32,6 +66,19 @@ impl Kernel {
         gateways.dedup();
         Ok(gateways)
     }
+}
+
+fn route_of(attributes: &[RouteAttribute]) -> Option<Route> {
+    let interface = attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(InterfaceIndex(*index)),
+        _ => None,
+    })?;
+    let gateway = attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(gateway) => address(gateway),
+        RouteAttribute::Via(RouteVia::Inet6(gateway)) => Some((*gateway).into()),
+        _ => None,
+    });
+    Some(Route { interface, gateway })
 }
 
 /// The gateways of one route through `interface`: its own, or those of its next hops.

@@ -76,12 +76,12 @@ struct Conflict {
 }
 
 #[derive(Debug, Serialize)]
-struct AskedPeer {
-    address: IpAddr,
-    mac: Option<Mac>,
+pub(super) struct AskedPeer {
+    pub(super) address: IpAddr,
+    pub(super) mac: Option<Mac>,
     source: Source,
     required: bool,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     after_ms: Option<f64>,
     answered_by: Option<Mac>,
 }
@@ -115,7 +115,7 @@ impl AnnounceReport {
             group.vips.push(claim.vip);
             group.frames += claim.frames_sent;
             for confirmation in claim.confirmations() {
-                let verdict = verdict_of(claim, confirmation);
+                let verdict = claim.verdict_of(confirmation);
                 *group.verdicts.entry(verdict).or_default() += 1;
                 let settled = confirmation.proven.or(confirmation.acknowledged);
                 group.settled = group.settled.max(settled);
@@ -277,14 +277,6 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
     }
 }
 
-/// A rival's own entry is not wrong: that it is an owner is told as a conflict.
-fn verdict_of(claim: &Claim, confirmation: &Confirmation) -> Verdict {
-    match confirmation.verdict() {
-        Verdict::Stale if claim.is_rival(&confirmation.peer) => Verdict::Silent,
-        verdict => verdict,
-    }
-}
-
 /// Where a human should look: conflicts, stale peers, required peers that are silent.
 fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Line>) {
     let (vip, name) = (claim.vip, &claim.link.name);
@@ -312,7 +304,7 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
             let text = format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
             Line(Level::Warn, text)
         });
-        match verdict_of(claim, confirmation) {
+        match claim.verdict_of(confirmation) {
             Verdict::Stale => {
                 let text = format!(
                     "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
@@ -356,17 +348,34 @@ fn host_name(core: &Announcement, mac: Mac) -> String {
     )
 }
 
+impl AskedPeer {
+    pub(super) fn of(started: Instant, verdict: Verdict, confirmation: &Confirmation) -> Self {
+        // To the microsecond: what is beyond is noise.
+        let after_ms = |at: Instant| {
+            let after = at.duration_since(started);
+            (after.as_secs_f64() * 1e6).round() / 1e3
+        };
+        Self {
+            address: confirmation.peer.ip,
+            mac: confirmation.peer.mac,
+            source: confirmation.peer.source,
+            required: confirmation.peer.required,
+            verdict,
+            after_ms: confirmation
+                .proven
+                .or(confirmation.acknowledged)
+                .map(after_ms),
+            answered_by: confirmation.answered_by,
+        }
+    }
+}
+
 impl AnnouncedVip {
     fn of(core: &Announcement, claim: &Claim) -> Self {
         let dad_failed = (claim.standing() == Standing::DadFailed).then_some(Conflict {
             mac: None,
             host: None,
         });
-        // To the microsecond: what is beyond is noise.
-        let after_ms = |at: Instant| {
-            let after = at.duration_since(core.started());
-            (after.as_secs_f64() * 1e6).round() / 1e3
-        };
         Self {
             address: claim.vip,
             interface: Some(claim.link.name.clone()),
@@ -384,17 +393,9 @@ impl AnnouncedVip {
             peers: claim
                 .confirmations()
                 .iter()
-                .map(|confirmation| AskedPeer {
-                    address: confirmation.peer.ip,
-                    mac: confirmation.peer.mac,
-                    source: confirmation.peer.source,
-                    required: confirmation.peer.required,
-                    verdict: verdict_of(claim, confirmation),
-                    after_ms: confirmation
-                        .proven
-                        .or(confirmation.acknowledged)
-                        .map(after_ms),
-                    answered_by: confirmation.answered_by,
+                .map(|confirmation| {
+                    let verdict = claim.verdict_of(confirmation);
+                    AskedPeer::of(core.started(), verdict, confirmation)
                 })
                 .collect(),
         }

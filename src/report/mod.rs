@@ -1,6 +1,7 @@
 //! What happened, for people (log lines) and for programs (JSON).
 
 mod announce;
+mod check;
 mod purge;
 mod show;
 
@@ -10,6 +11,7 @@ use log::{Level, log};
 use serde::Serialize;
 
 pub use announce::{AnnounceReport, AnnounceResult};
+pub use check::{CheckReport, Checked, plugin_line};
 pub use purge::{PurgeReport, PurgeResult};
 pub use show::ShowReport;
 

@@ -128,7 +128,7 @@ impl PurgeReport {
     }
 }
 
-fn state_name(state: NeighbourState) -> String {
+pub(super) fn state_name(state: NeighbourState) -> String {
     format!("{state:?}").to_uppercase()
 }
 

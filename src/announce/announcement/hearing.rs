@@ -21,7 +21,7 @@ impl Announcement {
     fn hear_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
         self.hear_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
         let to_us = |claim: &Claim| {
-            claim.vip.ip() == arp.target_ip
+            claim.asks_peers_from() == Some(arp.target_ip.into())
                 && claim.mac() == Some(arp.target_mac)
                 && claim.mac() == Some(frame.destination)
         };
@@ -40,7 +40,8 @@ impl Announcement {
                 let mac = na.target_lladdr.unwrap_or(frame.source);
                 self.hear_claim(now, interface, na.target.into(), mac);
                 let to_us = |claim: &Claim| {
-                    claim.vip.ip() == ndp.destination && claim.mac() == Some(frame.destination)
+                    claim.asks_peers_from() == Some(ndp.destination.into())
+                        && claim.mac() == Some(frame.destination)
                 };
                 if na.solicited {
                     self.hear_answer(now, interface, na.target.into(), mac, to_us);

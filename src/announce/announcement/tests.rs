@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernel::Usability;
-use crate::wire::{Arp, Ndp};
+use crate::wire::{Arp, ArpOperation, Ndp, Payload};
 
 const ETH: InterfaceIndex = InterfaceIndex(2);
 const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
@@ -241,4 +241,82 @@ fn the_last_round_misleads_nobody() {
     assert_eq!(all.len(), 15);
     assert!(all[..14].contains(&Ndp::probe(vip, MAC, None)));
     assert_eq!(all[14], Ndp::unsolicited_advertisement(vip, MAC, false));
+}
+
+/// Plays a check of a VIP that no peer is asked about, while `answer` is given the probes.
+fn checked(
+    vip: &str,
+    addresses: &[&str],
+    mut answer: impl FnMut(&Frame) -> Option<Frame>,
+) -> Bench {
+    let mut bench = Bench::with(&[vip]);
+    bench.core = bench.core.in_manner(Manner::Check);
+    bench.address(vip, Usability::Usable);
+    assert_eq!(bench.sends(), [], "it does not know yet where to ask from");
+    let mut around = Surroundings::of(link(Some(MAC), true));
+    let own = addresses.iter().map(|ip| address(ip, Usability::Usable));
+    around.addresses = own.collect();
+    bench
+        .core
+        .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+    while !bench.core.is_over(bench.now) {
+        for frame in bench.sends() {
+            if let Some(answer) = answer(&frame) {
+                bench.core.received(bench.now, ETH, &answer);
+            }
+        }
+        bench.now = bench.core.next_deadline(bench.now).max(bench.now);
+    }
+    bench
+}
+
+#[test]
+fn a_check_sends_probes_alone_and_ends_when_nobody_can_have_been_missed() {
+    for (vip, own, probe) in [
+        (
+            "10.0.0.10",
+            "10.0.0.1",
+            Arp::probe([10, 0, 0, 10].into(), MAC),
+        ),
+        (
+            "fd00::10",
+            "fd00::1",
+            Ndp::probe(
+                "fd00::10".parse().unwrap(),
+                MAC,
+                Some("fd00::1".parse().unwrap()),
+            ),
+        ),
+    ] {
+        let mut sent = 0;
+        let bench = checked(vip, &[own], |frame| {
+            assert_eq!(*frame, probe);
+            sent += 1;
+            None
+        });
+        assert_eq!(sent, 48);
+        let claim = &bench.core.claims()[0];
+        assert!(claim.is_certain_of_owners() && claim.conflicts().next().is_none());
+        assert!(bench.now - bench.core.started() < Duration::from_millis(1100));
+    }
+}
+
+#[test]
+fn a_check_hears_another_owner_at_once() {
+    let vip = [10, 0, 0, 10].into();
+    let bench = checked("10.0.0.10", &["10.0.0.1"], |_| {
+        Some(Frame {
+            destination: MAC,
+            source: OTHER,
+            payload: Payload::Arp(Arp {
+                operation: ArpOperation::Reply,
+                sender_mac: OTHER,
+                sender_ip: vip,
+                target_mac: MAC,
+                target_ip: [0, 0, 0, 0].into(),
+            }),
+        })
+    });
+    let conflicts: Vec<_> = bench.core.claims()[0].conflicts().collect();
+    assert_eq!(conflicts, [OTHER]);
 }

@@ -5,11 +5,12 @@ use std::process::{Command, Output, Stdio};
 use std::{env, io::Write};
 
 /// Programs that tests use, and their Debian packages.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("arping", "iputils-arping"),
     ("ip", "iproute2"),
     ("keepalived", "keepalived"),
     ("nft", "nftables"),
+    ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),

@@ -1,0 +1,549 @@
+//! What a check found: for people, for programs, and for a monitor.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use log::Level;
+use serde::Serialize;
+
+use super::announce::AskedPeer;
+use super::purge::state_name;
+use super::{Line, NAMED, Report};
+use crate::address::{Mac, Vip};
+use crate::announce;
+use crate::check::{Finding, Mended, Role, Verdict};
+use crate::exit::{Exit, Plugin};
+use crate::kernel::NeighbourState;
+
+/// What people's terminals show at the least, in columns.
+const WIDTH: usize = 80;
+/// Where the second column begins.
+const COLUMN: usize = 21;
+
+impl Verdict {
+    fn exit(self) -> Exit {
+        match self {
+            Self::Ok => Exit::Done,
+            Self::Failed => Exit::Failed,
+            Self::Stale | Self::Unproven => Exit::Unproven,
+            Self::Conflict => Exit::Conflict,
+            Self::Unowned => Exit::Contradicted,
+        }
+    }
+
+    fn plugin(self) -> Plugin {
+        match self {
+            Self::Ok => Plugin::Ok,
+            Self::Unproven => Plugin::Warning,
+            Self::Stale | Self::Conflict | Self::Unowned => Plugin::Critical,
+            Self::Failed => Plugin::Unknown,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+            Self::Unowned => "unowned",
+            Self::Stale => "stale",
+            Self::Unproven => "unproven",
+            Self::Ok => "ok",
+        }
+    }
+
+    /// An SGR colour (ECMA-48 §8.3.117).
+    fn colour(self) -> &'static str {
+        match self {
+            Self::Ok => "32",
+            Self::Unproven => "33",
+            _ => "31",
+        }
+    }
+}
+
+/// One VIP, and what mending it changed.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What holds now.
+    pub finding: Finding,
+    /// What was found before something was mended.
+    pub before: Option<Verdict>,
+    /// What was done.
+    pub mended: Option<Mended>,
+}
+
+impl Checked {
+    /// A VIP that nothing was mended of.
+    #[must_use]
+    pub fn found(finding: Finding) -> Self {
+        Self {
+            finding,
+            before: None,
+            mended: None,
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    command: &'static str,
+    version: &'static str,
+    instance: Option<String>,
+    result: Verdict,
+    duration_ms: u64,
+    frames_sent: u32,
+    vips: Vec<CheckedVip>,
+    #[serde(skip)]
+    checked: Vec<Checked>,
+    #[serde(skip)]
+    lasted: Duration,
+    #[serde(skip)]
+    coloured: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckedVip {
+    address: Vip,
+    interface: Option<String>,
+    held_here: bool,
+    verdict: Verdict,
+    owners: Vec<Mac>,
+    hosts: BTreeMap<String, IpAddr>,
+    cached: Option<Cached>,
+    frames_sent: u32,
+    peers: Vec<AskedPeer>,
+    reason: Option<String>,
+    before: Option<Verdict>,
+    action: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cached {
+    mac: Option<Mac>,
+    state: NeighbourState,
+}
+
+impl CheckReport {
+    /// Reads what was found, for the instance of this name.
+    #[must_use]
+    pub fn new(name: Option<&str>, checked: Vec<Checked>, lasted: Duration) -> Self {
+        Self {
+            command: "check",
+            version: env!("CARGO_PKG_VERSION"),
+            instance: name.map(str::to_owned),
+            result: worst(&checked),
+            duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            frames_sent: checked.iter().map(|one| one.finding.frames).sum(),
+            vips: checked.iter().map(CheckedVip::of).collect(),
+            checked,
+            lasted,
+            coloured: false,
+        }
+    }
+
+    /// The same for a terminal that shows colours.
+    #[must_use]
+    pub fn in_colour(self, coloured: bool) -> Self {
+        Self { coloured, ..self }
+    }
+
+    /// The exit status that tells the result.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.result.exit()
+    }
+
+    /// The result as a monitoring plugin's status.
+    #[must_use]
+    pub fn plugin(&self) -> Plugin {
+        let all = self.checked.iter().map(|one| one.finding.verdict.plugin());
+        all.max_by_key(|plugin| plugin.weight())
+            .unwrap_or(Plugin::Ok)
+    }
+
+    /// One line, as monitoring plugins print it.
+    #[must_use]
+    pub fn plugin_line(&self) -> String {
+        let wrong: Vec<_> = self
+            .checked
+            .iter()
+            .filter(|one| one.finding.verdict != Verdict::Ok)
+            .map(|one| {
+                let finding = &one.finding;
+                format!("{} {}: {}", finding.vip, finding.verdict.name(), means(one))
+            })
+            .collect();
+        let text = match (wrong.as_slice(), self.checked.as_slice()) {
+            ([], [only]) => format!("{} ok: {}", only.finding.vip, means(only)),
+            ([], all) => format!("{} VIPs ok", all.len()),
+            (wrong, _) => wrong.join("; "),
+        };
+        let count = |verdict: Verdict| {
+            let like = |one: &&Checked| one.finding.verdict == verdict;
+            let number = self.checked.iter().filter(like).count();
+            format!("{}={number}", verdict.name())
+        };
+        let counts = [
+            Verdict::Ok,
+            Verdict::Unproven,
+            Verdict::Stale,
+            Verdict::Unowned,
+            Verdict::Conflict,
+            Verdict::Failed,
+        ];
+        plugin_line(
+            self.plugin(),
+            &text,
+            &format!(
+                "{} frames={} time={:.3}s",
+                counts.map(count).join(" "),
+                self.frames_sent,
+                self.lasted.as_secs_f64()
+            ),
+        )
+    }
+}
+
+/// A monitoring plugin's line: a bar sets the numbers off, and so there may be no other.
+#[must_use]
+pub fn plugin_line(plugin: Plugin, text: &str, numbers: &str) -> String {
+    let text = text.replace('|', "/").replace('\n', " ");
+    let bar = if numbers.is_empty() { "" } else { " | " };
+    format!("VIPHERALD {} - {text}{bar}{numbers}\n", plugin.name())
+}
+
+fn worst(checked: &[Checked]) -> Verdict {
+    let all = checked.iter().map(|one| one.finding.verdict);
+    all.min().unwrap_or(Verdict::Ok)
+}
+
+impl CheckedVip {
+    fn of(checked: &Checked) -> Self {
+        let finding = &checked.finding;
+        let (cached, peers) = match &finding.role {
+            Role::Other(entry) => (
+                entry.map(|entry| Cached {
+                    mac: entry.mac,
+                    state: entry.state,
+                }),
+                Vec::new(),
+            ),
+            Role::Owner { began, peers } => (
+                None,
+                peers
+                    .iter()
+                    .map(|(peer, verdict)| AskedPeer::of(*began, *verdict, peer))
+                    .collect(),
+            ),
+        };
+        Self {
+            address: finding.vip,
+            interface: finding.interface.clone(),
+            held_here: matches!(finding.role, Role::Owner { .. }),
+            verdict: finding.verdict,
+            owners: finding.owners.iter().map(|(mac, _)| *mac).collect(),
+            hosts: finding
+                .owners
+                .iter()
+                .filter_map(|(mac, host)| Some((mac.to_string(), (*host)?)))
+                .collect(),
+            cached,
+            frames_sent: finding.frames,
+            peers,
+            reason: finding.why.clone().or(match checked.mended {
+                Some(Mended::Kept(why)) => Some(why.to_owned()),
+                _ => None,
+            }),
+            before: checked.before,
+            action: checked.mended.as_ref().map(|mended| match mended {
+                Mended::Deleted => "deleted",
+                Mended::Kept(_) => "kept",
+                Mended::Announced => "announced",
+            }),
+        }
+    }
+}
+
+/// An owner for people: the MAC, and whose it is.
+fn host((mac, host): &(Mac, Option<IpAddr>)) -> String {
+    match host {
+        Some(host) => format!("{mac} ({host})"),
+        None => format!("{mac} (host not known)"),
+    }
+}
+
+fn all_hosts(owners: &[(Mac, Option<IpAddr>)]) -> String {
+    owners.iter().map(host).collect::<Vec<_>>().join(" and ")
+}
+
+/// A number of hosts, as a sentence begins.
+fn how_many(number: usize) -> String {
+    match number {
+        2 => "two hosts hold it".to_owned(),
+        _ => format!("{number} hosts hold it"),
+    }
+}
+
+/// The first few of some hosts, and how many more.
+fn named(hosts: &[String]) -> String {
+    let first = hosts.get(..NAMED).unwrap_or(hosts).join(", ");
+    match hosts.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// The verdict in words.
+fn means(checked: &Checked) -> String {
+    let finding = &checked.finding;
+    if let Some(why) = &finding.why {
+        return why.clone();
+    }
+    let owners = &finding.owners;
+    match (&finding.role, finding.verdict) {
+        (Role::Owner { .. }, Verdict::Ok) => {
+            "this host holds it, nobody else answers for it, and no peer follows another".to_owned()
+        }
+        (Role::Owner { peers, .. }, Verdict::Stale) => {
+            let stale = peers
+                .iter()
+                .filter(|(_, verdict)| *verdict == announce::Verdict::Stale)
+                .map(|(peer, _)| peer.peer.ip.to_string());
+            let stale: Vec<_> = stale.collect();
+            format!(
+                "this host holds it, but frames for it from {} go to another MAC",
+                named(&stale)
+            )
+        }
+        (Role::Owner { .. }, Verdict::Conflict) => format!(
+            "this host holds it, and it is also answered by {}: {}",
+            all_hosts(owners.get(1..).unwrap_or_default()),
+            how_many(owners.len())
+        ),
+        (Role::Other(_), Verdict::Conflict) => format!(
+            "{} is answered by {}: {}",
+            finding.vip,
+            all_hosts(owners),
+            how_many(owners.len())
+        ),
+        (Role::Other(entry), Verdict::Ok) => {
+            let owner = all_hosts(owners);
+            match entry.and_then(|entry| entry.mac) {
+                Some(_) => format!("it is answered by {owner} alone, to whom this host sends"),
+                None => format!("it is answered by {owner} alone; this host holds no entry for it"),
+            }
+        }
+        (Role::Other(entry), Verdict::Stale) => {
+            let cached = entry.and_then(|entry| entry.mac);
+            let cached = cached.map_or_else(String::new, |mac| mac.to_string());
+            format!(
+                "this host sends to {cached}, which does not answer for it; {} does",
+                all_hosts(owners)
+            )
+        }
+        (_, Verdict::Unowned) => format!("nobody answered {} probes", finding.frames),
+        (_, Verdict::Failed | Verdict::Unproven) => {
+            "its owner changed while it was asked for".to_owned()
+        }
+    }
+}
+
+/// The next step in words.
+fn next_step(checked: &Checked) -> Option<String> {
+    let finding = &checked.finding;
+    let vip = finding.vip;
+    if let Some(Mended::Kept(why)) = checked.mended {
+        let again = match &finding.role {
+            Role::Other(Some(entry)) if entry.state == NeighbourState::Permanent => {
+                format!("run `vipherald check --fix --permanent {vip}`")
+            }
+            _ => "it can only be mended where it was set".to_owned(),
+        };
+        return Some(format!("The entry was kept ({why}): {again}."));
+    }
+    let text = match (finding.verdict, &finding.role) {
+        (Verdict::Ok | Verdict::Failed | Verdict::Unproven, _) => return None,
+        (Verdict::Stale, Role::Other(Some(entry))) if entry.state == NeighbourState::Permanent => {
+            format!(
+                "Someone set the entry by hand. To replace it, run here: \
+                 `vipherald check --fix --permanent {vip}`."
+            )
+        }
+        (Verdict::Stale, Role::Other(_)) => {
+            format!("To mend it, run on this host: `vipherald check --fix {vip}`.")
+        }
+        (Verdict::Stale, Role::Owner { .. }) => format!(
+            "To mend it, run `vipherald check --fix {vip}` there, or here, which \
+             announces the VIP again."
+        ),
+        (Verdict::Conflict, role) => {
+            let others = match role {
+                Role::Owner { .. } => finding.owners.get(1..).unwrap_or_default(),
+                Role::Other(_) => &finding.owners,
+            };
+            let named: Vec<_> = others
+                .iter()
+                .map(|(mac, host)| host.map_or_else(|| mac.to_string(), |host| host.to_string()))
+                .collect();
+            let stop = match (role, named.as_slice()) {
+                (Role::Owner { .. }, []) => "Take it from the other host".to_owned(),
+                (Role::Owner { .. }, named) => format!(
+                    "If this host is keepalived's MASTER, take the address from {}",
+                    named.join(" and ")
+                ),
+                (Role::Other(_), named) => format!(
+                    "See which of {} is keepalived's MASTER, and take the address from the other",
+                    named.join(" and ")
+                ),
+            };
+            format!(
+                "{stop} (`ip addr del {vip}/… dev …` there, or stop that host). Until then nothing \
+                 is mended here: the next answer would decide anew. Afterwards run \
+                 `vipherald check --fix {vip}`."
+            )
+        }
+        (Verdict::Unowned, _) => "Is keepalived running, and MASTER on any host of this link? Is \
+                                  this the VIP's interface (-i)?"
+            .to_owned(),
+    };
+    Some(text)
+}
+
+/// A row of the table.
+fn row(name: &str, value: &str) -> String {
+    format!("  {name:<width$}{value}", width = COLUMN - 2)
+}
+
+impl CheckReport {
+    fn rows(&self, checked: &Checked) -> Vec<String> {
+        let finding = &checked.finding;
+        let word = finding.verdict.name().to_uppercase();
+        let word = if self.coloured {
+            format!("\x1b[1;{}m{word}\x1b[0m", finding.verdict.colour())
+        } else {
+            word
+        };
+        let mut head = finding.vip.to_string();
+        if let Some(interface) = &finding.interface {
+            head += &format!(" on {interface}");
+        }
+        head += &format!(": {word}");
+        if let Some(before) = checked.before {
+            head += &format!(" (was {})", before.name().to_uppercase());
+        }
+        let mut rows = vec![head];
+        let (own, others) = match finding.role {
+            Role::Owner { .. } if !finding.owners.is_empty() => finding.owners.split_at(1),
+            _ => finding.owners.split_at(0),
+        };
+        rows.extend(
+            own.iter()
+                .map(|(mac, _)| row("held here as", &mac.to_string())),
+        );
+        let labels = std::iter::once("answered by").chain(std::iter::repeat(""));
+        rows.extend(
+            labels
+                .zip(others)
+                .map(|(label, owner)| row(label, &host(owner))),
+        );
+        match &finding.role {
+            Role::Other(Some(entry)) => {
+                let mac = entry.mac.map_or_else(String::new, |mac| format!("{mac} "));
+                let entry = format!("{mac}{}", state_name(entry.state));
+                rows.push(row("this host's entry", &entry));
+            }
+            Role::Other(None) if finding.frames > 0 => rows.push(row("this host's entry", "none")),
+            Role::Other(None) => {}
+            Role::Owner { peers, .. } => rows.extend(peer_rows(peers)),
+        }
+        match checked.mended {
+            Some(Mended::Deleted) => rows.push(row("mended", "entry deleted, resolved anew")),
+            Some(Mended::Announced) => rows.push(row("mended", "announced to everyone")),
+            Some(Mended::Kept(_)) | None => {}
+        }
+        let mut means = means(checked);
+        if let Some(first) = means.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        rows.extend(wrapped(&format!("{means}.")));
+        rows.extend(next_step(checked).iter().flat_map(|text| wrapped(text)));
+        rows
+    }
+}
+
+/// How many peers follow, and each that does not.
+fn peer_rows(peers: &[(announce::Confirmation, announce::Verdict)]) -> Vec<String> {
+    use announce::Verdict::{Acknowledged, Offlink, Proven, Silent, Stale};
+    let counts: Vec<_> = [
+        (Proven, "proven"),
+        (Acknowledged, "acknowledged"),
+        (Stale, "stale"),
+        (Silent, "silent"),
+        (Offlink, "offlink"),
+    ]
+    .into_iter()
+    .filter_map(|(verdict, name)| {
+        let number = peers.iter().filter(|(_, told)| *told == verdict).count();
+        (number > 0).then(|| format!("{number} {name}"))
+    })
+    .collect();
+    let all = if counts.is_empty() {
+        "none known".to_owned()
+    } else {
+        counts.join(", ")
+    };
+    let wrong = peers.iter().filter(|(_, verdict)| *verdict != Proven);
+    let wrong = wrong.map(|(peer, verdict)| {
+        let peer = &peer.peer;
+        let verdict = format!("{verdict:?}").to_lowercase();
+        row("", &format!("{} {verdict}", peer.ip))
+    });
+    std::iter::once(row("peers", &all)).chain(wrong).collect()
+}
+
+/// A sentence in lines that an 80-column terminal shows.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![" ".to_owned()];
+    for word in text.split(' ') {
+        let fits = |line: &String| line.chars().count() + 1 + word.chars().count() <= WIDTH;
+        match lines.last_mut() {
+            Some(line) if fits(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("  {word}")),
+        }
+    }
+    lines
+}
+
+impl Report for CheckReport {
+    fn lines(&self) -> Vec<Line> {
+        self.checked
+            .iter()
+            .flat_map(|checked| self.rows(checked))
+            .map(|text| Line(Level::Info, text))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_fit_eighty_columns() {
+        let text = "word ".repeat(60);
+        for line in wrapped(text.trim()) {
+            assert!(line.len() <= 80 && line.starts_with("  word"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_line_is_one_line_with_one_bar() {
+        let line = plugin_line(Plugin::Unknown, "a|b\nc", "x=1");
+        assert_eq!(line, "VIPHERALD UNKNOWN - a/b c | x=1\n");
+    }
+}

@@ -1,0 +1,607 @@
+//! Checking: what a check says from any host and from the owner, beside what is so; what it mends,
+//! and that it changes nothing else.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use vipherald_lab::{Direction, Host, Lab, Mac, State, eventually};
+
+use common::{
+    Ended, OLD_MAC, Run, SOON, VIP, VIP6, announcements, ip_batch, run, second_interface, signal,
+    take, vipherald, without_privilege,
+};
+
+const VIPS: [&str; 2] = [VIP, VIP6];
+
+/// The VIP on a host's interface, once it answers for it: the kernel joins an IPv6 address's
+/// solicited-node group a while after `ip` is done, on a busy machine a long while.
+fn give(host: &Host, vip: &str, interface: &str) {
+    common::give(host, vip, interface);
+    if vip == VIP6 {
+        eventually("the group is joined", SOON, || {
+            let groups = host.run(&format!("ip -6 maddr show dev {interface}"));
+            groups.contains("ff02::1:ff00:100").then_some(())
+        });
+    }
+}
+
+fn report(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {ended:?}"))
+}
+
+/// Checks one VIP; gives its part of the report, having seen the exit status.
+fn check(host: &Host, arguments: &str, status: i32) -> Value {
+    let ended = run(host, &format!("check --json {arguments}"));
+    assert_eq!(ended.status, status, "{ended:#?}");
+    let report = report(&ended);
+    assert_eq!(report["vips"].as_array().unwrap().len(), 1, "{report}");
+    report["vips"][0].clone()
+}
+
+fn verdict(told: &Value) -> &str {
+    told["verdict"].as_str().unwrap()
+}
+
+/// The VIPs' entries on a host: all but the state, which answering changes.
+fn entries(host: &Host) -> BTreeSet<(IpAddr, Option<Mac>, u32)> {
+    let vips = VIPS.map(|vip| vip.parse::<IpAddr>().unwrap());
+    let entries = host.neighbours().into_iter();
+    entries
+        .filter(|entry| vips.contains(&entry.ip))
+        .map(|entry| (entry.ip, entry.mac, entry.interface))
+        .collect()
+}
+
+/// The MACs that every host holds for every other: what an entry holds may not change, but who had
+/// to answer an IPv6 question may have learned who asked.
+fn assert_same(before: &[BTreeSet<(IpAddr, Option<Mac>, u32)>], hosts: &[&Host]) {
+    for (before, host) in before.iter().zip(hosts) {
+        assert_eq!(*before, entries(host), "{}", host.name());
+    }
+}
+
+/// A node of the story: TLS behind the VIP.
+struct Server(Child);
+
+impl Server {
+    /// Serves TLS on every address of a host, once it does.
+    fn start(lab: &Lab, host: &Host) -> Self {
+        let directory = lab.directory().display();
+        let (key, certificate) = (
+            format!("{directory}/key"),
+            format!("{directory}/certificate"),
+        );
+        host.run(&format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
+             -subj /CN=vip -keyout {key} -out {certificate}"
+        ));
+        let server = host
+            .command("openssl")
+            .args(["s_server", "-quiet", "-accept", "6443"])
+            .args(["-key", &key, "-cert", &certificate])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("TLS is served", SOON, || {
+            shakes_hands(host, &host.ipv4().to_string()).then_some(())
+        });
+        Self(server)
+    }
+
+    /// The kernel goes on accepting connections; nobody answers any more.
+    fn freeze(&self) {
+        signal(self.0.id(), Signal::SIGSTOP);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a TLS handshake completes in a while.
+fn shakes_hands(client: &Host, server: &str) -> bool {
+    let handshake = format!("timeout 2 openssl s_client -connect {server}:6443");
+    let output = client.try_run(&handshake);
+    let told = String::from_utf8_lossy(&output.stdout);
+    output.status.success() && told.contains("BEGIN CERTIFICATE")
+}
+
+#[test]
+fn the_tls_handshake_that_hangs_is_explained_and_mended() {
+    let lab = Lab::new();
+    let (dead, new, node3) = (lab.host("dead"), lab.host("new"), lab.host("node3"));
+    for node in [&dead, &new] {
+        give(node, VIP, "eth0");
+        node3.run(&format!("ping -c 1 -W 5 {}", node.ipv4()));
+    }
+    let frozen = Server::start(&lab, &dead);
+    frozen.freeze();
+    let _server = Server::start(&lab, &new);
+    node3.remember(VIP, dead.mac());
+    node3.run(&format!("ping -c 1 -W 5 {VIP}"));
+    assert!(!shakes_hands(&node3, VIP), "it hangs");
+
+    let ended = run(&node3, &format!("check {VIP}"));
+    assert_eq!(ended.status, 4, "{ended:?}");
+    for node in [&dead, &new] {
+        let named = format!("{} ({})", node.mac(), node.ipv4());
+        assert!(ended.stdout.contains(&named), "{ended:?}");
+    }
+    // With two owners nothing is mended by rolling the dice again.
+    let told = check(&node3, &format!("--fix {VIP}"), 4);
+    assert_eq!(told["action"], json!(null));
+    assert_eq!(node3.neighbour(VIP).unwrap().mac, Some(dead.mac()));
+
+    take(&dead, VIP, "eth0");
+    let told = check(&node3, &format!("--fix {VIP}"), 0);
+    assert_eq!(
+        (&told["before"], &told["action"]),
+        (&json!("stale"), &json!("deleted"))
+    );
+    assert_eq!(node3.neighbour(VIP).unwrap().mac, Some(new.mac()));
+    assert!(shakes_hands(&node3, VIP), "it is mended");
+
+    // Another wrong MAC, and only one owner.
+    node3.remember(VIP, dead.mac());
+    assert!(!shakes_hands(&node3, VIP));
+    let told = check(&node3, VIP, 3);
+    assert_eq!(verdict(&told), "stale");
+    assert_eq!(told["cached"]["mac"], json!(dead.mac().to_string()));
+    assert_eq!(
+        node3.neighbour(VIP).unwrap().mac,
+        Some(dead.mac()),
+        "only looked"
+    );
+    assert_eq!(verdict(&check(&node3, &format!("--fix {VIP}"), 0)), "ok");
+    assert!(shakes_hands(&node3, VIP));
+    let again = check(&node3, &format!("--fix {VIP}"), 0);
+    assert_eq!(
+        again["action"],
+        json!(null),
+        "there is nothing left to mend"
+    );
+}
+
+#[test]
+fn from_any_host_each_verdict_is_true_and_nothing_changes() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    let hosts = [&a, &b, &c];
+    for vip in VIPS {
+        let before = hosts.map(entries);
+        let told = check(&c, vip, 5);
+        assert_eq!((verdict(&told), &told["cached"]), ("unowned", &json!(null)));
+        assert_same(&before, &hosts);
+
+        give(&a, vip, "eth0");
+        let told = check(&c, vip, 0);
+        let (ipv4, mac) = (a.ipv4().to_string(), a.mac().to_string());
+        assert_eq!(told["owners"], json!([mac]));
+        assert_eq!(
+            (&told["held_here"], &told["interface"]),
+            (&json!(false), &json!("eth0"))
+        );
+        assert!(c.neighbour(vip).is_none(), "no entry is made");
+        for state in [State::Reachable, State::Stale, State::Permanent] {
+            c.remember_as(vip, a.mac(), state);
+            let before = hosts.map(entries);
+            assert_eq!(verdict(&check(&c, vip, 0)), "ok");
+            assert_same(&before, &hosts);
+        }
+        for state in [State::Reachable, State::Stale, State::Permanent] {
+            c.remember_as(vip, OLD_MAC, state);
+            let told = check(&c, vip, 3);
+            assert_eq!(
+                (verdict(&told), &told["cached"]["mac"]),
+                ("stale", &json!(OLD_MAC))
+            );
+            let held = c.neighbour(vip).unwrap();
+            // IPv6 has no locktime: there the answer to the question mends, unless PERMANENT.
+            let keeps = vip == VIP || state == State::Permanent;
+            let expected = if keeps {
+                OLD_MAC.parse().unwrap()
+            } else {
+                a.mac()
+            };
+            assert_eq!(held.mac, Some(expected), "{state} {vip}");
+        }
+
+        give(&b, vip, "eth0");
+        for host in [&a, &b] {
+            c.remember(host.ipv4(), host.mac());
+        }
+        for entry in [a.mac(), b.mac()] {
+            c.remember(vip, entry);
+            let before = hosts.map(entries);
+            let told = check(&c, vip, 4);
+            assert_eq!(told["owners"], json!([mac, b.mac().to_string()]));
+            assert_eq!(told["hosts"][&mac], json!(ipv4));
+            assert_eq!(told["peers"], json!([]));
+            assert_same(&before, &hosts);
+        }
+        c.run(&format!("ip neigh del {vip} dev eth0"));
+    }
+}
+
+#[test]
+fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    for vip in VIPS {
+        let peer = |host: &Host| match vip {
+            VIP => IpAddr::from(host.ipv4()),
+            _ => host.ipv6().into(),
+        };
+        give(&a, vip, "eth0");
+        let capture = b.capture();
+        assert_eq!(verdict(&check(&a, vip, 0)), "ok", "nobody is known");
+        for host in [&b, &c] {
+            a.remember(peer(host), host.mac());
+            host.remember(peer(&a), a.mac());
+            host.remember(vip, a.mac());
+        }
+        let of = |told: &Value, host: &Host| {
+            let peers = told["peers"].as_array().unwrap();
+            let address = json!(peer(host).to_string());
+            let one = peers.iter().find(|one| one["address"] == address).unwrap();
+            one["verdict"].as_str().unwrap().to_owned()
+        };
+        let told = check(&a, vip, 0);
+        assert_eq!(
+            (of(&told, &b), of(&told, &c)),
+            ("proven".into(), "proven".into())
+        );
+        assert_eq!(
+            (&told["held_here"], &told["owners"]),
+            (&json!(true), &json!([a.mac().to_string()]))
+        );
+
+        // A peer that is not mended by being asked: that is how a check differs.
+        b.remember_as(vip, OLD_MAC, State::Reachable);
+        let told = check(&a, vip, 3);
+        assert_eq!((verdict(&told), of(&told, &b)), ("stale", "stale".into()));
+        assert_eq!(
+            b.neighbour(vip).unwrap().mac,
+            Some(OLD_MAC.parse().unwrap())
+        );
+        assert_eq!(of(&told, &c), "proven");
+        b.remember(vip, a.mac());
+
+        let ignore = match vip {
+            VIP => "net/ipv4/icmp_echo_ignore_all",
+            _ => "net/ipv6/icmp/echo_ignore_all",
+        };
+        b.sysctl(ignore, "1");
+        let told = check(&a, vip, 0);
+        assert_eq!(
+            (verdict(&told), of(&told, &b)),
+            ("ok", "acknowledged".into())
+        );
+        b.sysctl(ignore, "0");
+
+        let sent: Vec<_> = announcements(&capture.frames());
+        let own: Vec<_> = sent
+            .iter()
+            .filter(|a| a.vip == vip.parse::<IpAddr>().unwrap())
+            .collect();
+        assert!(own.is_empty(), "{own:?}");
+
+        give(&c, vip, "eth0");
+        let told = check(&a, vip, 4);
+        assert_eq!(
+            told["owners"],
+            json!([a.mac().to_string(), c.mac().to_string()])
+        );
+        take(&c, vip, "eth0");
+
+        // A silent segment: one peer that has to follow says nothing.
+        lab.blackout(&b);
+        let config = lab.directory().join("settings.toml");
+        fs::write(&config, format!("peers = [\"{}\"]\n", peer(&b))).unwrap();
+        let told = check(&a, &format!("{vip} --config {}", config.display()), 3);
+        assert_eq!(
+            (verdict(&told), of(&told, &b)),
+            ("unproven", "silent".into())
+        );
+        lab.restore(&b);
+        a.run(&format!("ip neigh del {} dev eth0", peer(&b)));
+        a.run(&format!("ip neigh del {} dev eth0", peer(&c)));
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_is_told_with_the_way_out() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let router = lab.host("router");
+    let fails = |arguments: &str, words: &[&str]| {
+        let told = check(&a, arguments, 1);
+        assert_eq!(verdict(&told), "failed");
+        let why = told["reason"].as_str().unwrap();
+        for word in words {
+            assert!(why.contains(word), "{word}: {why}");
+        }
+    };
+    fails("192.0.2.10", &["no route", "-i"]);
+    let gateway = router.ipv4().to_string();
+    a.run(&format!("ip route add 192.0.2.0/24 via {gateway}"));
+    fails(
+        "192.0.2.10",
+        &["not on a link", &gateway, "eth0", "run this on"],
+    );
+    let gateway = router.ipv6().to_string();
+    a.run(&format!("ip route add 2001:db8::/64 via {gateway}"));
+    fails("2001:db8::10", &["not on a link", &gateway]);
+    fails(&format!("{VIP} -i lo"), &["lo", "loopback"]);
+    second_interface(&a);
+    ip_batch(&a, "link set v0 down\n");
+    fails(
+        &format!("{VIP} -i v0"),
+        &["v0 is down", "ip link set v0 up"],
+    );
+    fails(&format!("{VIP} -i v1"), &["v1 has no carrier"]);
+    let ended = run(&a, &format!("check {VIP} -i eth7"));
+    assert_eq!(ended.status, 1);
+    assert!(ended.stderr.contains("no interface eth7"), "{ended:?}");
+
+    let ended = Run::start(without_privilege(&lab, &a, &format!("check {VIP}"))).end();
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert!(ended.stderr.contains("CAP_NET_RAW"), "{ended:?}");
+
+    // A VIP that is here, where nobody can be asked.
+    give(&a, "10.8.0.100", "v0");
+    fails("10.8.0.100", &["v0 is down"]);
+    give(&a, "10.8.0.101", "lo");
+    fails("10.8.0.101", &["lo", "loopback"]);
+
+    // On another interface of this host than the one that was named: its own, all the same.
+    ip_batch(&a, "link set v0 up\n");
+    give(&a, VIP, "v0");
+    let told = check(&a, &format!("{VIP} -i eth0"), 0);
+    assert_eq!(
+        (&told["held_here"], &told["interface"]),
+        (&json!(true), &json!("v0"))
+    );
+}
+
+#[test]
+fn a_dry_run_asks_nobody() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&b, VIP, "eth0");
+    let capture = b.capture();
+    let ended = run(&a, &format!("check {VIP} --fix --dry-run"));
+    assert_eq!(ended.stdout, format!("{VIP} would be asked for on eth0\n"));
+    let ended = run(&b, &format!("check {VIP} --dry-run"));
+    assert!(ended.stdout.contains("is here"), "{ended:?}");
+    assert_eq!(
+        capture
+            .frames()
+            .iter()
+            .filter(|f| f.ether_type() == 0x0806)
+            .count(),
+        0
+    );
+}
+
+/// Tries of each case; `CHECK_TRIES=N` makes it N.
+const TRIES: u32 = 3;
+
+#[test]
+fn under_loss_both_ways_no_verdict_is_wrong() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    give(&a, VIP, "eth0");
+    give(&a, VIP6, "eth0");
+    for direction in [Direction::ToHost, Direction::FromHost] {
+        lab.loss([&c], direction, 50.0);
+    }
+    let tries = std::env::var("CHECK_TRIES").map_or(TRIES, |tries| tries.parse().unwrap());
+    let mut proven = 0;
+    for try_ in 0..tries {
+        for vip in VIPS {
+            for (entry, two, truth) in [
+                (Some(OLD_MAC.to_owned()), false, "stale"),
+                (Some(a.mac().to_string()), false, "ok"),
+                (Some(a.mac().to_string()), true, "conflict"),
+                (None, false, "ok"),
+            ] {
+                match &entry {
+                    Some(mac) => c.remember(vip, mac),
+                    None => drop(c.try_run(&format!("ip neigh del {vip} dev eth0"))),
+                }
+                if two {
+                    give(&b, vip, "eth0");
+                }
+                let ended = run(&c, &format!("check --json {vip}"));
+                let report = report(&ended);
+                let told = report["result"].as_str().unwrap();
+                let true_or_none = told == truth || told == "unproven";
+                assert!(true_or_none, "not {truth}, try {try_}: {report}");
+                proven += u32::from(told == truth);
+                if two {
+                    take(&b, vip, "eth0");
+                }
+            }
+        }
+    }
+    println!(
+        "{proven} of {} told the truth, the others nothing",
+        tries * 8
+    );
+    assert!(proven > tries * 4, "most tell: {proven}");
+}
+
+#[test]
+fn permanent_entries_are_mended_when_told_so() {
+    let lab = Lab::new();
+    let (a, c) = (lab.host("a"), lab.host("c"));
+    for vip in VIPS {
+        give(&a, vip, "eth0");
+        c.remember_as(vip, OLD_MAC, State::Permanent);
+        let ended = run(&c, &format!("check --fix {vip}"));
+        assert_eq!(ended.status, 3, "{ended:?}");
+        assert!(ended.stdout.contains("--permanent"), "{ended:?}");
+        assert_eq!(c.neighbour(vip).unwrap().state, State::Permanent);
+        let told = check(&c, &format!("--fix --permanent {vip}"), 0);
+        assert_eq!(told["action"], json!("deleted"));
+        assert_eq!(c.neighbour(vip).unwrap().mac, Some(a.mac()));
+    }
+}
+
+#[test]
+fn fix_on_the_owner_announces() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    a.remember(b.ipv4(), b.mac());
+    b.remember(VIP, OLD_MAC);
+    let told = check(&a, &format!("--fix {VIP}"), 0);
+    assert_eq!(
+        (&told["before"], &told["action"]),
+        (&json!("stale"), &json!("announced"))
+    );
+    assert_eq!(b.neighbour(VIP).unwrap().mac, Some(a.mac()));
+}
+
+#[test]
+fn all_instances_are_checked_in_one_report() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let file = lab.directory().join("keepalived.conf");
+    let instance = |name: &str, id: u8, vip: &str| {
+        format!(
+            "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {id}\n \
+             virtual_ipaddress {{\n {vip}\n }}\n}}\n"
+        )
+    };
+    let text = [
+        instance("VI_1", 1, "10.9.0.100/24"),
+        instance("VI_2", 2, "10.9.0.101/24"),
+        instance("VI_6", 6, "fd09::100/64"),
+    ];
+    fs::write(&file, text.concat()).unwrap();
+    give(&a, "10.9.0.101", "eth0");
+    give(&b, VIP, "eth0");
+    let conf = format!("--keepalived-conf {}", file.display());
+    let ended = run(&a, &format!("check --all --json {conf}"));
+    assert_eq!(ended.status, 5, "{ended:?}");
+    let told = report(&ended);
+    let found = told["vips"].as_array().unwrap().iter();
+    let found: Vec<_> = found
+        .map(|one| (one["address"].as_str().unwrap(), verdict(one)))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("10.9.0.100", "ok"),
+            ("10.9.0.101", "ok"),
+            ("fd09::100", "unowned")
+        ]
+    );
+    let one = run(&a, &format!("check --instance VI_1 --json {conf}"));
+    assert_eq!((one.status, &report(&one)["instance"]), (0, &json!("VI_1")));
+}
+
+#[test]
+fn monitors_and_jq_read_the_outputs() {
+    let lab = Lab::new();
+    let (a, c) = (lab.host("a"), lab.host("c"));
+    let plugin = |status: i32, words: &[&str]| {
+        // As a monitor does it: the first line and the status.
+        let script = format!(
+            "out=$({} check --nagios {VIP}); status=$?; echo \"$status $out\"",
+            common::VIPHERALD
+        );
+        let output = c.command("sh").args(["-c", &script]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.starts_with(&format!("{status} VIPHERALD ")), "{text}");
+        let (told, numbers) = text.split_once(" | ").unwrap();
+        assert!(words.iter().all(|word| told.contains(word)), "{text}");
+        for number in numbers.split_whitespace() {
+            let (_, value) = number.split_once('=').unwrap();
+            value.trim_end_matches('s').parse::<f64>().unwrap();
+        }
+    };
+    plugin(2, &["CRITICAL", "unowned"]);
+    give(&a, VIP, "eth0");
+    plugin(0, &["OK", VIP]);
+    c.remember(VIP, OLD_MAC);
+    plugin(2, &["CRITICAL", "stale", OLD_MAC]);
+
+    let script = format!(
+        "{} check --json {VIP} | jq -r '.result, .vips[0].cached.mac, .vips[0].owners[0]'",
+        common::VIPHERALD
+    );
+    let output = c.command("sh").args(["-c", &script]).output().unwrap();
+    let read = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(read, format!("stale\n{OLD_MAC}\n{}\n", a.mac()));
+
+    lab.unplug(&c);
+    plugin(3, &["UNKNOWN"]);
+    let ended = run(&c, &format!("check --nagios {VIP} -i eth7"));
+    assert_eq!(ended.status, 3);
+    assert!(
+        ended.stdout.starts_with("VIPHERALD UNKNOWN - "),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn people_read_it_in_eighty_columns_and_colour_is_for_terminals() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    for host in [&a, &b] {
+        for vip in VIPS {
+            give(host, vip, "eth0");
+        }
+        c.remember(host.ipv6(), host.mac());
+    }
+    let ended = run(&c, &format!("check {VIP} {VIP6}"));
+    assert_eq!((ended.status, ended.stderr.as_str()), (4, ""));
+    for line in ended.stdout.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    assert!(!ended.stdout.contains('\x1b'));
+    let on_terminal = |before: &str| {
+        let check = format!("{before} {} check {VIP}", common::VIPHERALD);
+        let mut script = c.command("script");
+        script.args(["--quiet", "--command", check.trim(), "/dev/null"]);
+        let output = script.env_remove("NO_COLOR").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(on_terminal("").contains("\x1b[1;31mCONFLICT\x1b[0m"));
+    let plain = on_terminal("NO_COLOR=1");
+    assert!(
+        plain.contains("CONFLICT") && !plain.contains('\x1b'),
+        "{plain}"
+    );
+}
+
+#[test]
+fn a_check_yields_to_a_run_that_announces_and_does_not_end_it() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --timeout 4 --json")));
+    announcing.wait_until_it_waits();
+    assert_eq!(run(&a, &format!("check {VIP}")).status, 0);
+    let ended = announcing.end_or_terminate(Duration::from_secs(20));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_eq!(report(&ended)["result"], json!("ok"));
+}
