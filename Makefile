@@ -17,9 +17,12 @@ CARGO ?= cargo
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BINARY := $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/vipherald
 # A static program starts sooner and needs no library; docs/measurements.md has the figures. The
-# rest makes it smaller: identical functions are folded, and there are no tables for unwinding,
-# which panic=abort never does. With --target, cargo keeps these flags from build scripts.
-STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--icf=all
+# rest makes it smaller: identical functions are folded, relocations are packed, and there are no
+# tables for unwinding, which panic=abort never does: a panic has its message, and no backtrace.
+# With --target, cargo keeps these flags from build scripts.
+STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--icf=all \
+	-C link-arg=-Wl,--pack-dyn-relocs=relr -C link-arg=-Wl,--no-eh-frame-hdr \
+	-C link-arg=packaging/no-unwinding.ld
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
@@ -27,6 +30,7 @@ ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
+	@$(BINARY) --version >/dev/null || { echo "It does not start: packed relocations need glibc 2.36." >&2; exit 1; }
 
 test: packages
 	$(ISOLATED) test --workspace --locked --no-fail-fast
