@@ -1,10 +1,10 @@
 //! Addresses that must not be mixed up: the virtual IP, a hardware address, an interface's index.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A virtual IP: a unicast address that can belong to one host of a link at a time.
 ///
@@ -114,6 +114,28 @@ impl Mac {
     }
 }
 
+fn is_octet(text: &str) -> bool {
+    text.len() == 2 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+impl FromStr for Mac {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "not the MAC of one host, such as 02:00:00:00:00:01";
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts.next().filter(|part| is_octet(part)).ok_or(WRONG)?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_| WRONG)?;
+        }
+        let mac = Self(octets);
+        (parts.next().is_none() && mac.is_unicast())
+            .then_some(mac)
+            .ok_or(WRONG)
+    }
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -130,6 +152,91 @@ impl fmt::Debug for Mac {
 impl Serialize for Mac {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// The addresses that begin alike: a subnet, or with all bits, one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    ip: IpAddr,
+    length: u8,
+}
+
+impl Prefix {
+    /// The addresses whose first `length` bits are those of `ip`; more bits than it has are all.
+    #[must_use]
+    pub fn new(ip: IpAddr, length: u8) -> Self {
+        let length = length.min(bits(ip));
+        Self { ip, length }
+    }
+
+    /// One of its addresses.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        self.ip
+    }
+
+    /// Whether it is of one address only.
+    #[must_use]
+    pub fn is_host(self) -> bool {
+        self.length == bits(self.ip)
+    }
+
+    /// Whether an address begins so.
+    #[must_use]
+    pub fn contains(self, ip: IpAddr) -> bool {
+        let differing = match (self.ip, ip) {
+            (IpAddr::V4(one), IpAddr::V4(other)) => {
+                u128::from(one.to_bits()) ^ u128::from(other.to_bits())
+            }
+            (IpAddr::V6(one), IpAddr::V6(other)) => one.to_bits() ^ other.to_bits(),
+            _ => return false,
+        };
+        let free = u32::from(bits(self.ip) - self.length);
+        // A shift by all 128 bits is out of range; then every address is contained.
+        differing.checked_shr(free).unwrap_or(0) == 0
+    }
+
+    /// The address of all its hosts, where it is of a link with more than two (RFC 3021).
+    #[must_use]
+    pub fn broadcast(self) -> Option<Ipv4Addr> {
+        match self.ip {
+            IpAddr::V4(ip) if self.length < 31 => {
+                Some(Ipv4Addr::from_bits(ip.to_bits() | u32::MAX >> self.length))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn bits(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("not an address or a prefix such as 192.0.2.0/24: {text}");
+        let (ip, length) = match text.split_once('/') {
+            Some((ip, length)) => (ip, Some(length)),
+            None => (text, None),
+        };
+        let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+        let length = match length {
+            Some(length) => length.parse().map_err(|_| wrong())?,
+            None => bits(ip),
+        };
+        (length <= bits(ip))
+            .then(|| Self::new(ip, length))
+            .ok_or_else(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -166,9 +273,42 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_contains_what_begins_alike() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        for (text, inside, outside) in [
+            ("10.9.0.7/24", "10.9.0.255", "10.9.1.0"),
+            ("10.9.0.7", "10.9.0.7", "10.9.0.6"),
+            ("0.0.0.0/0", "255.255.255.255", "::"),
+            ("fd09::/64", "fd09::ffff:0:0:1", "fd09:0:0:1::"),
+            ("::/0", "ff02::1", "10.0.0.1"),
+            ("fd09::1/128", "fd09::1", "fd09::2"),
+        ] {
+            assert!(prefix(text).contains(inside.parse().unwrap()), "{text}");
+            assert!(!prefix(text).contains(outside.parse().unwrap()), "{text}");
+        }
+        let broadcast = |text| prefix(text).broadcast().map(|ip| ip.to_string());
+        assert_eq!(broadcast("10.9.0.7/24").as_deref(), Some("10.9.0.255"));
+        assert_eq!(broadcast("10.9.0.7/31"), None);
+        assert_eq!(broadcast("fd09::/64"), None);
+        for bad in ["", "x", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1"] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_mac_is_written_as_ip_link_writes_it() {
         let mac = Mac::new([0x38, 0x68, 0xdd, 0x4f, 0xe7, 0xe8]);
         assert_eq!(mac.to_string(), "38:68:dd:4f:e7:e8");
+        assert_eq!(mac.to_string().parse(), Ok(mac));
+        for bad in [
+            "",
+            "38:68:dd:4f:e7",
+            "38:68:dd:4f:e7:e8:0",
+            "+8:68:dd:4f:e7:e8",
+            "ff:ff:ff:ff:ff:ff",
+        ] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
         assert!(mac.is_unicast());
         assert!(!Mac::BROADCAST.is_unicast() && !Mac::ZERO.is_unicast());
         assert_eq!(Mac::from_slice(&[1, 2, 3]), None);

@@ -1,13 +1,13 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::address::Vip;
+use crate::address::{Mac, Vip};
 use crate::announce::Confirm;
 use crate::event::Subject;
 use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
@@ -92,6 +92,14 @@ pub enum Command {
     Fifo(Fifo),
     /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
     Show(Show),
+    /// Carry out the orders of a new owner: purge what contradicts it, and answer
+    Listen(Listen),
+    /// Order peers to purge what they have for VIPs other than their owner's MAC
+    Order(Order),
+    /// Let go of VIPs that a dead keepalived has left on this host
+    Release(Release),
+    /// Write a key for orders
+    Keygen(Keygen),
 }
 
 /// As their new owner, announce VIPs to every host of their link
@@ -213,6 +221,54 @@ pub struct Show {
     /// Only this vrrp_instance
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
+}
+
+/// Carry out the orders of a new owner: purge what contradicts it, and answer
+#[derive(Args, Debug)]
+pub struct Listen {
+    /// Listen here, for good [default: at the sockets that systemd hands over]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub bind: Option<SocketAddr>,
+    /// End after this time without a datagram [default: 30; with --bind: stay]
+    #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
+    pub idle: Option<Duration>,
+}
+
+/// Order peers to purge what they have for VIPs other than their owner's MAC
+#[derive(Args, Debug)]
+pub struct Order {
+    /// Whose VIPs
+    #[command(flatten)]
+    pub whose: Whose,
+    /// A peer to order; may be given several times [default: the instance's unicast peers]
+    #[arg(short, long = "peer", value_name = "PEER")]
+    pub peers: Vec<IpAddr>,
+    /// The MAC that the VIPs have [default: that of the interface that holds each here]
+    #[arg(long, value_name = "MAC")]
+    pub mac: Option<Mac>,
+    /// Ask for an answer for this long [default: 5]
+    #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
+    pub timeout: Option<Duration>,
+}
+
+/// Let go of VIPs that a dead keepalived has left on this host
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Release {
+    /// VIPs of keepalived.conf
+    #[arg(value_name = "VIP")]
+    pub vips: Vec<Vip>,
+    /// All VIPs of keepalived.conf
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Write a key for orders
+#[derive(Args, Debug)]
+pub struct Keygen {
+    /// The file, which must not exist
+    #[arg(value_name = "FILE", default_value = "/etc/vipherald/orders.key")]
+    pub file: PathBuf,
 }
 
 fn parse_rate(text: &str) -> Result<NonZeroU32, String> {

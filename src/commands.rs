@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 
 use crate::address::Vip;
 use crate::announce::session::{self, Session};
 use crate::announce::{Manner, Pace};
-use crate::cli::{Announce, Check, Cli, Command, Fifo, Global, Notify, Purge, Show, Which, Whose};
+use crate::cli::{
+    Announce, Check, Cli, Command, Fifo, Global, Keygen, Listen, Notify, Order, Purge, Release,
+    Show, Which, Whose,
+};
 use crate::error::Error;
 use crate::event::{Call, Event, Subject};
 use crate::exit::{Exit, Plugin};
@@ -19,13 +22,16 @@ use crate::fifo::Stop;
 use crate::keepalived::{self, Configuration, Instance};
 use crate::kernel::Kernel;
 use crate::report::{
-    AnnounceReport, CheckReport, Checked, FailureReport, PurgeReport, Report, ShowReport,
-    plugin_line,
+    AnnounceReport, CheckReport, Checked, FailureReport, OrderReport, PurgeReport, ReleaseReport,
+    Report, ShowReport, plugin_line,
 };
 use crate::settings::Settings;
 use crate::takeover::Age;
 use crate::termination::termination;
-use crate::{check, fifo, purge};
+use crate::{check, fifo, order, orphan, purge};
+
+/// How long `order` asks for an answer.
+const ORDERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Carries out a command line, and tells what came of it.
 ///
@@ -39,6 +45,10 @@ pub async fn run(cli: &Cli, began: Instant) -> Result<Exit, Error> {
         Command::Notify(_) => "notify",
         Command::Fifo(_) => "fifo",
         Command::Show(_) => "show",
+        Command::Listen(_) => "listen",
+        Command::Order(_) => "order",
+        Command::Release(_) => "release",
+        Command::Keygen(_) => "keygen",
     };
     let done = carry_out(cli, began).await;
     if let (Command::Check(Check { nagios: true, .. }), Err(error)) = (&cli.command, &done) {
@@ -61,6 +71,10 @@ async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
         Command::Notify(args) => notify(args, &settings, global, began).await,
         Command::Fifo(args) => fifo(args, settings, global).await,
         Command::Show(args) => show(args, global),
+        Command::Listen(args) => listen(args, settings, global).await,
+        Command::Order(args) => order(args, &settings, global).await,
+        Command::Release(args) => release(args, &settings, global).await,
+        Command::Keygen(args) => keygen(args),
     }
 }
 
@@ -237,6 +251,77 @@ fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
+async fn listen(args: &Listen, settings: Settings, global: &Global) -> Result<Exit, Error> {
+    let by_default = args.bind.is_none().then_some(settings.orders.idle);
+    let request = order::listen::Request {
+        bind: args.bind,
+        idle: args.idle.or(by_default),
+        settings: settings.orders,
+        keepalived_conf: global.keepalived_conf.clone(),
+        options: options(global),
+    };
+    order::listen::listen(request, termination()).await
+}
+
+async fn order(args: &Order, settings: &Settings, global: &Global) -> Result<Exit, Error> {
+    let target = Target::asked_for(&args.whose, global)?;
+    let name = target.name.as_deref();
+    let peers = if args.peers.is_empty() {
+        target.peers.clone()
+    } else {
+        args.peers.clone()
+    };
+    if peers.is_empty() {
+        return Err(Error::NoPeer);
+    }
+    let request = order::send::Request {
+        vips: target.vips.clone(),
+        peers,
+        mac: args.mac,
+        instance: target.name.clone().unwrap_or_default(),
+        timeout: args.timeout.unwrap_or(ORDERED_WITHIN),
+    };
+    let mut ordered = order::send::plan(&request).await?;
+    if global.dry_run {
+        print(global, &OrderReport::new(name, &ordered, true))?;
+        return Ok(Exit::Done);
+    }
+    let sent = order::send::send(&request, &settings.orders, &mut ordered, termination());
+    let stopped = sent.await?;
+    let report = OrderReport::new(name, &ordered, false);
+    deliver(global, &report)?;
+    Ok(stopped.unwrap_or(report.exit()))
+}
+
+async fn release(args: &Release, settings: &Settings, global: &Global) -> Result<Exit, Error> {
+    let configured = orphan::configured_vips(&read_configuration(global)?);
+    let vips = if args.all {
+        let all = configured.iter().copied();
+        all.filter_map(|ip| Vip::try_from(ip).ok()).collect()
+    } else {
+        args.vips.clone()
+    };
+    let kernel = Kernel::connect()?;
+    let pid_files = &settings.orders.pid_files;
+    let held = orphan::release(&kernel, &vips, &configured, pid_files, global.dry_run).await?;
+    let report = ReleaseReport::new(&held, global.dry_run);
+    if global.dry_run {
+        print(global, &report)?;
+    } else {
+        deliver(global, &report)?;
+    }
+    Ok(report.exit())
+}
+
+fn keygen(args: &Keygen) -> Result<Exit, Error> {
+    order::key::generate(&args.file)?;
+    info!(
+        "{} written: copy it to every host, for root alone",
+        args.file.display()
+    );
+    Ok(Exit::Done)
+}
+
 /// Does what an event calls for. `stop` ends an announcement.
 async fn answer(
     event: &Event,
@@ -383,6 +468,8 @@ impl Target {
             },
             age: Age::now(),
             configured: self.name.is_some(),
+            orders: settings.orders.clone(),
+            instance: self.name.clone().unwrap_or_default(),
         }
     }
 
@@ -406,16 +493,20 @@ impl Target {
             vips: self.vips.clone(),
             interface: None,
             permanent: false,
+            right: None,
             dry_run: global.dry_run,
         }
     }
 }
 
 fn read_configuration(global: &Global) -> Result<Configuration, Error> {
-    let options = keepalived::Options {
+    Ok(keepalived::read(&global.keepalived_conf, &options(global))?)
+}
+
+fn options(global: &Global) -> keepalived::Options {
+    keepalived::Options {
         config_id: global.config_id.clone(),
-    };
-    Ok(keepalived::read(&global.keepalived_conf, &options)?)
+    }
 }
 
 /// Tells what happened: always to the log, with `--json` also on stdout.

@@ -1,10 +1,12 @@
 //! Why a command could not do its work: what happened, where, and what to do next.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::address::Vip;
 use crate::exit::Exit;
-use crate::{keepalived, kernel, port, settings};
+use crate::{keepalived, kernel, order, port, settings};
 
 /// A failure of a whole run.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,34 @@ pub enum Error {
     /// An instance, or all, without a VIP that could be checked.
     #[error("there is nothing to check: {} names no virtual IP", .0.display())]
     NothingToCheck(PathBuf),
+    /// A key for orders can't be used, or written.
+    #[error(transparent)]
+    Key(#[from] order::key::Error),
+    /// Orders need a key.
+    #[error("there is no key for orders: set orders.key_file; `vipherald keygen` writes one")]
+    NoKey,
+    /// It is not known which MAC a VIP has.
+    #[error("{0} is not on this host: give the MAC that it has, by --mac")]
+    NoMac(Vip),
+    /// Nobody is to be ordered.
+    #[error("nobody is to be ordered: name peers by --peer")]
+    NoPeer,
+    /// There is no socket to hear orders on.
+    #[error(
+        "there is no socket to hear orders on: start it by systemd's socket unit, or with --bind"
+    )]
+    NoSocket,
+    /// The socket that systemd handed over can't be used.
+    #[error("cannot use the socket that systemd handed over: {0}")]
+    Activation(io::Error),
+    /// The socket could not be had.
+    #[error("cannot listen at {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// The runtime could not be had or broke.
     #[error("cannot wait for events: {0}")]
     Runtime(io::Error),
@@ -59,7 +89,9 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Settings(_) => Exit::Usage,
+            Self::Settings(_) | Self::Key(_) | Self::NoKey | Self::NoMac(_) | Self::NoPeer => {
+                Exit::Usage
+            }
             _ => Exit::Failed,
         }
     }

@@ -10,14 +10,14 @@ pub enum Exit {
     Done = 0,
     /// No privilege, netlink or I/O trouble; the message says what to do.
     Failed = 1,
-    /// The command line or the settings are wrong.
+    /// The command line, the settings or the key are wrong.
     Usage = 2,
     /// A peer follows a wrong MAC, or a required one stays silent.
     Unproven = 3,
     /// Another host claims the VIP.
     Conflict = 4,
     /// The kernel contradicts the request: the VIP is not here, or it left (`announce`); the
-    /// VIP is here (`purge`); nobody has it (`check`).
+    /// VIP is here (`purge`); nobody has it (`check`); keepalived may be alive (`release`).
     Contradicted = 5,
     /// A newer run announces the same VIPs.
     Superseded = 6,

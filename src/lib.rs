@@ -2,7 +2,8 @@
 //! old owner. The `vipherald` command is the product; this library is its rooms:
 //!
 //! - [`cli`], [`settings`], [`event`]: what the user or keepalived asked for; [`exit`], [`error`]: what the caller learns
-//! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`]: how
+//! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`], [`order`],
+//!   [`orphan`]: how
 //! - [`keepalived`]: what keepalived.conf says
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines
@@ -19,6 +20,8 @@ mod fifo;
 pub mod keepalived;
 pub mod kernel;
 pub mod logging;
+pub mod order;
+pub mod orphan;
 pub mod port;
 pub mod purge;
 pub mod report;

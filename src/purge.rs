@@ -13,8 +13,42 @@ pub struct Order {
     pub interface: Option<String>,
     /// PERMANENT entries, too.
     pub permanent: bool,
+    /// Entries that hold this MAC are right, and stay; `None`: all go.
+    pub right: Option<Mac>,
     /// Only say what would be done.
     pub dry_run: bool,
+}
+
+/// Why an entry was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It holds the right MAC.
+    Right,
+    /// It was set by hand.
+    Permanent,
+    /// Its interface resolves no addresses.
+    Noarp,
+    /// A control plane keeps it (`NTF_EXT_LEARNED`).
+    Learned,
+    /// This host answers for the address.
+    Proxy,
+    /// It was only to be said what would be done.
+    DryRun,
+}
+
+impl Kept {
+    /// The reason, for people.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Right => "it is right",
+            Self::Permanent => "PERMANENT, set by hand: `vipherald purge --permanent` deletes it",
+            Self::Noarp => "NOARP: the interface resolves no addresses",
+            Self::Learned => "externally learned: its control plane keeps it",
+            Self::Proxy => "a proxy entry, set by hand",
+            Self::DryRun => "dry run: it would be deleted",
+        }
+    }
 }
 
 /// What became of one entry.
@@ -28,8 +62,10 @@ pub struct Entry {
     pub mac: Option<Mac>,
     /// The state it was in.
     pub state: NeighbourState,
+    /// Its interface.
+    pub index: InterfaceIndex,
     /// Why it was kept; `None`: it was deleted.
-    pub kept: Option<&'static str>,
+    pub kept: Option<Kept>,
 }
 
 /// What a purge found and did.
@@ -85,6 +121,7 @@ async fn purge_on(
     let entry = |neighbour: &Neighbour, kept| Entry {
         vip,
         interface: link.name.clone(),
+        index: link.index,
         mac: neighbour.mac,
         state: neighbour.state,
         kept,
@@ -99,19 +136,18 @@ async fn purge_on(
         entries.push(entry(&neighbour, kept));
     }
     if let Some(proxy) = kernel.proxy(link.index, vip.ip()).await? {
-        entries.push(entry(&proxy, Some("a proxy entry, set by hand")));
+        entries.push(entry(&proxy, Some(Kept::Proxy)));
     }
     Ok(entries)
 }
 
-fn reason_to_keep(neighbour: &Neighbour, order: &Order) -> Option<&'static str> {
+fn reason_to_keep(neighbour: &Neighbour, order: &Order) -> Option<Kept> {
     match neighbour.state {
-        NeighbourState::Permanent if !order.permanent => {
-            Some("PERMANENT, set by hand: `vipherald purge --permanent` deletes it")
-        }
-        NeighbourState::Noarp => Some("NOARP: the interface resolves no addresses"),
-        _ if neighbour.externally_learned => Some("externally learned: its control plane keeps it"),
-        _ if order.dry_run => Some("dry run: it would be deleted"),
+        _ if order.right.is_some() && neighbour.mac == order.right => Some(Kept::Right),
+        NeighbourState::Permanent if !order.permanent => Some(Kept::Permanent),
+        NeighbourState::Noarp => Some(Kept::Noarp),
+        _ if neighbour.externally_learned => Some(Kept::Learned),
+        _ if order.dry_run => Some(Kept::DryRun),
         _ => None,
     }
 }

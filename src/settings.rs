@@ -1,12 +1,15 @@
 //! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 use serde::{Deserialize, Deserializer, de};
+
+use crate::address::Prefix;
+use crate::order::message::PORT;
 
 /// Where the settings are, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
@@ -32,6 +35,69 @@ pub struct Settings {
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
+    /// Orders: who may give and who obeys them.
+    pub orders: Orders,
+}
+
+/// The table `[orders]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Orders {
+    /// The files of the keys, the one that signs first. None: no orders.
+    #[serde(rename = "key_file", deserialize_with = "one_or_more")]
+    pub key_files: Vec<PathBuf>,
+    /// The UDP port that orders go to.
+    pub port: NonZeroU16,
+    /// How far the clock of an order's sender may be from this host's.
+    #[serde(deserialize_with = "seconds")]
+    pub window: Duration,
+    /// What orders may be about, besides the VIPs of keepalived.conf.
+    pub allow: Vec<Allowed>,
+    /// Whether PERMANENT entries go, too.
+    pub permanent: bool,
+    /// Whether an announcement also orders everyone on the link, by one broadcast.
+    pub broadcast: bool,
+    /// Whether this host lets go of a VIP that a dead keepalived left on it.
+    pub release_orphan: bool,
+    /// Where that keepalived's PID would be, besides where it is by default.
+    pub pid_files: Vec<PathBuf>,
+    /// How long `listen` stays after the last order.
+    #[serde(deserialize_with = "seconds")]
+    pub idle: Duration,
+}
+
+/// Addresses that orders may be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// The subnets of this host's links.
+    Links,
+    /// Those of a prefix.
+    Prefix(Prefix),
+}
+
+impl<'de> Deserialize<'de> for Allowed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "links" => Ok(Self::Links),
+            text => text.parse().map(Self::Prefix).map_err(de::Error::custom),
+        }
+    }
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Self {
+            key_files: Vec::new(),
+            port: NonZeroU16::MIN.saturating_add(PORT - 1),
+            window: Duration::from_secs(30),
+            allow: vec![Allowed::Links],
+            permanent: false,
+            broadcast: false,
+            release_orphan: false,
+            pid_files: Vec::new(),
+            idle: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Who is asked.
@@ -55,6 +121,7 @@ impl Default for Settings {
             confirm: Confirm::All,
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
+            orders: Orders::default(),
         }
     }
 }
@@ -163,6 +230,31 @@ fn seconds_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     checked_seconds(f64::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
+/// A text, or a list of texts.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    struct Paths;
+    impl<'de> de::Visitor<'de> for Paths {
+        type Value = Vec<PathBuf>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the path of a file, or a list of paths")
+        }
+
+        fn visit_str<E: de::Error>(self, path: &str) -> Result<Self::Value, E> {
+            Ok(vec![path.into()])
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut paths = Vec::new();
+            while let Some(path) = all.next_element()? {
+                paths.push(path);
+            }
+            Ok(paths)
+        }
+    }
+    deserializer.deserialize_any(Paths)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +283,35 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_orders_is_read() {
+        let settings = parse(
+            "[orders]\nkey_file = \"/k\"\nport = 1\nwindow = 5\nallow = [\"10.0.0.0/8\", \"links\"]\n\
+             permanent = true\nbroadcast = true\nrelease_orphan = true\npid_files = [\"/p\"]\n\
+             idle = 2\n",
+        );
+        let orders = settings.unwrap().orders;
+        let expected = Orders {
+            key_files: vec!["/k".into()],
+            port: NonZeroU16::MIN,
+            window: Duration::from_secs(5),
+            allow: vec![
+                Allowed::Prefix("10.0.0.0/8".parse().unwrap()),
+                Allowed::Links,
+            ],
+            permanent: true,
+            broadcast: true,
+            release_orphan: true,
+            pid_files: vec!["/p".into()],
+            idle: Duration::from_secs(2),
+        };
+        assert_eq!(orders, expected);
+        let several = parse("[orders]\nkey_file = [\"/new\", \"/old\"]\n").unwrap();
+        let files = [PathBuf::from("/new"), "/old".into()];
+        assert_eq!(several.orders.key_files, files);
+        assert_eq!(Orders::default().port.get(), 11120);
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_file_line_and_key() {
         for (text, told) in [
             ("wait = 1\nrat = 5\n", ["v.toml:2: ", "unknown field `rat`"]),
@@ -202,6 +323,18 @@ mod tests {
             ("wait = 1e300\n", ["v.toml:1: ", "seconds are from 0"]),
             ("peers = [\"x\"]\n", ["v.toml:1: ", "IP address"]),
             ("confirm = \"some\"\n", ["v.toml:1: ", "unknown variant"]),
+            ("[orders]\nkey = 1\n", ["v.toml:2: ", "unknown field `key`"]),
+            ("[orders]\nport = 0\n", ["v.toml:2: ", "`port = 0`"]),
+            ("[orders]\nport = 65536\n", ["v.toml:2: ", "`port = 65536`"]),
+            ("[orders]\nwindow = 0\n", ["v.toml:2: ", "more than 0"]),
+            (
+                "[orders]\nkey_file = 1\n",
+                ["v.toml:2: ", "the path of a file"],
+            ),
+            (
+                "[orders]\nallow = [\"10.0.0.0/33\"]\n",
+                ["v.toml:2: ", "192.0.2.0/24"],
+            ),
             ("\n\n[", ["v.toml:3: ", ""]),
             ("rate = 1\nrate = 2\n", ["v.toml:2: ", "duplicate key"]),
         ] {

@@ -104,7 +104,7 @@ fn every_instance_is_told_of_and_each_hook_is_a_command_that_vipherald_takes() {
                             == Call::Announce
                     }
                     Command::Fifo(_) => continue,
-                    Command::Check(_) | Command::Show(_) => panic!("{}: {command}", path.display()),
+                    _ => panic!("{}: {command}", path.display()),
                 };
                 let owner = state.starts_with("MASTER");
                 assert_eq!(announces, owner, "{}: {command}", path.display());
@@ -126,12 +126,24 @@ fn the_example_settings_are_all_there_are_at_their_defaults() {
         assert_eq!(settings(text).unwrap(), Settings::default());
     }
     // The refusal of a key that is not known names those that are.
-    let refusal = settings("unknown = 1").unwrap_err();
-    let (_, known) = refusal.split_once("expected one of ").unwrap();
-    let (known, _) = known.split_once(", in `").unwrap();
-    let known = known.split(", ").map(|key| key.trim_matches('`'));
-    let shown = uncommented.lines().map(|line| line.split(' ').next());
-    assert!(known.map(Some).eq(shown), "{refusal}\n{uncommented}");
+    let known = |table: &str| {
+        let refusal = settings(&format!("{table}\nunknown = 1")).unwrap_err();
+        let (_, known) = refusal.split_once("expected one of ").unwrap();
+        let (known, _) = known.split_once(", in `").unwrap();
+        let keys = known
+            .split(", ")
+            .map(|key| key.trim_matches('`').to_owned());
+        keys.collect::<BTreeSet<_>>()
+    };
+    let (general, orders) = uncommented.split_once("[orders]\n").unwrap();
+    let shown = |lines: &str| {
+        let keys = lines.lines().filter_map(|line| line.split(' ').next());
+        keys.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let mut all = shown(general);
+    all.insert("orders".to_owned());
+    assert_eq!(all, known(""), "{uncommented}");
+    assert_eq!(shown(orders), known("[orders]"), "{uncommented}");
 }
 
 fn settings(text: &str) -> Result<Settings, String> {

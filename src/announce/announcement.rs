@@ -620,5 +620,9 @@ impl Announcement {
 }
 
 mod hearing;
+mod ordering;
+
+pub use ordering::DueOrder;
+
 #[cfg(test)]
 mod tests;

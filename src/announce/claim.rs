@@ -220,6 +220,11 @@ impl Claim {
         }
     }
 
+    /// The hosts of these MACs were heard to have let go of the VIP.
+    pub(super) fn forget_conflicts(&mut self, of: impl Fn(Mac) -> bool) {
+        self.conflicts.retain(|mac| !of(*mac));
+    }
+
     /// Whether a peer is known by now to be another owner of the VIP.
     #[must_use]
     pub fn is_rival(&self, peer: &Peer) -> bool {

@@ -18,7 +18,7 @@ pub mod session;
 mod surroundings;
 
 pub(crate) use announcement::LAST_ANSWER;
-pub use announcement::{Announcement, Manner, Pace, Transmit};
+pub use announcement::{Announcement, DueOrder, Manner, Pace, Transmit};
 pub use claim::{Claim, Standing};
 pub(crate) use path::enough_probes;
 pub use peer::{Confirmation, Control, Peer, Source, Verdict};

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::kernel::Link;
+use crate::order::Fate;
 use crate::wire::{Arp, Echo, Frame, Ndp};
 
 /// The gap after a first question.
@@ -26,6 +27,8 @@ const PATIENT_GAP: Duration = Duration::from_secs(2);
 const SIMPLE_TURNS: u32 = 2;
 /// Echoes from the VIP that go unanswered before an answered control echo makes a peer stale.
 const STALE_AFTER: u32 = 3;
+/// Orders to one peer at most.
+const MOST_ORDERS: u32 = 3;
 /// Of the questions to a silent peer, one in so many goes to everyone: its MAC may have changed.
 const BROADCAST_EVERY: u32 = 4;
 
@@ -109,6 +112,9 @@ pub struct Confirmation {
     pub proven: Option<Instant>,
     /// A MAC other than the known one that answered for it: a switch or proxy, or a new card.
     pub answered_by: Option<Mac>,
+    /// What became of the order to it, if it was sent one.
+    pub order: Option<Fate>,
+    orders: u32,
     /// Where it is asked from; for an address that this host has not, it is not asked.
     from: Option<IpAddr>,
     control_answered: bool,
@@ -117,7 +123,7 @@ pub struct Confirmation {
     directed: u32,
     echoes: u32,
     controls: u32,
-    /// Of each question, those put before the path came alive.
+    /// Of each question, those put before the path came alive, or before the peer purged.
     asked_while_dead: [u32; QUESTIONS.len()],
     /// Counts the times that its turns started anew: an older count's tasks are void.
     pub(super) epoch: u32,
@@ -132,6 +138,8 @@ impl Confirmation {
             acknowledged: None,
             proven: None,
             answered_by: None,
+            order: None,
+            orders: 0,
             control_answered: false,
             turn: 0,
             directed: 0,
@@ -199,6 +207,31 @@ impl Confirmation {
     /// The path was dead until now: that questions were lost tells nothing of the peer, nor of
     /// how much the path loses.
     pub(super) fn path_came_alive(&mut self) {
+        self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
+    }
+
+    /// Whether it shall be ordered to purge now, and if so, whether it was found stale. The order
+    /// counts as sent.
+    pub(super) fn take_due_order(&mut self) -> Option<bool> {
+        let stale = self.verdict() == Verdict::Stale;
+        let due = match &self.order {
+            None => stale || self.peer.source == Source::Configured,
+            // It did what it could, and has learned wrong again since.
+            Some(fate) => {
+                let again = self.asked_while_alive(Question::Echo) >= STALE_AFTER;
+                stale && fate.is_good() && again && self.orders < MOST_ORDERS
+            }
+        };
+        if !due || !self.peer.onlink {
+            return None;
+        }
+        self.order = Some(Fate::Unanswered);
+        self.orders += 1;
+        Some(stale)
+    }
+
+    /// It did as it was ordered: what it did not answer before says nothing.
+    pub(super) fn order_carried_out(&mut self) {
         self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 

@@ -17,10 +17,13 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 
 use super::{Announcement, Claim, Confirm, Manner, Pace, Surroundings, Transmit};
-use crate::address::{InterfaceIndex, Mac, Vip};
+use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::error::Error;
 use crate::kernel::{self, Address, Change, Changes, Drained, Kernel, Link};
+use crate::order::courier::{Patience, Route};
+use crate::order::post::Post;
 use crate::port::{self, Port};
+use crate::settings::Orders;
 use crate::takeover::{Age, Takeover};
 use crate::wire::Frame;
 
@@ -47,6 +50,10 @@ pub struct Order {
     /// Whether keepalived.conf named the VIPs, which may then also be on interfaces that they
     /// can't be announced on: those are passed over.
     pub configured: bool,
+    /// How peers are ordered to purge.
+    pub orders: Orders,
+    /// The instance or group that the VIPs are of, as orders name it.
+    pub instance: String,
 }
 
 /// A run that looked at the host, and has not sent anything yet.
@@ -62,6 +69,10 @@ pub struct Session {
     took_over: bool,
     takeover: Option<Takeover>,
     looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
+    orders: Orders,
+    instance: String,
+    /// Where orders leave; `None` inside: without a key, there are none.
+    post: Option<Option<Post>>,
 }
 
 /// What the kernel knows of the links that the VIPs are on.
@@ -98,6 +109,9 @@ impl Session {
             took_over: order.manner == Manner::Check,
             takeover: None,
             looking_around: None,
+            orders: order.orders.clone(),
+            instance: order.instance.clone(),
+            post: None,
         })
     }
 
@@ -120,10 +134,10 @@ impl Session {
                 now = self.send_due() => now?,
                 stopped = &mut stop => return Ok(Some(stopped)),
             };
-            if self.core.is_over(now) {
+            if self.core.is_over(now) && !self.awaits_order(now) {
                 return Ok(None);
             }
-            // Only now, after the first frames are out: older runs, and whom to ask.
+            // Only now, after the first frames are out: older runs, and whom to ask and to order.
             if !self.took_over {
                 self.took_over = true;
                 self.take_over();
@@ -131,7 +145,8 @@ impl Session {
             if self.core.awaits_peers() && self.looking_around.is_none() {
                 self.look_around();
             }
-            let deadline = self.core.next_deadline(now);
+            self.post_orders().await?;
+            let deadline = self.next_deadline(now);
             let mut looking_around = self.looking_around.take();
             tokio::select! {
                 stopped = &mut stop => return Ok(Some(stopped)),
@@ -243,6 +258,9 @@ impl Session {
             for port in self.ports.values() {
                 any = either(any, port.poll_readable(context));
             }
+            if let Some(Some(post)) = &self.post {
+                any = either(any, post.poll_readable(context));
+            }
             match &self.takeover {
                 Some(takeover) => either(any, takeover.poll_readable(context)),
                 None => any,
@@ -281,6 +299,98 @@ impl Session {
         }
         self.core
             .surroundings_are(now, &surroundings, own_macs, &self.peers, self.confirm);
+        if self.orders.broadcast {
+            self.order_everyone(now, &surroundings);
+        }
+    }
+
+    /// Has one order go to everyone on the subnets that the VIPs are in.
+    fn order_everyone(&mut self, now: Instant, surroundings: &[Surroundings]) {
+        let Some(Some(post)) = &mut self.post else {
+            return;
+        };
+        let vips = self.core.vips();
+        for claim in self.core.claims() {
+            let on = [Some(claim.interface()), claim.link.lower];
+            let near = surroundings
+                .iter()
+                .filter(|around| on.contains(&Some(around.link.index)));
+            let subnet = near.flat_map(|around| &around.addresses).find(|own| {
+                Prefix::of(own).contains(claim.vip.ip())
+                    && vips.iter().all(|vip| vip.ip() != own.ip)
+            });
+            let everyone = subnet.and_then(|own| Some((own.ip, Prefix::of(own).broadcast()?)));
+            if let (Some((from, to)), Some(mac)) = (everyone, claim.mac()) {
+                let route = Route {
+                    to: to.into(),
+                    from: Some(from),
+                    interface: claim.interface(),
+                };
+                post.request(now, route, Patience::Once, (claim.vip, mac));
+            }
+        }
+    }
+
+    /// Sends the orders that are due, knowing before each what the kernel knows, and hands over
+    /// the answers.
+    async fn post_orders(&mut self) -> Result<(), Error> {
+        let (orders, instance) = (&self.orders, &self.instance);
+        let post = self
+            .post
+            .get_or_insert_with(|| Post::open(orders, instance));
+        let Some(mut post) = post.take() else {
+            return Ok(());
+        };
+        loop {
+            let now = Instant::now();
+            self.hear_newer_runs();
+            self.hear_changes(now).await?;
+            for heard in post.hear() {
+                debug!(
+                    "{}: {} answers the order: {:?}",
+                    heard.vip, heard.peer, heard.fate
+                );
+                self.core
+                    .order_answered(now, heard.interface, heard.vip, heard.peer, &heard.fate);
+            }
+            for due in self.core.take_due_orders() {
+                let route = Route {
+                    to: due.peer,
+                    from: due.from,
+                    interface: due.interface,
+                };
+                let patience = if due.stale {
+                    Patience::Needed
+                } else {
+                    Patience::Precaution
+                };
+                post.request(now, route, patience, (due.vip, due.mac));
+            }
+            post.retain(|interface, vip, mac| self.core.announces(interface, vip, mac));
+            if now >= self.core.ends_at() || !post.send_next(now, self.core.vips()) {
+                break;
+            }
+        }
+        self.post = Some(Some(post));
+        Ok(())
+    }
+
+    /// Whether the run goes on for an order that may still be answered.
+    fn awaits_order(&self, now: Instant) -> bool {
+        let post = self.post.iter().flatten().next();
+        now < self.core.ends_at() && post.is_some_and(|post| post.is_waiting(now))
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        // A core that is over only waits: for answers to orders.
+        let core = if self.core.is_over(now) {
+            self.core.ends_at()
+        } else {
+            self.core.next_deadline(now)
+        };
+        let post = self.post.iter().flatten().next();
+        let due = post.and_then(Post::next_due);
+        due.map_or(core, |due| due.min(core))
     }
 
     /// Tells the core every change that had happened when the last look at the queue found it

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::peer::{Control, Peer, Source};
-use crate::address::{Mac, Vip};
+use crate::address::{Mac, Prefix, Vip};
 use crate::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
 use crate::settings::Confirm;
 
@@ -239,7 +239,7 @@ pub(crate) fn asking_address(vips: &[Vip], on: &Surroundings) -> Option<Ipv6Addr
 }
 
 fn is_host_prefix(address: &Address) -> bool {
-    address.prefix_len == if address.ip.is_ipv4() { 32 } else { 128 }
+    Prefix::of(address).is_host()
 }
 
 fn is_link_local_v6(ip: IpAddr) -> bool {
@@ -248,19 +248,7 @@ fn is_link_local_v6(ip: IpAddr) -> bool {
 
 /// Whether the subnet of an interface's address contains `ip`.
 fn contains(subnet: &Address, ip: IpAddr) -> bool {
-    let (network, host, bits) = match (subnet.ip, ip) {
-        (IpAddr::V4(network), IpAddr::V4(host)) => (
-            u128::from(network.to_bits()),
-            u128::from(host.to_bits()),
-            32,
-        ),
-        (IpAddr::V6(network), IpAddr::V6(host)) => (network.to_bits(), host.to_bits(), 128),
-        _ => return false,
-    };
-    let shift = bits - subnet.prefix_len.min(bits);
-    // A shift by all 128 bits is out of range; then every address is contained.
-    let differing = (network ^ host).checked_shr(shift.into()).unwrap_or(0);
-    differing == 0
+    Prefix::of(subnet).contains(ip)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::announce::{self, Announcement, Claim, Confirm, Confirmation, Manner, 
 use crate::error::Error;
 use crate::kernel::{Address, Kernel, Link, Neighbour};
 use crate::purge;
+use crate::settings::Orders;
 use crate::takeover::Age;
 
 /// How long VIPs are asked for, unless the user says otherwise.
@@ -193,11 +194,12 @@ pub async fn mend(
         vips: vec![finding.vip],
         interface: Some(interface.clone()),
         permanent,
+        right: None,
         dry_run: false,
     };
     let purged = purge::purge(kernel, &order).await?;
     if let Some(why) = purged.entries.iter().find_map(|entry| entry.kept) {
-        return Ok(Some(Mended::Kept(why)));
+        return Ok(Some(Mended::Kept(why.reason())));
     }
     if let Some(link) = kernel.link_named(interface).await? {
         kernel
@@ -352,6 +354,9 @@ async fn ask_peers(vips: Vec<Vip>, order: &Order) -> Result<Vec<Finding>, Error>
         },
         age: Age::now(),
         configured: order.configured,
+        // Who only asks gives none.
+        orders: Orders::default(),
+        instance: String::new(),
     };
     let mut session = Session::prepare(&order, Instant::now()).await?;
     session.run(std::future::pending::<()>()).await?;

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
 use super::{Error, Kernel, answered};
-use crate::address::InterfaceIndex;
+use crate::address::{InterfaceIndex, Prefix};
 
 /// One address on one interface of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,5 +73,37 @@ impl Kernel {
         let messages: Vec<_> =
             answered(|| "list the addresses".to_owned(), dump.try_collect()).await?;
         Ok(messages.iter().filter_map(Address::from_message).collect())
+    }
+
+    /// Takes an address off its interface. Returns whether it was there.
+    ///
+    /// # Errors
+    /// If the kernel refuses: without `CAP_NET_ADMIN` it does.
+    pub async fn delete_address(&self, address: &Address) -> Result<bool, Error> {
+        let mut message = AddressMessage::default();
+        message.header.family = match address.ip {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.index = address.interface.0;
+        message.header.prefix_len = address.prefix_len;
+        // The kernel compares the length only of an `Address`, and all of that: which of several
+        // of the same address is meant, `Local` and the index tell.
+        message.attributes = vec![AddressAttribute::Local(address.ip)];
+        let request = self.handle.address().del(message);
+        let doing = || format!("delete the address {}", address.ip);
+        match answered(doing, request.execute()).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Prefix {
+    /// The subnet of an interface's address.
+    #[must_use]
+    pub fn of(address: &Address) -> Self {
+        Self::new(address.ip, address.prefix_len)
     }
 }

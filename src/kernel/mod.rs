@@ -107,7 +107,12 @@ impl Error {
         match self {
             Self::Refused { source, .. } => matches!(
                 source.raw_os_error(),
-                Some(nix::libc::ENOENT | nix::libc::ENODEV | nix::libc::ENXIO)
+                Some(
+                    nix::libc::ENOENT
+                        | nix::libc::ENODEV
+                        | nix::libc::ENXIO
+                        | nix::libc::EADDRNOTAVAIL
+                )
             ),
             _ => false,
         }

@@ -7,10 +7,12 @@ use std::time::Instant;
 use log::Level;
 use serde::Serialize;
 
+use super::order::words;
 use super::{Line, Report, count, list, seconds};
 use crate::address::{Mac, Vip};
 use crate::announce::{Announcement, Claim, Confirmation, Source, Standing, Verdict};
 use crate::exit::Exit;
+use crate::order::{Fate, Outcome};
 
 /// How an announcement ended, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -84,6 +86,7 @@ pub(super) struct AskedPeer {
     pub(super) verdict: Verdict,
     after_ms: Option<f64>,
     answered_by: Option<Mac>,
+    order: Option<&'static str>,
 }
 
 /// What the claims of one line have in common.
@@ -291,7 +294,7 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
         );
         (
             AnnounceResult::Conflict,
-            [Some(Line(Level::Error, text)), None],
+            [Some(Line(Level::Error, text)), None, None],
         )
     });
     let peers = claim.confirmations().iter().map(|confirmation| {
@@ -304,7 +307,17 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
             let text = format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
             Line(Level::Warn, text)
         });
-        match claim.verdict_of(confirmation) {
+        let verdict = claim.verdict_of(confirmation);
+        let order = confirmation
+            .order
+            .as_ref()
+            .filter(|fate| is_worth_telling(fate, verdict))
+            .zip(claim.mac())
+            .map(|(fate, mac)| {
+                let (level, text) = words(fate, mac);
+                Line(level, format!("{vip} on {name}: {who} {text}"))
+            });
+        match verdict {
             Verdict::Stale => {
                 let text = format!(
                     "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
@@ -313,7 +326,7 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
                 );
                 (
                     AnnounceResult::Unproven,
-                    [Some(Line(Level::Warn, text)), proxy],
+                    [Some(Line(Level::Warn, text)), proxy, order],
                 )
             }
             Verdict::Silent if peer.required && !claim.is_rival(peer) => {
@@ -328,10 +341,10 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
                 );
                 (
                     AnnounceResult::Unproven,
-                    [Some(Line(Level::Warn, text)), proxy],
+                    [Some(Line(Level::Warn, text)), proxy, order],
                 )
             }
-            _ => (AnnounceResult::Ok, [None, proxy]),
+            _ => (AnnounceResult::Ok, [None, proxy, order]),
         }
     });
     let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(peers).unzip();
@@ -339,6 +352,15 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
         results.into_iter().min().unwrap_or(AnnounceResult::Ok),
         lines.into_iter().flatten().flatten().collect(),
     )
+}
+
+/// What was as it should be is not, nor that a peer which follows anyhow obeys no orders.
+fn is_worth_telling(fate: &Fate, verdict: Verdict) -> bool {
+    match fate.outcome() {
+        None => verdict == Verdict::Stale,
+        Some(Outcome::Right | Outcome::Absent) => false,
+        Some(_) => true,
+    }
 }
 
 fn host_name(core: &Announcement, mac: Mac) -> String {
@@ -366,6 +388,7 @@ impl AskedPeer {
                 .or(confirmation.acknowledged)
                 .map(after_ms),
             answered_by: confirmation.answered_by,
+            order: confirmation.order.as_ref().map(Fate::word),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod announce;
 mod check;
+mod order;
 mod purge;
 mod show;
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 pub use announce::{AnnounceReport, AnnounceResult};
 pub use check::{CheckReport, Checked, plugin_line};
+pub use order::{OrderReport, ReleaseReport};
 pub use purge::{PurgeReport, PurgeResult};
 pub use show::ShowReport;
 

@@ -9,7 +9,7 @@ use super::{Line, Report, list};
 use crate::address::{Mac, Vip};
 use crate::exit::Exit;
 use crate::kernel::NeighbourState;
-use crate::purge::{self, Purged};
+use crate::purge::{self, Kept, Purged};
 
 /// How a purge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -67,10 +67,10 @@ impl PurgeReport {
                     Level::Info,
                     format!("{} purged on {}: was {was}", entry.vip, entry.interface),
                 ),
-                Some(why) => Line(
-                    if dry_run { Level::Info } else { Level::Warn },
-                    format!("{} kept on {} as {was}: {why}", entry.vip, entry.interface),
-                ),
+                Some(why) => Line(if dry_run { Level::Info } else { Level::Warn }, {
+                    let (vip, on, why) = (entry.vip, &entry.interface, why.reason());
+                    format!("{vip} kept on {on} as {was}: {why}")
+                }),
             }
         });
         let unknown: Vec<_> = order
@@ -112,7 +112,7 @@ impl PurgeReport {
                     } else {
                         "deleted"
                     },
-                    reason: entry.kept,
+                    reason: entry.kept.map(Kept::reason),
                 })
                 .collect(),
         }

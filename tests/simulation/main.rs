@@ -182,3 +182,38 @@ fn what_was_lost_before_a_port_opened_does_not_make_the_path_look_bad() {
     assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Stale]);
     assert!(network.now < Duration::from_secs(20), "{:?}", network.now);
 }
+
+#[test]
+fn a_host_with_a_permanent_entry_that_obeys_orders_ends_proven() {
+    for loss in [0, 300, 600] {
+        let network = quiet(|scenario| {
+            (scenario.loss_out, scenario.loss_in) = (loss, loss);
+            let member = &mut scenario.members[0];
+            member
+                .host
+                .set([10, 9, 0, 10].into(), Entry::Permanent(OLD_OWNER));
+            member.kind = Kind::Permanent;
+            member.listens = true;
+        });
+        assert_eq!(network.verdicts(), [Verdict::Proven], "{loss}");
+        assert!(network.obedience > 0);
+    }
+}
+
+#[test]
+fn whom_an_order_comes_late_to_is_asked_again_all_the_same() {
+    let network = quiet(|scenario| {
+        let member = &mut scenario.members[0];
+        member.source = Source::Learned;
+        member
+            .host
+            .set([10, 9, 0, 10].into(), Entry::Permanent(OLD_OWNER));
+        member.kind = Kind::Permanent;
+        member.listens = true;
+        // It is found stale at once, and the orders of half a minute are lost: all questions that
+        // are enough have been put by then.
+        member.dark = Some((Duration::from_secs(1), Duration::from_secs(30)));
+        scenario.delay = Duration::from_millis(300);
+    });
+    assert_eq!(network.verdicts(), [Verdict::Proven]);
+}

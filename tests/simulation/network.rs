@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use vipherald::address::{InterfaceIndex, Mac, Vip};
 use vipherald::announce::{
-    Announcement, Claim, Confirm, Confirmation, Source, Surroundings, Transmit, Verdict,
+    Announcement, Claim, Confirm, Confirmation, DueOrder, Source, Surroundings, Transmit, Verdict,
 };
 use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
+use vipherald::order::{Done, Fate, Outcome};
 use vipherald::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
 use crate::peer::{ALL_NODES, Entry};
@@ -23,6 +24,8 @@ use crate::scenario::{
 
 pub(crate) const BASE: InterfaceIndex = InterfaceIndex(2);
 pub(crate) const VMAC: InterfaceIndex = InterfaceIndex(3);
+/// An order that was lost is sent again after this time.
+const ORDERED_AGAIN: Duration = Duration::from_millis(250);
 /// More steps than any run can need: a run that takes them stands still.
 const MOST_STEPS: u64 = 5_000_000;
 
@@ -34,6 +37,10 @@ enum Event {
     ToOwner(Frame, Option<usize>),
     Happens(Happening),
     SeesAround,
+    /// An order reaches its peer.
+    Ordered(DueOrder),
+    /// What a peer did reaches the announcer.
+    Obeyed(DueOrder, Outcome),
 }
 
 /// What really came about between one VIP and one member, whatever the core thinks.
@@ -84,6 +91,10 @@ pub(crate) struct Network {
     pub(crate) alive_since: Option<Duration>,
     /// Frames that were refused.
     pub(crate) refusals: u32,
+    /// Orders that were carried out and answered.
+    pub(crate) obedience: u32,
+    /// Orders that may yet be.
+    orders_out: u32,
     start: Instant,
     rng: Rng,
     base: Link,
@@ -145,6 +156,8 @@ impl Network {
             broadcasts: vec![0; vips.len()],
             alive_since: None,
             refusals: 0,
+            obedience: 0,
+            orders_out: 0,
             start,
             rng: Rng::new(scenario.seed ^ 0xc4a2),
             base,
@@ -196,17 +209,22 @@ impl Network {
         for step in 0.. {
             assert!(step < MOST_STEPS, "the run stands still at {:?}", self.now);
             self.send_due();
-            if self.core.is_over(self.at()) {
+            self.post_orders();
+            let over = self.core.is_over(self.at());
+            if over && (self.orders_out == 0 || self.now >= self.scenario.pace.timeout) {
                 return;
             }
             if self.core.awaits_peers() && !self.looking_around {
                 self.looking_around = true;
                 self.note(self.now + self.scenario.looking_around, Event::SeesAround);
             }
-            let deadline = self
-                .core
-                .next_deadline(self.at())
-                .duration_since(self.start);
+            // A core that is over waits for answers to orders alone.
+            let deadline = if over {
+                self.scenario.pace.timeout
+            } else {
+                let deadline = self.core.next_deadline(self.at());
+                deadline.duration_since(self.start)
+            };
             assert!(
                 deadline > self.now,
                 "asked to wake up in the past, at {:?}",
@@ -277,6 +295,59 @@ impl Network {
             };
             self.leave(frame);
         }
+    }
+
+    /// Orders go to those that listen; they are sent again until one gets through.
+    fn post_orders(&mut self) {
+        for order in self.core.take_due_orders() {
+            let listens = |index: &usize| self.members[*index].listens;
+            if self.by_ip.get(&order.peer).is_some_and(listens) {
+                self.orders_out += 1;
+                let at = self.arrival();
+                self.note(at, Event::Ordered(order));
+            }
+        }
+    }
+
+    fn obey(&mut self, order: DueOrder) {
+        let index = self.by_ip[&order.peer];
+        let lost = self.rng.permille(self.scenario.loss_out);
+        if lost || self.is_dark(Some(index)) || self.members[index].host.habits.dead {
+            self.note(self.now + ORDERED_AGAIN, Event::Ordered(order));
+            return;
+        }
+        let host = &mut self.members[index].host;
+        let outcome = match host.follows(order.vip.ip()) {
+            None => Outcome::Absent,
+            Some(mac) if mac == order.mac => Outcome::Right,
+            Some(_) => {
+                host.set(order.vip.ip(), Entry::None);
+                Outcome::Purged
+            }
+        };
+        let at = self.arrival();
+        self.note(at, Event::Obeyed(order, outcome));
+    }
+
+    fn hear_obedience(&mut self, order: DueOrder, outcome: Outcome) {
+        let index = self.by_ip[&order.peer];
+        if self.rng.permille(self.scenario.loss_in) || self.is_dark(Some(index)) {
+            self.note(self.now + ORDERED_AGAIN, Event::Obeyed(order, outcome));
+            return;
+        }
+        self.orders_out -= 1;
+        let done = Done {
+            vip: order.vip,
+            outcome,
+            was: None,
+            now: None,
+            interface: String::new(),
+        };
+        let fate = Fate::Answered { done, skew: None };
+        let now = self.at();
+        self.core
+            .order_answered(now, order.interface, order.vip, order.peer, &fate);
+        self.obedience += 1;
     }
 
     /// What happens between two frames of the same moment.
@@ -435,6 +506,8 @@ impl Network {
             Event::ToOwner(frame, from) => self.reach_owner(&frame, from),
             Event::Happens(what) => self.happens(what),
             Event::SeesAround => self.see_around(),
+            Event::Ordered(order) => self.obey(order),
+            Event::Obeyed(order, outcome) => self.hear_obedience(order, outcome),
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Member {
     pub(crate) proxy: Option<Proxy>,
     /// When no frame gets through to it or from it.
     pub(crate) dark: Option<(Duration, Duration)>,
+    /// Whether it obeys orders, to purge PERMANENT entries, too.
+    pub(crate) listens: bool,
 }
 
 /// When something happens.
@@ -172,6 +174,7 @@ impl Scenario {
                 host,
                 proxy: None,
                 dark: None,
+                listens: false,
             }],
             offlink: None,
             loss_out: 0,
@@ -392,6 +395,7 @@ impl Scenario {
             source,
             known_mac,
             proxy,
+            listens: false,
             dark,
         }
     }

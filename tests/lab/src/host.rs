@@ -144,6 +144,11 @@ impl Host {
             .unwrap_or_else(|e| panic!("{}: {command}: {e}", self.name()))
     }
 
+    /// Runs `f` in a thread on this host. Sockets opened there stay there.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.netns().enter(f)
+    }
+
     /// The process IDs of the programs of this name that run on the host, whoever started them.
     pub fn processes(&self, name: &str) -> Vec<u32> {
         let is_called = |pid: &Pid| {

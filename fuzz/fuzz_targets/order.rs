@@ -1,0 +1,44 @@
+//! Any octets as an order: no panic, nothing is carried out that no key signed, and what can be
+//! read is written and read again as the same.
+
+#![no_main]
+
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use vipherald::order::judge::{Judge, Ruling};
+use vipherald::order::message::{ORDER_LENGTH, Order, TAG};
+use vipherald::order::Keys;
+
+const NOW: u64 = 1_700_000_000_000;
+
+fuzz_target!(|octets: &[u8]| {
+    let keys = Keys::from_octets(&[b'k'; 32]).expect("it is long enough");
+    let from = "192.0.2.2:4000".parse().expect("an address");
+    let mut judge = Judge::new(keys.clone(), Duration::from_secs(30));
+    // As it came in: nobody signed it.
+    assert!(matches!(
+        judge.rule(NOW, from, octets),
+        Ruling::Dropped(_)
+    ));
+    // And as if who holds the key had.
+    let mut signed = octets.to_vec();
+    keys.sign(&mut signed);
+    let order = Order::parse(octets);
+    match judge.rule(NOW, from, &signed) {
+        Ruling::New(ruled) => {
+            assert!(ruled.time.abs_diff(NOW) <= 30_000);
+            assert_eq!(Some(ruled), order);
+        }
+        Ruling::OutOfTime(ruled, skew) => {
+            assert!(skew.unsigned_abs() > 30_000);
+            assert_eq!(Some(ruled), order);
+        }
+        Ruling::Dropped(_) => assert!(order.is_none() || signed.len() > ORDER_LENGTH.1),
+        other => panic!("{other:?}"),
+    }
+    if let Some(order) = order {
+        let written = order.to_bytes(&keys);
+        assert_eq!(&written[..written.len() - TAG], octets);
+    }
+});

@@ -1,0 +1,108 @@
+//! Peers that are ordered to purge: whom to order, and what their answers change.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::Announcement;
+use crate::address::{InterfaceIndex, Mac, Vip};
+use crate::announce::claim::Standing;
+use crate::order::{Fate, Outcome};
+
+/// A peer that shall be ordered to purge what it has for a VIP other than a MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueOrder {
+    /// The peer.
+    pub peer: IpAddr,
+    /// The own address that it can answer to, if there is one that shares a subnet with it.
+    pub from: Option<IpAddr>,
+    /// The interface that holds the VIP.
+    pub interface: InterfaceIndex,
+    /// The VIP.
+    pub vip: Vip,
+    /// The MAC that it is announced with.
+    pub mac: Mac,
+    /// Whether the peer was found to follow a wrong one.
+    pub stale: bool,
+}
+
+impl Announcement {
+    /// The peers that shall be ordered now, each told once: those that were configured, and those
+    /// found stale.
+    pub fn take_due_orders(&mut self) -> Vec<DueOrder> {
+        let mut due = Vec::new();
+        for claim in &mut self.claims {
+            let (interface, vip) = (claim.interface(), claim.vip);
+            let Some(mac) = claim.mac().filter(|_| claim.standing() == Standing::Ready) else {
+                continue;
+            };
+            for confirmation in claim.confirmations_mut() {
+                if let Some(stale) = confirmation.take_due_order() {
+                    due.push(DueOrder {
+                        peer: confirmation.peer.ip,
+                        from: confirmation.peer.control.map(|control| control.ip),
+                        interface,
+                        vip,
+                        mac,
+                        stale,
+                    });
+                }
+            }
+        }
+        due
+    }
+
+    /// Whether frames for a VIP may leave an interface, with this MAC.
+    #[must_use]
+    pub fn announces(&self, interface: InterfaceIndex, vip: Vip, mac: Mac) -> bool {
+        self.claims.iter().any(|claim| {
+            claim.interface() == interface
+                && claim.vip == vip
+                && claim.mac() == Some(mac)
+                && claim.standing() == Standing::Ready
+        })
+    }
+
+    /// A peer answered an order. If something was done, it is asked for proof again.
+    pub fn order_answered(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        vip: Vip,
+        peer: IpAddr,
+        fate: &Fate,
+    ) {
+        let is_good = fate.is_good();
+        let released = fate.outcome() == Some(Outcome::Released);
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.interface() != interface || claim.vip != vip {
+                continue;
+            }
+            if released {
+                let hosts = &self.hosts;
+                claim.forget_conflicts(|mac| hosts.get(&mac) == Some(&peer));
+            }
+            let Some(at) = claim.find_peer(peer) else {
+                continue;
+            };
+            let confirmation = &mut claim.confirmations_mut()[at];
+            confirmation.order = Some(fate.clone());
+            let mac = confirmation.peer.mac;
+            if is_good {
+                confirmation.order_carried_out();
+            }
+            if released {
+                claim.forget_conflicts(|other| Some(other) == mac);
+            }
+            if is_good {
+                self.ask_anew(now, index, at);
+            }
+        }
+    }
+
+    /// When the run ends at the latest.
+    #[must_use]
+    pub fn ends_at(&self) -> Instant {
+        self.end_at
+    }
+}

@@ -1,0 +1,245 @@
+//! Carrying an order out: a purge like any other, of what contradicts it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::judge::Facts;
+use super::message::{Answer, Done, Order, Outcome, Reason};
+use super::wall_clock;
+use crate::address::{Mac, Vip};
+use crate::error::Error;
+use crate::keepalived;
+use crate::kernel::Kernel;
+use crate::orphan::{self, Doubt};
+use crate::purge::{self, Entry, Kept};
+use crate::settings;
+
+/// How long the new owner's answer may take, for all VIPs of an order together.
+const RESOLVED_WITHIN: Duration = Duration::from_millis(250);
+
+/// What came of an order.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// `None`: it is not meant for this host.
+    pub(super) answer: Option<Answer>,
+    /// What a person should know, beside the answer.
+    pub(super) notes: Vec<String>,
+}
+
+/// One order at work. Its connection is its own: the kernel has but one dump at a time on each.
+struct Work<'a> {
+    context: &'a Context,
+    kernel: Kernel,
+    notes: Vec<String>,
+}
+
+/// What orders are carried out by.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) settings: settings::Orders,
+    pub(super) keepalived_conf: PathBuf,
+    pub(super) options: keepalived::Options,
+}
+
+impl Context {
+    /// Carries an order out.
+    pub(super) async fn carry_out(&self, order: &Order) -> Carried {
+        let failed = |problem: Error| Carried {
+            answer: Some(Answer::refusal(order, wall_clock(), Reason::Failed)),
+            notes: vec![format!("an order is refused: {problem}")],
+        };
+        let mut work = match Kernel::connect() {
+            Ok(kernel) => Work {
+                context: self,
+                kernel,
+                notes: Vec::new(),
+            },
+            Err(problem) => return failed(problem.into()),
+        };
+        match work.carry_out(order).await {
+            Ok(answer) => Carried {
+                answer,
+                notes: work.notes,
+            },
+            Err(problem) => failed(problem),
+        }
+    }
+}
+
+impl Work<'_> {
+    async fn carry_out(&mut self, order: &Order) -> Result<Option<Answer>, Error> {
+        let facts = self.facts().await?;
+        if !facts.is_meant(order.to) {
+            return Ok(None);
+        }
+        let mut purged = Vec::new();
+        for (vip, mac) in &order.vips {
+            let done = self.about(&facts, *vip, *mac).await;
+            purged.push(done.unwrap_or_else(|problem| {
+                self.notes
+                    .push(format!("{vip}: an order is refused: {problem}"));
+                (refused(*vip, Reason::Failed), None)
+            }));
+        }
+        Ok(Some(Answer {
+            id: order.id,
+            done: self.resolve(purged).await,
+            time: wall_clock(),
+        }))
+    }
+
+    async fn facts(&self) -> Result<Facts, Error> {
+        let mut gateways = BTreeSet::new();
+        for link in self.kernel.links().await? {
+            gateways.extend(self.kernel.gateways(link.index).await?);
+        }
+        let configuration = keepalived::read(&self.context.keepalived_conf, &self.context.options);
+        Ok(Facts {
+            own: self.kernel.addresses().await?,
+            gateways,
+            // A host without keepalived has no such file.
+            configured: configuration
+                .map_or_else(|_| BTreeSet::new(), |all| orphan::configured_vips(&all)),
+        })
+    }
+
+    /// Does what an order says of one VIP. Gives the entry, too, if one was deleted.
+    async fn about(
+        &mut self,
+        facts: &Facts,
+        vip: Vip,
+        mac: Mac,
+    ) -> Result<(Done, Option<Entry>), Error> {
+        if facts.holds(vip) {
+            return Ok((self.let_go(facts, vip, mac).await?, None));
+        }
+        if let Err(reason) = facts.permit(vip, &self.context.settings.allow) {
+            return Ok((refused(vip, reason), None));
+        }
+        let purge = purge::Order {
+            vips: vec![vip],
+            interface: None,
+            permanent: self.context.settings.permanent,
+            right: Some(mac),
+            dry_run: false,
+        };
+        let purged = purge::purge(&self.kernel, &purge).await?;
+        if !purged.held_here.is_empty() {
+            return Ok((refused(vip, Reason::HeldThere), None));
+        }
+        Ok(told(vip, &purged.entries))
+    }
+
+    /// The VIP is here, and on another host that announces it, too.
+    async fn let_go(&mut self, facts: &Facts, vip: Vip, mac: Mac) -> Result<Done, Error> {
+        let (configured, files) = (&facts.configured, &self.context.settings.pid_files);
+        let dry_run = !self.context.settings.release_orphan;
+        let held = orphan::release(&self.kernel, &[vip], configured, files, dry_run).await?;
+        let Some(first) = held.first() else {
+            return Ok(refused(vip, Reason::HeldThere));
+        };
+        let interface = first.interface.clone();
+        let outcome = match held.iter().find_map(|held| held.kept.as_ref()) {
+            None => {
+                self.notes.push(format!(
+                    "{vip} released on {interface}: {mac} announces it, and the keepalived that \
+                     left it here is dead"
+                ));
+                Outcome::Released
+            }
+            Some(doubt) => {
+                let advice = match doubt {
+                    Doubt::DryRun => "keepalived is dead, but orders.release_orphan is not set: \
+                         `vipherald release --all`"
+                        .to_owned(),
+                    doubt => doubt.to_string(),
+                };
+                self.notes.push(format!(
+                    "{vip} is held here, on {interface}, and {mac} announces it: {advice}"
+                ));
+                Outcome::Refused(match doubt {
+                    Doubt::DryRun | Doubt::NotConfigured => Reason::HeldThere,
+                    _ => Reason::MaybeAlive,
+                })
+            }
+        };
+        Ok(Done {
+            outcome,
+            interface,
+            ..refused(vip, Reason::HeldThere)
+        })
+    }
+
+    /// Finds out who has the VIPs whose entries were deleted.
+    async fn resolve(&mut self, purged: Vec<(Done, Option<Entry>)>) -> Vec<Done> {
+        let deadline = Instant::now() + RESOLVED_WITHIN;
+        // All are asked for before the first answer is waited for.
+        for patient in [false, true] {
+            for entry in purged.iter().filter_map(|(_, entry)| entry.as_ref()) {
+                let patience = if patient {
+                    deadline.saturating_duration_since(Instant::now())
+                } else {
+                    Duration::ZERO
+                };
+                let (on, ip) = (entry.index, entry.vip.ip());
+                if let Err(problem) = self.kernel.resolve(on, ip, patience).await {
+                    self.notes.push(format!("{ip} is not asked for: {problem}"));
+                }
+            }
+        }
+        let mut all = Vec::with_capacity(purged.len());
+        for (mut done, entry) in purged {
+            if let Some(entry) = entry {
+                let found = self.kernel.neighbour(entry.index, entry.vip.ip()).await;
+                done.now = found.ok().flatten().and_then(|found| found.mac);
+            }
+            all.push(done);
+        }
+        all
+    }
+}
+
+/// What became of a VIP's entries, of which there may be one on each interface: the one that most
+/// needs to be told of.
+fn told(vip: Vip, entries: &[Entry]) -> (Done, Option<Entry>) {
+    let rank = |entry: &&Entry| match entry.kept {
+        Some(Kept::Right) => 2,
+        Some(_) => 0,
+        None => 1,
+    };
+    let Some(entry) = entries.iter().min_by_key(rank) else {
+        let absent = Done {
+            outcome: Outcome::Absent,
+            ..refused(vip, Reason::Failed)
+        };
+        return (absent, None);
+    };
+    let outcome = match entry.kept {
+        None => Outcome::Purged,
+        Some(Kept::Right) => Outcome::Right,
+        Some(Kept::Permanent) => Outcome::Kept(Reason::Permanent),
+        Some(_) => Outcome::Kept(Reason::Foreign),
+    };
+    let done = Done {
+        vip,
+        outcome,
+        was: entry.mac,
+        now: entry.mac.filter(|_| entry.kept.is_some()),
+        interface: entry.interface.clone(),
+    };
+    let deleted = entries.iter().find(|entry| entry.kept.is_none());
+    (done, deleted.cloned())
+}
+
+fn refused(vip: Vip, reason: Reason) -> Done {
+    Done {
+        vip,
+        outcome: Outcome::Refused(reason),
+        was: None,
+        now: None,
+        interface: String::new(),
+    }
+}

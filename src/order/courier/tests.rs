@@ -1,0 +1,180 @@
+use super::*;
+
+const WALL: u64 = 1_700_000_000_000;
+
+fn keys() -> Keys {
+    Keys::from_octets(&[1; 32]).unwrap()
+}
+
+fn courier() -> Courier {
+    Courier::new(keys(), "VI_1".to_owned())
+}
+
+fn vip(last: u8) -> Vip {
+    Vip::try_from(IpAddr::from([10, 9, 0, last])).unwrap()
+}
+
+const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+
+fn route(last: u8) -> Route {
+    Route {
+        to: [10, 9, 0, last].into(),
+        from: Some([10, 9, 0, 1].into()),
+        interface: InterfaceIndex(2),
+    }
+}
+
+fn read(posting: &Posting) -> Order {
+    Order::parse(keys().authenticate(&posting.datagram).unwrap()).unwrap()
+}
+
+fn answer(order: &Order, outcome: Outcome) -> Answer {
+    let mut answer = Answer::refusal(order, WALL, Reason::Failed);
+    for done in &mut answer.done {
+        done.outcome = outcome;
+    }
+    answer
+}
+
+/// Plays until the courier waits for nothing or `end`; gives when it sent, and what.
+fn play(courier: &mut Courier, start: Instant, end: Duration) -> Vec<(Duration, Posting)> {
+    let mut sent = Vec::new();
+    let mut now = start;
+    let mut number = 0;
+    while now < start + end {
+        while let Some(posting) = courier.poll(now, WALL, || {
+            number += 1;
+            [number; 16]
+        }) {
+            sent.push((now - start, posting));
+        }
+        let Some(due) = courier.next_due() else {
+            break;
+        };
+        assert!(due > now, "asked to wake up in the past");
+        now = due;
+    }
+    sent
+}
+
+#[test]
+fn vips_of_one_peer_go_in_one_datagram_each_once() {
+    let (mut courier, now) = (courier(), Instant::now());
+    for last in (100..120).chain(100..110) {
+        courier.request(now, route(3), Patience::Precaution, (vip(last), MAC));
+    }
+    let sent = play(&mut courier, now, Duration::from_millis(1));
+    let vips: Vec<_> = sent.iter().map(|(_, sent)| read(sent).vips.len()).collect();
+    assert_eq!(vips[0], MOST_VIPS);
+    let all: Vec<_> = sent.iter().flat_map(|(_, sent)| read(sent).vips).collect();
+    assert!((100..120).all(|last| all.contains(&(vip(last), MAC))));
+}
+
+#[test]
+fn who_is_ordered_by_way_of_precaution_is_given_up_after_some_seconds() {
+    let (mut courier, now) = (courier(), Instant::now());
+    courier.request(now, route(3), Patience::Precaution, (vip(100), MAC));
+    let sent = play(&mut courier, now, Duration::from_secs(60));
+    let (last, _) = sent.last().unwrap();
+    assert!(
+        *last < PRECAUTION && *last > PRECAUTION - LONGEST_GAP * 2,
+        "{last:?}"
+    );
+    assert!((20..30).contains(&sent.len()), "{}", sent.len());
+    assert!(!courier.is_waiting(now + PRECAUTION));
+}
+
+#[test]
+fn who_has_to_be_told_is_ordered_for_as_long_as_it_takes_and_anew() {
+    let (mut courier, now) = (courier(), Instant::now());
+    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
+    let sent = play(&mut courier, now, Duration::from_secs(60));
+    assert!(courier.is_waiting(now + Duration::from_secs(60)));
+    assert!((70..90).contains(&sent.len()), "{}", sent.len());
+    let ids: std::collections::BTreeSet<_> = sent.iter().map(|(_, sent)| read(sent).id).collect();
+    assert!((9..=12).contains(&ids.len()), "{} orders", ids.len());
+    // An answer to the first of them still counts.
+    let first = answer(&read(&sent[0].1), Outcome::Purged);
+    let heard = courier.hear(route(3).to, &first.to_bytes(&keys()));
+    assert_eq!(heard[0].fate.word(), "purged");
+    assert!(!courier.is_waiting(now) && courier.next_due().is_none());
+}
+
+#[test]
+fn only_the_answer_to_an_order_that_was_sent_counts() {
+    let (mut courier, now) = (courier(), Instant::now());
+    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
+    let order = read(&play(&mut courier, now, Duration::from_millis(1))[0].1);
+    let good = answer(&order, Outcome::Purged);
+    let other_id = Answer {
+        id: [99; 16],
+        ..good.clone()
+    };
+    let mut other_vip = good.clone();
+    other_vip.done[0].vip = vip(101);
+    let foreign = good.to_bytes(&Keys::from_octets(&[2; 32]).unwrap());
+    let wrong = [
+        other_id.to_bytes(&keys()),
+        other_vip.to_bytes(&keys()),
+        foreign,
+    ];
+    for datagram in wrong.iter().map(Vec::as_slice).chain([b"junk".as_slice()]) {
+        assert_eq!(courier.hear(route(3).to, datagram), []);
+    }
+    assert_eq!(courier.hear(route(3).to, &good.to_bytes(&keys())).len(), 1);
+    // Once.
+    assert_eq!(courier.hear(route(3).to, &good.to_bytes(&keys())), []);
+}
+
+#[test]
+fn a_skewed_clock_is_told_in_milliseconds() {
+    let (mut courier, now) = (courier(), Instant::now());
+    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
+    let order = read(&play(&mut courier, now, Duration::from_millis(1))[0].1);
+    let refusal = Answer::refusal(&order, WALL - 95_300, Reason::Clock);
+    let heard = courier.hear(route(3).to, &refusal.to_bytes(&keys()));
+    let Fate::Answered { skew, .. } = heard[0].fate else {
+        panic!("{heard:?}");
+    };
+    assert_eq!(skew, Some(-95_300));
+}
+
+#[test]
+fn a_closed_port_is_believed_after_some_tries() {
+    let (mut courier, now) = (courier(), Instant::now());
+    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
+    let letter = play(&mut courier, now, Duration::from_millis(1))[0]
+        .1
+        .letter;
+    for _ in 1..REFUSALS {
+        courier.refused(letter);
+        assert!(courier.is_waiting(now));
+    }
+    courier.refused(letter);
+    assert!(!courier.is_waiting(now));
+}
+
+#[test]
+fn a_broadcast_leaves_once_and_holds_nothing_up_but_is_heard_by_sender() {
+    let (mut courier, now) = (courier(), Instant::now());
+    courier.request(now, route(255), Patience::Once, (vip(100), MAC));
+    let sent = play(&mut courier, now, Duration::from_secs(60));
+    assert_eq!(sent.len(), 1);
+    assert!(!courier.is_waiting(now));
+    let answer = answer(&read(&sent[0].1), Outcome::Purged).to_bytes(&keys());
+    for last in [3, 4] {
+        let from = IpAddr::from([10, 9, 0, last]);
+        assert_eq!(courier.hear(from, &answer)[0].peer, from);
+    }
+}
+
+#[test]
+fn nothing_is_ordered_about_a_vip_that_left() {
+    let (mut courier, now) = (courier(), Instant::now());
+    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
+    courier.request(now, route(4), Patience::Needed, (vip(101), MAC));
+    courier.retain(|_, held, _| held == vip(101));
+    let sent = play(&mut courier, now, Duration::from_millis(1));
+    assert_eq!(sent.len(), 1);
+    assert_eq!(read(&sent[0].1).vips, [(vip(101), MAC)]);
+}

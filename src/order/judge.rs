@@ -1,0 +1,208 @@
+//! Which datagrams are carried out: the receiver's checks, the cheapest first. Pure: it is handed
+//! the datagram, the clock and what holds on this host.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::Keys;
+use super::message::{Id, ORDER_LENGTH, Order, Reason};
+use crate::address::{Prefix, Vip};
+use crate::kernel::Address;
+use crate::settings::Allowed;
+
+/// Orders that are remembered at once. Only who holds the key can fill this.
+const MOST_REMEMBERED: usize = 1024;
+
+/// What a datagram calls for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// Nothing, not even an answer.
+    Dropped(Dropped),
+    /// An order that is none of the present: it was made so many milliseconds after (or, negative,
+    /// before) what this host's clock says. It is refused, and its sender told.
+    OutOfTime(Order, i64),
+    /// More orders came than can be remembered: it is refused, and its sender told.
+    Crowded(Order),
+    /// An order to this address that its sender sent before: it is told again what was done then.
+    Again(IpAddr, Vec<u8>),
+    /// A new order, which is now remembered.
+    New(Order),
+}
+
+/// Why a datagram was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dropped {
+    /// Too short or too long for an order.
+    Size,
+    /// No order, or one of another version.
+    Version,
+    /// Nobody who holds a key made it.
+    Unauthenticated,
+    /// It is signed, and yet not what this version writes.
+    Malformed,
+    /// It came before, and now comes from elsewhere, or before that was carried out.
+    Replayed,
+}
+
+/// The checks that need no look at the host.
+#[derive(Debug)]
+pub struct Judge {
+    keys: Keys,
+    window: Duration,
+    seen: HashMap<Id, Seen>,
+}
+
+/// An order that came in.
+#[derive(Debug)]
+struct Seen {
+    from: SocketAddr,
+    /// When it may be forgotten, because from then on its time alone refuses it.
+    until: u64,
+    /// The answer it got, once it was carried out.
+    answer: Option<Vec<u8>>,
+}
+
+impl Judge {
+    /// Judges what these keys signed, within `window` of this host's clock.
+    #[must_use]
+    pub fn new(keys: Keys, window: Duration) -> Self {
+        Self {
+            keys,
+            window,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Judges a datagram that came in from an address, by this host's clock in milliseconds since
+    /// 1970.
+    pub fn rule(&mut self, now: u64, from: SocketAddr, datagram: &[u8]) -> Ruling {
+        if !(ORDER_LENGTH.0..=ORDER_LENGTH.1).contains(&datagram.len()) {
+            return Ruling::Dropped(Dropped::Size);
+        }
+        if !Order::is_begun_by(datagram) {
+            return Ruling::Dropped(Dropped::Version);
+        }
+        let Some(signed) = self.keys.authenticate(datagram) else {
+            return Ruling::Dropped(Dropped::Unauthenticated);
+        };
+        let Some(order) = Order::parse(signed) else {
+            return Ruling::Dropped(Dropped::Malformed);
+        };
+        let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
+        if order.time.abs_diff(now) > window {
+            return Ruling::OutOfTime(order.clone(), difference(order.time, now));
+        }
+        match self.seen.get(&order.id) {
+            Some(seen) if seen.from == from => match &seen.answer {
+                Some(answer) => return Ruling::Again(order.to, answer.clone()),
+                None => return Ruling::Dropped(Dropped::Replayed),
+            },
+            Some(_) => return Ruling::Dropped(Dropped::Replayed),
+            None => {}
+        }
+        if self.seen.len() >= MOST_REMEMBERED {
+            self.forget(now);
+        }
+        if self.seen.len() >= MOST_REMEMBERED {
+            return Ruling::Crowded(order);
+        }
+        let seen = Seen {
+            from,
+            until: order.time.saturating_add(window),
+            answer: None,
+        };
+        self.seen.insert(order.id, seen);
+        Ruling::New(order)
+    }
+
+    /// An order was carried out, and this was its answer.
+    pub fn answered(&mut self, id: &Id, answer: Vec<u8>) {
+        if let Some(seen) = self.seen.get_mut(id) {
+            seen.answer = Some(answer);
+        }
+    }
+
+    /// Forgets the orders whose time has passed. Whether any is left: until then, this must not be
+    /// forgotten as a whole.
+    pub fn forget(&mut self, now: u64) -> bool {
+        self.seen.retain(|_, seen| seen.until >= now);
+        !self.seen.is_empty()
+    }
+}
+
+/// `one` - `other`, as far as that can be told.
+fn difference(one: u64, other: u64) -> i64 {
+    let apart = i64::try_from(one.abs_diff(other)).unwrap_or(i64::MAX);
+    if one < other { -apart } else { apart }
+}
+
+/// What holds on this host, as far as an order can be about it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The addresses of this host.
+    pub own: Vec<Address>,
+    /// The gateways of its routes.
+    pub gateways: BTreeSet<IpAddr>,
+    /// The VIPs of its keepalived.conf.
+    pub configured: BTreeSet<IpAddr>,
+}
+
+impl Facts {
+    /// Whether an order to this address is one to this host: it is its own, or a broadcast address
+    /// of its links.
+    #[must_use]
+    pub fn is_meant(&self, to: IpAddr) -> bool {
+        self.own.iter().any(|own| {
+            let broadcast = Prefix::of(own).broadcast();
+            own.ip == to || broadcast.is_some_and(|all| IpAddr::V4(all) == to)
+        })
+    }
+
+    /// Whether this host holds the address.
+    #[must_use]
+    pub fn holds(&self, vip: Vip) -> bool {
+        self.own.iter().any(|own| own.ip == vip.ip())
+    }
+
+    /// Whether this host may be told about a VIP that it does not hold: it is one of its
+    /// keepalived.conf, or allowed. A gateway has to be named by itself in either.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn permit(&self, vip: Vip, allow: &[Allowed]) -> Result<(), Reason> {
+        let ip = vip.ip();
+        let by_itself = |allowed: &Allowed| match allowed {
+            Allowed::Links => false,
+            Allowed::Prefix(prefix) => prefix.is_host() && prefix.contains(ip),
+        };
+        if self.configured.contains(&ip) || allow.iter().any(by_itself) {
+            return Ok(());
+        }
+        if self.gateways.contains(&ip) {
+            return Err(Reason::Gateway);
+        }
+        let permits = |allowed: &Allowed| match allowed {
+            Allowed::Links => self.is_on_link(ip),
+            Allowed::Prefix(prefix) => prefix.contains(ip),
+        };
+        let permitted = allow.iter().any(permits);
+        permitted.then_some(()).ok_or(Reason::NotAllowed)
+    }
+
+    fn is_on_link(&self, ip: IpAddr) -> bool {
+        self.own
+            .iter()
+            .map(Prefix::of)
+            .any(|link| !link.is_host() && !link.ip().is_loopback() && link.contains(ip))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,673 @@
+//! Orders: peers that no event reaches purge, too, and prove it; and a VIP that a dead keepalived
+//! left behind goes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
+
+mod common;
+mod events;
+#[path = "orders/mod.rs"]
+mod helpers;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use vipherald::order::message::PORT;
+use vipherald::order::{Answer, Order, Outcome, Reason};
+use vipherald_lab::{Direction, Host, Keepalived, Lab, State, eventually};
+
+use common::{OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, give, run, signal, vipherald};
+use events::{file, instance, mac_of};
+use helpers::{Orders, ask, holds, listen, order_to, socket};
+
+/// A node whose hook writes its report down.
+struct Node {
+    report: PathBuf,
+    keepalived: Keepalived,
+}
+
+impl Node {
+    fn start(lab: &Lab, host: &Host, priority: u8, settings: &Path, more: &str) -> Self {
+        let name = host.name();
+        let program = lab.directory().join("vipherald");
+        if !program.exists() {
+            lab.install_hook(VIPHERALD);
+        }
+        let vip = format!("{VIP}/24");
+        let plain = instance("VI", 51, priority, &[&vip], more);
+        let conf = file(lab, &format!("{name}.conf"), &plain);
+        let report = lab.directory().join(format!("{name}.report"));
+        let hook = lab.write_hook(
+            &format!("hook-{name}"),
+            &format!(
+                "{program} --log stderr --json --config {settings} --keepalived-conf {conf} notify \
+                 \"$@\" >{report}.part 2>>{report}.log\n\
+                 echo $? >>{report}.part\n\
+                 [ \"$3\" = MASTER ] && mv {report}.part {report}\nexit 0",
+                program = program.display(),
+                settings = settings.display(),
+                conf = conf.display(),
+                report = report.display(),
+            ),
+        );
+        let notify = format!("{more}\n notify \"{}\"", hook.display());
+        let keepalived = host.keepalived(&instance("VI", 51, priority, &[&vip], &notify));
+        Self { report, keepalived }
+    }
+
+    fn becomes(&mut self, state: &str) {
+        self.keepalived.wait_for_state("VI", state, SOON);
+    }
+
+    /// Its report as MASTER, and the exit status.
+    fn report(&self) -> (Value, i32) {
+        let text = eventually("the announcement ends", Duration::from_secs(70), || {
+            fs::read_to_string(&self.report).ok()
+        });
+        let (json, status) = text.trim_end().rsplit_once('\n').unwrap_or_else(|| {
+            let log = self.report.with_extension("report.log");
+            panic!("{text} {:?}", fs::read_to_string(log))
+        });
+        (serde_json::from_str(json).unwrap(), status.parse().unwrap())
+    }
+}
+
+/// What a report says of a peer.
+fn peer<'a>(report: &'a Value, host: &Host) -> &'a Value {
+    let peers = report["vips"][0]["peers"].as_array().unwrap();
+    let ip = json!(host.ipv4());
+    peers
+        .iter()
+        .find(|peer| peer["address"] == ip)
+        .unwrap_or_else(|| panic!("{} is none of {peers:#?}", host.name()))
+}
+
+fn report_of(ended: &common::Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))
+}
+
+#[test]
+fn a_node_that_stays_backup_and_a_host_without_keepalived_follow() {
+    let lab = Lab::new();
+    let (n1, n2, n3) = (lab.host("n1"), lab.host("n2"), lab.host("n3"));
+    let client = lab.host("client");
+    let orders = Orders::new(&lab, &n1);
+    let general = format!("peers = [\"{}\"]\nconfirm = \"all\"", n3.ipv4());
+    let settings = orders.settings(&lab, "settings", &general, "permanent = true");
+    let _at_n3 = listen(&n3, &settings, "");
+    let _at_client = listen(&client, &settings, "");
+    let mut first = Node::start(&lab, &n1, 150, &settings, "");
+    first.becomes("MASTER");
+    let mut second = Node::start(&lab, &n2, 100, &settings, "");
+    let mut third = Node::start(&lab, &n3, 50, &settings, "");
+    second.becomes("BACKUP");
+    third.becomes("BACKUP");
+    // The new owner will know the client, and not that it has this. The hook of the first state
+    // purges at first.
+    n2.remember_as(client.ipv4(), client.mac(), State::Stale);
+    eventually("n3 keeps what it is told", SOON, || {
+        n3.remember_as(VIP, OLD_MAC, State::Permanent);
+        client.remember_as(VIP, OLD_MAC, State::Permanent);
+        thread::sleep(Duration::from_millis(300));
+        [&n3, &client]
+            .iter()
+            .all(|host| mac_of(host, VIP) == Some(OLD_MAC.parse().unwrap()))
+            .then_some(())
+    });
+    assert!(first.keepalived.stop().success());
+    second.becomes("MASTER");
+    for host in [&n3, &client] {
+        eventually("it follows", SOON, || {
+            (mac_of(host, VIP) == Some(n2.mac())).then_some(())
+        });
+    }
+    let (report, status) = second.report();
+    assert_eq!(status, 0, "{report:#}");
+    for host in [&n3, &client] {
+        let peer = peer(&report, host);
+        assert_eq!(peer["verdict"], "proven", "{report:#}");
+        assert_eq!(peer["order"], "purged", "{report:#}");
+        assert_eq!(mac_of(host, VIP), Some(n2.mac()));
+    }
+    assert_eq!(peer(&report, &n3)["source"], "configured");
+    assert_eq!(peer(&report, &client)["source"], "learned");
+    assert_eq!(third.keepalived.state("VI").as_deref(), Some("BACKUP"));
+    let log = fs::read_to_string(second.report.with_extension("report.log")).unwrap();
+    let told = format!("purged {OLD_MAC} on eth0 when ordered to, and has the right one now");
+    assert_eq!(log.matches(&told).count(), 2, "{log}");
+}
+
+/// Something that answers TCP on a host's port 6443 with a TLS server of that host's name.
+struct TlsServer(Child);
+
+impl TlsServer {
+    fn start(lab: &Lab, host: &Host) -> Self {
+        let of = |what: &str| lab.directory().join(format!("{}.{what}", host.name()));
+        let (key, certificate) = (of("tls-key"), of("tls-certificate"));
+        host.run(&format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+             -subj /CN={} -keyout {} -out {}",
+            host.name(),
+            key.display(),
+            certificate.display()
+        ));
+        let mut server = host.command("openssl");
+        let server = server
+            .args(["s_server", "-accept", "6443", "-quiet", "-key"])
+            .arg(&key)
+            .arg("-cert")
+            .arg(&certificate)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(server)
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whose certificate a TLS client sees at the VIP, if its handshake succeeds.
+fn tls_to_vip(client: &Host) -> Option<String> {
+    let output = client
+        .command("timeout")
+        .args(["2", "openssl", "s_client", "-connect"])
+        .arg(format!("{VIP}:6443"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, name) = text.split_once("subject=")?;
+    let name = name.lines().next()?.replace(' ', "");
+    name.strip_prefix("CN=").map(str::to_owned)
+}
+
+/// Three nodes of which n1, the master, has been killed, and n2 is taking over.
+struct Killed {
+    lab: Lab,
+    n1: Host,
+    n2: Host,
+    client: Host,
+    second: Node,
+    _listen: Run,
+}
+
+impl Killed {
+    fn new(more: &str) -> Self {
+        let lab = Lab::new();
+        let (n1, n2) = (lab.host("n1"), lab.host("n2"));
+        let client = lab.host("client");
+        let orders = Orders::new(&lab, &n1);
+        let conf = lab.directory().join("n1.conf");
+        let settings = orders.settings(&lab, "settings", "timeout = 20", more);
+        let peers = |host: &Host| format!("unicast_peer {{\n {}\n }}", host.ipv4());
+        let listen = listen(
+            &n1,
+            &settings,
+            &format!("--keepalived-conf {}", conf.display()),
+        );
+        let mut first = Node::start(&lab, &n1, 150, &settings, &peers(&n2));
+        first.becomes("MASTER");
+        let mut second = Node::start(&lab, &n2, 100, &settings, &peers(&n1));
+        second.becomes("BACKUP");
+        eventually("the client knows n1", SOON, || {
+            client.try_run(&format!("ping -c 1 -W 1 {VIP}"));
+            (mac_of(&client, VIP) == Some(n1.mac())).then_some(())
+        });
+        first.keepalived.kill9_all();
+        assert!(holds(&n1, VIP), "a keepalived that is killed leaves it");
+        second.becomes("MASTER");
+        Self {
+            lab,
+            n1,
+            n2,
+            client,
+            second,
+            _listen: listen,
+        }
+    }
+}
+
+#[test]
+fn a_vip_that_a_killed_keepalived_left_behind_is_released() {
+    let killed = Killed::new("release_orphan = true");
+    eventually("n1 lets go of the VIP", SOON, || {
+        (!holds(&killed.n1, VIP)).then_some(())
+    });
+    let _server = TlsServer::start(&killed.lab, &killed.n2);
+    eventually("a TLS client reaches n2", SOON, || {
+        (tls_to_vip(&killed.client).as_deref() == Some("n2")).then_some(())
+    });
+    let (report, status) = killed.second.report();
+    assert_eq!(status, 0, "{report:#}");
+    assert_eq!(report["vips"][0]["conflicts"], json!([]), "{report:#}");
+    let released = peer(&report, &killed.n1);
+    assert_eq!(released["order"], "released", "{report:#}");
+    assert_eq!(released["verdict"], "proven", "{report:#}");
+    assert!(
+        holds(&killed.n1, &killed.n1.ipv4().to_string()),
+        "nothing else went"
+    );
+}
+
+#[test]
+fn without_permission_the_conflict_is_named_and_the_vip_stays() {
+    let killed = Killed::new("");
+    let (report, status) = killed.second.report();
+    assert_eq!(status, 4, "{report:#}");
+    assert_eq!(peer(&report, &killed.n1)["order"], "refused", "{report:#}");
+    let rival = &report["vips"][0]["conflicts"][0];
+    assert_eq!(
+        rival["mac"],
+        json!(killed.n1.mac().to_string()),
+        "{report:#}"
+    );
+    assert!(holds(&killed.n1, VIP));
+    // By hand it goes.
+    let conf = killed.lab.directory().join("n1.conf");
+    let ended = run(&killed.n1, &events::with(&conf, "release --all --json"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let released = &report_of(&ended)["addresses"][0];
+    assert_eq!(released["action"], "released", "{ended:?}");
+    assert!(!holds(&killed.n1, VIP));
+    let ended = run(&killed.n1, &events::with(&conf, "release --all"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.stderr.contains("nothing to release"), "{ended:?}");
+}
+
+#[test]
+fn where_keepalived_is_alive_or_may_be_the_vip_is_never_touched() {
+    let lab = Lab::new();
+    let (n1, n2) = (lab.host("n1"), lab.host("n2"));
+    let orders = Orders::new(&lab, &n1);
+    let settings = orders.settings(&lab, "settings", "", "release_orphan = true");
+    let mut node = Node::start(&lab, &n1, 150, &settings, "");
+    node.becomes("MASTER");
+    let conf = lab.directory().join("n1.conf");
+    let listening = listen(
+        &n1,
+        &settings,
+        &format!("--keepalived-conf {}", conf.display()),
+    );
+    // A split brain.
+    give(&n2, VIP, "eth0");
+    let announce = format!(
+        "--config {} announce {VIP} -p {} --timeout 6 --json",
+        settings.display(),
+        n1.ipv4()
+    );
+    let ended = run(&n2, &announce);
+    assert_eq!(ended.status, 4, "{ended:?}");
+    assert_eq!(peer(&report_of(&ended), &n1)["order"], "refused");
+    let words = "it holds the VIP itself, and its keepalived may be alive";
+    assert!(ended.stderr.contains(words), "{ended:?}");
+    assert!(holds(&n1, VIP));
+    let refused = |why: &str| {
+        let ended = run(&n1, &events::with(&conf, &format!("release {VIP}")));
+        assert_eq!(ended.status, 5, "{ended:?}");
+        assert!(ended.stderr.contains(why), "{ended:?}");
+        assert!(holds(&n1, VIP));
+    };
+    refused("keepalived lives");
+    // Dead by now, but for what a PID file says.
+    node.keepalived.kill9_all();
+    let pid_file = lab.directory().join("other.pid");
+    fs::write(&pid_file, std::process::id().to_string()).unwrap();
+    let text = format!("pid_files = [\"{}\"]", pid_file.display());
+    let with_pid = orders.settings(&lab, "with-pid", "", &text);
+    let arguments = format!("--config {} release {VIP}", with_pid.display());
+    let ended = run(&n1, &events::with(&conf, &arguments));
+    assert_eq!(ended.status, 5, "{ended:?}");
+    assert!(ended.stderr.contains("which is alive"), "{ended:?}");
+    // Nor an address that is none of keepalived.conf's.
+    let own = n1.ipv4();
+    let ended = run(&n1, &events::with(&conf, &format!("release {own}")));
+    assert_eq!(ended.status, 5, "{ended:?}");
+    assert!(
+        ended.stderr.contains("no VIP of keepalived.conf"),
+        "{ended:?}"
+    );
+    assert!(holds(&n1, VIP) && holds(&n1, &own.to_string()));
+    let ended = listening.terminate().0;
+    assert!(ended.stderr.contains("is held here"), "{ended:?}");
+}
+
+#[test]
+fn orders_get_through_heavy_loss_or_are_told_to_be_unanswered() {
+    let lab = Lab::new();
+    let owner = lab.host("owner");
+    let peers = lab.hosts("p", 6);
+    let orders = Orders::new(&lab, &owner);
+    let settings = orders.settings(&lab, "settings", "", "permanent = true");
+    give(&owner, VIP, "eth0");
+    let _listening: Vec<_> = peers
+        .iter()
+        .map(|peer| listen(peer, &settings, ""))
+        .collect();
+    for peer in &peers {
+        peer.remember_as(VIP, OLD_MAC, State::Permanent);
+    }
+    lab.loss(&peers[..5], Direction::ToHost, 60.0);
+    lab.loss(&peers[..5], Direction::FromHost, 60.0);
+    // The last one is cut off for good.
+    lab.blackout(&peers[5]);
+    let named: String = peers.iter().map(|p| format!(" -p {}", p.ipv4())).collect();
+    let arguments = format!(
+        "--config {} announce {VIP} --timeout 25 --json{named}",
+        settings.display()
+    );
+    let ended = run(&owner, &arguments);
+    let report = report_of(&ended);
+    let mut through = 0;
+    for host in &peers {
+        let order = peer(&report, host)["order"].as_str().unwrap().to_owned();
+        match order.as_str() {
+            "unanswered" => {}
+            // The first answer may have been lost.
+            "purged" | "right" | "absent" => {
+                through += 1;
+                assert_ne!(mac_of(host, VIP), Some(OLD_MAC.parse().unwrap()));
+            }
+            other => panic!("{other}: {report:#}"),
+        }
+    }
+    assert_eq!(peer(&report, &peers[5])["order"], "unanswered");
+    assert_eq!(ended.status, 3, "{ended:?}");
+    // Each of five gets through with a chance of 98 % in the first seconds alone.
+    assert!(through >= 3, "{through}: {report:#}");
+}
+
+#[test]
+fn an_order_carried_out_twice_does_no_harm() {
+    let lab = Lab::new();
+    let (owner, peer) = (lab.host("owner"), lab.host("peer"));
+    let orders = Orders::new(&lab, &owner);
+    give(&owner, VIP, "eth0");
+    give(&owner, VIP6, "eth0");
+    let settings = orders.settings(&lab, "settings", "", "");
+    let _listening = listen(&peer, &settings, "");
+    peer.remember(VIP, OLD_MAC);
+    let order = order_to(&peer, [1; 16], VIP, owner.mac());
+    let datagram = order.to_bytes(&orders.keys);
+    let from = socket(&owner);
+    let first = ask(&from, &peer, &orders.keys, &datagram);
+    assert_eq!(first.done[0].outcome, Outcome::Purged);
+    assert_eq!(mac_of(&peer, VIP), Some(owner.mac()));
+    // The very same: the same answer, and nothing is done, whatever the table has by now.
+    peer.remember(VIP, OLD_MAC);
+    assert_eq!(ask(&from, &peer, &orders.keys, &datagram), first);
+    assert_eq!(mac_of(&peer, VIP), Some(OLD_MAC.parse().unwrap()));
+    // Made anew: carried out, and then there is nothing to do.
+    for outcome in [Outcome::Purged, Outcome::Right] {
+        let mut anew = order_to(&peer, [2; 16], VIP, owner.mac());
+        anew.id[0] = match outcome {
+            Outcome::Purged => 3,
+            _ => 4,
+        };
+        let answer = ask(&from, &peer, &orders.keys, &anew.to_bytes(&orders.keys));
+        assert_eq!(answer.done[0].outcome, outcome);
+        assert_eq!(mac_of(&peer, VIP), Some(owner.mac()));
+    }
+    // By hand, of both families.
+    peer.remember(VIP6, OLD_MAC);
+    let by_hand = |peers: &str| {
+        let config = settings.display();
+        run(
+            &owner,
+            &format!("--config {config} order {VIP} {VIP6} {peers} --json"),
+        )
+    };
+    let ended = by_hand(&format!("-p {}", peer.ipv4()));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let report = report_of(&ended);
+    assert_eq!(report["orders"][0]["order"], "right", "{report:#}");
+    assert_eq!(report["orders"][1]["order"], "purged", "{report:#}");
+    assert_eq!(report["orders"][1]["was"], OLD_MAC, "{report:#}");
+    assert_eq!(mac_of(&peer, VIP6), Some(owner.mac()));
+    let ended = by_hand(&format!("-p {}", peer.ipv6()));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    // Nobody listens there.
+    let ended = by_hand(&format!("-p {} --timeout 2", lab.host("deaf").ipv4()));
+    assert_eq!(ended.status, 3, "{ended:?}");
+    assert_eq!(report_of(&ended)["orders"][0]["order"], "unanswered");
+}
+
+#[test]
+fn what_a_host_may_not_be_told_is_refused_and_stays() {
+    let lab = Lab::new();
+    let (owner, peer) = (lab.host("owner"), lab.host("peer"));
+    let orders = Orders::new(&lab, &owner);
+    let settings = orders.settings(&lab, "settings", "", "");
+    let listening = listen(&peer, &settings, "");
+    let gateway = "10.9.0.254";
+    peer.run(&format!("ip route add default via {gateway}"));
+    let own = peer.ipv4().to_string();
+    for (id, vip, reason) in [
+        (1, gateway, Reason::Gateway),
+        (2, own.as_str(), Reason::HeldThere),
+        (3, "192.0.2.1", Reason::NotAllowed),
+    ] {
+        if vip != own {
+            peer.remember(vip, OLD_MAC);
+        }
+        let order = order_to(&peer, [id; 16], vip, owner.mac());
+        let answer = ask(
+            &socket(&owner),
+            &peer,
+            &orders.keys,
+            &order.to_bytes(&orders.keys),
+        );
+        assert_eq!(answer.done[0].outcome, Outcome::Refused(reason), "{vip}");
+        if vip != own {
+            assert_eq!(mac_of(&peer, vip), Some(OLD_MAC.parse().unwrap()));
+        }
+    }
+    // A PERMANENT entry, without permission.
+    peer.remember_as(VIP, OLD_MAC, State::Permanent);
+    let order = order_to(&peer, [4; 16], VIP, owner.mac());
+    let answer = ask(
+        &socket(&owner),
+        &peer,
+        &orders.keys,
+        &order.to_bytes(&orders.keys),
+    );
+    assert_eq!(answer.done[0].outcome, Outcome::Kept(Reason::Permanent));
+    assert_eq!(peer.neighbour(VIP).unwrap().state, State::Permanent);
+    drop(listening.terminate());
+    // Named by itself, a gateway may be a VIP.
+    let allow = format!("allow = [\"links\", \"{gateway}\"]");
+    let settings = orders.settings(&lab, "by-name", "", &allow);
+    let _listening = listen(&peer, &settings, "");
+    let order = order_to(&peer, [5; 16], gateway, owner.mac());
+    let answer = ask(
+        &socket(&owner),
+        &peer,
+        &orders.keys,
+        &order.to_bytes(&orders.keys),
+    );
+    assert_eq!(answer.done[0].outcome, Outcome::Purged);
+}
+
+#[test]
+fn clocks_that_differ_are_told_of_on_both_sides() {
+    let lab = Lab::new();
+    let (owner, peer) = (lab.host("owner"), lab.host("peer"));
+    let orders = Orders::new(&lab, &owner);
+    let settings = orders.settings(&lab, "settings", "", "");
+    give(&owner, VIP, "eth0");
+    peer.remember(VIP, OLD_MAC);
+    let listening = listen(&peer, &settings, "");
+    // A sender whose clock is 95 s behind.
+    let mut order = order_to(&peer, [1; 16], VIP, owner.mac());
+    order.time -= 95_000;
+    let answer = ask(
+        &socket(&owner),
+        &peer,
+        &orders.keys,
+        &order.to_bytes(&orders.keys),
+    );
+    assert_eq!(answer.done[0].outcome, Outcome::Refused(Reason::Clock));
+    assert!((95_000..96_000 + 10_000).contains(&(answer.time - order.time)));
+    assert_eq!(mac_of(&peer, VIP), Some(OLD_MAC.parse().unwrap()));
+    let ended = listening.terminate().0;
+    let told = "s behind this host's clock";
+    assert!(
+        ended.stderr.contains(told) && ended.stderr.contains(" 95."),
+        "{ended:?}"
+    );
+    // A peer whose clock is 95 s ahead: this test, at the real one's port.
+    let clock = peer.enter(|| UdpSocket::bind((peer.ipv4(), PORT))).unwrap();
+    clock.set_read_timeout(Some(SOON)).unwrap();
+    let arguments = format!(
+        "--config {} order {VIP} -p {}",
+        settings.display(),
+        peer.ipv4()
+    );
+    let by_hand = Run::start(vipherald(&owner, &arguments));
+    let mut buffer = [0; 1000];
+    let (length, from) = clock.recv_from(&mut buffer).unwrap();
+    let order = Order::parse(orders.keys.authenticate(&buffer[..length]).unwrap()).unwrap();
+    let refusal = Answer::refusal(&order, order.time + 95_300, Reason::Clock);
+    clock
+        .send_to(&refusal.to_bytes(&orders.keys), from)
+        .unwrap();
+    let ended = by_hand.end();
+    assert_eq!(ended.status, 3, "{ended:?}");
+    let told = "its clock is 95.3 s ahead of this host's";
+    assert!(ended.stderr.contains(told), "{ended:?}");
+}
+
+#[test]
+fn a_broadcast_reaches_those_that_nobody_knows() {
+    let lab = Lab::new();
+    let (owner, unknown) = (lab.host("owner"), lab.host("unknown"));
+    let orders = Orders::new(&lab, &owner);
+    let more = "permanent = true\nbroadcast = true";
+    let settings = orders.settings(&lab, "settings", "confirm = \"peers\"", more);
+    let _listening = listen(&unknown, &settings, "");
+    unknown.remember_as(VIP, OLD_MAC, State::Permanent);
+    give(&owner, VIP, "eth0");
+    let arguments = format!(
+        "--config {} announce {VIP} --timeout 20",
+        settings.display()
+    );
+    let announce = Run::start(vipherald(&owner, &arguments));
+    eventually("it follows", SOON, || {
+        (mac_of(&unknown, VIP) == Some(owner.mac())).then_some(())
+    });
+    announce.terminate();
+}
+
+#[test]
+fn without_a_key_that_can_be_used_an_announcement_goes_on_without_orders() {
+    let lab = Lab::new();
+    let (owner, peer) = (lab.host("owner"), lab.host("peer"));
+    let orders = Orders::new(&lab, &owner);
+    give(&owner, VIP, "eth0");
+    let announce = |settings: &Path| {
+        let config = settings.display();
+        let peer = peer.ipv4();
+        let arguments = format!("--config {config} announce {VIP} -p {peer} --timeout 2 --json");
+        let ended = run(&owner, &arguments);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        (report_of(&ended), ended.stderr)
+    };
+    let settings = orders.settings(&lab, "settings", "", "");
+    // Nobody listens: that is told to programs, and not a person's concern.
+    let (report, log) = announce(&settings);
+    assert_eq!(
+        self::peer(&report, &peer)["order"],
+        "unanswered",
+        "{report:#}"
+    );
+    assert!(!log.contains("order"), "{log}");
+    owner.run(&format!("chmod 640 {}", orders.key.display()));
+    let (report, log) = announce(&settings);
+    assert_eq!(
+        self::peer(&report, &peer)["order"],
+        Value::Null,
+        "{report:#}"
+    );
+    assert!(log.contains("chmod 600"), "{log}");
+    let (report, log) = announce(&file(&lab, "none", ""));
+    assert_eq!(
+        self::peer(&report, &peer)["order"],
+        Value::Null,
+        "{report:#}"
+    );
+    assert!(!log.contains("order"), "{log}");
+    // The others can't do without.
+    for (settings, words) in [("settings", "chmod 600"), ("none", "orders.key_file")] {
+        let config = lab.directory().join(settings);
+        for command in [
+            format!("order {VIP} -p 10.9.0.2"),
+            "listen --bind 127.0.0.1:0".to_owned(),
+        ] {
+            let ended = run(&owner, &format!("--config {} {command}", config.display()));
+            assert_eq!(ended.status, 2, "{ended:?}");
+            assert!(ended.stderr.contains(words), "{ended:?}");
+        }
+    }
+    let ended = run(&owner, &format!("keygen {}", orders.key.display()));
+    assert_eq!(ended.status, 2, "{ended:?}");
+    assert!(ended.stderr.contains("not overwritten"), "{ended:?}");
+    let ended = run(&owner, &format!("--config {} listen", settings.display()));
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert!(ended.stderr.contains("--bind"), "{ended:?}");
+}
+
+#[test]
+fn nothing_is_ordered_after_the_vip_left() {
+    let lab = Lab::new();
+    let (owner, peer) = (lab.host("owner"), lab.host("peer"));
+    let orders = Orders::new(&lab, &owner);
+    let settings = orders.settings(&lab, "settings", "", "");
+    give(&owner, VIP, "eth0");
+    // It takes orders in, and never answers.
+    let deaf = peer.enter(|| UdpSocket::bind((peer.ipv4(), PORT))).unwrap();
+    deaf.set_read_timeout(Some(SOON)).unwrap();
+    let arguments = format!(
+        "--config {} announce {VIP} -p {}",
+        settings.display(),
+        peer.ipv4()
+    );
+    let announce = Run::start(vipherald(&owner, &arguments));
+    deaf.recv_from(&mut [0; 1000]).expect("an order, at once");
+    common::take(&owner, VIP, "eth0");
+    let ended = announce.end();
+    assert_eq!(ended.status, 5, "{ended:?}");
+    // What had been sent by then is read; nothing came after.
+    deaf.set_read_timeout(Some(Duration::from_millis(10)))
+        .unwrap();
+    while deaf.recv_from(&mut [0; 1000]).is_ok() {}
+    deaf.set_read_timeout(Some(Duration::from_millis(700)))
+        .unwrap();
+    assert!(deaf.recv_from(&mut [0; 1000]).is_err());
+}
+
+#[test]
+fn listen_ends_when_nothing_comes_and_on_a_signal() {
+    let lab = Lab::new();
+    let host = lab.host("a");
+    let orders = Orders::new(&lab, &host);
+    let settings = orders.settings(&lab, "settings", "", "window = 1");
+    let began = Instant::now();
+    let ended = listen(&host, &settings, "--idle 0.5").end();
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
+    assert!(began.elapsed() >= Duration::from_millis(500));
+    let running = listen(&host, &settings, "");
+    signal(running.pid(), Signal::SIGTERM);
+    assert_eq!(running.end().status, 143);
+}

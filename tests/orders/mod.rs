@@ -1,0 +1,101 @@
+//! What the tests of orders share: keys, settings, and hosts that listen.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vipherald::address::Vip;
+use vipherald::order::message::{ANSWER_LENGTH, Id, PORT};
+use vipherald::order::{Answer, Keys, Order, wall_clock};
+use vipherald_lab::{Host, Lab, Mac, eventually};
+
+use crate::common::{Run, SOON, VIP, run, vipherald};
+use crate::events::file;
+
+/// Settings for orders, and the key that they name.
+pub(crate) struct Orders {
+    pub(crate) key: PathBuf,
+    pub(crate) keys: Keys,
+    folder: PathBuf,
+}
+
+impl Orders {
+    pub(crate) fn new(lab: &Lab, host: &Host) -> Self {
+        let key = lab.directory().join("orders.key");
+        let ended = run(host, &format!("keygen {}", key.display()));
+        assert_eq!(ended.status, 0, "{ended:?}");
+        let keys = Keys::read(std::slice::from_ref(&key), None).unwrap();
+        Self {
+            key,
+            keys,
+            folder: lab.directory().to_owned(),
+        }
+    }
+
+    /// A settings file: `general`, and below `[orders]` the key and `more`.
+    pub(crate) fn settings(&self, lab: &Lab, name: &str, general: &str, more: &str) -> PathBuf {
+        let key = self.key.display();
+        let text = format!("{general}\n[orders]\nkey_file = \"{key}\"\n{more}\n");
+        file(lab, name, &text)
+    }
+}
+
+/// Starts `listen` on a host, and waits until it does.
+pub(crate) fn listen(host: &Host, settings: &Path, more: &str) -> Run {
+    let arguments = format!(
+        "--config {} listen --bind [::]:{PORT} {more}",
+        settings.display()
+    );
+    let run = Run::start(vipherald(host, &arguments));
+    let pid = run.pid();
+    eventually(&format!("{} listens", host.name()), SOON, || {
+        let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/udp6")).ok()?;
+        sockets.contains(&format!(":{PORT:04X} ")).then_some(())
+    });
+    run
+}
+
+/// An order to a host, made now.
+pub(crate) fn order_to(host: &Host, id: Id, vip: &str, mac: Mac) -> Order {
+    Order {
+        time: wall_clock(),
+        id,
+        to: host.ipv4().into(),
+        instance: "VI_1".to_owned(),
+        vips: vec![(
+            vip.parse::<Vip>().unwrap(),
+            vipherald::address::Mac::new(mac.0),
+        )],
+    }
+}
+
+/// A socket of a host, on some port of its IPv4 address.
+pub(crate) fn socket(host: &Host) -> UdpSocket {
+    let own = SocketAddr::new(host.ipv4().into(), 0);
+    let socket = host.enter(|| UdpSocket::bind(own)).unwrap();
+    let patience = Some(Duration::from_millis(200));
+    socket.set_read_timeout(patience).unwrap();
+    socket
+}
+
+/// Sends a datagram to a host's `listen`, again and again until it answers.
+pub(crate) fn ask(socket: &UdpSocket, host: &Host, keys: &Keys, datagram: &[u8]) -> Answer {
+    let mut buffer = [0; ANSWER_LENGTH.1];
+    eventually("an answer", SOON, || {
+        let _ = socket.send_to(datagram, (host.ipv4(), PORT));
+        let (length, _) = socket.recv_from(&mut buffer).ok()?;
+        Answer::read(&buffer[..length], keys)
+    })
+}
+
+/// Whether a host holds an address.
+pub(crate) fn holds(host: &Host, address: &str) -> bool {
+    host.run("ip -o addr show")
+        .split_whitespace()
+        .any(|word| word.split('/').next() == Some(address))
+}
+
+pub(crate) fn vip() -> Vip {
+    VIP.parse().unwrap()
+}
