@@ -31,10 +31,13 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # No file in a package is younger, so that the same source makes the same package.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
 # A static program starts sooner and needs no library; docs/measurements.md has the figures. The
-# rest makes it smaller: identical functions are folded, and there are no tables for unwinding,
-# which panic=abort never does, nor does it name the folders of whoever built it. With --target,
-# cargo keeps these flags from build scripts.
+# rest makes it smaller: identical functions are folded, relocations are packed, and there are no
+# tables for unwinding, which panic=abort never does: a panic has its message, and no backtrace. Nor
+# does it name the folders of whoever built it. With --target, cargo keeps these flags from build
+# scripts.
 STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--icf=all \
+	-C link-arg=-Wl,--pack-dyn-relocs=relr -C link-arg=-Wl,--no-eh-frame-hdr \
+	-C link-arg=packaging/no-unwinding.ld \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
@@ -44,6 +47,7 @@ ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
+	@$(BINARY) --version >/dev/null || { echo "It does not start: packed relocations need glibc 2.36." >&2; exit 1; }
 	$(GENERATE)
 
 test: prerequisites
