@@ -6,69 +6,127 @@
 # make soak    chaos for two hours: MINUTES=5 for less
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
+# make packages   of Debian and RPM, reproducible, in target/packages
+# make test-packages   what is in them, and whether two builds are equal
+# make test-fleet   the examples for Ansible and Kubernetes, against what those take
+# make test-vm   a virtual machine with the packages: failovers on VLAN and bond, real systemd
 # make clean
 
 PREFIX ?= /usr
 DESTDIR ?=
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 LOSS ?= 60
 MINUTES ?= 120
 
 CARGO ?= cargo
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
-BINARY := $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/vipherald
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/$(HOST)/release/vipherald
+GENERATED := $(TARGET)/generated
+GENERATE = $(CARGO) run --quiet --locked --package vipherald-generate -- $(HOST) $(GENERATED)
+PACKAGES := $(TARGET)/packages
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# No file in a package is younger, so that the same source makes the same package.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
 # A static program starts sooner and needs no library; docs/measurements.md has the figures. The
-# rest makes it smaller: identical functions are folded, and there are no tables for unwinding,
-# which panic=abort never does. With --target, cargo keeps these flags from build scripts.
-STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--icf=all
+# rest makes it smaller: identical functions are folded, relocations are packed, and there are no
+# tables for unwinding, which panic=abort never does: a panic has its message, and no backtrace. Nor
+# does it name the folders of whoever built it. With --target, cargo keeps these flags from build
+# scripts.
+STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--icf=all \
+	-C link-arg=-Wl,--pack-dyn-relocs=relr -C link-arg=-Wl,--no-eh-frame-hdr \
+	-C link-arg=packaging/no-unwinding.ld \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
-.PHONY: build test lint demo bench bench-convergence soak install clean packages
+.PHONY: build test lint demo bench bench-convergence soak install packages test-packages \
+	test-fleet test-vm clean prerequisites
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
+	@$(BINARY) --version >/dev/null || { echo "It does not start: packed relocations need glibc 2.36." >&2; exit 1; }
+	$(GENERATE)
 
-test: packages
+test: prerequisites
 	$(ISOLATED) test --workspace --locked --no-fail-fast
 
 # cargo-deny runs where it is installed (`cargo install cargo-deny --locked`): it takes four minutes
 # of processor time to compile. Advisories are not for here: they come from the network, and one
 # about old code should not stop new code.
-lint: packages
+lint: prerequisites
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; fi
 	grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=target --exclude-dir=.git . | xargs shellcheck
-	mandoc -T lint -W warning packaging/man/*.8
+	$(GENERATE)
+	mandoc -T lint -W warning $(GENERATED)/*.[58]
+	@for page in $(GENERATED)/*.[58]; do \
+		if LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings --local-file -Tutf8 -Z $$page 2>&1 >/dev/null | \
+			grep .; then exit 1; fi; done
 
-demo: packages build
+demo: prerequisites build
 	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
 
-bench: packages build
+bench: prerequisites build
 	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench first_frame -- $(BINARY)
 
-bench-convergence: packages build
+bench-convergence: prerequisites build
 	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(BINARY)
 
-soak: packages
+soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
-# would not do.
+# would not do. Settings that are there already stay.
+install: SHARE = $(DESTDIR)$(PREFIX)/share
 install:
 	@test -x $(BINARY) || { echo "There is no $(BINARY): run 'make build' first." >&2; exit 1; }
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/libexec/keepalived/vipherald
 	install -d $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../libexec/keepalived/vipherald $(DESTDIR)$(PREFIX)/bin/vipherald
-	install -D -m 644 packaging/man/vipherald.8 $(DESTDIR)$(PREFIX)/share/man/man8/vipherald.8
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/vipherald/examples examples/vipherald.toml
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/vipherald/examples/keepalived \
-		examples/keepalived/*.conf
+	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/vipherald-*
+	test -e $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml || install -D -m 644 \
+		examples/vipherald.toml $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml
+	install -D -m 644 -t $(SHARE)/man/man8 $(GENERATED)/vipherald.8
+	install -D -m 644 -t $(SHARE)/man/man5 $(GENERATED)/vipherald.toml.5
+	gzip --force --best --no-name $(SHARE)/man/man8/vipherald.8 $(SHARE)/man/man5/vipherald.toml.5
+	install -D -m 644 $(GENERATED)/vipherald.bash $(SHARE)/bash-completion/completions/vipherald
+	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) $(GENERATED)/_vipherald
+	install -D -m 644 -t $(SHARE)/fish/vendor_completions.d $(GENERATED)/vipherald.fish
+	install -D -m 644 -t $(SHARE)/doc/vipherald README.md docs/* $(GENERATED)/copyright
+	install -m 644 CHANGELOG.md $(SHARE)/doc/vipherald/changelog
+	gzip --force --best --no-name $(SHARE)/doc/vipherald/changelog
+	cd examples && find . -type f | xargs -I {} \
+		install -D -m 644 {} $(abspath $(SHARE))/doc/vipherald/examples/{}
+	install -D -m 644 -t $(SHARE)/doc/vipherald/examples/keepalived.service.d \
+		systemd/keepalived.service.d/vipherald.conf
+
+# Debian's zsh looks for completions elsewhere.
+packages: prerequisites build
+	rm -rf $(PACKAGES) $(TARGET)/stage
+	mkdir -p $(PACKAGES)
+	umask 022 && $(MAKE) --no-print-directory install DESTDIR=$(TARGET)/stage/rpm
+	packaging/rpm/build $(TARGET)/stage/rpm $(VERSION) $(PACKAGES)
+	umask 022 && $(MAKE) --no-print-directory install DESTDIR=$(TARGET)/stage/deb \
+		ZSHDIR=$(PREFIX)/share/zsh/vendor-completions
+	packaging/deb/build $(TARGET)/stage/deb $(VERSION) $(PACKAGES)
+
+test-packages: packages
+	packaging/test $(PACKAGES)
+
+test-fleet: prerequisites build
+	tests/fleet/run $(BINARY) $(TARGET)/fleet
+
+test-vm: packages
+	tests/vm/run
 
 clean:
 	$(CARGO) clean
 
-packages:
+prerequisites:
 	@.ci/packages

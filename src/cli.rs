@@ -121,7 +121,7 @@ pub struct Announce {
     /// End after this time at the latest [default: 60]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
     pub timeout: Option<Duration>,
-    /// Send at most this many frames a second [default: 2000]
+    /// Send at most this many frames a second, over all VIPs [default: 2000]
     #[arg(long, value_name = "FPS", value_parser = parse_rate)]
     pub rate: Option<NonZeroU32>,
     /// Wait this long for a VIP that is not here yet [default: 1]
@@ -153,15 +153,20 @@ pub struct Check {
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
     /// Mend what is stale: resolve this host's entry anew or, where the VIP is here, announce it
+    ///
+    /// Then check again. In a conflict nothing is mended.
     #[arg(long)]
     pub fix: bool,
     /// Mend PERMANENT entries, too
     #[arg(long, requires = "fix")]
     pub permanent: bool,
-    /// Ask for this long at most [default: 1]
+    /// Ask for this long at most, and for twice as long where the VIP is here [default: 1]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
     pub wait: Option<Duration>,
     /// Print one line and exit as a monitoring plugin does
+    ///
+    /// 0 (OK) for ok, 1 (WARNING) for unproven, 2 (CRITICAL) for stale, conflict and unowned, 3
+    /// (UNKNOWN) for what could not be asked.
     #[arg(long, conflicts_with = "json")]
     pub nagios: bool,
 }

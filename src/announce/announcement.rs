@@ -254,13 +254,12 @@ impl Announcement {
             let takes_frames = |link: &Link| link.carrier && link.unlike_ethernet.is_none();
             let came_up = !takes_frames(&claim.link) && takes_frames(link);
             claim.link = link.clone();
-            if mac_changed {
+            // Who was out of reach, or learned the old MAC, has to hear all rounds again; and to
+            // prove itself again, for only answers tell when the path behind the carrier is alive.
+            if mac_changed || came_up {
                 for confirmation in claim.confirmations_mut() {
                     confirmation.start_over();
                 }
-            }
-            // Who was out of reach, or learned the old MAC, has to hear all rounds again.
-            if mac_changed || came_up {
                 self.paths.forget(link.index);
                 self.start_rounds(now, index);
             }

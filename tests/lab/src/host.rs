@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use nix::net::if_::if_nametoindex;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::unistd::Pid;
 
 use crate::capture::{self, Capture};
@@ -67,6 +68,16 @@ impl Host {
              link set eth0 up\n",
             ipv6 = self.ipv6(),
         ));
+    }
+
+    /// Whether `eth0` is up and has its carrier, so that frames leave.
+    pub(crate) fn is_running(&self) -> bool {
+        self.netns().enter(|| {
+            let mut links = getifaddrs().expect("links can be listed");
+            links.any(|link| {
+                link.interface_name == "eth0" && link.flags.contains(InterfaceFlags::IFF_RUNNING)
+            })
+        })
     }
 
     /// The name it was given.

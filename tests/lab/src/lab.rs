@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use tempfile::TempDir;
@@ -13,10 +14,14 @@ use crate::filter::Port;
 use crate::host::Host;
 use crate::netns::{self, Netns};
 use crate::programs;
+use crate::wait::eventually;
 
 /// Where the lab's files live: every component belongs to root and is writable by no one else,
 /// which keepalived's `enable_script_security` asks for.
 const RUN: &str = "/run";
+
+/// Long enough for the kernel to bring links up on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Hosts are numbered within one /24.
 const MAX_HOSTS: usize = 254;
@@ -105,8 +110,29 @@ impl Lab {
         for host in &hosts {
             host.configure();
         }
+        self.wait_until_wired(&hosts);
         ports.extend(hosts.iter().map(|host| (host.clone(), Port::default())));
         hosts
+    }
+
+    /// Waits until frames pass both ways. The kernel looks at a link that was set up when it has time
+    /// to; until then the host drops what it sends, and the switch what it is to forward.
+    fn wait_until_wired(&self, hosts: &[Host]) {
+        eventually("the switch forwards to the new hosts", SOON, || {
+            let links = programs::run(self.switch.command("bridge").arg("link"), "");
+            let forwards = |host: &Host| {
+                let port = format!(": {}@", host.port());
+                links
+                    .lines()
+                    .any(|line| line.contains(&port) && line.contains("state forwarding"))
+            };
+            hosts.iter().all(forwards).then_some(())
+        });
+        for host in hosts {
+            eventually("the new host's link runs", SOON, || {
+                host.is_running().then_some(())
+            });
+        }
     }
 
     /// Loses `percent` of the frames of each host in one direction, each frame and each host by
