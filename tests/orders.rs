@@ -256,6 +256,10 @@ fn a_vip_that_a_killed_keepalived_left_behind_is_released() {
     let released = peer(&report, &killed.n1);
     assert_eq!(released["order"], "released", "{report:#}");
     assert_eq!(released["verdict"], "proven", "{report:#}");
+    println!(
+        "n1 follows n2 {} ms after its hook began",
+        released["after_ms"]
+    );
     assert!(
         holds(&killed.n1, &killed.n1.ipv4().to_string()),
         "nothing else went"

@@ -445,6 +445,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::order::{Done, Outcome, Reason};
     use crate::wire::Payload;
 
     const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
@@ -605,6 +606,79 @@ mod tests {
             stale.asked(Question::Echo);
         }
         assert_eq!(stale.verdict(), Verdict::Stale);
+    }
+
+    fn answered(outcome: Outcome) -> Fate {
+        let done = Done {
+            vip: "10.0.0.10".parse().unwrap(),
+            outcome,
+            was: None,
+            now: None,
+            interface: String::new(),
+        };
+        Fate::Answered { done, skew: None }
+    }
+
+    fn make_stale(peer: &mut Confirmation) {
+        peer.asked(Question::Control);
+        peer.hear_control(PEER, run().sequence(0), run());
+        for _ in 0..STALE_AFTER {
+            peer.asked(Question::Echo);
+        }
+        assert_eq!(peer.verdict(), Verdict::Stale);
+    }
+
+    #[test]
+    fn who_obeyed_an_order_is_asked_as_often_as_if_never_before() {
+        let mut stale = peer(Some(PEER));
+        make_stale(&mut stale);
+        for _ in 0..10 {
+            turn(&mut stale, Some(5));
+        }
+        assert!(!stale.is_open(Some(5)));
+        stale.order_carried_out();
+        for _ in 0..5 {
+            assert!(stale.is_open(Some(5)));
+            turn(&mut stale, Some(5));
+        }
+        assert!(!stale.is_open(Some(5)), "and not for ever");
+    }
+
+    #[test]
+    fn who_was_configured_is_ordered_at_once_and_others_when_they_are_stale() {
+        let mut learned = peer(Some(PEER));
+        assert_eq!(learned.take_due_order(), None);
+        make_stale(&mut learned);
+        assert_eq!(learned.take_due_order(), Some(true));
+        assert_eq!(learned.take_due_order(), None, "it is on its way");
+        let mut configured = peer(Some(PEER));
+        configured.peer.source = Source::Configured;
+        assert_eq!(configured.take_due_order(), Some(false));
+        let mut offlink = configured.clone();
+        offlink.order = None;
+        offlink.peer.onlink = false;
+        assert_eq!(offlink.take_due_order(), None);
+    }
+
+    #[test]
+    fn who_learned_wrong_again_is_ordered_again_a_few_times_and_who_refused_is_not() {
+        let mut stale = peer(Some(PEER));
+        make_stale(&mut stale);
+        let mut orders = 0;
+        for _ in 0..10 {
+            orders += u32::from(stale.take_due_order().is_some());
+            stale.order = Some(answered(Outcome::Purged));
+            stale.order_carried_out();
+            assert_eq!(stale.take_due_order(), None, "it has not been asked since");
+            for _ in 0..STALE_AFTER {
+                stale.asked(Question::Echo);
+            }
+        }
+        assert_eq!(orders, MOST_ORDERS);
+        let mut refused = peer(Some(PEER));
+        make_stale(&mut refused);
+        refused.order = Some(answered(Outcome::Kept(Reason::Permanent)));
+        assert_eq!(refused.take_due_order(), None);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::watch::Watched;
 /// Datagrams that are read before anything else has its turn.
 const AT_ONCE: usize = 256;
 /// Orders that are carried out at once; who sent one more asks again.
-const MOST_AT_WORK: usize = 64;
+const MOST_AT_WORK: usize = 16;
 /// Lines a minute about orders, and about refusals: what is beyond is a number.
 const LINES: u32 = 6;
 /// Refusals a minute that may be answers to datagrams which somebody recorded and sends again.

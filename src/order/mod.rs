@@ -5,8 +5,8 @@
 //!
 //! - [`message`]: the two datagrams, octet by octet; [`key`]: who may make them
 //! - [`judge`]: which orders are carried out, and which are dropped; [`listen`]: the receiver
-//!   around it, which [`carry_out`] serves
-//! - [`courier`]: which peer is sent an order when, and which answers count; [`post`]: the sockets
+//!   around it, which `carry_out` serves
+//! - [`courier`]: which peer is sent an order when, and which answers count; `post`: the sockets
 //!   around it; [`send`]: orders by hand
 //!
 //! [`message`], [`judge`] and [`courier`] are pure: they do no I/O and read no clock.
