@@ -279,8 +279,7 @@ impl Session {
             .flatten()
             .collect();
         let everyone = self.confirm != Confirm::None;
-        let kernel = self.kernel.clone();
-        self.looking_around = Some(tokio::spawn(look_around(kernel, on, everyone)));
+        self.looking_around = Some(tokio::spawn(look_around(on, everyone)));
     }
 
     fn meet_peers(&mut self, around: Result<Around, kernel::Error>) {
@@ -472,11 +471,13 @@ fn ready_port<'a>(
     Ok(port)
 }
 
+/// On a connection of its own: the kernel refuses a second dump on one that has not ended the
+/// first (`EBUSY`), and the run may have to look for addresses at any moment.
 async fn look_around(
-    kernel: Kernel,
     on: BTreeSet<InterfaceIndex>,
     everyone: bool,
 ) -> Result<Around, kernel::Error> {
+    let kernel = Kernel::connect()?;
     let links = kernel.links().await?;
     let own_macs = links.iter().filter_map(|link| link.mac).collect();
     let addresses = kernel.addresses().await?;

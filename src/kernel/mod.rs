@@ -58,7 +58,7 @@ fn advice(refusal: &io::Error) -> &'static str {
 }
 
 /// A connection that requests go through.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Kernel {
     handle: rtnetlink::Handle,
 }
