@@ -73,10 +73,10 @@ demo: prerequisites build
 	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
 
 bench: prerequisites build
-	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench first_frame -- $(BINARY)
+	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench first_frame -- $(abspath $(BINARY))
 
 bench-convergence: prerequisites build
-	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(BINARY)
+	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(abspath $(BINARY))
 
 soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
