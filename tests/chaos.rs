@@ -31,7 +31,7 @@ use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, Mac, event
 
 use common::{VIP, VIP6, signal};
 use events::{file, is_about, mac_of, since, with};
-use rng::Rng;
+use rng::{Rng, number};
 
 /// The group of the hooks, by which their frames are told from keepalived's.
 const HOOKS: &str = "daemon";
@@ -542,14 +542,6 @@ fn files_in(directory: &Path) -> BTreeSet<PathBuf> {
                 .starts_with("keepalived-")
         })
         .collect()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} is a number, not {text}")),
-    )
 }
 
 #[test]

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use network::Network;
 use peer::{Entry, Host};
+use rng::number;
 use scenario::{Kind, OLD_OWNER, Scenario};
 use statistics::Statistics;
 use vipherald::address::Mac;
@@ -48,14 +49,6 @@ fn play(scenario: Scenario, statistics: &mut Statistics) {
         eprintln!("That was seed {seed}: SIMULATION_SEED={seed} cargo test --test simulation");
         panic::resume_unwind(panic);
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} is a number, not {text}")),
-    )
 }
 
 #[test]

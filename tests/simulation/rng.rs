@@ -44,3 +44,12 @@ impl Rng {
         Duration::from_nanos(self.below(nanos.saturating_add(1)))
     }
 }
+
+/// The number that an environment variable holds, if it is set.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number, not {text}")),
+    )
+}
