@@ -20,8 +20,7 @@ use crate::address::Vip;
 use crate::keepalived::{Configuration, Instance};
 use crate::kernel::{self, Kernel};
 
-/// Where keepalived writes its PIDs by default, that of 2.2 with an instance of its own
-/// (`net_namespace`, `instance`) last.
+/// Where keepalived writes its PIDs by default; in a directory of its own where it is set to.
 const PID_FILES: [&str; 9] = [
     "/run/keepalived.pid",
     "/run/vrrp.pid",

@@ -1,8 +1,9 @@
 //! What a run sends when, without a network.
 
 use super::*;
-use crate::kernel::Usability;
-use crate::wire::{Arp, ArpOperation, Ndp, Payload};
+use crate::announce::Verdict;
+use crate::kernel::{Neighbour, NeighbourState, Usability};
+use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Ndp, Payload};
 
 const ETH: InterfaceIndex = InterfaceIndex(2);
 const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
@@ -241,6 +242,72 @@ fn the_last_round_misleads_nobody() {
     assert_eq!(all.len(), 15);
     assert!(all[..14].contains(&Ndp::probe(vip, MAC, None)));
     assert_eq!(all[14], Ndp::unsolicited_advertisement(vip, MAC, false));
+}
+
+/// What a host that follows answers.
+fn answer_of_a_follower(frame: &Frame) -> Option<Frame> {
+    let payload = match frame.payload {
+        Payload::Arp(arp) if arp.sender_ip != arp.target_ip => Payload::Arp(Arp {
+            operation: ArpOperation::Reply,
+            sender_mac: OTHER,
+            sender_ip: arp.target_ip,
+            target_mac: arp.sender_mac,
+            target_ip: arp.sender_ip,
+        }),
+        Payload::Echo(echo) => Payload::Echo(Echo {
+            source: echo.destination,
+            destination: echo.source,
+            kind: EchoKind::Reply,
+            ..echo
+        }),
+        _ => return None,
+    };
+    (frame.destination == OTHER).then_some(Frame {
+        destination: frame.source,
+        source: OTHER,
+        payload,
+    })
+}
+
+#[test]
+fn who_has_proven_proves_again_when_the_carrier_is_back() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    let mut around = Surroundings::of(link(Some(MAC), true));
+    around.addresses = vec![Address {
+        prefix_len: 24,
+        ..address("10.0.0.1", Usability::Usable)
+    }];
+    around.neighbours = vec![Neighbour {
+        ip: [10, 0, 0, 2].into(),
+        mac: Some(OTHER),
+        state: NeighbourState::Reachable,
+        externally_learned: false,
+    }];
+    bench
+        .core
+        .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+    let answered = |bench: &mut Bench| {
+        let mut answers = Vec::new();
+        for frame in bench.sends() {
+            answers.extend(answer_of_a_follower(&frame));
+        }
+        for answer in &answers {
+            bench.core.received(bench.now, ETH, answer);
+        }
+        answers.len()
+    };
+    let verdict = |bench: &Bench| bench.core.claims()[0].confirmations()[0].verdict();
+    assert_eq!(answered(&mut bench), 1, "a directed request");
+    assert_eq!(answered(&mut bench), 1, "an echo");
+    assert_eq!(verdict(&bench), Verdict::Proven);
+
+    bench.core.link_changed(bench.now, &link(Some(MAC), false));
+    bench.after(100);
+    bench.core.link_changed(bench.now, &link(Some(MAC), true));
+    assert_eq!(verdict(&bench), Verdict::Silent);
+    assert_eq!(answered(&mut bench) + answered(&mut bench), 2);
+    assert_eq!(verdict(&bench), Verdict::Proven);
 }
 
 /// Plays a check of a VIP that no peer is asked about, while `answer` is given the probes.
