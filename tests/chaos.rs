@@ -9,35 +9,44 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was counted")]
 
+#[path = "chaos/addresses.rs"]
+mod addresses;
 mod common;
 mod events;
+#[path = "orders/mod.rs"]
+mod helpers;
+#[path = "chaos/hooks.rs"]
+mod hooks;
+#[path = "chaos/lasting.rs"]
+mod lasting;
 #[allow(dead_code, reason = "the simulation uses the rest")]
 #[path = "simulation/rng.rs"]
 mod rng;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, Mac, eventually};
+use vipherald::order::message::PORT;
+use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, Mac, State, eventually};
 
-use common::{VIP, VIP6, signal};
+use addresses::Addresses;
+use common::{OLD_MAC, SOON, VIP, VIP6, signal, vipherald};
 use events::{file, is_about, mac_of, since, with};
+use helpers::{Orders, wait_until_it_listens};
+use hooks::{GROUP, Hooks, INSTANCES, configuration};
+use lasting::{Fifo, Lasting, log_to};
 use rng::{Rng, number};
 
-/// The group of the hooks, by which their frames are told from keepalived's.
-const HOOKS: &str = "daemon";
+/// The node whose events one process reads from a FIFO; the others have a hook for each.
+const READER: usize = 1;
 const NODES: usize = 3;
 const CLIENTS: usize = 4;
-const INSTANCES: [&str; 2] = ["VI_4", "VI_6"];
 const VIPS: [&str; 2] = [VIP, VIP6];
 /// How long trouble lasts before quiet has to return.
 const TROUBLE: Duration = Duration::from_secs(12);
@@ -56,54 +65,6 @@ struct Node {
     unplugged: bool,
 }
 
-/// When a host got and lost the VIPs, as `ip monitor` tells.
-struct Addresses {
-    monitor: Child,
-    moves: Arc<Mutex<Vec<Move>>>,
-}
-
-/// A VIP came (`here`) or went, and when that was read, at most so much later than it happened.
-#[derive(Clone, Copy, Debug)]
-struct Move {
-    at: SystemTime,
-    vip: &'static str,
-    here: bool,
-}
-
-impl Addresses {
-    fn watch(host: &Host) -> Self {
-        let mut monitor = host
-            .command("ip")
-            .args(["-o", "monitor", "address"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
-        let moves = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&moves);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let at = SystemTime::now();
-                let vip = VIPS
-                    .into_iter()
-                    .find(|vip| line.contains(&format!(" {vip}/")));
-                if let Some(vip) = vip {
-                    let here = !line.starts_with("Deleted");
-                    told.lock().unwrap().push(Move { at, vip, here });
-                }
-            }
-        });
-        Self { monitor, moves }
-    }
-}
-
-impl Drop for Addresses {
-    fn drop(&mut self) {
-        let _ = self.monitor.kill();
-        let _ = self.monitor.wait();
-    }
-}
-
 /// What happened, by name.
 type Counts = BTreeMap<&'static str, u32>;
 
@@ -114,8 +75,11 @@ struct Chaos {
     rng: Rng,
     counts: Counts,
     log: PathBuf,
+    events: PathBuf,
     /// There in times of trouble.
     trouble: PathBuf,
+    lasting: Vec<Lasting>,
+    _fifo: Fifo,
     /// Of the frames that nodes sent after they had lost the VIP: how long after, and what it was.
     late: Vec<(Duration, String)>,
     frames: usize,
@@ -127,64 +91,65 @@ impl Chaos {
         let hosts = lab.hosts("node", NODES);
         let clients = lab.hosts("client", CLIENTS);
         let program = lab.install_hook(common::VIPHERALD);
+        let orders = Orders::new(&lab, &hosts[0]);
+        let addresses = |c: &Host| [c.ipv4().to_string(), c.ipv6().to_string()];
+        let peers: Vec<_> = clients.iter().flat_map(addresses).collect();
         // A client that is cut off holds the runs up no longer than this.
-        let settings = file(&lab, "vipherald.toml", "timeout = 12\n");
-        let conf = lab.directory().join("keepalived.conf");
-        let log = lab.directory().join("log-of-hooks");
-        let trouble = file(&lab, "trouble", "");
-        // Now and then, in times of trouble, a hook has next to no descriptors, or nobody who reads
-        // its messages.
-        let hook = lab.write_hook(
-            "hook",
-            &format!(
-                "exec 2>>{log}\n\
-                 if [ -e {trouble} ]; then\n\
-                 case $(($$ % 9)) in 0) ulimit -n 6 ;; 1) exec 2>/dev/full ;; esac\n\
-                 fi\n\
-                 exec {program} --log stderr --config {settings} {with} \"$@\"",
-                trouble = trouble.display(),
-                log = log.display(),
-                program = program.display(),
-                settings = settings.display(),
-                with = with(&conf, "notify"),
-            ),
+        let settings = orders.settings(
+            &lab,
+            "vipherald.toml",
+            &format!("timeout = 12\npeers = {peers:?}"),
+            "permanent = true",
         );
-        let instances = |priority: u8| {
-            let instance = |name: &str, id: u8, vip: &str| {
-                format!(
-                    "vrrp_instance {name} {{\n interface eth0\n state BACKUP\n version 3\n \
-                     virtual_router_id {id}\n priority {priority}\n advert_int 0.1\n \
-                     garp_master_delay 60\n garp_master_repeat 1\n garp_lower_prio_repeat 0\n \
-                     virtual_ipaddress {{\n  {vip}\n }}\n notify \"{hook}\" root {HOOKS}\n \
-                     notify_master_rx_lower_pri \"{hook} INSTANCE {name} MASTER_RX_LOWER_PRI\" root {HOOKS}\n}}\n",
-                    hook = hook.display()
-                )
-            };
-            instance("VI_4", 51, &format!("{VIP}/24"))
-                + &instance("VI_6", 52, &format!("{VIP6}/64"))
+        let conf = lab.directory().join("keepalived.conf");
+        let options = format!("--config {} {}", settings.display(), with(&conf, ""));
+        let hooks = Hooks {
+            lab: lab.directory(),
+            program: &program,
+            options: &options,
+            log: &file(&lab, "log-of-hooks", ""),
+            events: &file(&lab, "events-of-hooks", ""),
+            trouble: &file(&lab, "trouble", ""),
         };
+        let fifo = Fifo::new(&lab);
+        let each_event = lab.write_hook("hook", &hooks.each_event());
+        let to_fifo = lab.write_hook("hook-of-the-reader", &hooks.to_fifo(&fifo.path));
         // Hooks need the names and addresses, which are the same on all nodes.
-        fs::write(&conf, instances(100)).unwrap();
-        let nodes = hosts
+        fs::write(&conf, configuration(100, &each_event)).unwrap();
+        let nodes: Vec<_> = hosts
             .into_iter()
             .zip([150, 120, 100])
-            .map(|(host, priority)| Node {
-                keepalived: None,
-                configuration: instances(priority),
-                capture: host.capture(),
-                addresses: Addresses::watch(&host),
-                unplugged: false,
-                host,
-            });
-        let nodes: Vec<_> = nodes.inspect(|node| mute_keepalived(&node.host)).collect();
+            .enumerate()
+            .map(|(number, (host, priority))| {
+                mute_keepalived(&host);
+                let hook = if number == READER {
+                    &to_fifo
+                } else {
+                    &each_event
+                };
+                Node {
+                    keepalived: None,
+                    configuration: configuration(priority, hook),
+                    capture: host.capture(),
+                    addresses: Addresses::watch(&host),
+                    unplugged: false,
+                    host,
+                }
+            })
+            .collect();
+        let mut lasting = vec![read_events(&nodes[READER].host, &hooks, &fifo)];
+        lasting.extend(clients.iter().map(|client| listen(client, &hooks)));
         Self {
+            rng: Rng::new(seed),
+            counts: Counts::new(),
+            log: hooks.log.to_owned(),
+            events: hooks.events.to_owned(),
+            trouble: hooks.trouble.to_owned(),
             lab,
             nodes,
             clients,
-            rng: Rng::new(seed),
-            counts: Counts::new(),
-            log,
-            trouble,
+            lasting,
+            _fifo: fifo,
             late: Vec::new(),
             frames: 0,
         }
@@ -200,7 +165,7 @@ impl Chaos {
         let runs = self.nodes[at].keepalived.is_some();
         let node = &mut self.nodes[at];
         let host = node.host.clone();
-        let what = match self.rng.below(16) {
+        let what = match self.rng.below(19) {
             0 | 1 if runs => {
                 let mut keepalived = node.keepalived.take().unwrap();
                 keepalived.stop();
@@ -267,13 +232,29 @@ impl Chaos {
                 "MAC changed"
             }
             13 | 14 => {
-                let hooks = hooks_of(&host);
+                let hooks = self.hooks_of(&host);
                 if !hooks.is_empty() {
                     // It may have ended by itself meanwhile.
                     let pid = self.rng.pick(&hooks);
                     let _ = kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL);
                 }
                 "hook killed"
+            }
+            15 => {
+                // Less than its next two frames need: the kernel answers ENOBUFS.
+                host.run("tc qdisc replace dev eth0 root tbf rate 8kbit burst 300 limit 150");
+                thread::sleep(self.rng.up_to(Duration::from_secs(1)));
+                host.run("tc qdisc del dev eth0 root");
+                "no room in the queue for a while"
+            }
+            16 => {
+                let client = &self.clients[self.rng.index(CLIENTS)];
+                client.remember_as(self.rng.pick(&VIPS), OLD_MAC, State::Permanent);
+                "client's entry nailed down"
+            }
+            17 => {
+                host.run("ip neigh flush all nud all");
+                "node forgets its neighbours"
             }
             _ => {
                 let vip = self.rng.pick(&VIPS);
@@ -314,6 +295,10 @@ impl Chaos {
             "all follow {:?} after the master began to stop",
             began.elapsed()
         );
+        self.count("clean failover, all follow");
+        for process in &mut self.lasting {
+            process.measure();
+        }
         fs::write(&self.trouble, "").unwrap();
     }
 
@@ -445,7 +430,7 @@ impl Chaos {
         eventually("no hook is left", QUIET, || {
             self.nodes
                 .iter()
-                .all(|node| hooks_of(&node.host).is_empty())
+                .all(|node| self.hooks_of(&node.host).is_empty())
                 .then_some(())
         });
         for node in &self.nodes {
@@ -457,13 +442,24 @@ impl Chaos {
         }
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         assert!(!log.contains("panicked"), "{log}");
+        let events = fs::read_to_string(&self.events).unwrap();
+        let moves = self.nodes.iter().map(|node| {
+            let moves = node.addresses.moves.lock().unwrap();
+            moves.len()
+        });
         println!(
-            "{} lines of hooks; {} frames for VIPs, {} of them late",
+            "{} events for hooks, {} lines of theirs; VIPs came or went {} times; {} frames for \
+             VIPs, {} of them late",
+            events.lines().count(),
             log.lines().count(),
+            moves.sum::<usize>(),
             self.frames,
             self.late.len()
         );
         println!("{:?}", self.counts);
+        for process in self.lasting.drain(..) {
+            process.end();
+        }
         assert_eq!(&self.files(), files, "a file was left over");
     }
 
@@ -471,8 +467,15 @@ impl Chaos {
     fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = files_in(Path::new("/run"));
         files.extend(files_in(self.lab.directory()));
-        files.insert(self.log.clone());
         files
+    }
+
+    /// The hooks that run on a host.
+    fn hooks_of(&self, host: &Host) -> Vec<u32> {
+        let lasts = |pid: &u32| self.lasting.iter().any(|process| process.pid() == *pid);
+        let mut hooks = host.processes("vipherald");
+        hooks.retain(|pid| !lasts(pid));
+        hooks
     }
 }
 
@@ -494,9 +497,32 @@ fn interface_mac(host: &Host) -> Mac {
     rest.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// The hooks that run on a host.
-fn hooks_of(host: &Host) -> Vec<u32> {
-    host.processes("vipherald")
+/// Starts what answers the events that come through the FIFO.
+fn read_events(host: &Host, hooks: &Hooks, fifo: &Fifo) -> Lasting {
+    let mut command = host.command("setpriv");
+    command
+        .args(["--regid", GROUP, "--clear-groups"])
+        .arg(hooks.program)
+        .args(hooks.options.split_whitespace())
+        .args(["--log", "stderr", "fifo"])
+        .arg(&fifo.path);
+    let run = log_to(command, hooks.log);
+    eventually("it reads the FIFO", SOON, || {
+        let comm = fs::read_to_string(format!("/proc/{}/comm", run.pid())).unwrap();
+        let opened = fs::read_dir(format!("/proc/{}/fd", run.pid())).unwrap();
+        let mut opened = opened.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        (comm.trim_end() == "vipherald" && opened.any(|path| path == fifo.path)).then_some(())
+    });
+    Lasting::new(format!("fifo on {}", host.name()), run)
+}
+
+/// Starts what carries out orders on a host.
+fn listen(host: &Host, hooks: &Hooks) -> Lasting {
+    const DAY: &str = "86400";
+    let arguments = format!("{} listen --bind [::]:{PORT} --idle {DAY}", hooks.options);
+    let run = log_to(vipherald(host, &arguments), hooks.log);
+    wait_until_it_listens(host, &run);
+    Lasting::new(format!("listen on {}", host.name()), run)
 }
 
 /// Drops what keepalived announces itself: what is left is what the hooks and the kernel say.

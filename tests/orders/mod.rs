@@ -48,12 +48,17 @@ pub(crate) fn listen(host: &Host, settings: &Path, more: &str) -> Run {
         settings.display()
     );
     let run = Run::start(vipherald(host, &arguments));
+    wait_until_it_listens(host, &run);
+    run
+}
+
+/// Waits until `listen` can be reached.
+pub(crate) fn wait_until_it_listens(host: &Host, run: &Run) {
     let pid = run.pid();
     eventually(&format!("{} listens", host.name()), SOON, || {
         let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/udp6")).ok()?;
         sockets.contains(&format!(":{PORT:04X} ")).then_some(())
     });
-    run
 }
 
 /// An order to a host, made now.

@@ -1,0 +1,119 @@
+//! What runs as long as the chaos does: a reader of events, and hosts that listen for orders. Their
+//! memory and descriptors have to stay what they were.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use vipherald_lab::{Lab, eventually};
+
+use crate::common::{Run, SOON};
+
+/// More than this, in KiB, none of them takes, whatever happened.
+const MOST_MEMORY: u64 = 2 * 1024;
+/// How much more one may take in the last third of a run than in the second, in KiB.
+const DRIFT: u64 = 128;
+
+/// A process that goes on, and what it took each time that quiet had returned.
+pub(crate) struct Lasting {
+    name: String,
+    run: Run,
+    descriptors: usize,
+    /// Resident memory of its own (`RssAnon`), in KiB: without the pages of the program's file.
+    memory: Vec<u64>,
+}
+
+impl Lasting {
+    /// Takes a process that waits for what is to come.
+    pub(crate) fn new(name: String, run: Run) -> Self {
+        let descriptors = descriptors(run.pid());
+        Self {
+            name,
+            run,
+            descriptors,
+            memory: Vec::new(),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.run.pid()
+    }
+
+    /// Notes what it takes now.
+    pub(crate) fn measure(&mut self) {
+        assert!(!self.run.has_ended(), "{} has ended", self.name);
+        self.memory.push(resident(self.run.pid()));
+    }
+
+    /// Ends it, when nothing is left for it to do.
+    pub(crate) fn end(self) {
+        let pid = self.run.pid();
+        eventually("it has closed what it opened", SOON, || {
+            (descriptors(pid) <= self.descriptors).then_some(())
+        });
+        let third = self.memory.len() / 3;
+        let most = |from: usize, to: usize| self.memory[from..to].iter().max().copied();
+        let all = most(0, self.memory.len()).unwrap_or_default();
+        println!(
+            "{}: at most {all} KiB of its own; by thirds {:?}",
+            self.name,
+            [0, 1, 2].map(|n| most(n * third, (n + 1) * third))
+        );
+        assert!(all < MOST_MEMORY, "{}: {:?}", self.name, self.memory);
+        if let (Some(second), Some(last)) = (most(third, 2 * third), most(2 * third, 3 * third)) {
+            assert!(last <= second + DRIFT, "{}: {:?}", self.name, self.memory);
+        }
+        let (ended, _) = self.run.terminate();
+        assert_eq!(ended.status, 0, "{}: {ended:?}", self.name);
+    }
+}
+
+/// A FIFO that is never without a writer, as keepalived's is not.
+pub(crate) struct Fifo {
+    pub(crate) path: PathBuf,
+    _writer: File,
+}
+
+impl Fifo {
+    pub(crate) fn new(lab: &Lab) -> Self {
+        let path = lab.directory().join("events");
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let writer = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .unwrap();
+        Self {
+            path,
+            _writer: writer,
+        }
+    }
+}
+
+/// Makes a process write what it says to a file.
+pub(crate) fn log_to(mut command: Command, log: &Path) -> Run {
+    let log = OpenOptions::new().append(true).create(true).open(log);
+    command.stdout(Stdio::null()).stderr(log.unwrap());
+    Run::start(command)
+}
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .unwrap();
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap_or_else(|_| panic!("{line}"))
+}
