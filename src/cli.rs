@@ -78,7 +78,11 @@ pub enum LogTo {
 }
 
 /// What to do
+///
+/// The options of a command are put together only when it is the one asked for: those of ten take
+/// forty pages of memory, which the first frame would wait for.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// As their new owner, announce VIPs to every host of their link
     Announce(Announce),
