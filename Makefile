@@ -61,7 +61,8 @@ lint: prerequisites
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
 	@if command -v cargo-deny >/dev/null; then \
-		$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; fi
+		$(CARGO) deny --locked check --deny warnings --hide-inclusion-graph \
+		bans licenses sources; fi
 	grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=target --exclude-dir=.git . | xargs shellcheck
 	$(GENERATE)
 	mandoc -T lint -W warning $(GENERATED)/*.[58]
