@@ -127,4 +127,23 @@ mod tests {
                 .any(|name| name.starts_with("netlink-proto@"))
         }));
     }
+
+    /// A crate that names no version may still need one.
+    #[test]
+    fn no_crate_names_a_newer_rust_than_the_program_does() {
+        for target in TARGETS {
+            let metadata = metadata(target).unwrap();
+            let mut packages = metadata.packages.iter();
+            let program = packages.find(|package| package.name == "vipherald");
+            let own = &program.unwrap().rust_version;
+            for package in &metadata.packages {
+                assert!(
+                    package.rust_version <= *own,
+                    "{}: {:?}",
+                    package.id,
+                    package.rust_version
+                );
+            }
+        }
+    }
 }
