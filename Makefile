@@ -61,7 +61,8 @@ lint: prerequisites
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
 	@if command -v cargo-deny >/dev/null; then \
-		$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; fi
+		$(CARGO) deny --locked check --deny warnings --hide-inclusion-graph \
+		bans licenses sources; fi
 	grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=target --exclude-dir=.git . | xargs shellcheck
 	$(GENERATE)
 	mandoc -T lint -W warning $(GENERATED)/*.[58]
@@ -98,7 +99,8 @@ install:
 	install -D -m 644 $(GENERATED)/vipherald.bash $(SHARE)/bash-completion/completions/vipherald
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) $(GENERATED)/_vipherald
 	install -D -m 644 -t $(SHARE)/fish/vendor_completions.d $(GENERATED)/vipherald.fish
-	install -D -m 644 -t $(SHARE)/doc/vipherald README.md docs/* $(GENERATED)/copyright
+	install -D -m 644 -t $(SHARE)/doc/vipherald README.md docs/* \
+		$(GENERATED)/copyright $(GENERATED)/vipherald.cdx.json
 	install -m 644 CHANGELOG.md $(SHARE)/doc/vipherald/changelog
 	gzip --force --best --no-name $(SHARE)/doc/vipherald/changelog
 	cd examples && find . -type f | xargs -I {} \
