@@ -4,6 +4,7 @@
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
 # make bench   the first frame, purges, memory and size, beside arping and ip
 # make soak    chaos for two hours: MINUTES=5 for less
+# make fuzz    every target of fuzz/ for an hour; MINUTES=5 for less. It needs cargo-fuzz
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make packages   of Debian and RPM, reproducible, in target/packages
@@ -42,7 +43,7 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
-.PHONY: build test lint demo bench bench-convergence soak install packages test-packages \
+.PHONY: build test lint demo bench bench-convergence soak fuzz install packages test-packages \
 	test-fleet test-vm clean prerequisites
 
 build:
@@ -80,7 +81,14 @@ bench-convergence: prerequisites build
 	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(abspath $(BINARY))
 
 soak: prerequisites
-	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
+	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --release --quiet --locked \
+		--test chaos -- --nocapture
+
+# Coverage needs flags that the stable compiler takes only so.
+fuzz: MINUTES = 60
+fuzz:
+	for target in $$($(CARGO) fuzz list); do RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- \
+		-max_total_time=$$(($(MINUTES) * 60)) || exit 1; done
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
 # would not do. Settings that are there already stay.
