@@ -322,7 +322,7 @@ impl Hooks<'_> {
     /// The command line of each state, whole.
     fn commands(&self) -> impl Iterator<Item = (&'static str, String)> {
         let states = ["MASTER", "MASTER_RX_LOWER_PRI", "BACKUP", "FAULT", "STOP"];
-        states.into_iter().map(|state| {
+        states.into_iter().map(move |state| {
             let mut told = self.told(state);
             if told.ends_with(' ') {
                 told += match self {
