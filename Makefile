@@ -2,7 +2,7 @@
 # make test    all tests: real kernels and the real keepalived in network namespaces
 # make lint    format, clippy, documentation, licences and advisories, scripts, manual
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
-# make bench   the first frame, purges, memory and size, beside arping and ip
+# make bench   what it costs, beside keepalived, arping and ip; QUESTIONS=scale for one of them
 # make soak    chaos for two hours: MINUTES=5 for less
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
@@ -18,6 +18,7 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 LOSS ?= 60
+QUESTIONS ?=
 MINUTES ?= 120
 
 CARGO ?= cargo
@@ -41,9 +42,11 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
+BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --quiet --locked \
+	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
 
-.PHONY: build test lint demo bench bench-convergence soak install packages test-packages \
-	test-fleet test-vm clean prerequisites
+.PHONY: build test lint demo bench bench-convergence soak install packages \
+	test-packages test-fleet test-vm clean prerequisites
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -73,10 +76,13 @@ demo: prerequisites build
 	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
 
 bench: prerequisites build
-	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench first_frame -- $(abspath $(BINARY))
+	.ci/packages benches/packages.txt
+	benches/habets-arping $(TARGET)/habets-arping
+	rm -rf $(TARGET)/bench
+	$(BENCH) $(QUESTIONS)
 
 bench-convergence: prerequisites build
-	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(abspath $(BINARY))
+	$(BENCH) convergence
 
 soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
