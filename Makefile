@@ -5,6 +5,7 @@
 # make bench   what it costs, beside keepalived, arping and ip; QUESTIONS=scale for one of them
 # make soak    chaos for two hours: MINUTES=5 for less
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
+# make instructions   counts them, and fails where a tenth was added: ACCEPT=1 accepts that
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make packages   of Debian and RPM, reproducible, in target/packages
 # make test-packages   what is in them, and whether two builds are equal
@@ -45,7 +46,7 @@ ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --quiet --locked \
 	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
 
-.PHONY: build test lint demo bench bench-convergence soak install packages \
+.PHONY: build test lint demo bench bench-convergence instructions soak install packages \
 	test-packages test-fleet test-vm clean prerequisites
 
 build:
@@ -83,6 +84,9 @@ bench: prerequisites build
 
 bench-convergence: prerequisites build
 	$(BENCH) convergence
+
+instructions: prerequisites build
+	tests/lab/isolate benches/instructions $(BINARY) $(if $(ACCEPT),--accept)
 
 soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
