@@ -60,6 +60,30 @@ impl Comparison {
         self.write(question);
     }
 
+    /// Prints comparisons of the same programs, made under several conditions, as one table: medians,
+    /// and how many times as long the first program takes as each other.
+    pub(crate) fn print_all(what: &str, all: &[Self], question: &str) {
+        println!("{what}\n");
+        let heads: String = all.iter().map(|one| format!(" {} |", one.what)).collect();
+        println!("| |{heads}\n|---|{}", "---|".repeat(all.len()));
+        for (number, (name, _)) in all[0].programs.iter().enumerate() {
+            let cells = all.iter().map(|one| {
+                let [first, this] = [0, number]
+                    .map(|at| quantile(&one.programs[at].1, 0.5).expect("there was a turn"));
+                let ratio = first.as_secs_f64() / this.as_secs_f64();
+                match number {
+                    0 => format!(" {} |", time(this)),
+                    _ => format!(" {} ({ratio:.2}) |", time(this)),
+                }
+            });
+            println!("| {name} |{}", cells.collect::<String>());
+        }
+        println!();
+        for one in all {
+            one.write(question);
+        }
+    }
+
     fn write(&self, question: &str) {
         let mut csv = String::new();
         for (name, values) in &self.programs {

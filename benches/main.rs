@@ -13,6 +13,7 @@ mod comparison;
 mod convergence;
 mod first_frame;
 mod stopwatch;
+mod tables;
 mod tools;
 
 use std::path::Path;
@@ -21,7 +22,7 @@ use std::{env, fs};
 type Answer = fn(&Path);
 
 /// The questions, and who answers them.
-const QUESTIONS: [(&str, Answer); 1] = [("first_frame", first_frame::run)];
+const QUESTIONS: [(&str, Answer); 2] = [("first_frame", first_frame::run), ("tables", tables::run)];
 
 fn main() {
     // cargo itself adds --bench.
