@@ -12,6 +12,8 @@
 mod comparison;
 mod convergence;
 mod first_frame;
+mod responders;
+mod scale;
 mod stopwatch;
 mod tables;
 mod tools;
@@ -22,7 +24,11 @@ use std::{env, fs};
 type Answer = fn(&Path);
 
 /// The questions, and who answers them.
-const QUESTIONS: [(&str, Answer); 2] = [("first_frame", first_frame::run), ("tables", tables::run)];
+const QUESTIONS: [(&str, Answer); 3] = [
+    ("first_frame", first_frame::run),
+    ("scale", scale::run),
+    ("tables", tables::run),
+];
 
 fn main() {
     // cargo itself adds --bench.
