@@ -6,11 +6,12 @@
 //! bench PATH_OF_VIPHERALD convergence [RUNS [WORD]]
 //! ```
 //!
-//! Without a question it asks all of [`QUESTIONS`], which takes a quarter of an hour. Single
+//! Without a question it asks all of [`QUESTIONS`], which takes ten minutes. Single
 //! measurements go to `target/bench/QUESTION.csv`.
 
 mod comparison;
 mod convergence;
+mod failover;
 mod first_frame;
 mod responders;
 mod scale;
@@ -24,8 +25,9 @@ use std::{env, fs};
 type Answer = fn(&Path);
 
 /// The questions, and who answers them.
-const QUESTIONS: [(&str, Answer); 3] = [
+const QUESTIONS: [(&str, Answer); 4] = [
     ("first_frame", first_frame::run),
+    ("failover", failover::run),
     ("scale", scale::run),
     ("tables", tables::run),
 ];

@@ -106,7 +106,7 @@ impl Condition {
             for (number, (_, purge)) in purges.iter_mut().enumerate() {
                 host.remember(VIP, "02:00:00:00:00:99");
                 purged.add(number, successful(purge).took);
-                assert_eq!(host_entry(&host), "", "{purge:?}");
+                assert_eq!(entry(&host), "", "{purge:?}");
             }
         }
 
@@ -150,6 +150,6 @@ fn successful(command: &mut Command) -> Ended {
     ended
 }
 
-fn host_entry(host: &Host) -> String {
+fn entry(host: &Host) -> String {
     host.run(&format!("ip neigh show to {VIP} dev eth0"))
 }

@@ -76,17 +76,22 @@ pub(crate) fn is_gratuitous(frame: &Frame) -> bool {
     frame.direction == Direction::ToHost && announced(frame).is_some()
 }
 
+/// The VRID of the VRRP advertisement that a frame is (RFC 9568 §5.2).
+pub(crate) fn advertised(frame: &Frame) -> Option<u8> {
+    const VRRP: u8 = 112;
+    let body = frame.payload();
+    match frame.ether_type() {
+        0x0800 if body[9] == VRRP => Some(body[21]),
+        0x86dd if body[6] == VRRP => Some(body[41]),
+        _ => None,
+    }
+}
+
 /// The moment of the first advertisement that a host sends: it is the master.
 pub(crate) fn first_advertisement(capture: &Capture) -> SystemTime {
-    const VRRP: u8 = 112;
-    let is_vrrp = |frame: &Frame| match frame.ether_type() {
-        0x0800 => frame.payload()[9] == VRRP,
-        0x86dd => frame.payload()[6] == VRRP,
-        _ => false,
-    };
     capture
         .wait_for(SOON, |frame| {
-            frame.direction == Direction::FromHost && is_vrrp(frame)
+            frame.direction == Direction::FromHost && advertised(frame).is_some()
         })
         .expect("it becomes the master")
         .time

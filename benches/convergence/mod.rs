@@ -5,16 +5,15 @@
 //! bench PATH_OF_VIPHERALD convergence [RUNS [WORD]]
 //! ```
 //!
-//! It writes `target/bench/convergence.csv` and `docs/convergence.svg`, and prints a table. WORD limits it to
-//! the cases that have it in their names; then it writes no files. Every peer begins
-//! with a REACHABLE entry for the old owner. Times count from the program's exec; of keepalived, from
-//! its first advertisement as master.
+//! It writes `target/bench/convergence.csv` and `docs/convergence.svg`, and prints a table. WORD
+//! limits it to the cases that have it in their names; then it writes no files. Every peer begins
+//! with a REACHABLE entry for the old owner. Times count from the program's exec; of keepalived,
+//! from its first advertisement as master.
 
 mod plot;
 
 use std::fmt::{self, Write as _};
-use std::fs;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
