@@ -32,7 +32,7 @@ PACKAGES := $(TARGET)/packages
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # No file in a package is younger, so that the same source makes the same package.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
-# A static program starts sooner and needs no library; docs/measurements.md has the figures. The
+# A static program starts sooner and needs no library; docs/performance.md has the figures. The
 # rest makes it smaller: identical functions are folded, relocations are packed, and there are no
 # tables for unwinding, which panic=abort never does: a panic has its message, and no backtrace. Nor
 # does it name the folders of whoever built it. With --target, cargo keeps these flags from build

@@ -12,7 +12,7 @@ use serde_json::Value;
 use vipherald_lab::{Direction, Lab};
 
 use crate::responders::{Responders, mac_of};
-use crate::stopwatch::{self, time};
+use crate::stopwatch::{self, quantile, time};
 use crate::tools::{announced, batch, quiet, since};
 
 /// VIPs, and peers.
@@ -26,6 +26,9 @@ const CASES: [(u32, u32); 8] = [
     (1, 1000),
     (64, 30),
 ];
+const TURNS: usize = 3;
+/// Seconds after which a run ends: five of the eight rounds have begun by then.
+const SECONDS: &str = "3";
 /// Frames a second: the default, and one that holds nothing up.
 const RATES: [u32; 2] = [2000, 100_000];
 
@@ -34,21 +37,21 @@ const SUBNET: u32 = 0x0a14_0000;
 const FIRST_PEER: u32 = SUBNET + 0x100;
 const FIRST_VIP: u32 = SUBNET + 0x8000;
 
-/// What one run took.
+/// What one turn took.
 struct Run {
     /// When the last VIP had its first frame.
     first_frames: Duration,
     proven: usize,
     /// When the last peer was proven, by vipherald's own clock.
     last_proven: Duration,
-    frames: u64,
+    frames: u32,
     processor: Duration,
     /// Peak resident memory in KiB.
     memory: u64,
 }
 
 pub(crate) fn run(program: &Path) {
-    println!("### How it grows\n");
+    println!("### How it grows, medians of {TURNS} turns of {SECONDS} s\n");
     println!(
         "| VIPs | peers | --rate | all have a first frame | proven | the last after | frames | \
          processor | a frame | memory |\n\
@@ -59,13 +62,34 @@ pub(crate) fn run(program: &Path) {
     );
     for rate in RATES {
         for (vips, peers) in CASES {
-            let run = Run::of(program, vips, peers, rate);
-            println!("| {vips} | {peers} | {rate} | {} |", run.row(vips * peers));
-            csv += &format!("{vips},{peers},{rate},{}\n", run.csv());
+            let runs: Vec<_> = (0..TURNS)
+                .map(|_| Run::of(program, vips, peers, rate))
+                .collect();
+            println!("| {vips} | {peers} | {rate} | {} |", row(&runs));
+            for run in runs {
+                csv += &format!("{vips},{peers},{rate},{}\n", run.csv());
+            }
         }
     }
     println!();
     fs::write("target/bench/scale.csv", csv).expect("target is writable");
+}
+
+fn row(runs: &[Run]) -> String {
+    fn median<T: Copy + Ord>(runs: &[Run], of: impl Fn(&Run) -> T) -> T {
+        let values: Vec<T> = runs.iter().map(of).collect();
+        quantile(&values, 0.5).expect("there was a turn")
+    }
+    format!(
+        "{} | {} | {} | {} | {} | {} | {} KiB",
+        time(median(runs, |run| run.first_frames)),
+        median(runs, |run| run.proven),
+        time(median(runs, |run| run.last_proven)),
+        median(runs, |run| run.frames),
+        time(median(runs, |run| run.processor)),
+        time(median(runs, |run| run.processor / run.frames.max(1))),
+        median(runs, |run| run.memory)
+    )
 }
 
 impl Run {
@@ -94,8 +118,8 @@ impl Run {
         let capture = others.capture();
         let mut command = owner.command(program);
         command
-            .args(["announce", "--json", "--log", "stderr", "--rate"])
-            .arg(rate.to_string())
+            .args(["announce", "--json", "--log", "stderr"])
+            .args(["--timeout", SECONDS, "--rate", &rate.to_string()])
             .args(vips.clone().map(|vip| vip.to_string()));
         quiet(&mut command).stdout(File::create(&report).expect("the lab's directory is writable"));
         let (child, began) = stopwatch::start(&mut command);
@@ -120,27 +144,15 @@ impl Run {
             .filter(|peer| peer["verdict"] == "proven")
             .filter_map(|peer| peer["after_ms"].as_f64())
             .collect();
+        let frames = report["frames_sent"].as_u64().unwrap_or_default();
         Self {
             first_frames: since(began, last),
             proven: proven.len(),
             last_proven: Duration::from_secs_f64(proven.iter().copied().fold(0.0, f64::max) / 1e3),
-            frames: report["frames_sent"].as_u64().unwrap_or_default(),
+            frames: u32::try_from(frames).expect("some thousands"),
             processor: ended.processor,
             memory,
         }
-    }
-
-    fn row(&self, of: u32) -> String {
-        let frames = u32::try_from(self.frames).expect("some thousands");
-        format!(
-            "{} | {} of {of} | {} | {frames} | {} | {} | {} KiB",
-            time(self.first_frames),
-            self.proven,
-            time(self.last_proven),
-            time(self.processor),
-            time(self.processor / frames.max(1)),
-            self.memory
-        )
     }
 
     fn csv(&self) -> String {

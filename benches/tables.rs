@@ -70,37 +70,21 @@ impl Condition {
 
         let command = |program: &Path, arguments: &str| {
             let mut command = host.command(program);
-            quiet(command.args(arguments.split(' ')));
+            quiet(command.args(arguments.replace("VIP", VIP).split(' ')));
             command
         };
         let mut purges = [
-            (
-                "purge -i eth0",
-                program,
-                format!("purge {VIP} -i eth0 --log stderr"),
-            ),
-            (
-                "purge, every interface",
-                program,
-                format!("purge {VIP} --log stderr"),
-            ),
+            ("purge -i eth0", program, "purge --log stderr -i eth0 VIP"),
+            ("purge, every interface", program, "purge --log stderr VIP"),
             (
                 "ip neigh del dev eth0",
-                Path::new("ip"),
-                format!("neigh del {VIP} dev eth0"),
+                "ip".as_ref(),
+                "neigh del VIP dev eth0",
             ),
-            (
-                "ip neigh flush to",
-                Path::new("ip"),
-                format!("neigh flush to {VIP}"),
-            ),
-            (
-                "arp -i eth0 -d",
-                Path::new("arp"),
-                format!("-i eth0 -d {VIP}"),
-            ),
+            ("ip neigh flush to", "ip".as_ref(), "neigh flush to VIP"),
+            ("arp -i eth0 -d", "arp".as_ref(), "-i eth0 -d VIP"),
         ]
-        .map(|(name, program, arguments)| (name, command(program, &arguments)));
+        .map(|(name, program, arguments)| (name, command(program, arguments)));
         let mut purged = Comparison::new(self.what, 1, &purges.each_ref().map(|one| one.0));
         for _ in 0..TURNS {
             for (number, (_, purge)) in purges.iter_mut().enumerate() {
@@ -111,10 +95,10 @@ impl Condition {
         }
 
         let mut checks = [
-            ("check -i eth0", format!("check {VIP} -i eth0 --log stderr")),
-            ("check", format!("check {VIP} --log stderr")),
+            ("check -i eth0", "check --log stderr -i eth0 VIP"),
+            ("check", "check --log stderr VIP"),
         ]
-        .map(|(name, arguments)| (name, command(program, &arguments)));
+        .map(|(name, arguments)| (name, command(program, arguments)));
         let mut checked = Comparison::new(self.what, 1, &checks.each_ref().map(|one| one.0));
         for _ in 0..CHECKS {
             for (number, (_, check)) in checks.iter_mut().enumerate() {
