@@ -2,10 +2,11 @@
 # make test    all tests: real kernels and the real keepalived in network namespaces
 # make lint    format, clippy, documentation, licences and advisories, scripts, manual
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
-# make bench   the first frame, purges, memory and size, beside arping and ip
+# make bench   what it costs, beside keepalived, arping and ip; QUESTIONS=scale for one of them
 # make soak    chaos for two hours: MINUTES=5 for less
 # make fuzz    every target of fuzz/ for an hour; MINUTES=5 for less. It needs cargo-fuzz
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
+# make instructions   counts them, and fails where a tenth was added: ACCEPT=1 accepts that
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make packages   of Debian and RPM, reproducible, in target/packages
 # make test-packages   what is in them, and whether two builds are equal
@@ -19,6 +20,7 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 LOSS ?= 60
+QUESTIONS ?=
 MINUTES ?= 120
 
 CARGO ?= cargo
@@ -31,7 +33,7 @@ PACKAGES := $(TARGET)/packages
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # No file in a package is younger, so that the same source makes the same package.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
-# A static program starts sooner and needs no library; docs/measurements.md has the figures. The
+# A static program starts sooner and needs no library; docs/performance.md has the figures. The
 # rest makes it smaller: identical functions are folded, relocations are packed, and there are no
 # tables for unwinding, which panic=abort never does: a panic has its message, and no backtrace. Nor
 # does it name the folders of whoever built it. With --target, cargo keeps these flags from build
@@ -42,9 +44,11 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
+BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --quiet --locked \
+	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
 
-.PHONY: build test lint demo bench bench-convergence soak fuzz install packages test-packages \
-	test-fleet test-vm clean prerequisites
+.PHONY: build test lint demo bench bench-convergence instructions soak fuzz install packages \
+	test-packages test-fleet test-vm clean prerequisites
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -75,10 +79,16 @@ demo: prerequisites build
 	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
 
 bench: prerequisites build
-	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench first_frame -- $(abspath $(BINARY))
+	.ci/packages benches/packages.txt
+	benches/habets-arping $(TARGET)/habets-arping
+	rm -rf $(TARGET)/bench
+	$(BENCH) $(QUESTIONS)
 
 bench-convergence: prerequisites build
-	$(ISOLATED) bench --quiet --locked --package vipherald-lab --bench convergence -- $(abspath $(BINARY))
+	$(BENCH) convergence
+
+instructions: prerequisites build
+	tests/lab/isolate benches/instructions $(BINARY) $(if $(ACCEPT),--accept)
 
 soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --release --quiet --locked \

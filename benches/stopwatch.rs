@@ -2,10 +2,11 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, SystemTime};
 
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::{ClockId, clock_gettime};
 
 /// Starts a program. Gives also the moment of its exec: the child takes it as the last thing that
@@ -61,5 +62,41 @@ pub(crate) fn time(duration: Duration) -> String {
         ..1e-1 => format!("{:.1} ms", seconds * 1e3),
         ..1.0 => format!("{:.0} ms", seconds * 1e3),
         _ => format!("{seconds:.2} s"),
+    }
+}
+
+/// How a program ended, and what it took.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// From its exec to its end.
+    pub(crate) took: Duration,
+    /// User and system time.
+    pub(crate) processor: Duration,
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(command: &mut Command) -> Ended {
+    let (child, began) = start(command);
+    end(&child, began)
+}
+
+/// Waits for the end of a program that began then.
+pub(crate) fn end(child: &Child, began: SystemTime) -> Ended {
+    let pid = i32::try_from(child.id()).expect("process IDs fit");
+    let mut status = 0;
+    // SAFETY: zero is a value of every field of this C struct.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to values of this function that outlive the call.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    let took = SystemTime::now().duration_since(began).unwrap_or_default();
+    assert_eq!(waited, pid, "{}", io::Error::last_os_error());
+    let time = |time: libc::timeval| {
+        let time = TimeVal::from(time);
+        Duration::from_micros(time.num_microseconds().try_into().unwrap_or_default())
+    };
+    Ended {
+        status: ExitStatus::from_raw(status),
+        took,
+        processor: time(usage.ru_utime) + time(usage.ru_stime),
     }
 }

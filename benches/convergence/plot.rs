@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::Method;
+use super::Method;
 use crate::stopwatch::time;
 
 /// A small chart.

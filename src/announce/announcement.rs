@@ -1,6 +1,6 @@
 //! The core: a state machine that is told the time and what happened, and says what to send.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -298,7 +298,11 @@ impl Announcement {
                 };
                 self.claims
                     .push(Claim::new(vip, link, address.usability, self.manner));
-                self.absent.retain(|absent| *absent != vip);
+                // The kernel tells of addresses in the order in which it got them, most often that of
+                // the VIPs: then the first one is it.
+                if let Some(at) = self.absent.iter().position(|absent| *absent == vip) {
+                    self.absent.remove(at);
+                }
                 (self.claims.len() - 1, false)
             }
         };
@@ -363,8 +367,9 @@ impl Announcement {
         confirm: Confirm,
     ) {
         self.own_macs.extend(own_macs);
+        let vips: HashSet<_> = self.vips.iter().map(|vip| vip.ip()).collect();
         for neighbour in surroundings.iter().flat_map(|around| &around.neighbours) {
-            let is_vip = self.vips.iter().any(|vip| vip.ip() == neighbour.ip);
+            let is_vip = vips.contains(&neighbour.ip);
             if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
                 // Of several addresses the IPv4 one, which sorts first, says most to people.
                 let host = self.hosts.entry(mac).or_insert(neighbour.ip);
@@ -376,14 +381,18 @@ impl Announcement {
                 .iter()
                 .find(|around| around.link.index == interface)
         };
+        let asking: BTreeMap<_, _> = surroundings
+            .iter()
+            .map(|around| (around.link.index, asking_address(&vips, around)))
+            .collect();
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let Some(on) = of(claim.interface()).filter(|_| claim.awaits_peers()) else {
                 continue;
             };
             let below = claim.link.lower.and_then(of);
-            claim.asking_address = asking_address(&self.vips, on);
-            claim.set_peers(peers(claim.vip, &self.vips, on, below, configured, confirm));
+            claim.asking_address = asking[&on.link.index];
+            claim.set_peers(peers(claim.vip, &vips, on, below, configured, confirm));
             match self.manner {
                 Manner::Announce => self.ask_all(now, index),
                 Manner::Check => self.start_rounds(now, index),

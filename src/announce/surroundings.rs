@@ -40,7 +40,7 @@ impl Surroundings {
 /// `vips` are all the VIPs of the run: none of them is a peer, or this host's own address.
 pub(super) fn peers(
     vip: Vip,
-    vips: &[Vip],
+    vips: &HashSet<IpAddr>,
     on: &Surroundings,
     below: Option<&Surroundings>,
     configured: &[IpAddr],
@@ -99,7 +99,7 @@ fn is_live(neighbour: &Neighbour) -> bool {
 /// What lies around one VIP.
 struct Near<'a> {
     vip: Vip,
-    vips: &'a [Vip],
+    vips: &'a HashSet<IpAddr>,
     on: &'a Surroundings,
     below: Option<&'a Surroundings>,
     /// The subnets of the link that the VIP is in.
@@ -115,7 +115,7 @@ struct Near<'a> {
 impl<'a> Near<'a> {
     fn new(
         vip: Vip,
-        vips: &'a [Vip],
+        vips: &'a HashSet<IpAddr>,
         on: &'a Surroundings,
         below: Option<&'a Surroundings>,
     ) -> Self {
@@ -164,7 +164,7 @@ impl<'a> Near<'a> {
     /// Of the VIP's family, and neither a VIP nor this host.
     fn can_be_peer(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.vip.ip().is_ipv4()
-            && !self.vips.iter().any(|vip| vip.ip() == ip)
+            && !self.vips.contains(&ip)
             && !self.addresses().any(|own| own.ip == ip)
     }
 
@@ -211,8 +211,8 @@ impl<'a> Near<'a> {
                 .iter()
                 .filter(|own| own.ip.is_ipv4() == peer.is_ipv4())
                 .filter(|own| own.usability == Usability::Usable && !is_host_prefix(own))
-                .filter(|own| !self.vips.iter().any(|vip| vip.ip() == own.ip))
-                .find(|own| contains(own, peer))
+                .filter(|own| contains(own, peer))
+                .find(|own| !self.vips.contains(&own.ip))
                 .map(|own| Control {
                     ip: own.ip,
                     interface: own.interface,
@@ -227,11 +227,11 @@ impl<'a> Near<'a> {
 }
 
 /// An IPv6 address of this host from which others can be asked about the VIP.
-pub(crate) fn asking_address(vips: &[Vip], on: &Surroundings) -> Option<Ipv6Addr> {
+pub(crate) fn asking_address(vips: &HashSet<IpAddr>, on: &Surroundings) -> Option<Ipv6Addr> {
     on.addresses
         .iter()
         .filter(|own| own.usability == Usability::Usable)
-        .filter(|own| !vips.iter().any(|vip| vip.ip() == own.ip))
+        .filter(|own| !vips.contains(&own.ip))
         .find_map(|own| match own.ip {
             IpAddr::V6(ip) => Some(ip),
             IpAddr::V4(_) => None,
@@ -310,7 +310,11 @@ mod tests {
     ) -> Vec<Peer> {
         let vip: Vip = vip.parse().unwrap();
         let configured: Vec<_> = configured.iter().map(|ip| ip.parse().unwrap()).collect();
-        peers(vip, &[vip], on, below, &configured, Confirm::All)
+        peers(vip, &set(&[vip]), on, below, &configured, Confirm::All)
+    }
+
+    fn set(vips: &[Vip]) -> HashSet<IpAddr> {
+        vips.iter().map(|vip| vip.ip()).collect()
     }
 
     fn who(peers: &[Peer]) -> Vec<(String, Source, bool)> {
@@ -350,7 +354,10 @@ mod tests {
             &["10.0.0.1", "10.0.0.10", "10.0.0.11"],
         );
         let vips = ["10.0.0.10", "10.0.0.11"].map(|vip| vip.parse().unwrap());
-        assert_eq!(peers(vips[0], &vips, &on, None, &[], Confirm::All), []);
+        assert_eq!(
+            peers(vips[0], &set(&vips), &on, None, &[], Confirm::All),
+            []
+        );
     }
 
     #[test]
@@ -372,7 +379,7 @@ mod tests {
         let mut on = around(ETH, &["10.0.0.1/24"], &["10.0.0.5"]);
         on.gateways = vec![[10, 0, 0, 254].into()];
         let vip: Vip = "10.0.0.10".parse().unwrap();
-        let count = |confirm| peers(vip, &[vip], &on, None, &[], confirm).len();
+        let count = |confirm| peers(vip, &set(&[vip]), &on, None, &[], confirm).len();
         assert_eq!(
             [Confirm::All, Confirm::Peers, Confirm::None].map(count),
             [2, 1, 0]
@@ -457,7 +464,7 @@ mod tests {
 
     #[test]
     fn others_are_probed_for_from_an_own_address_that_is_no_vip() {
-        let vips = ["fd00::10".parse().unwrap()];
+        let vips = set(&["fd00::10".parse().unwrap()]);
         let mut on = around(ETH, &["10.0.0.1/24", "fd00::10/64", "fd00::1/64"], &[]);
         assert_eq!(asking_address(&vips, &on), Some("fd00::1".parse().unwrap()));
         on.addresses[2].usability = Usability::Tentative;

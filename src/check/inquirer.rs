@@ -1,8 +1,8 @@
 //! The shell around inquiries: it reads this kernel's entries, keeps them as they are while others
 //! are asked, sends, and hands over what comes in.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::future;
 use std::net::IpAddr;
 use std::task::Poll;
@@ -44,6 +44,7 @@ pub(super) async fn ask(
     let mut asked = Vec::new();
     let mut ports = BTreeMap::new();
     let mut hosts = BTreeMap::new();
+    let all_vips: HashSet<_> = order.vips.iter().map(|vip| vip.ip()).collect();
     for vip in vips {
         let link = match places.link_to(kernel, *vip).await? {
             Ok(link) => link,
@@ -55,14 +56,14 @@ pub(super) async fn ask(
         };
         if let Entry::Vacant(none) = ports.entry(link.index) {
             none.insert(Port::open(link)?).listen(link)?;
-            name_hosts(&mut hosts, kernel, link.index, order).await?;
+            name_hosts(&mut hosts, kernel, link.index, &all_vips).await?;
         }
         let mut around = Surroundings::of(link.clone());
         let here = |own: &&Address| own.interface == link.index;
         around.addresses = places.addresses.iter().filter(here).copied().collect();
         // The link has a MAC, or it would be unlike Ethernet.
         let Some(mac) = link.mac else { continue };
-        let from = asking_address(&order.vips, &around);
+        let from = asking_address(&all_vips, &around);
         if vip.ip().is_ipv6() && from.is_none() {
             debug!(
                 "{vip}: {} has no IPv6 address of its own to ask from: the answers go to all nodes",
@@ -100,10 +101,10 @@ async fn name_hosts(
     hosts: &mut BTreeMap<Mac, IpAddr>,
     kernel: &Kernel,
     interface: InterfaceIndex,
-    order: &Order,
+    vips: &HashSet<IpAddr>,
 ) -> Result<(), Error> {
     for neighbour in kernel.neighbours(interface).await? {
-        let is_vip = order.vips.iter().any(|vip| vip.ip() == neighbour.ip);
+        let is_vip = vips.contains(&neighbour.ip);
         if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
             let host = hosts.entry(mac).or_insert(neighbour.ip);
             *host = neighbour.ip.min(*host);

@@ -94,8 +94,13 @@ impl Announcement {
             return;
         }
         let run = self.run;
+        // What comes to a VIP answers no control echo.
+        let to_any_vip = self.vips.iter().any(|vip| vip.ip() == echo.destination);
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
+            if to_any_vip && claim.vip.ip() != echo.destination {
+                continue;
+            }
             let to_vip = claim.interface() == interface
                 && claim.vip.ip() == echo.destination
                 && claim.mac() == Some(frame.destination);

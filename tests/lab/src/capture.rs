@@ -215,7 +215,7 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> nix::Result<Option<Frame>> {
 }
 
 /// A socket that gets a copy of every frame on the interface.
-fn packet_socket(interface: &str) -> OwnedFd {
+pub(crate) fn packet_socket(interface: &str) -> OwnedFd {
     // Without a protocol the socket is silent until it is bound, so nothing of other interfaces
     // gets in.
     let socket = silent_socket(interface);

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -223,6 +224,12 @@ impl Host {
     /// Sends a frame from `eth0` as it is, from the destination MAC on: also a forged one.
     pub fn send(&self, frame: &[u8]) {
         self.netns().enter(|| capture::send_frame("eth0", frame));
+    }
+
+    /// A raw socket on `eth0`, for who plays hosts itself: it gets every frame from the destination
+    /// MAC on, also those to other MACs, and sends any.
+    pub fn packet_socket(&self) -> OwnedFd {
+        self.netns().enter(|| capture::packet_socket("eth0"))
     }
 
     /// Drops every ARP frame that the host receives, before the kernel answers or learns from it.

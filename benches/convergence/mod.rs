@@ -2,34 +2,30 @@
 //! vipherald, side by side in one run, judged by the neighbour tables of kernel peers.
 //!
 //! ```sh
-//! convergence PATH_OF_VIPHERALD [RUNS [WORD]]
+//! bench PATH_OF_VIPHERALD convergence [RUNS [WORD]]
 //! ```
 //!
-//! It writes `target/convergence.csv` and `docs/convergence.svg`, and prints a table. WORD limits it to
-//! the cases that have it in their names; then it writes no files. Every peer begins
-//! with a REACHABLE entry for the old owner. Times count from the program's exec; of keepalived, from
-//! its first advertisement as master.
+//! It writes `target/bench/convergence.csv` and `docs/convergence.svg`, and prints a table. WORD
+//! limits it to the cases that have it in their names; then it writes no files. Every peer begins
+//! with a REACHABLE entry for the old owner. Times count from the program's exec; of keepalived,
+//! from its first advertisement as master.
 
 mod plot;
-#[path = "../stopwatch.rs"]
-mod stopwatch;
 
 use std::fmt::{self, Write as _};
-use std::fs::File;
-use std::io::Write as _;
+use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, SystemTime};
-use std::{env, fs};
 
 use serde_json::Value;
-use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, NeighbourWatch, State};
+use vipherald_lab::{Direction, Host, Keepalived, Lab, NeighbourWatch, State};
 
-use stopwatch::{quantile, time};
+use crate::stopwatch::{self, quantile, time};
+use crate::tools::{batch, first_advertisement, quiet};
 
 const OLD_MAC: &str = "02:00:00:00:00:99";
-const SOON: Duration = Duration::from_secs(20);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const DEAD_FOR: Duration = Duration::from_secs(8);
@@ -241,19 +237,14 @@ struct Told {
     verdicts: Vec<(String, String, f64)>,
 }
 
-fn main() {
-    // cargo itself adds --bench.
-    let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
-    let (program, runs, word) = match arguments.as_slice() {
-        [program] => (program, 3, None),
-        [program, runs] => (program, runs.parse().expect("RUNS is a number"), None),
-        [program, runs, word] => {
+pub(crate) fn run(program: &Path, arguments: &[String]) {
+    let (runs, word) = match arguments {
+        [] => (3, None),
+        [runs, rest @ ..] => {
             let runs = runs.parse().expect("RUNS is a number");
-            (program, runs, Some(word.as_str()))
+            (runs, rest.first().map(String::as_str))
         }
-        _ => panic!("usage: convergence PATH_OF_VIPHERALD [RUNS [WORD]]"),
     };
-    let program = fs::canonicalize(program).unwrap_or_else(|e| panic!("{program}: {e}"));
     let program = program.to_str().expect("a path that is text");
     let mut outcomes = Vec::new();
     for case in CASES
@@ -284,12 +275,10 @@ fn main() {
     }
     print_promises(&outcomes);
     if word.is_none() {
-        fs::create_dir_all("docs").expect("the working directory is writable");
-        fs::create_dir_all("target").expect("the working directory is writable");
-        fs::write("target/convergence.csv", csv(&outcomes)).expect("target is writable");
+        fs::write("target/bench/convergence.csv", csv(&outcomes)).expect("target is writable");
         fs::write("docs/convergence.svg", plot::draw(&panels(&outcomes)))
             .expect("docs is writable");
-        println!("\nwritten: target/convergence.csv, docs/convergence.svg");
+        println!("\nwritten: target/bench/convergence.csv, docs/convergence.svg");
     }
 }
 
@@ -582,49 +571,6 @@ fn has_ended(child: &mut Child) -> bool {
         .try_wait()
         .expect("one's own child can be waited for")
         .is_some()
-}
-
-fn quiet(command: &mut Command) -> &mut Command {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-}
-
-/// Runs `ip` commands.
-fn batch(host: &Host, lines: impl IntoIterator<Item = String>) {
-    let lines: Vec<_> = lines.into_iter().collect();
-    let mut ip = host
-        .command("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("ip can be started");
-    let mut stdin = ip.stdin.take().expect("it was piped");
-    stdin
-        .write_all(lines.join("\n").as_bytes())
-        .expect("ip reads its commands");
-    drop(stdin);
-    assert!(
-        ip.wait().is_ok_and(|status| status.success()),
-        "ip -batch: {lines:?}"
-    );
-}
-
-/// The moment of the first advertisement that a host sends: it is the master.
-fn first_advertisement(capture: &Capture) -> SystemTime {
-    const VRRP: u8 = 112;
-    let is_vrrp = |frame: &Frame| match frame.ether_type() {
-        0x0800 => frame.payload()[9] == VRRP,
-        0x86dd => frame.payload()[6] == VRRP,
-        _ => false,
-    };
-    capture
-        .wait_for(SOON, |frame| {
-            frame.direction == Direction::FromHost && is_vrrp(frame)
-        })
-        .expect("it becomes the master")
-        .time
 }
 
 impl Outcome {

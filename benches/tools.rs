@@ -1,0 +1,102 @@
+//! What the benchmarks share: running programs on hosts, and knowing their frames.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use vipherald_lab::{Capture, Direction, Frame, Host, Lab};
+
+/// Long enough for what is to happen.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// The root of the source.
+pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+pub(crate) fn quiet(command: &mut Command) -> &mut Command {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+}
+
+/// Runs `ip` commands.
+pub(crate) fn batch(host: &Host, lines: impl IntoIterator<Item = String>) {
+    let lines: Vec<_> = lines.into_iter().collect();
+    let mut ip = host
+        .command("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("ip can be started");
+    let mut stdin = ip.stdin.take().expect("it was piped");
+    stdin
+        .write_all(lines.join("\n").as_bytes())
+        .expect("ip reads its commands");
+    drop(stdin);
+    assert!(
+        ip.wait().is_ok_and(|status| status.success()),
+        "ip -batch: {lines:?}"
+    );
+}
+
+/// Compiles a C program of this folder, statically.
+pub(crate) fn compile(lab: &Lab, name: &str) -> PathBuf {
+    let program = lab.directory().join(name);
+    let status = Command::new("cc")
+        .args(["-O2", "-static", "-o"])
+        .arg(&program)
+        .arg(format!("benches/{name}.c"))
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "no C compiler, or no static C library: apt-get install gcc libc6-dev"
+    );
+    program
+}
+
+/// Ends a program, which may have ended by itself.
+pub(crate) fn end(mut child: Child) {
+    let _ = child.kill();
+    child.wait().expect("one's own child can be waited for");
+}
+
+/// The IPv4 address that a frame announces by ARP: its sender is its target.
+pub(crate) fn announced(frame: &Frame) -> Option<Ipv4Addr> {
+    if frame.ether_type() != 0x0806 {
+        return None;
+    }
+    let body = frame.payload();
+    let octets = |at: usize| <[u8; 4]>::try_from(&body[at..at + 4]).expect("four octets");
+    (octets(14) == octets(24)).then(|| octets(14).into())
+}
+
+/// Whether it came in and announces something by ARP.
+pub(crate) fn is_gratuitous(frame: &Frame) -> bool {
+    frame.direction == Direction::ToHost && announced(frame).is_some()
+}
+
+/// The VRID of the VRRP advertisement that a frame is (RFC 9568 §5.2).
+pub(crate) fn advertised(frame: &Frame) -> Option<u8> {
+    const VRRP: u8 = 112;
+    let body = frame.payload();
+    match frame.ether_type() {
+        0x0800 if body[9] == VRRP => Some(body[21]),
+        0x86dd if body[6] == VRRP => Some(body[41]),
+        _ => None,
+    }
+}
+
+/// The moment of the first advertisement that a host sends: it is the master.
+pub(crate) fn first_advertisement(capture: &Capture) -> SystemTime {
+    capture
+        .wait_for(SOON, |frame| {
+            frame.direction == Direction::FromHost && advertised(frame).is_some()
+        })
+        .expect("it becomes the master")
+        .time
+}
+
+pub(crate) fn since(earlier: SystemTime, later: SystemTime) -> Duration {
+    later.duration_since(earlier).unwrap_or_default()
+}
