@@ -84,7 +84,7 @@ fn first_frame(program: &Path) {
             "notify … MASTER",
             "iputils arping -U -c 1",
             "Habets arping -U -c 1",
-            "shell: ip addr \\| grep, arping -U",
+            "shell: ip addr, grep, arping -U",
             "static C: looks first, sends",
             "static C: sends",
         ],
@@ -114,6 +114,7 @@ fn first_frame(program: &Path) {
         }
     }
     comparison.print("first_frame");
+    comparison.draw("From exec to the first frame", "first-frame.svg");
 }
 
 fn first_round(program: &Path) {

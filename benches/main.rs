@@ -7,15 +7,17 @@
 //! ```
 //!
 //! Without a question it asks all of [`QUESTIONS`], which takes ten minutes. Single
-//! measurements go to `target/bench/QUESTION.csv`.
+//! measurements go to `target/bench/QUESTION.csv`, plots to docs/.
 
 mod comparison;
 mod convergence;
 mod failover;
 mod first_frame;
+mod ranges;
 mod responders;
 mod scale;
 mod stopwatch;
+mod svg;
 mod tables;
 mod tools;
 
@@ -51,6 +53,8 @@ fn main() {
     assert!(questions.iter().all(known), "no such question");
     for (name, answer) in QUESTIONS {
         if questions.is_empty() || questions.iter().any(|question| question == name) {
+            // Of an earlier run, if there was one.
+            let _ = fs::remove_file(format!("target/bench/{name}.csv"));
             answer(&program);
         }
     }
