@@ -12,7 +12,9 @@ use vipherald_lab::{Host, Lab};
 
 use crate::comparison::Comparison;
 use crate::stopwatch;
-use crate::tools::{SOON, announced, batch, compile, end, is_gratuitous, quiet, since};
+use crate::tools::{
+    SOON, announced, as_after_boot, batch, compile, end, is_gratuitous, quiet, since,
+};
 
 const VIP: &str = "10.9.0.254";
 const TURNS: usize = 200;
@@ -56,24 +58,29 @@ fn first_frame(program: &Path) {
     fs::write(&keepalived_conf, KEEPALIVED_CONF).expect("the lab's directory is writable");
     let settings = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/vipherald.toml");
 
-    let mut announce = hook(&owner, program);
+    let program = as_after_boot(program, "vipherald");
+    let mut announce = hook(&owner, &program);
     announce.args(["--config", settings, "announce", VIP]);
-    let mut notify = hook(&owner, program);
+    let mut notify = hook(&owner, &program);
     notify
         .args(["--config", settings, "--keepalived-conf"])
         .arg(&keepalived_conf)
         .args(["notify", "INSTANCE", "VI", "MASTER", "150"]);
-    let mut arping = hook(&owner, "arping");
+    let installed = owner.command("arping");
+    let arping = as_after_boot(installed.get_program().as_ref(), "arping");
+    let mut arping = hook(&owner, arping);
     arping.args(["-q", "-U", "-c", "1", "-I", "eth0", VIP]);
     let habets = env::var("HABETS_ARPING").expect("`make bench` names Habets arping");
-    let mut habets_arping = hook(&owner, Path::new(&habets).join("arping"));
+    let habets_arping = as_after_boot(&Path::new(&habets).join("arping"), "habets-arping");
+    let mut habets_arping = hook(&owner, habets_arping);
     habets_arping
         .args(["-q", "-U", "-c", "1", "-i", "eth0", "-S", VIP, VIP])
         .env("LD_LIBRARY_PATH", &habets);
     let shell_hook = hook(&owner, lab.write_hook("hook.sh", SHELL_HOOK));
-    let mut floor_that_looks = hook(&owner, compile(&lab, "floor_that_looks"));
+    let compiled = |name| as_after_boot(&compile(&lab, name), name);
+    let mut floor_that_looks = hook(&owner, compiled("floor_that_looks"));
     floor_that_looks.arg(VIP);
-    let mut floor = hook(&owner, compile(&lab, "floor"));
+    let mut floor = hook(&owner, compiled("floor"));
     floor.args(["eth0", &owner.mac().to_string(), VIP]);
 
     let mut comparison = Comparison::new(
