@@ -140,6 +140,45 @@ fn an_address_that_was_replaced_before_a_frame_could_leave_did_not_leave() {
 }
 
 #[test]
+fn a_vip_counts_only_on_the_interface_that_was_named() {
+    const ELSEWHERE: InterfaceIndex = InterfaceIndex(3);
+    let here = address("10.0.0.10", Usability::Usable);
+    let elsewhere = Address {
+        interface: ELSEWHERE,
+        ..here
+    };
+    let other = Address {
+        interface: ELSEWHERE,
+        ..address("10.0.0.11", Usability::Usable)
+    };
+    for (named, unknown, claims) in [(None, Some(ELSEWHERE), 2), (Some(ETH), None, 1)] {
+        let mut bench = Bench::with(&["10.0.0.10"]);
+        bench.core.only = named;
+        assert_eq!(bench.core.unknown_link_of(&here), None, "it was told of");
+        assert_eq!(bench.core.unknown_link_of(&elsewhere), unknown);
+        assert_eq!(bench.core.unknown_link_of(&other), None, "no VIP");
+        let mut link = link(Some(OTHER), true);
+        link.index = ELSEWHERE;
+        bench.core.link_changed(bench.now, &link);
+        bench
+            .core
+            .addresses_are(bench.now, &[here, elsewhere, other]);
+        assert_eq!(bench.core.claims().len(), claims);
+    }
+}
+
+#[test]
+fn a_vip_that_a_newer_run_took_before_it_came_is_left_to_that_run() {
+    let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11"]);
+    bench.core.superseded(&["10.0.0.10".parse().unwrap()]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.address("10.0.0.11", Usability::Usable);
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 11], MAC));
+    let yielded: Vec<_> = bench.core.yielded().collect();
+    assert_eq!(yielded, ["10.0.0.10".parse().unwrap()]);
+}
+
+#[test]
 fn what_was_lost_with_the_changes_counts_as_gone() {
     let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11"]);
     bench.address("10.0.0.10", Usability::Usable);
@@ -308,6 +347,26 @@ fn who_has_proven_proves_again_when_the_carrier_is_back() {
     assert_eq!(verdict(&bench), Verdict::Silent);
     assert_eq!(answered(&mut bench) + answered(&mut bench), 2);
     assert_eq!(verdict(&bench), Verdict::Proven);
+}
+
+#[test]
+fn a_mac_is_named_by_its_hosts_first_address_that_is_no_vip() {
+    let mut bench = Bench::with(&["10.0.0.1"]);
+    bench.address("10.0.0.1", Usability::Usable);
+    let mut around = Surroundings::of(link(Some(MAC), true));
+    around.neighbours = ["fd00::2", "10.0.0.2", "10.0.0.1", "10.0.0.3"]
+        .map(|ip| Neighbour {
+            ip: ip.parse().unwrap(),
+            mac: Some(OTHER),
+            state: NeighbourState::Reachable,
+            externally_learned: false,
+        })
+        .to_vec();
+    bench
+        .core
+        .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+    assert_eq!(bench.core.host_of(OTHER), Some([10, 0, 0, 2].into()));
+    assert_eq!(bench.core.host_of(MAC), None);
 }
 
 /// Plays a check of a VIP that no peer is asked about, while `answer` is given the probes.
