@@ -498,6 +498,15 @@ mod tests {
     }
 
     #[test]
+    fn no_directed_request_leaves_from_an_address_that_left() {
+        let mut asked = peer(Some(PEER));
+        asked.stop_asking_from([10, 0, 0, 1].into());
+        assert!(asked.asks(Question::Directed));
+        asked.stop_asking_from([10, 0, 0, 10].into());
+        assert!(!asked.asks(Question::Directed));
+    }
+
+    #[test]
     fn a_peer_without_a_mac_gets_no_echo() {
         let mut unknown = peer(None);
         for _ in 0..10 {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::announce::Verdict;
 use crate::kernel::{Neighbour, NeighbourState, Usability};
+use crate::order::{Done, Fate, Outcome};
 use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Ndp, Payload};
 
 const ETH: InterfaceIndex = InterfaceIndex(2);
@@ -90,6 +91,23 @@ fn every_vip_gets_one_frame_before_any_gets_two() {
         .flat_map(|frame| rounds.iter().map(move |round| round[frame].clone()))
         .collect();
     assert_eq!(bench.sends(), expected);
+}
+
+#[test]
+fn of_a_round_the_probe_alone_is_answered() {
+    for (vip, answered) in [
+        ("10.0.0.10", vec![false, false, true]),
+        ("fd00::10", vec![false, true]),
+    ] {
+        let mut bench = Bench::with(&[vip]);
+        bench.address(vip, Usability::Usable);
+        let mut questions = Vec::new();
+        while let Some(transmit) = bench.core.poll_transmit(bench.now) {
+            bench.core.sent(bench.now, &transmit);
+            questions.push(transmit.is_question);
+        }
+        assert_eq!(questions, answered);
+    }
 }
 
 #[test]
@@ -308,8 +326,8 @@ fn answer_of_a_follower(frame: &Frame) -> Option<Frame> {
     })
 }
 
-#[test]
-fn who_has_proven_proves_again_when_the_carrier_is_back() {
+/// A run for 10.0.0.10 which knows one neighbour, 10.0.0.2 at [`OTHER`].
+fn bench_with_a_neighbour() -> Bench {
     let mut bench = Bench::with(&["10.0.0.10"]);
     bench.address("10.0.0.10", Usability::Usable);
     let mut around = Surroundings::of(link(Some(MAC), true));
@@ -326,16 +344,22 @@ fn who_has_proven_proves_again_when_the_carrier_is_back() {
     bench
         .core
         .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
-    let answered = |bench: &mut Bench| {
-        let mut answers = Vec::new();
-        for frame in bench.sends() {
-            answers.extend(answer_of_a_follower(&frame));
-        }
-        for answer in &answers {
-            bench.core.received(bench.now, ETH, answer);
-        }
-        answers.len()
-    };
+    bench
+}
+
+/// Gives the frames that leave now to the neighbour. Returns how many it answers.
+fn answered(bench: &mut Bench, answer: impl Fn(&Frame) -> Option<Frame>) -> usize {
+    let answers: Vec<_> = bench.sends().iter().filter_map(answer).collect();
+    for answer in &answers {
+        bench.core.received(bench.now, ETH, answer);
+    }
+    answers.len()
+}
+
+#[test]
+fn who_has_proven_proves_again_when_the_carrier_is_back() {
+    let mut bench = bench_with_a_neighbour();
+    let answered = |bench: &mut Bench| answered(bench, answer_of_a_follower);
     let verdict = |bench: &Bench| bench.core.claims()[0].confirmations()[0].verdict();
     assert_eq!(answered(&mut bench), 1, "a directed request");
     assert_eq!(answered(&mut bench), 1, "an echo");
@@ -347,6 +371,68 @@ fn who_has_proven_proves_again_when_the_carrier_is_back() {
     assert_eq!(verdict(&bench), Verdict::Silent);
     assert_eq!(answered(&mut bench) + answered(&mut bench), 2);
     assert_eq!(verdict(&bench), Verdict::Proven);
+}
+
+#[test]
+fn how_much_is_lost_is_told_by_a_peers_first_answer() {
+    let mut bench = bench_with_a_neighbour();
+    let to_arp = |frame: &Frame| match frame.payload {
+        Payload::Arp(_) => answer_of_a_follower(frame),
+        _ => None,
+    };
+    bench.sends();
+    bench.after(5).sends();
+    assert_eq!(bench.core.enough_questions(ETH), None);
+    assert_eq!(answered(bench.after(10), to_arp), 1);
+    // One of three: (2/3)^29 is less than 1 in 100,000.
+    assert_eq!(bench.core.enough_questions(ETH), Some(29));
+    assert_eq!(answered(&mut bench, answer_of_a_follower), 1, "an echo");
+    let verdict = bench.core.claims()[0].confirmations()[0].verdict();
+    assert_eq!(verdict, Verdict::Proven);
+    assert_eq!(bench.core.enough_questions(ETH), Some(29));
+}
+
+#[test]
+fn a_stale_peer_is_told_as_an_owner_once_it_claims_the_vip_until_it_lets_go() {
+    const THIRD: Mac = Mac::new([2, 0, 0, 0, 0, 3]);
+    let vip = [10, 0, 0, 10].into();
+    let mut bench = bench_with_a_neighbour();
+    let but_for_the_vip = |frame: &Frame| match frame.payload {
+        Payload::Echo(echo) if echo.source != IpAddr::V4(vip) => answer_of_a_follower(frame),
+        _ => None,
+    };
+    for _ in 0..100 {
+        answered(bench.after(10), but_for_the_vip);
+    }
+    let verdict = |bench: &Bench| {
+        let claim = &bench.core.claims()[0];
+        claim.verdict_of(&claim.confirmations()[0])
+    };
+    assert_eq!(verdict(&bench), Verdict::Stale);
+    for mac in [OTHER, THIRD] {
+        let claim = Arp::gratuitous_request(vip, mac);
+        bench.core.received(bench.now, ETH, &claim);
+    }
+    assert_eq!(verdict(&bench), Verdict::Silent);
+
+    let released = Fate::Answered {
+        done: Done {
+            vip: bench.core.vips()[0],
+            outcome: Outcome::Released,
+            was: None,
+            now: None,
+            interface: String::new(),
+        },
+        skew: None,
+    };
+    let peer = [10, 0, 0, 2].into();
+    let vip = bench.core.vips()[0];
+    bench
+        .core
+        .order_answered(bench.now, ETH, vip, peer, &released);
+    assert_eq!(verdict(&bench), Verdict::Stale);
+    let conflicts: Vec<_> = bench.core.claims()[0].conflicts().collect();
+    assert_eq!(conflicts, [THIRD], "the other one still has it");
 }
 
 #[test]
