@@ -542,6 +542,21 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_peer_is_solicited_from_an_ipv6_address_alone() {
+        let (vip, ip) = ("fd00::10".parse().unwrap(), "fd00::2".parse().unwrap());
+        let mut asked = peer(Some(PEER));
+        asked.peer.ip = IpAddr::V6(ip);
+        let directed = |asked: &Confirmation| {
+            let vip = "fd00::10".parse().unwrap();
+            asked.frame(Question::Directed, vip, OWN, run())
+        };
+        assert_eq!(directed(&asked), None);
+        asked.from = Some(IpAddr::V6(vip));
+        let solicitation = Ndp::directed_solicitation(vip, OWN, ip, Some(PEER));
+        assert_eq!(directed(&asked), Some(solicitation));
+    }
+
+    #[test]
     fn an_answer_is_followed_by_an_echo_at_once() {
         let mut answers = peer(Some(PEER));
         let now = Instant::now();
@@ -606,9 +621,37 @@ mod tests {
     }
 
     #[test]
+    fn news_opens_a_peer_again_for_a_question_to_each_mac() {
+        let mut settled = peer(Some(PEER));
+        for _ in 0..10 {
+            turn(&mut settled, Some(3));
+        }
+        let open_in_turns = |peer: &mut Confirmation| {
+            peer.hurry();
+            [(); 3].map(|()| {
+                let open = peer.is_open(Some(3));
+                turn(peer, Some(3));
+                open
+            })
+        };
+        assert!(!settled.is_open(Some(3)));
+        assert_eq!(open_in_turns(&mut settled), [true, false, false]);
+        assert!(settled.hear_answer(Instant::now(), SWITCH));
+        assert_eq!(open_in_turns(&mut settled), [true, true, false]);
+    }
+
+    #[test]
     fn stale_is_who_answers_the_control_but_three_times_not_the_vip() {
         let mut stale = peer(Some(PEER));
         stale.asked(Question::Control);
+        assert!(
+            !stale.hear_control(PEER, run().sequence(1), run()),
+            "not sent yet"
+        );
+        assert!(
+            !stale.hear_control(SWITCH, run().sequence(0), run()),
+            "not the peer"
+        );
         assert!(stale.hear_control(PEER, run().sequence(0), run()));
         for _ in 0..3 {
             assert_eq!(stale.verdict(), Verdict::Silent);
