@@ -4,6 +4,7 @@
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
 # make bench   the first frame, purges, memory and size, beside arping and ip
 # make soak    chaos for two hours: MINUTES=5 for less
+# make mutants   what the tests of the pure rooms let live; FILES='src/wire/*.rs' for fewer
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
 # make packages   of Debian and RPM, reproducible, in target/packages
@@ -43,7 +44,7 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 
 .PHONY: build test lint demo bench bench-convergence soak install packages test-packages \
-	test-fleet test-vm clean prerequisites
+	test-fleet test-vm mutants clean prerequisites
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -80,6 +81,10 @@ bench-convergence: prerequisites build
 
 soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --quiet --locked --test chaos -- --nocapture
+
+# Needs cargo-mutants (`cargo install cargo-mutants --locked`), and hours for all of them.
+mutants:
+	SIMULATION_RUNS=200 SIMULATION_LARGE_RUNS=0 $(CARGO) mutants --output $(TARGET) $(FILES:%=--file '%')
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
 # would not do. Settings that are there already stay.

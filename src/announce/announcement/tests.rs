@@ -326,10 +326,12 @@ fn answer_of_a_follower(frame: &Frame) -> Option<Frame> {
     })
 }
 
-/// A run for 10.0.0.10 which knows one neighbour, 10.0.0.2 at [`OTHER`].
-fn bench_with_a_neighbour() -> Bench {
-    let mut bench = Bench::with(&["10.0.0.10"]);
-    bench.address("10.0.0.10", Usability::Usable);
+/// A run whose VIPs are here, and which knows one neighbour: 10.0.0.2 at [`OTHER`].
+fn bench_with_a_neighbour(vips: &[&str]) -> Bench {
+    let mut bench = Bench::with(vips);
+    for vip in vips {
+        bench.address(vip, Usability::Usable);
+    }
     let mut around = Surroundings::of(link(Some(MAC), true));
     around.addresses = vec![Address {
         prefix_len: 24,
@@ -358,7 +360,7 @@ fn answered(bench: &mut Bench, answer: impl Fn(&Frame) -> Option<Frame>) -> usiz
 
 #[test]
 fn who_has_proven_proves_again_when_the_carrier_is_back() {
-    let mut bench = bench_with_a_neighbour();
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
     let answered = |bench: &mut Bench| answered(bench, answer_of_a_follower);
     let verdict = |bench: &Bench| bench.core.claims()[0].confirmations()[0].verdict();
     assert_eq!(answered(&mut bench), 1, "a directed request");
@@ -375,7 +377,7 @@ fn who_has_proven_proves_again_when_the_carrier_is_back() {
 
 #[test]
 fn how_much_is_lost_is_told_by_a_peers_first_answer() {
-    let mut bench = bench_with_a_neighbour();
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
     let to_arp = |frame: &Frame| match frame.payload {
         Payload::Arp(_) => answer_of_a_follower(frame),
         _ => None,
@@ -393,10 +395,67 @@ fn how_much_is_lost_is_told_by_a_peers_first_answer() {
 }
 
 #[test]
+fn an_echo_from_one_vip_says_nothing_of_another() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10", "10.0.0.11"]);
+    let second_vip = IpAddr::from([10, 0, 0, 11]);
+    let for_the_second = |frame: &Frame| match frame.payload {
+        Payload::Echo(echo) if echo.source == second_vip => answer_of_a_follower(frame),
+        _ => None,
+    };
+    for _ in 0..100 {
+        answered(bench.after(10), for_the_second);
+    }
+    let claims = bench.core.claims().iter();
+    let verdicts: Vec<_> = claims.map(|c| c.confirmations()[0].verdict()).collect();
+    assert_eq!(verdicts, [Verdict::Silent, Verdict::Proven]);
+}
+
+/// The neighbour did what it was ordered to do about a VIP.
+fn order_answered(bench: &mut Bench, vip: Vip, outcome: Outcome) {
+    let done = Done {
+        vip,
+        outcome,
+        was: None,
+        now: None,
+        interface: String::new(),
+    };
+    let fate = Fate::Answered { done, skew: None };
+    let peer = [10, 0, 0, 2].into();
+    bench.core.order_answered(bench.now, ETH, vip, peer, &fate);
+}
+
+#[test]
+fn the_answer_to_an_order_counts_for_its_own_vip() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10", "10.0.0.11"]);
+    let second = bench.core.vips()[1];
+    order_answered(&mut bench, second, Outcome::Purged);
+    let claims = bench.core.claims().iter();
+    let orders: Vec<_> = claims
+        .map(|claim| claim.confirmations()[0].order.as_ref().map(Fate::word))
+        .collect();
+    assert_eq!(orders, [None, Some("purged")]);
+}
+
+#[test]
+fn what_is_announced_is_known_by_interface_vip_and_mac() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    let (vip, other) = (bench.core.vips()[0], "10.0.0.11".parse().unwrap());
+    assert!(bench.core.announces(ETH, vip, MAC));
+    assert!(!bench.core.announces(InterfaceIndex(3), vip, MAC));
+    assert!(!bench.core.announces(ETH, other, MAC));
+    assert!(!bench.core.announces(ETH, vip, OTHER));
+    bench
+        .core
+        .address_gone(&address("10.0.0.10", Usability::Usable));
+    assert!(!bench.core.announces(ETH, vip, MAC));
+}
+
+#[test]
 fn a_stale_peer_is_told_as_an_owner_once_it_claims_the_vip_until_it_lets_go() {
     const THIRD: Mac = Mac::new([2, 0, 0, 0, 0, 3]);
     let vip = [10, 0, 0, 10].into();
-    let mut bench = bench_with_a_neighbour();
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
     let but_for_the_vip = |frame: &Frame| match frame.payload {
         Payload::Echo(echo) if echo.source != IpAddr::V4(vip) => answer_of_a_follower(frame),
         _ => None,
@@ -415,21 +474,8 @@ fn a_stale_peer_is_told_as_an_owner_once_it_claims_the_vip_until_it_lets_go() {
     }
     assert_eq!(verdict(&bench), Verdict::Silent);
 
-    let released = Fate::Answered {
-        done: Done {
-            vip: bench.core.vips()[0],
-            outcome: Outcome::Released,
-            was: None,
-            now: None,
-            interface: String::new(),
-        },
-        skew: None,
-    };
-    let peer = [10, 0, 0, 2].into();
     let vip = bench.core.vips()[0];
-    bench
-        .core
-        .order_answered(bench.now, ETH, vip, peer, &released);
+    order_answered(&mut bench, vip, Outcome::Released);
     assert_eq!(verdict(&bench), Verdict::Stale);
     let conflicts: Vec<_> = bench.core.claims()[0].conflicts().collect();
     assert_eq!(conflicts, [THIRD], "the other one still has it");
