@@ -402,8 +402,13 @@ fn an_echo_from_one_vip_says_nothing_of_another() {
         Payload::Echo(echo) if echo.source == second_vip => answer_of_a_follower(frame),
         _ => None,
     };
+    // They come late, when the first VIP's control echoes have the same sequence numbers.
+    let mut answers = Vec::new();
     for _ in 0..100 {
-        answered(bench.after(10), for_the_second);
+        answers.extend(bench.after(10).sends().iter().filter_map(for_the_second));
+    }
+    for answer in &answers {
+        bench.core.received(bench.now, ETH, answer);
     }
     let claims = bench.core.claims().iter();
     let verdicts: Vec<_> = claims.map(|c| c.confirmations()[0].verdict()).collect();
