@@ -5,6 +5,7 @@
 # make bench   what it costs, beside keepalived, arping and ip; QUESTIONS=scale for one of them
 # make soak    chaos for two hours: MINUTES=5 for less
 # make fuzz    every target of fuzz/ for an hour; MINUTES=5 for less. It needs cargo-fuzz
+# make mutants   changes of the pure rooms that no test notices; ONLY=src/wire for fewer
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
 # make instructions   counts them, and fails where a tenth was added: ACCEPT=1 accepts that
 # make install into DESTDIR (staging) and PREFIX; needs `make build` before
@@ -47,8 +48,8 @@ ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --quiet --locked \
 	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
 
-.PHONY: build test lint demo bench bench-convergence instructions soak fuzz install packages \
-	test-packages test-fleet test-vm clean prerequisites
+.PHONY: build test lint demo bench bench-convergence instructions soak fuzz mutants install \
+	packages test-packages test-fleet test-vm clean prerequisites
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -99,6 +100,10 @@ fuzz: MINUTES = 60
 fuzz:
 	for target in $$($(CARGO) fuzz list); do RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- \
 		-max_total_time=$$(($(MINUTES) * 60)) || exit 1; done
+
+# Needs cargo-mutants (`cargo install cargo-mutants --locked`), and hours for all of them.
+mutants:
+	SIMULATION_RUNS=200 SIMULATION_LARGE_RUNS=0 $(CARGO) mutants --output $(TARGET) --re '^$(ONLY)'
 
 # The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
 # would not do. Settings that are there already stay.

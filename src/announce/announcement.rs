@@ -117,8 +117,8 @@ pub struct Announcement {
 
 impl Announcement {
     /// A run for some VIPs, wherever they are or only where they are on one interface. It
-    /// announces, unless [`Announcement::in_manner`] says otherwise. A VIP given twice counts once. `seed` should differ from run to run: it tells this run's
-    /// echoes from others'.
+    /// announces, unless [`Announcement::in_manner`] says otherwise. A VIP given twice counts once.
+    /// `seed` should differ from run to run: it tells this run's echoes from others'.
     #[must_use]
     pub fn new(
         vips: &[Vip],

@@ -141,6 +141,23 @@ mod tests {
     }
 
     #[test]
+    fn one_answer_or_two_are_taken_for_neither_a_good_path_nor_a_bad_one() {
+        let mut good = Paths::default();
+        assert_eq!(good.enough_probes(LINK), 48);
+        good.count_answer(LINK, 1);
+        assert_eq!(good.enough_probes(LINK), 48);
+        good.count_answer(LINK, 1);
+        assert_eq!(good.enough_probes(LINK), 48);
+        for _ in 0..10 {
+            good.count_answer(LINK, 1);
+        }
+        assert_eq!(good.enough_probes(LINK), 12);
+        let mut bad = Paths::default();
+        bad.count_answer(LINK, 20);
+        assert_eq!(bad.enough_probes(LINK), 96);
+    }
+
+    #[test]
     fn a_first_answer_after_a_second_means_that_the_path_came_alive() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);

@@ -498,6 +498,15 @@ mod tests {
     }
 
     #[test]
+    fn no_directed_request_leaves_from_an_address_that_left() {
+        let mut asked = peer(Some(PEER));
+        asked.stop_asking_from([10, 0, 0, 1].into());
+        assert!(asked.asks(Question::Directed));
+        asked.stop_asking_from([10, 0, 0, 10].into());
+        assert!(!asked.asks(Question::Directed));
+    }
+
+    #[test]
     fn a_peer_without_a_mac_gets_no_echo() {
         let mut unknown = peer(None);
         for _ in 0..10 {
@@ -530,6 +539,21 @@ mod tests {
             .collect();
         let four = [PEER, PEER, PEER, Mac::BROADCAST];
         assert_eq!(destinations, [four, four].concat());
+    }
+
+    #[test]
+    fn an_ipv6_peer_is_solicited_from_an_ipv6_address_alone() {
+        let (vip, ip) = ("fd00::10".parse().unwrap(), "fd00::2".parse().unwrap());
+        let mut asked = peer(Some(PEER));
+        asked.peer.ip = IpAddr::V6(ip);
+        let directed = |asked: &Confirmation| {
+            let vip = "fd00::10".parse().unwrap();
+            asked.frame(Question::Directed, vip, OWN, run())
+        };
+        assert_eq!(directed(&asked), None);
+        asked.from = Some(IpAddr::V6(vip));
+        let solicitation = Ndp::directed_solicitation(vip, OWN, ip, Some(PEER));
+        assert_eq!(directed(&asked), Some(solicitation));
     }
 
     #[test]
@@ -597,9 +621,37 @@ mod tests {
     }
 
     #[test]
+    fn news_opens_a_peer_again_for_a_question_to_each_mac() {
+        let mut settled = peer(Some(PEER));
+        for _ in 0..10 {
+            turn(&mut settled, Some(3));
+        }
+        let open_in_turns = |peer: &mut Confirmation| {
+            peer.hurry();
+            [(); 3].map(|()| {
+                let open = peer.is_open(Some(3));
+                turn(peer, Some(3));
+                open
+            })
+        };
+        assert!(!settled.is_open(Some(3)));
+        assert_eq!(open_in_turns(&mut settled), [true, false, false]);
+        assert!(settled.hear_answer(Instant::now(), SWITCH));
+        assert_eq!(open_in_turns(&mut settled), [true, true, false]);
+    }
+
+    #[test]
     fn stale_is_who_answers_the_control_but_three_times_not_the_vip() {
         let mut stale = peer(Some(PEER));
         stale.asked(Question::Control);
+        assert!(
+            !stale.hear_control(PEER, run().sequence(1), run()),
+            "not sent yet"
+        );
+        assert!(
+            !stale.hear_control(SWITCH, run().sequence(0), run()),
+            "not the peer"
+        );
         assert!(stale.hear_control(PEER, run().sequence(0), run()));
         for _ in 0..3 {
             assert_eq!(stale.verdict(), Verdict::Silent);

@@ -303,6 +303,26 @@ mod tests {
     }
 
     #[test]
+    fn between_two_probes_there_is_a_gap_also_when_the_first_could_not_leave() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut inquiry = Inquiry::new(vip("10.0.0.10"), OWN, None, [OWN].into(), WAIT, start);
+        let asks = |inquiry: &Inquiry, at| inquiry.poll_transmit(at).is_some();
+        assert!(asks(&inquiry, start));
+        inquiry.sent(start);
+        assert!(!asks(&inquiry, after(11)) && asks(&inquiry, after(12)));
+        inquiry.refused(after(12), Errno::ENOBUFS);
+        assert!(!asks(&inquiry, after(23)) && asks(&inquiry, after(24)));
+        assert_eq!(
+            (inquiry.probes(), inquiry.refusal()),
+            (1, Some(Errno::ENOBUFS))
+        );
+        assert_eq!(inquiry.next_deadline(after(20)), after(24));
+        assert_eq!(inquiry.next_deadline(after(990)), after(24));
+        assert!(!asks(&inquiry, start + WAIT));
+    }
+
+    #[test]
     fn nobody_is_believed_to_be_there_only_after_many_probes() {
         let (inquiry, lasted) = play(vip("10.0.0.10"), &[], |_, _| true);
         assert_eq!(
@@ -347,6 +367,44 @@ mod tests {
         );
         inquiry.received(now, &good);
         assert_eq!(inquiry.answers().collect::<Vec<_>>(), [(A, 1)]);
+    }
+
+    #[test]
+    fn an_advertisement_counts_only_as_the_answer_that_was_asked_for() {
+        let now = Instant::now();
+        let ip = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        for (from, to, destination, solicited, target, counts, claims) in [
+            (Some("fd00::1"), OWN, "fd00::1", true, "fd00::10", 1, false),
+            (Some("fd00::1"), A, "fd00::1", true, "fd00::10", 0, true),
+            (Some("fd00::1"), OWN, "fd00::2", true, "fd00::10", 0, true),
+            (Some("fd00::1"), OWN, "fd00::1", false, "fd00::10", 0, true),
+            (Some("fd00::1"), OWN, "fd00::1", true, "fd00::11", 0, false),
+            (None, OWN, "ff02::1", false, "fd00::10", 1, false),
+            (None, OWN, "ff02::1", true, "fd00::10", 0, true),
+            (None, OWN, "fd00::1", false, "fd00::10", 0, true),
+        ] {
+            let from = from.map(ip);
+            let mut asked = Inquiry::new(vip("fd00::10"), OWN, from, [OWN].into(), WAIT, now);
+            asked.sent(now);
+            let advertisement = Frame {
+                destination: to,
+                source: A,
+                payload: Payload::Ndp(Ndp {
+                    source: ip(target),
+                    destination: ip(destination),
+                    message: NdpMessage::Advertisement(crate::wire::Advertisement {
+                        router: false,
+                        solicited,
+                        override_cached: true,
+                        target: ip(target),
+                        target_lladdr: Some(A),
+                    }),
+                }),
+            };
+            asked.received(now, &advertisement);
+            let heard = (asked.answers().count(), asked.heard_a_claim());
+            assert_eq!(heard, (counts, claims), "{advertisement:?}");
+        }
     }
 
     /// Whatever share of the probes is answered: a verdict that is given is true.

@@ -295,6 +295,7 @@ mod tests {
         assert_eq!(substituted(&[], "$_INSTANCE ${_HASH}").1, "node1 #");
         assert_eq!(substituted(&[("_HASH", "mine")], "$_HASH").1, "mine");
         assert_eq!(undefined("10.0.0.${NET}"), Some("NET"));
+        assert_eq!(undefined("10.0.0.$NET/24"), Some("NET"));
         assert_eq!(undefined("a$ $1"), None);
     }
 

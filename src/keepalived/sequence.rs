@@ -248,6 +248,7 @@ mod tests {
         assert_eq!(steps("~SEQ(i,0) x"), ["i=1: x", "i=0: x"]);
         assert_eq!(steps("~SEQ(i,-2) x"), ["i=-1: x", "i=-2: x"]);
         assert_eq!(steps("~SEQx(i,10,11) x"), ["i=a: x", "i=b: x"]);
+        assert_eq!(steps("~SEQx(i,0,1) x"), ["i=0: x", "i=1: x"]);
         assert_eq!(steps("~SEQ(i,0x10,020) x"), ["i=16: x"]);
     }
 
@@ -270,6 +271,7 @@ mod tests {
             "~SEQ(i,1,0,5) x",
             "~SEQ(i,1,-1,5) x",
             "~SEQx(i,-1) x",
+            "~SEQx(i,-1,1) x",
             "~SEQ(i,) x",
             "~SEQ(i,1,1000000000) x",
             "~SEQ(i,-9223372036854775808,9223372036854775807) x",

@@ -142,6 +142,21 @@ fn what_is_written_can_be_read() {
         }));
         assert_eq!(Frame::parse(&echo.to_bytes()), Some(echo));
     }
+    for flag in 0..3 {
+        let advertisement = from_b_to_a(Payload::Ndp(Ndp {
+            source: B6,
+            destination: A6,
+            message: NdpMessage::Advertisement(Advertisement {
+                router: flag == 0,
+                solicited: flag == 1,
+                override_cached: flag == 2,
+                target: B6,
+                target_lladdr: None,
+            }),
+        }));
+        let read = Frame::parse(&advertisement.to_bytes());
+        assert_eq!(read, Some(advertisement));
+    }
 }
 
 #[test]
@@ -253,6 +268,21 @@ fn a_frame_that_breaks_the_rules_of_rfc_4861_is_none_of_ours() {
             ..
         })
     ));
+}
+
+#[test]
+fn an_ip_header_of_another_version_length_or_protocol_is_none_of_ours() {
+    for (captured, at, value) in [
+        (ECHO_REPLY_4, 14, 0x65), // version 6
+        (ECHO_REPLY_4, 14, 0x42), // 8 octets
+        (ECHO_REPLY_4, 23, 17),   // UDP
+        (ECHO_REPLY_6, 14, 0x40), // version 4
+        (ECHO_REPLY_6, 20, 17),   // UDP
+    ] {
+        let mut foreign = octets(captured);
+        foreign[at] = value;
+        assert_eq!(Frame::parse(&foreign), None, "octet {at} of {captured}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::announce::Verdict;
 use crate::kernel::{Neighbour, NeighbourState, Usability};
+use crate::order::{Done, Fate, Outcome};
 use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Ndp, Payload};
 
 const ETH: InterfaceIndex = InterfaceIndex(2);
@@ -93,6 +94,23 @@ fn every_vip_gets_one_frame_before_any_gets_two() {
 }
 
 #[test]
+fn of_a_round_the_probe_alone_is_answered() {
+    for (vip, answered) in [
+        ("10.0.0.10", vec![false, false, true]),
+        ("fd00::10", vec![false, true]),
+    ] {
+        let mut bench = Bench::with(&[vip]);
+        bench.address(vip, Usability::Usable);
+        let mut questions = Vec::new();
+        while let Some(transmit) = bench.core.poll_transmit(bench.now) {
+            bench.core.sent(bench.now, &transmit);
+            questions.push(transmit.is_question);
+        }
+        assert_eq!(questions, answered);
+    }
+}
+
+#[test]
 fn a_tentative_address_is_waited_for_and_not_claimed() {
     let mut bench = Bench::with(&["fd00::10"]);
     bench.address("fd00::10", Usability::Tentative);
@@ -137,6 +155,45 @@ fn an_address_that_was_replaced_before_a_frame_could_leave_did_not_leave() {
         .address_gone(&address("10.0.0.10", Usability::Usable));
     bench.address("10.0.0.10", Usability::Usable);
     assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
+}
+
+#[test]
+fn a_vip_counts_only_on_the_interface_that_was_named() {
+    const ELSEWHERE: InterfaceIndex = InterfaceIndex(3);
+    let here = address("10.0.0.10", Usability::Usable);
+    let elsewhere = Address {
+        interface: ELSEWHERE,
+        ..here
+    };
+    let other = Address {
+        interface: ELSEWHERE,
+        ..address("10.0.0.11", Usability::Usable)
+    };
+    for (named, unknown, claims) in [(None, Some(ELSEWHERE), 2), (Some(ETH), None, 1)] {
+        let mut bench = Bench::with(&["10.0.0.10"]);
+        bench.core.only = named;
+        assert_eq!(bench.core.unknown_link_of(&here), None, "it was told of");
+        assert_eq!(bench.core.unknown_link_of(&elsewhere), unknown);
+        assert_eq!(bench.core.unknown_link_of(&other), None, "no VIP");
+        let mut link = link(Some(OTHER), true);
+        link.index = ELSEWHERE;
+        bench.core.link_changed(bench.now, &link);
+        bench
+            .core
+            .addresses_are(bench.now, &[here, elsewhere, other]);
+        assert_eq!(bench.core.claims().len(), claims);
+    }
+}
+
+#[test]
+fn a_vip_that_a_newer_run_took_before_it_came_is_left_to_that_run() {
+    let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11"]);
+    bench.core.superseded(&["10.0.0.10".parse().unwrap()]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.address("10.0.0.11", Usability::Usable);
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 11], MAC));
+    let yielded: Vec<_> = bench.core.yielded().collect();
+    assert_eq!(yielded, ["10.0.0.10".parse().unwrap()]);
 }
 
 #[test]
@@ -269,10 +326,12 @@ fn answer_of_a_follower(frame: &Frame) -> Option<Frame> {
     })
 }
 
-#[test]
-fn who_has_proven_proves_again_when_the_carrier_is_back() {
-    let mut bench = Bench::with(&["10.0.0.10"]);
-    bench.address("10.0.0.10", Usability::Usable);
+/// A run whose VIPs are here, and which knows one neighbour: 10.0.0.2 at [`OTHER`].
+fn bench_with_a_neighbour(vips: &[&str]) -> Bench {
+    let mut bench = Bench::with(vips);
+    for vip in vips {
+        bench.address(vip, Usability::Usable);
+    }
     let mut around = Surroundings::of(link(Some(MAC), true));
     around.addresses = vec![Address {
         prefix_len: 24,
@@ -287,16 +346,22 @@ fn who_has_proven_proves_again_when_the_carrier_is_back() {
     bench
         .core
         .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
-    let answered = |bench: &mut Bench| {
-        let mut answers = Vec::new();
-        for frame in bench.sends() {
-            answers.extend(answer_of_a_follower(&frame));
-        }
-        for answer in &answers {
-            bench.core.received(bench.now, ETH, answer);
-        }
-        answers.len()
-    };
+    bench
+}
+
+/// Gives the frames that leave now to the neighbour. Returns how many it answers.
+fn answered(bench: &mut Bench, answer: impl Fn(&Frame) -> Option<Frame>) -> usize {
+    let answers: Vec<_> = bench.sends().iter().filter_map(answer).collect();
+    for answer in &answers {
+        bench.core.received(bench.now, ETH, answer);
+    }
+    answers.len()
+}
+
+#[test]
+fn who_has_proven_proves_again_when_the_carrier_is_back() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
+    let answered = |bench: &mut Bench| answered(bench, answer_of_a_follower);
     let verdict = |bench: &Bench| bench.core.claims()[0].confirmations()[0].verdict();
     assert_eq!(answered(&mut bench), 1, "a directed request");
     assert_eq!(answered(&mut bench), 1, "an echo");
@@ -310,12 +375,139 @@ fn who_has_proven_proves_again_when_the_carrier_is_back() {
     assert_eq!(verdict(&bench), Verdict::Proven);
 }
 
-/// Plays a check of a VIP that no peer is asked about, while `answer` is given the probes.
-fn checked(
-    vip: &str,
-    addresses: &[&str],
-    mut answer: impl FnMut(&Frame) -> Option<Frame>,
-) -> Bench {
+#[test]
+fn how_much_is_lost_is_told_by_a_peers_first_answer() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
+    let to_arp = |frame: &Frame| match frame.payload {
+        Payload::Arp(_) => answer_of_a_follower(frame),
+        _ => None,
+    };
+    bench.sends();
+    bench.after(5).sends();
+    assert_eq!(bench.core.enough_questions(ETH), None);
+    assert_eq!(answered(bench.after(10), to_arp), 1);
+    // One of three: (2/3)^29 is less than 1 in 100,000.
+    assert_eq!(bench.core.enough_questions(ETH), Some(29));
+    assert_eq!(answered(&mut bench, answer_of_a_follower), 1, "an echo");
+    let verdict = bench.core.claims()[0].confirmations()[0].verdict();
+    assert_eq!(verdict, Verdict::Proven);
+    assert_eq!(bench.core.enough_questions(ETH), Some(29));
+}
+
+#[test]
+fn an_echo_from_one_vip_says_nothing_of_another() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10", "10.0.0.11"]);
+    let second_vip = IpAddr::from([10, 0, 0, 11]);
+    let for_the_second = |frame: &Frame| match frame.payload {
+        Payload::Echo(echo) if echo.source == second_vip => answer_of_a_follower(frame),
+        _ => None,
+    };
+    // They come late, when the first VIP's control echoes have the same sequence numbers.
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        answers.extend(bench.after(10).sends().iter().filter_map(for_the_second));
+    }
+    for answer in &answers {
+        bench.core.received(bench.now, ETH, answer);
+    }
+    let claims = bench.core.claims().iter();
+    let verdicts: Vec<_> = claims.map(|c| c.confirmations()[0].verdict()).collect();
+    assert_eq!(verdicts, [Verdict::Silent, Verdict::Proven]);
+}
+
+/// The neighbour did what it was ordered to do about a VIP.
+fn order_answered(bench: &mut Bench, vip: Vip, outcome: Outcome) {
+    let done = Done {
+        vip,
+        outcome,
+        was: None,
+        now: None,
+        interface: String::new(),
+    };
+    let fate = Fate::Answered { done, skew: None };
+    let peer = [10, 0, 0, 2].into();
+    bench.core.order_answered(bench.now, ETH, vip, peer, &fate);
+}
+
+#[test]
+fn the_answer_to_an_order_counts_for_its_own_vip() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10", "10.0.0.11"]);
+    let second = bench.core.vips()[1];
+    order_answered(&mut bench, second, Outcome::Purged);
+    let claims = bench.core.claims().iter();
+    let orders: Vec<_> = claims
+        .map(|claim| claim.confirmations()[0].order.as_ref().map(Fate::word))
+        .collect();
+    assert_eq!(orders, [None, Some("purged")]);
+}
+
+#[test]
+fn what_is_announced_is_known_by_interface_vip_and_mac() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    let (vip, other) = (bench.core.vips()[0], "10.0.0.11".parse().unwrap());
+    assert!(bench.core.announces(ETH, vip, MAC));
+    assert!(!bench.core.announces(InterfaceIndex(3), vip, MAC));
+    assert!(!bench.core.announces(ETH, other, MAC));
+    assert!(!bench.core.announces(ETH, vip, OTHER));
+    bench
+        .core
+        .address_gone(&address("10.0.0.10", Usability::Usable));
+    assert!(!bench.core.announces(ETH, vip, MAC));
+}
+
+#[test]
+fn a_stale_peer_is_told_as_an_owner_once_it_claims_the_vip_until_it_lets_go() {
+    const THIRD: Mac = Mac::new([2, 0, 0, 0, 0, 3]);
+    let vip = [10, 0, 0, 10].into();
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
+    let but_for_the_vip = |frame: &Frame| match frame.payload {
+        Payload::Echo(echo) if echo.source != IpAddr::V4(vip) => answer_of_a_follower(frame),
+        _ => None,
+    };
+    for _ in 0..100 {
+        answered(bench.after(10), but_for_the_vip);
+    }
+    let verdict = |bench: &Bench| {
+        let claim = &bench.core.claims()[0];
+        claim.verdict_of(&claim.confirmations()[0])
+    };
+    assert_eq!(verdict(&bench), Verdict::Stale);
+    for mac in [OTHER, THIRD] {
+        let claim = Arp::gratuitous_request(vip, mac);
+        bench.core.received(bench.now, ETH, &claim);
+    }
+    assert_eq!(verdict(&bench), Verdict::Silent);
+
+    let vip = bench.core.vips()[0];
+    order_answered(&mut bench, vip, Outcome::Released);
+    assert_eq!(verdict(&bench), Verdict::Stale);
+    let conflicts: Vec<_> = bench.core.claims()[0].conflicts().collect();
+    assert_eq!(conflicts, [THIRD], "the other one still has it");
+}
+
+#[test]
+fn a_mac_is_named_by_its_hosts_first_address_that_is_no_vip() {
+    let mut bench = Bench::with(&["10.0.0.1"]);
+    bench.address("10.0.0.1", Usability::Usable);
+    let mut around = Surroundings::of(link(Some(MAC), true));
+    around.neighbours = ["fd00::2", "10.0.0.2", "10.0.0.1", "10.0.0.3"]
+        .map(|ip| Neighbour {
+            ip: ip.parse().unwrap(),
+            mac: Some(OTHER),
+            state: NeighbourState::Reachable,
+            externally_learned: false,
+        })
+        .to_vec();
+    bench
+        .core
+        .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+    assert_eq!(bench.core.host_of(OTHER), Some([10, 0, 0, 2].into()));
+    assert_eq!(bench.core.host_of(MAC), None);
+}
+
+/// A check of a VIP that no peer is asked about, about to ask.
+fn check(vip: &str, addresses: &[&str]) -> Bench {
     let mut bench = Bench::with(&[vip]);
     bench.core = bench.core.in_manner(Manner::Check);
     bench.address(vip, Usability::Usable);
@@ -326,6 +518,16 @@ fn checked(
     bench
         .core
         .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+    bench
+}
+
+/// Plays a check to its end, while `answer` is given the probes.
+fn checked(
+    vip: &str,
+    addresses: &[&str],
+    mut answer: impl FnMut(&Frame) -> Option<Frame>,
+) -> Bench {
+    let mut bench = check(vip, addresses);
     while !bench.core.is_over(bench.now) {
         for frame in bench.sends() {
             if let Some(answer) = answer(&frame) {
@@ -369,6 +571,20 @@ fn a_check_sends_probes_alone_and_ends_when_nobody_can_have_been_missed() {
 }
 
 #[test]
+fn a_check_waits_for_the_answer_to_its_last_probe() {
+    let mut bench = check("10.0.0.10", &["10.0.0.1"]);
+    for _ in 1..48 {
+        assert_eq!(bench.sends().len(), 1);
+        bench.now += PROBE_GAP;
+    }
+    assert_eq!(bench.sends().len(), 1);
+    assert!(!bench.core.is_over(bench.now));
+    let end = bench.core.next_deadline(bench.now);
+    assert_eq!(end, bench.now + LAST_ANSWER);
+    assert!(bench.core.is_over(end));
+}
+
+#[test]
 fn a_check_hears_another_owner_at_once() {
     let vip = [10, 0, 0, 10].into();
     let bench = checked("10.0.0.10", &["10.0.0.1"], |_| {
@@ -386,4 +602,25 @@ fn a_check_hears_another_owner_at_once() {
     });
     let conflicts: Vec<_> = bench.core.claims()[0].conflicts().collect();
     assert_eq!(conflicts, [OTHER]);
+}
+
+#[test]
+fn a_check_asks_no_more_from_an_address_that_left() {
+    let (vip, own) = ("fd00::10".parse().unwrap(), "fd00::1".parse().unwrap());
+    let mut bench = check("fd00::10", &["fd00::1"]);
+    let gone = |bench: &mut Bench, ip| {
+        let address = address(ip, Usability::Usable);
+        bench.core.address_gone(&address);
+        bench.after(15).sends()
+    };
+    assert_eq!(bench.sends(), [Ndp::probe(vip, MAC, Some(own))]);
+    assert_eq!(
+        gone(&mut bench, "fd00::2"),
+        [Ndp::probe(vip, MAC, Some(own))]
+    );
+    assert_eq!(gone(&mut bench, "fd00::1"), [Ndp::probe(vip, MAC, None)]);
+    assert!(
+        !bench.core.claims()[0].is_certain_of_owners(),
+        "not after three probes"
+    );
 }

@@ -68,6 +68,13 @@ fn vips_of_one_peer_go_in_one_datagram_each_once() {
     assert_eq!(vips[0], MOST_VIPS);
     let all: Vec<_> = sent.iter().flat_map(|(_, sent)| read(sent).vips).collect();
     assert!((100..120).all(|last| all.contains(&(vip(last), MAC))));
+    // Who is told of one twice takes the order for none.
+    let mut twice = self::courier();
+    for _ in 0..2 {
+        twice.request(now, route(3), Patience::Precaution, (vip(100), MAC));
+    }
+    let sent = play(&mut twice, now, Duration::from_millis(1));
+    assert_eq!(read(&sent[0].1).vips, [(vip(100), MAC)]);
 }
 
 #[test]
@@ -140,17 +147,22 @@ fn a_skewed_clock_is_told_in_milliseconds() {
 }
 
 #[test]
-fn a_closed_port_is_believed_after_some_tries() {
+fn a_closed_port_is_believed_after_some_tries_and_of_that_peer_alone() {
     let (mut courier, now) = (courier(), Instant::now());
-    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
-    let letter = play(&mut courier, now, Duration::from_millis(1))[0]
-        .1
-        .letter;
-    for _ in 1..REFUSALS {
-        courier.refused(letter);
-        assert!(courier.is_waiting(now));
+    for last in [3, 4, 5] {
+        courier.request(now, route(last), Patience::Needed, (vip(100), MAC));
     }
-    courier.refused(letter);
+    let sent = play(&mut courier, now, Duration::from_millis(1));
+    let [closed, unreachable, open] = [0, 1, 2].map(|at: usize| sent[at].1.letter);
+    for _ in 1..REFUSALS {
+        courier.refused(closed);
+        assert!(courier.is_open(closed));
+    }
+    courier.refused(closed);
+    assert!(!courier.is_open(closed) && courier.is_open(unreachable));
+    courier.undeliverable(unreachable);
+    assert!(!courier.is_open(unreachable) && courier.is_open(open));
+    courier.undeliverable(open);
     assert!(!courier.is_waiting(now));
 }
 
@@ -160,7 +172,7 @@ fn a_broadcast_leaves_once_and_holds_nothing_up_but_is_heard_by_sender() {
     courier.request(now, route(255), Patience::Once, (vip(100), MAC));
     let sent = play(&mut courier, now, Duration::from_secs(60));
     assert_eq!(sent.len(), 1);
-    assert!(!courier.is_waiting(now));
+    assert!(sent[0].1.broadcast && !courier.is_waiting(now));
     let answer = answer(&read(&sent[0].1), Outcome::Purged).to_bytes(&keys());
     for last in [3, 4] {
         let from = IpAddr::from([10, 9, 0, last]);
@@ -176,5 +188,6 @@ fn nothing_is_ordered_about_a_vip_that_left() {
     courier.retain(|_, held, _| held == vip(101));
     let sent = play(&mut courier, now, Duration::from_millis(1));
     assert_eq!(sent.len(), 1);
+    assert!(!sent[0].1.broadcast);
     assert_eq!(read(&sent[0].1).vips, [(vip(101), MAC)]);
 }

@@ -101,6 +101,51 @@ fn the_longest_are_as_long_as_is_said_and_fit_a_datagram_of_any_link() {
 }
 
 #[test]
+fn every_outcome_is_told() {
+    let simple = [
+        Outcome::Purged,
+        Outcome::Right,
+        Outcome::Absent,
+        Outcome::Released,
+    ];
+    let kept = REASONS.map(Outcome::Kept);
+    let refused = REASONS.map(Outcome::Refused);
+    for outcome in simple.into_iter().chain(kept).chain(refused) {
+        let mut told = answer();
+        told.done[0].outcome = outcome;
+        let read = Answer::read(&told.to_bytes(&keys()), &keys());
+        assert_eq!(read, Some(told));
+    }
+}
+
+#[test]
+fn an_answer_tells_of_a_vip_once_and_names_an_interface_of_the_kernels() {
+    let read = |answer: &Answer| Answer::read(&answer.to_bytes(&keys()), &keys());
+    let mut two = answer();
+    two.done.push(Done {
+        vip: "192.0.2.11".parse().unwrap(),
+        ..two.done[0].clone()
+    });
+    assert_eq!(read(&two), Some(two.clone()));
+    two.done[1].vip = two.done[0].vip;
+    assert_eq!(read(&two), None);
+    let mut long = answer();
+    long.done[0].interface = "sixteen-octets-x".to_owned();
+    assert_eq!(read(&long).unwrap().done[0].interface, "sixteen-octets-");
+}
+
+#[test]
+fn a_long_name_is_cut_between_characters() {
+    let long = Order {
+        instance: format!("a{}", "é".repeat(40)),
+        ..order()
+    };
+    let datagram = long.to_bytes(&keys());
+    let read = Order::parse(keys().authenticate(&datagram).unwrap()).unwrap();
+    assert_eq!(read.instance, format!("a{}", "é".repeat(31)));
+}
+
+#[test]
 fn what_an_order_can_not_mean_is_refused_though_it_is_signed() {
     let keys = keys();
     let signed = |order: &Order| {
