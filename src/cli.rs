@@ -1,8 +1,9 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -25,45 +26,93 @@ pub struct Cli {
     pub global: Global,
 }
 
-/// What every command takes
+impl Cli {
+    /// Reads a command line, of which the first word is the program's name.
+    ///
+    /// What every command takes may stand before the command and behind it, and then holds there.
+    /// clap could do that, too, with a copy of it for each of the ten commands: a fifth of the time
+    /// up to the first frame.
+    ///
+    /// # Errors
+    /// If it can't be understood, or asks for help.
+    pub fn read<Word: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = Word>,
+    ) -> Result<Self, clap::Error> {
+        let mut cli = Self::try_parse_from(words)?;
+        cli.global.add(cli.command.global());
+        Ok(cli)
+    }
+}
+
+// What every command takes, before its name or behind it.
+#[allow(missing_docs, reason = "clap would tell it of each command")]
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Settings file [default: /etc/vipherald/vipherald.toml, if there is one]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// keepalived's configuration, for instances and groups
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        default_value = "/etc/keepalived/keepalived.conf"
-    )]
-    pub keepalived_conf: PathBuf,
+    /// keepalived's configuration, for instances and groups [default:
+    /// /etc/keepalived/keepalived.conf]
+    #[arg(long, value_name = "FILE")]
+    keepalived_conf: Option<PathBuf>,
     /// The ID that keepalived's `@ID` lines are compared with, as its own option -i [default: the
     /// short host name]
-    #[arg(long, global = true, value_name = "ID")]
+    #[arg(long, value_name = "ID")]
     pub config_id: Option<String>,
     /// Print one JSON object on stdout when done
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub json: bool,
     /// Where messages go: `auto` is stderr on a terminal or in a systemd unit, else syslog
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHERE",
-        value_enum,
-        default_value = "auto"
-    )]
-    pub log: LogTo,
+    /// [default: auto]
+    #[arg(long, value_name = "WHERE", value_enum)]
+    log: Option<LogTo>,
     /// Say more; twice: every frame
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Say only what is wrong
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say what would be sent or deleted, and do nothing
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub dry_run: bool,
+}
+
+impl Global {
+    /// keepalived's configuration.
+    #[must_use]
+    pub fn keepalived_conf(&self) -> &Path {
+        let default = || Path::new("/etc/keepalived/keepalived.conf");
+        self.keepalived_conf.as_deref().unwrap_or_else(default)
+    }
+
+    /// Where messages go.
+    #[must_use]
+    pub fn log(&self) -> LogTo {
+        self.log.unwrap_or(LogTo::Auto)
+    }
+
+    /// Adds what stands behind the command, which wins.
+    fn add(&mut self, behind: &Self) {
+        let Self {
+            config,
+            keepalived_conf,
+            config_id,
+            json,
+            log,
+            verbose,
+            quiet,
+            dry_run,
+        } = behind.clone();
+        self.config = config.or(self.config.take());
+        self.keepalived_conf = keepalived_conf.or(self.keepalived_conf.take());
+        self.config_id = config_id.or(self.config_id.take());
+        self.json |= json;
+        self.log = log.or(self.log);
+        if quiet || verbose > 0 {
+            (self.quiet, self.verbose) = (quiet, verbose);
+        }
+        self.dry_run |= dry_run;
+    }
 }
 
 /// Where messages go
@@ -85,25 +134,53 @@ pub enum LogTo {
 #[command(defer = true)]
 pub enum Command {
     /// As their new owner, announce VIPs to every host of their link
-    Announce(Announce),
+    Announce(With<Announce>),
     /// Delete this host's neighbour entries for VIPs that other hosts hold
-    Purge(Purge),
+    Purge(With<Purge>),
     /// Find out who answers for VIPs, and whether everyone follows
-    Check(Check),
+    Check(With<Check>),
     /// Do what an event of keepalived calls for: its `notify` appends the arguments
-    Notify(Notify),
+    Notify(With<Notify>),
     /// Do what keepalived's events call for, in order: for `notify_fifo_script`
-    Fifo(Fifo),
+    Fifo(With<Fifo>),
     /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
-    Show(Show),
+    Show(With<Show>),
     /// Carry out the orders of a new owner: purge what contradicts it, and answer
-    Listen(Listen),
+    Listen(With<Listen>),
     /// Order peers to purge what they have for VIPs other than their owner's MAC
-    Order(Order),
+    Order(With<Order>),
     /// Let go of VIPs that a dead keepalived has left on this host
-    Release(Release),
+    Release(With<Release>),
     /// Write a key for orders
-    Keygen(Keygen),
+    Keygen(With<Keygen>),
+}
+
+impl Command {
+    /// What every command takes, as far as it stands behind this one.
+    fn global(&self) -> &Global {
+        match self {
+            Self::Announce(With { global, .. })
+            | Self::Purge(With { global, .. })
+            | Self::Check(With { global, .. })
+            | Self::Notify(With { global, .. })
+            | Self::Fifo(With { global, .. })
+            | Self::Show(With { global, .. })
+            | Self::Listen(With { global, .. })
+            | Self::Order(With { global, .. })
+            | Self::Release(With { global, .. })
+            | Self::Keygen(With { global, .. }) => global,
+        }
+    }
+}
+
+// A command's own arguments, with what every command takes.
+#[allow(missing_docs, reason = "clap would tell it of each command")]
+#[derive(Args, Debug)]
+pub struct With<Own: Args> {
+    #[command(flatten)]
+    pub own: Own,
+    #[command(flatten)]
+    global: Global,
 }
 
 /// As their new owner, announce VIPs to every host of their link
@@ -290,4 +367,35 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 fn parse_some_seconds(text: &str) -> Result<Duration, String> {
     checked_some_seconds(text.parse().map_err(|_| "not a number".to_owned())?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_command_takes_may_stand_before_it_and_behind_it_and_then_holds_there() {
+        let global = |line: &str| {
+            let words = format!("vipherald {line}");
+            Cli::read(words.split_whitespace()).unwrap().global
+        };
+        for line in [
+            "--json --config a --keepalived-conf b --config-id c --log stderr --dry-run -v show",
+            "show --json --config a --keepalived-conf b --config-id c --log stderr --dry-run -v",
+            "--config x --keepalived-conf x --config-id x --log auto -q show --json --config a \
+             --keepalived-conf b --config-id c --log stderr --dry-run -v",
+        ] {
+            let global = global(line);
+            assert_eq!(global.config.as_deref(), Some(Path::new("a")), "{line}");
+            assert_eq!(global.keepalived_conf(), Path::new("b"), "{line}");
+            assert_eq!(global.config_id.as_deref(), Some("c"), "{line}");
+            assert_eq!(global.log(), LogTo::Stderr, "{line}");
+            assert!(global.json && global.dry_run, "{line}");
+            assert_eq!((global.quiet, global.verbose), (false, 1), "{line}");
+        }
+        assert!(global("-vv show --quiet").quiet);
+        assert_eq!(global("-vv show").verbose, 2);
+        assert_eq!(global("show").log(), LogTo::Auto);
+    }
 }

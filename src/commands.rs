@@ -51,7 +51,9 @@ pub async fn run(cli: &Cli, began: Instant) -> Result<Exit, Error> {
         Command::Keygen(_) => "keygen",
     };
     let done = carry_out(cli, began).await;
-    if let (Command::Check(Check { nagios: true, .. }), Err(error)) = (&cli.command, &done) {
+    if let (Command::Check(args), Err(error)) = (&cli.command, &done)
+        && args.own.nagios
+    {
         write(&plugin_line(Plugin::Unknown, &error.to_string(), ""))?;
         return Ok(Plugin::Unknown.exit());
     }
@@ -65,16 +67,16 @@ async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     let global = &cli.global;
     let settings = Settings::read(global.config.as_deref())?;
     match &cli.command {
-        Command::Announce(args) => announce(args, &settings, global, began).await,
-        Command::Purge(args) => purge(args, global).await,
-        Command::Check(args) => check(args, &settings, global, began).await,
-        Command::Notify(args) => notify(args, &settings, global, began).await,
-        Command::Fifo(args) => fifo(args, settings, global).await,
-        Command::Show(args) => show(args, global),
-        Command::Listen(args) => listen(args, settings, global).await,
-        Command::Order(args) => order(args, &settings, global).await,
-        Command::Release(args) => release(args, &settings, global).await,
-        Command::Keygen(args) => keygen(args),
+        Command::Announce(args) => announce(&args.own, &settings, global, began).await,
+        Command::Purge(args) => purge(&args.own, global).await,
+        Command::Check(args) => check(&args.own, &settings, global, began).await,
+        Command::Notify(args) => notify(&args.own, &settings, global, began).await,
+        Command::Fifo(args) => fifo(&args.own, settings, global).await,
+        Command::Show(args) => show(&args.own, global),
+        Command::Listen(args) => listen(&args.own, settings, global).await,
+        Command::Order(args) => order(&args.own, &settings, global).await,
+        Command::Release(args) => release(&args.own, &settings, global).await,
+        Command::Keygen(args) => keygen(&args.own),
     }
 }
 
@@ -120,7 +122,7 @@ async fn check(
         ..target.to_check(settings)
     };
     if order.vips.is_empty() {
-        return Err(Error::NothingToCheck(global.keepalived_conf.clone()));
+        return Err(Error::NothingToCheck(global.keepalived_conf().to_owned()));
     }
     let kernel = Kernel::connect()?;
     if global.dry_run {
@@ -257,7 +259,7 @@ async fn listen(args: &Listen, settings: Settings, global: &Global) -> Result<Ex
         bind: args.bind,
         idle: args.idle.or(by_default),
         settings: settings.orders,
-        keepalived_conf: global.keepalived_conf.clone(),
+        keepalived_conf: global.keepalived_conf().to_owned(),
         options: options(global),
     };
     order::listen::listen(request, termination()).await
@@ -500,7 +502,10 @@ impl Target {
 }
 
 fn read_configuration(global: &Global) -> Result<Configuration, Error> {
-    Ok(keepalived::read(&global.keepalived_conf, &options(global))?)
+    Ok(keepalived::read(
+        global.keepalived_conf(),
+        &options(global),
+    )?)
 }
 
 fn options(global: &Global) -> keepalived::Options {

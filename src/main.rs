@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::ValueEnum;
 use clap::error::ErrorKind;
-use clap::{Parser, ValueEnum};
 use log::error;
 use vipherald::cli::{Cli, LogTo};
 use vipherald::error::Error;
@@ -14,11 +14,11 @@ use vipherald::{commands, logging};
 
 fn main() -> ExitCode {
     let began = Instant::now();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    logging::start(cli.global.log, cli.global.verbose, cli.global.quiet);
+    logging::start(cli.global.log(), cli.global.verbose, cli.global.quiet);
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
