@@ -8,8 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
-use vipherald::cli::{Cli, Command};
+use vipherald::cli::{Cli, Command, Notify, With};
 use vipherald::event::{Call, Event};
 use vipherald::settings::Settings;
 use vipherald_lab::{Direction, Frame, Host, Keepalived, Lab, eventually};
@@ -91,14 +90,15 @@ fn every_instance_is_told_of_and_each_hook_is_a_command_that_vipherald_takes() {
             // What has to be told: the four changes of state, and that another master yielded.
             for (state, command) in hooks.commands() {
                 let words = command.split_whitespace();
-                let cli = Cli::try_parse_from(["vipherald"].into_iter().chain(words))
+                let cli = Cli::read(["vipherald"].into_iter().chain(words))
                     .unwrap_or_else(|error| panic!("{}: {command}: {error}", path.display()));
                 let announces = match cli.command {
                     Command::Announce(_) => true,
                     Command::Purge(_) => false,
-                    Command::Notify(notify) => {
-                        let (of, name) = (notify.of, notify.name);
-                        let state = notify.state;
+                    Command::Notify(With { own, .. }) => {
+                        let Notify {
+                            of, name, state, ..
+                        } = own;
                         let call = Event { of, name, state }.calls_for();
                         call.unwrap_or_else(|| panic!("{}: {command}", path.display()))
                             == Call::Announce

@@ -35,10 +35,10 @@ impl Hooks<'_> {
              case $(($$ % 10)) in\n\
              0) ulimit -n 6 ;;\n\
              1) exec 2>/dev/full ;;\n\
-             2) to=syslog own='mount -t tmpfs tmpfs /dev' ;;\n\
-             3) own='mount -o remount,bind,ro /run' ;;\n\
-             4) own='exec 9<{lab} && mount -t tmpfs -o size=64k tmpfs /run && mkdir {lab} \
-             && mount --bind /proc/self/fd/9 {lab} && exec 9<&- \
+             2) to=syslog own='mount -n -t tmpfs tmpfs /dev' ;;\n\
+             3) own='mount -n -o remount,bind,ro /run' ;;\n\
+             4) own='exec 9<{lab} && mount -n -t tmpfs -o size=64k tmpfs /run && mkdir {lab} \
+             && mount -n --bind /proc/self/fd/9 {lab} && exec 9<&- \
              && ! cat /dev/zero >/run/full 2>/dev/null' ;;\n\
              esac\n\
              fi\n\

@@ -18,6 +18,9 @@ const MOST_MEMORY: u64 = 2 * 1024;
 /// How much more one may take in the last third of a run than in the second, in KiB.
 const DRIFT: u64 = 128;
 
+/// The exit status after SIGTERM, as a shell has it.
+const SIGTERMED: i32 = 128 + libc::SIGTERM;
+
 /// A process that goes on, and what it took each time that quiet had returned.
 pub(crate) struct Lasting {
     name: String,
@@ -68,7 +71,7 @@ impl Lasting {
             assert!(last <= second + DRIFT, "{}: {:?}", self.name, self.memory);
         }
         let (ended, _) = self.run.terminate();
-        assert_eq!(ended.status, 0, "{}: {ended:?}", self.name);
+        assert_eq!(ended.status, SIGTERMED, "{}: {ended:?}", self.name);
     }
 }
 
