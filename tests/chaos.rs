@@ -24,7 +24,7 @@ mod lasting;
 mod rng;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -37,10 +37,10 @@ use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, Mac, State
 
 use addresses::Addresses;
 use common::{OLD_MAC, SOON, VIP, VIP6, signal, vipherald};
-use events::{file, is_about, mac_of, since, with};
+use events::{fifo, file, is_about, mac_of, since, with};
 use helpers::{Orders, wait_until_it_listens};
 use hooks::{GROUP, Hooks, INSTANCES, configuration};
-use lasting::{Fifo, Lasting, log_to};
+use lasting::{Lasting, log_to};
 use rng::{Rng, number};
 
 /// The node whose events one process reads from a FIFO; the others have a hook for each.
@@ -79,7 +79,8 @@ struct Chaos {
     /// There in times of trouble.
     trouble: PathBuf,
     lasting: Vec<Lasting>,
-    _fifo: Fifo,
+    /// The FIFO is never without one, as keepalived's is not.
+    _writer: File,
     /// Of the frames that nodes sent after they had lost the VIP: how long after, and what it was.
     late: Vec<(Duration, String)>,
     frames: usize,
@@ -111,9 +112,9 @@ impl Chaos {
             events: &file(&lab, "events-of-hooks", ""),
             trouble: &file(&lab, "trouble", ""),
         };
-        let fifo = Fifo::new(&lab);
+        let (fifo, writer) = fifo(&lab, "events");
         let each_event = lab.write_hook("hook", &hooks.each_event());
-        let to_fifo = lab.write_hook("hook-of-the-reader", &hooks.to_fifo(&fifo.path));
+        let to_fifo = lab.write_hook("hook-of-the-reader", &hooks.to_fifo(&fifo));
         // Hooks need the names and addresses, which are the same on all nodes.
         fs::write(&conf, configuration(100, &each_event)).unwrap();
         let nodes: Vec<_> = hosts
@@ -149,7 +150,7 @@ impl Chaos {
             nodes,
             clients,
             lasting,
-            _fifo: fifo,
+            _writer: writer,
             late: Vec::new(),
             frames: 0,
         }
@@ -498,20 +499,20 @@ fn interface_mac(host: &Host) -> Mac {
 }
 
 /// Starts what answers the events that come through the FIFO.
-fn read_events(host: &Host, hooks: &Hooks, fifo: &Fifo) -> Lasting {
+fn read_events(host: &Host, hooks: &Hooks, fifo: &Path) -> Lasting {
     let mut command = host.command("setpriv");
     command
         .args(["--regid", GROUP, "--clear-groups"])
         .arg(hooks.program)
         .args(hooks.options.split_whitespace())
         .args(["--log", "stderr", "fifo"])
-        .arg(&fifo.path);
+        .arg(fifo);
     let run = log_to(command, hooks.log);
     eventually("it reads the FIFO", SOON, || {
         let comm = fs::read_to_string(format!("/proc/{}/comm", run.pid())).unwrap();
         let opened = fs::read_dir(format!("/proc/{}/fd", run.pid())).unwrap();
         let mut opened = opened.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
-        (comm.trim_end() == "vipherald" && opened.any(|path| path == fifo.path)).then_some(())
+        (comm.trim_end() == "vipherald" && opened.any(|path| path == fifo)).then_some(())
     });
     Lasting::new(format!("fifo on {}", host.name()), run)
 }

@@ -6,9 +6,8 @@
 mod common;
 mod events;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread;
@@ -24,7 +23,7 @@ use common::{
     wait_for_announcement, wait_until_followed, watch_for,
 };
 use events::{
-    file, instance, sent_for, since, storm, wait_for_frame, wait_for_frame_after,
+    fifo, file, instance, sent_for, since, storm, wait_for_frame, wait_for_frame_after,
     wait_until_forgotten, with,
 };
 
@@ -44,15 +43,8 @@ impl Followed {
     fn start(lab: &Lab, host: &Host, conf: &str, options: &str) -> Self {
         let name = host.name();
         let conf = file(lab, &format!("{name}.conf"), conf);
-        let path = lab.directory().join(format!("{name}.fifo"));
+        let (path, writer) = fifo(lab, &format!("{name}.fifo"));
         let log = lab.directory().join(format!("{name}.log"));
-        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        let writer = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .unwrap();
         let arguments = with(&conf, &format!("{options} fifo {}", path.display()));
         let mut command = vipherald(host, &arguments);
         command

@@ -1,15 +1,12 @@
 //! What runs as long as the chaos does: a reader of events, and hosts that listen for orders. Their
 //! memory and descriptors have to stay what they were.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::libc;
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
-use vipherald_lab::{Lab, eventually};
+use vipherald_lab::eventually;
 
 use crate::common::{Run, SOON};
 
@@ -72,29 +69,6 @@ impl Lasting {
         }
         let (ended, _) = self.run.terminate();
         assert_eq!(ended.status, SIGTERMED, "{}: {ended:?}", self.name);
-    }
-}
-
-/// A FIFO that is never without a writer, as keepalived's is not.
-pub(crate) struct Fifo {
-    pub(crate) path: PathBuf,
-    _writer: File,
-}
-
-impl Fifo {
-    pub(crate) fn new(lab: &Lab) -> Self {
-        let path = lab.directory().join("events");
-        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        let writer = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .unwrap();
-        Self {
-            path,
-            _writer: writer,
-        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! What the tests of keepalived's events share: configurations, and what a host sent for a VIP.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, eventually};
 
 use crate::common::{
@@ -28,6 +32,19 @@ pub(crate) fn file(lab: &Lab, name: &str, text: &str) -> PathBuf {
     let path = lab.directory().join(name);
     fs::write(&path, text).unwrap();
     path
+}
+
+/// Makes a FIFO, and opens it as keepalived does, which never waits there.
+pub(crate) fn fifo(lab: &Lab, name: &str) -> (PathBuf, File) {
+    let path = lab.directory().join(name);
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let writer = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .unwrap();
+    (path, writer)
 }
 
 /// The arguments that make a run read this keepalived.conf.
