@@ -443,6 +443,7 @@ impl Chaos {
         }
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         assert!(!log.contains("panicked"), "{log}");
+        assert!(!log.contains("exec: "), "a hook could not be run: {log}");
         let events = fs::read_to_string(&self.events).unwrap();
         let moves = self.nodes.iter().map(|node| {
             let moves = node.addresses.moves.lock().unwrap();

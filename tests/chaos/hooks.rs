@@ -38,7 +38,7 @@ impl Hooks<'_> {
              2) to=syslog own='mount -n -t tmpfs tmpfs /dev' ;;\n\
              3) own='mount -n -o remount,bind,ro /run' ;;\n\
              4) own='exec 9<{lab} && mount -n -t tmpfs -o size=64k tmpfs /run && mkdir {lab} \
-             && mount -n --bind /proc/self/fd/9 {lab} && exec 9<&- \
+             && mount -n -c --bind /proc/self/fd/9 {lab} && exec 9<&- \
              && ! cat /dev/zero >/run/full 2>/dev/null' ;;\n\
              esac\n\
              fi\n\
