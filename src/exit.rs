@@ -1,7 +1,5 @@
 //! Exit statuses: what the caller of `vipherald` learns without reading a word.
 
-use std::process::ExitCode;
-
 /// The statuses that scripts and monitors rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -72,11 +70,5 @@ impl Plugin {
             Self::Critical => Exit::Usage,
             Self::Unknown => Exit::Unproven,
         }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
     }
 }

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::process::{Command, Stdio};
 
 use vipherald_lab::{Capture, Host, Lab};
@@ -412,16 +413,30 @@ fn every_exit_status_means_what_the_manual_says() {
 fn a_report_that_cannot_be_written_is_a_failure() {
     let lab = Lab::new();
     let a = lab.host("a");
-    let mut command = vipherald(&a, &format!("purge {OTHER} --json"));
     let full: File = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let ended = Run::start({
-        command.stdout(full);
-        command
-    })
-    .end();
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(
-        ended.stderr.contains("error: cannot write to stdout"),
-        "{ended:?}"
-    );
+    let (reader, nobodys) = io::pipe().unwrap();
+    drop(reader);
+    for stdout in [Stdio::from(full), Stdio::from(nobodys)] {
+        let mut command = vipherald(&a, &format!("purge {OTHER} --json"));
+        command.stdout(stdout);
+        let ended = Run::start(command).end();
+        assert_eq!(ended.status, 1, "{ended:?}");
+        assert!(
+            ended.stderr.contains("error: cannot write to stdout"),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_printed_goes_nowhere_where_the_standard_descriptors_are_closed() {
+    let watched = Watched::new();
+    let mut closed = watched.host.command("sh");
+    closed
+        .args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh", common::VIPHERALD])
+        .args(["--log", "stderr", "-vv", "announce", VIP])
+        .args(["--timeout", "1", "--json"]);
+    let ended = Run::start(closed).end();
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_ne!(taken(&watched.capture), []);
 }
