@@ -860,9 +860,9 @@ fn a_dry_run_sends_nothing_and_says_what_it_would() {
     assert_eq!(
         ended.stdout,
         format!(
-            "{VIP} would be announced on eth0 as {mac}: 24 frames in 10.0 s, and questions to \
+            "{VIP} would be announced on eth0 as {mac}: at most 24 frames in 10.0 s, and questions to \
              every peer\n\
-             {VIP6} would be announced on eth0 as {mac}: 16 frames in 10.0 s, and questions to \
+             {VIP6} would be announced on eth0 as {mac}: at most 16 frames in 10.0 s, and questions to \
              every peer\n\
              10.9.0.101 is not on this host\n"
         )

@@ -285,7 +285,8 @@ impl Claim {
         })
     }
 
-    /// How many frames the rounds have in all.
+    /// How many frames the rounds have at most: for an IPv6 VIP one less where this host has no
+    /// other address.
     #[must_use]
     pub fn planned_frames(&self) -> usize {
         let per_round = if self.vip.ip().is_ipv4() { 3 } else { 2 };

@@ -181,8 +181,8 @@ impl AnnounceReport {
                     let frames = claim.planned_frames();
                     let time = seconds(Claim::planned_time());
                     format!(
-                        "{vip} would be announced on {name} as {mac}: {frames} frames in {time}, \
-                         and questions to every peer"
+                        "{vip} would be announced on {name} as {mac}: at most {frames} frames in \
+                         {time}, and questions to every peer"
                     )
                 }
                 _ => format!("{} {}", claim.vip, fate_of(claim, true).1),
