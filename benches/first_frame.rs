@@ -48,6 +48,7 @@ pub(crate) fn run(program: &Path) {
     println!("### From exec to the first frame\n");
     first_frame(program);
     first_round(program);
+    start_alone(program);
 }
 
 fn first_frame(program: &Path) {
@@ -158,6 +159,34 @@ fn first_round(program: &Path) {
             end(child);
             capture.frames();
             comparison.add(number, since(began, last.expect("all come").time));
+        }
+    }
+    comparison.print("first_frame");
+}
+
+/// What a start takes by itself: from exec to end, with nothing to send.
+fn start_alone(program: &Path) {
+    let lab = Lab::new();
+    let host = lab.host("host");
+    let program = as_after_boot(program, "vipherald");
+    let mut absent = hook(&host, &program);
+    absent.args(["announce", "--wait", "0", VIP]);
+    let mut version = hook(&host, &program);
+    version.arg("--version");
+    let nothing = hook(&host, as_after_boot(&compile(&lab, "nothing"), "nothing"));
+    let mut comparison = Comparison::new(
+        "exec to end",
+        2,
+        &[
+            "announce VIP, which is not here",
+            "--version",
+            "static C: does nothing",
+        ],
+    );
+    let mut programs = [absent, version, nothing];
+    for _ in 0..TURNS {
+        for (number, program) in programs.iter_mut().enumerate() {
+            comparison.add(number, stopwatch::run(program).took);
         }
     }
     comparison.print("first_frame");
