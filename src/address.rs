@@ -251,7 +251,8 @@ mod tests {
     #[test]
     fn only_addresses_that_one_host_owns_are_vips() {
         for good in ["192.0.2.10", "10.24.69.222", "2001:db8::10", "fe80::1"] {
-            assert!(good.parse::<Vip>().is_ok(), "{good}");
+            let vip = good.parse::<Vip>().map(|vip| vip.to_string());
+            assert_eq!(vip, Ok(good.to_owned()));
         }
         for bad in [
             "",
@@ -299,6 +300,7 @@ mod tests {
     fn a_mac_is_written_as_ip_link_writes_it() {
         let mac = Mac::new([0x38, 0x68, 0xdd, 0x4f, 0xe7, 0xe8]);
         assert_eq!(mac.to_string(), "38:68:dd:4f:e7:e8");
+        assert_eq!(format!("{mac:?}"), "38:68:dd:4f:e7:e8");
         assert_eq!(mac.to_string().parse(), Ok(mac));
         for bad in [
             "",
