@@ -208,6 +208,41 @@ fn what_was_lost_with_the_changes_counts_as_gone() {
 }
 
 #[test]
+fn what_moved_to_another_interface_among_lost_changes_counts_as_gone_from_the_first() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.sends();
+    let mut there = address("10.0.0.10", Usability::Usable);
+    there.interface = InterfaceIndex(3);
+    bench.core.addresses_are(bench.now, &[there]);
+    assert_eq!(bench.after(50).sends(), []);
+    assert_eq!(bench.core.claims()[0].standing(), Standing::Left);
+}
+
+#[test]
+fn a_vip_is_left_to_a_newer_run_at_once() {
+    let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.address("10.0.0.11", Usability::Usable);
+    bench.sends();
+    bench.core.superseded(&["10.0.0.10".parse().unwrap()]);
+    assert_eq!(bench.after(50).sends(), first_round_v4([10, 0, 0, 11], MAC));
+    let standings = bench.core.claims().iter().map(Claim::standing);
+    assert!(standings.eq([Standing::Superseded, Standing::Ready]));
+    let sent = bench.core.claims().iter().map(|claim| claim.frames_sent);
+    assert!(sent.eq([3, 6]));
+}
+
+#[test]
+fn a_frame_that_was_put_off_leaves_in_its_turn() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    let transmit = bench.core.poll_transmit(bench.now).unwrap();
+    bench.core.put_off(bench.now, &transmit);
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
+}
+
+#[test]
 fn the_rounds_start_over_when_the_carrier_is_back_or_the_mac_changed() {
     let mut bench = Bench::with(&["10.0.0.10"]);
     bench.address("10.0.0.10", Usability::Usable);
