@@ -242,8 +242,9 @@ impl Chaos {
                 "hook killed"
             }
             15 => {
-                // Less than its next two frames need: the kernel answers ENOBUFS.
-                host.run("tc qdisc replace dev eth0 root tbf rate 8kbit burst 300 limit 150");
+                // Less than a frame: the kernel answers ENOBUFS. With room for one it would wait
+                // there, and leave after its VIP did.
+                host.run("tc qdisc replace dev eth0 root tbf rate 8kbit burst 300 limit 40");
                 thread::sleep(self.rng.up_to(Duration::from_secs(1)));
                 host.run("tc qdisc del dev eth0 root");
                 "no room in the queue for a while"
