@@ -293,6 +293,7 @@ mod tests {
             assert_eq!(substituted(&[], line).1, UNKNOWN.to_string(), "{line}");
         }
         assert_eq!(substituted(&[], "$_INSTANCE ${_HASH}").1, "node1 #");
+        assert_eq!(substituted(&[], "$_PWD $_BANG").1, "/etc/keepalived !");
         assert_eq!(substituted(&[("_HASH", "mine")], "$_HASH").1, "mine");
         assert_eq!(undefined("10.0.0.${NET}"), Some("NET"));
         assert_eq!(undefined("10.0.0.$NET/24"), Some("NET"));

@@ -242,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn alternatives_are_told() {
+        let files = Memory::default();
+        for (pattern, braces) in [
+            ("{b,a}.conf", true),
+            ("}{b,a}.conf", true),
+            ("{a}.conf", false),
+            ("*.conf", false),
+        ] {
+            let found = find(&files, Path::new("/etc/k"), pattern, &mut 100).unwrap();
+            assert_eq!(found.braces, braces, "{pattern}");
+        }
+    }
+
+    #[test]
     fn hostile_patterns_end_soon() {
         let files = Memory::default();
         assert_eq!(
