@@ -451,6 +451,32 @@ mod tests {
         );
         let lonely = around(ETH, &["10.0.0.10/24"], &["10.0.0.5"]);
         assert_eq!(peers_of("10.0.0.10", &lonely, None, &[])[0].control, None);
+        let mut tentative = around(ETH, &["fd00::1/64"], &["fd00::5"]);
+        tentative.addresses[0].usability = Usability::Tentative;
+        assert_eq!(peers_of("fd00::10", &tentative, None, &[])[0].control, None);
+    }
+
+    #[test]
+    fn a_named_peer_in_any_subnet_of_the_interface_is_onlink() {
+        let on = around(ETH, &["10.0.0.1/24", "10.1.0.1/24", "10.2.0.1/32"], &[]);
+        let peers = peers_of("10.0.0.10", &on, None, &["10.1.0.5", "10.2.0.5"]);
+        assert_eq!(
+            who(&peers),
+            [
+                is("10.1.0.5", Source::Configured, true),
+                is("10.2.0.5", Source::Configured, false),
+            ]
+        );
+        let onlink: Vec<_> = peers.iter().map(|peer| peer.onlink).collect();
+        assert_eq!(onlink, [true, false]);
+    }
+
+    #[test]
+    fn of_a_vip_in_no_subnet_whoever_is_on_its_link_is_a_peer() {
+        let on = around(ETH, &["10.0.0.10/32", "10.1.0.1/24"], &["10.1.0.5"]);
+        let peers = peers_of("10.0.0.10", &on, None, &[]);
+        assert_eq!(who(&peers), [is("10.1.0.5", Source::Learned, false)]);
+        assert_eq!(peers[0].control, None);
     }
 
     #[test]
