@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::agenda::Agenda;
-use super::claim::{Claim, Place, Standing};
+use super::claim::{Claim, Manner, Place, Standing};
 use super::path::Paths;
 use super::peer::{Question, Run};
 use super::rate::Bucket;
@@ -26,16 +26,6 @@ const RETRY_DOUBLINGS: u32 = 7;
 const PROBE_GAP: Duration = Duration::from_millis(15);
 /// How long the last question's answer may take.
 pub(crate) const LAST_ANSWER: Duration = Duration::from_millis(250);
-
-/// What a run does about its VIPs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
-    /// Announces them, and asks for proof.
-    Announce,
-    /// Only asks: who else has them, and do the peers follow? No frame of it changes which MAC
-    /// anyone holds for them.
-    Check,
-}
 
 /// The bounds of a run.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::announcement::Manner;
 use super::peer::{Confirmation, Peer, Verdict};
 use super::schedule;
 use crate::address::{InterfaceIndex, Mac, Vip};
@@ -16,6 +15,16 @@ use crate::wire::{Arp, Frame, Ndp};
 /// For this long after the first frame, another host's claim is no conflict: the old owner's last
 /// frames are still in flight.
 const HANDOVER: Duration = Duration::from_millis(100);
+
+/// What a run does about its VIPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Announces them, and asks for proof.
+    Announce,
+    /// Only asks: who else has them, and do the peers follow? No frame of it changes which MAC
+    /// anyone holds for them.
+    Check,
+}
 
 /// Whether frames for a VIP may leave an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

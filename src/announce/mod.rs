@@ -18,8 +18,8 @@ pub mod session;
 mod surroundings;
 
 pub(crate) use announcement::LAST_ANSWER;
-pub use announcement::{Announcement, DueOrder, Manner, Pace, Transmit};
-pub use claim::{Claim, Standing};
+pub use announcement::{Announcement, DueOrder, Pace, Transmit};
+pub use claim::{Claim, Manner, Standing};
 pub(crate) use path::enough_probes;
 pub use peer::{Confirmation, Control, Peer, Source, Verdict};
 pub(crate) use rate::Bucket;
