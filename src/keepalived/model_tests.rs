@@ -533,6 +533,17 @@ fn hostile_files_are_read_in_bounded_time() {
 }
 
 #[test]
+fn a_problem_names_its_line() {
+    for (before, line) in [("", 4), ("\n# a comment\n", 6)] {
+        let text = format!(
+            "{before}vrrp_instance VI_1 {{\n interface eth0\n virtual_ipaddress {{\n  $VIP\n }}\n}}\n"
+        );
+        let problem = read_text(&text).instance("VI_1").unwrap_err().to_string();
+        assert!(problem.starts_with(&format!("/k:{line}: ")), "{problem}");
+    }
+}
+
+#[test]
 fn includes_that_multiply_are_bounded() {
     let mut files = Memory::default();
     for number in 0..60 {
