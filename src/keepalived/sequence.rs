@@ -250,6 +250,7 @@ mod tests {
         assert_eq!(steps("~SEQx(i,10,11) x"), ["i=a: x", "i=b: x"]);
         assert_eq!(steps("~SEQx(i,0,1) x"), ["i=0: x", "i=1: x"]);
         assert_eq!(steps("~SEQ(i,0x10,020) x"), ["i=16: x"]);
+        assert_eq!(steps("~SEQ(i,5,5) x"), ["i=5: x"]);
     }
 
     #[test]
