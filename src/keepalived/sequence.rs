@@ -280,6 +280,7 @@ mod tests {
             "~LST(a)",
             "~LST({a,b},{1,2,3}) x",
             "~LST({a,1) x",
+            "~LST(a,1 2) x",
         ] {
             assert!(Sequence::parse(line, str::to_owned).is_err(), "{line}");
         }
