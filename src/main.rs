@@ -44,11 +44,13 @@ fn occupy_standard_descriptors() {
     for descriptor in 0..=2 {
         // SAFETY: it touches no memory.
         let is_closed = unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0;
-        // SAFETY: the path ends with a NUL. What is opened gets the lowest number that is free.
-        let is_occupied =
-            || unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } == descriptor;
-        if is_closed && !is_occupied() {
-            process::abort();
+        if is_closed {
+            // SAFETY: the path ends with a NUL.
+            let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+            // It got the lowest number that is free, which is this one.
+            if opened != descriptor {
+                process::abort();
+            }
         }
     }
 }
