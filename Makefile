@@ -42,7 +42,8 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat 
 STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--icf=all \
 	-C link-arg=-Wl,--pack-dyn-relocs=relr -C link-arg=-Wl,--no-eh-frame-hdr \
 	-C link-arg=packaging/no-unwinding.ld \
-	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates \
+	--remap-path-prefix=$(shell rustc --print sysroot)/lib/rustlib/src/rust=rust
 # Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --quiet --locked \
