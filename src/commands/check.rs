@@ -1,0 +1,100 @@
+//! `check`: find out who answers for VIPs, and whether everyone follows.
+
+use std::io::{self, IsTerminal};
+use std::time::Instant;
+
+use super::output::{print, write};
+use super::target::Target;
+use crate::announce::session::{self, Session};
+use crate::check;
+use crate::cli::{Check, Global};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::kernel::Kernel;
+use crate::report::{CheckReport, Checked};
+use crate::settings::Settings;
+
+pub(super) async fn check(
+    args: &Check,
+    settings: &Settings,
+    global: &Global,
+    began: Instant,
+) -> Result<Exit, Error> {
+    let target = Target::to_look_at(&args.which, global)?;
+    let order = check::Order {
+        interface: args.interface.clone(),
+        wait: args.wait.unwrap_or(check::WAIT),
+        ..target.to_check(settings)
+    };
+    if order.vips.is_empty() {
+        return Err(Error::NothingToCheck(global.keepalived_conf().to_owned()));
+    }
+    let kernel = Kernel::connect()?;
+    if global.dry_run {
+        write(&check::plan(&kernel, &order).await?)?;
+        return Ok(Exit::Done);
+    }
+    let found = check::look(&kernel, &order).await?;
+    let checked = if args.fix {
+        fix(&kernel, &target, &order, found, settings, args.permanent).await?
+    } else {
+        found.into_iter().map(Checked::found).collect()
+    };
+    let report = CheckReport::new(target.name.as_deref(), checked, began.elapsed());
+    if args.nagios {
+        write(&report.plugin_line())?;
+        return Ok(report.plugin().exit());
+    }
+    let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let report = report.in_colour(io::stdout().is_terminal() && wants_colour);
+    print(global, &report)?;
+    Ok(report.exit())
+}
+
+/// Mends what was found, and looks again at what was mended.
+async fn fix(
+    kernel: &Kernel,
+    target: &Target,
+    order: &check::Order,
+    found: Vec<check::Finding>,
+    settings: &Settings,
+    permanent: bool,
+) -> Result<Vec<Checked>, Error> {
+    let mut checked: Vec<_> = found.into_iter().map(Checked::found).collect();
+    let mut to_announce = Vec::new();
+    for one in &mut checked {
+        if one.finding.can_be_announced() {
+            to_announce.push(one.finding.vip);
+            one.mended = Some(check::Mended::Announced);
+        } else {
+            one.mended = check::mend(kernel, &one.finding, permanent).await?;
+        }
+    }
+    if !to_announce.is_empty() {
+        let announcement = session::Order {
+            vips: to_announce,
+            ..target.to_announce(settings)
+        };
+        let mut session = Session::prepare(&announcement, Instant::now()).await?;
+        session.run(std::future::pending::<()>()).await?;
+    }
+    let changed = |one: &&Checked| one.mended.as_ref().is_some_and(check::Mended::is_a_change);
+    let again = check::Order {
+        vips: checked
+            .iter()
+            .filter(changed)
+            .map(|one| one.finding.vip)
+            .collect(),
+        ..order.clone()
+    };
+    for finding in check::look(kernel, &again).await? {
+        let same = |one: &&mut Checked| {
+            one.finding.vip == finding.vip && one.finding.interface == finding.interface
+        };
+        if let Some(one) = checked.iter_mut().find(same) {
+            one.before = Some(one.finding.verdict);
+            one.finding = finding;
+        }
+    }
+    Ok(checked)
+}

@@ -1,0 +1,25 @@
+//! `listen`: carry out the orders of a new owner.
+
+use super::target::options;
+use crate::cli::{Global, Listen};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::order;
+use crate::settings::Settings;
+use crate::termination::termination;
+
+pub(super) async fn listen(
+    args: &Listen,
+    settings: Settings,
+    global: &Global,
+) -> Result<Exit, Error> {
+    let by_default = args.bind.is_none().then_some(settings.orders.idle);
+    let request = order::listen::Request {
+        bind: args.bind,
+        idle: args.idle.or(by_default),
+        settings: settings.orders,
+        keepalived_conf: global.keepalived_conf().to_owned(),
+        options: options(global),
+    };
+    order::listen::listen(request, termination()).await
+}
