@@ -19,6 +19,12 @@ impl Vip {
     pub fn ip(self) -> IpAddr {
         self.0
     }
+
+    /// Whether it is an IPv6 link-local address: another one on each link.
+    #[must_use]
+    pub fn is_link_local(self) -> bool {
+        matches!(self.0, IpAddr::V6(v6) if v6.is_unicast_link_local())
+    }
 }
 
 /// Why an address can't be a [`Vip`].

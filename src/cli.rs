@@ -208,6 +208,11 @@ pub struct Announce {
     /// Wait this long for a VIP that is not here yet [default: 1]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     pub wait: Option<Duration>,
+    /// When another host has the VIP, too, ask for it every 2 s for this long, and announce anew
+    /// once it is gone; 0: end with the conflict [default: 600 with --instance, unless there is a
+    /// --timeout; else 0]
+    #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
+    pub conflict_watch: Option<Duration>,
 }
 
 /// Delete this host's neighbour entries for VIPs that other hosts hold

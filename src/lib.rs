@@ -5,6 +5,7 @@
 //! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`], [`order`],
 //!   [`orphan`]: how
 //! - [`keepalived`]: what keepalived.conf says
+//! - [`host`]: where a VIP counts as held
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines
 
@@ -17,6 +18,7 @@ pub mod error;
 pub mod event;
 pub mod exit;
 mod fifo;
+pub mod host;
 pub mod keepalived;
 pub mod kernel;
 pub mod logging;

@@ -4,21 +4,20 @@
 //! namespace, no socket of its protocol there (which tells of one that this process cannot see,
 //! outside of its container), no PID in its files that is alive. In any doubt nothing is done.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use log::debug;
 use nix::errno::Errno;
 use nix::libc::{EACCES, EPERM};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::address::Vip;
-use crate::keepalived::{Configuration, Instance};
-use crate::kernel::{self, Kernel};
+use crate::host::{HostSnapshot, PlacedVip};
+use crate::kernel::{self, Address, Kernel};
 
 /// Where keepalived writes its PIDs by default; in a directory of its own where it is set to.
 const PID_FILES: [&str; 9] = [
@@ -199,34 +198,24 @@ fn look_at_pid_file(path: &Path) -> Result<(), Doubt> {
     })
 }
 
-/// The VIPs of a configuration.
-#[must_use]
-pub fn configured_vips(configuration: &Configuration) -> BTreeSet<IpAddr> {
-    let instances = configuration.instances().iter();
-    let addresses = instances.flat_map(Instance::addresses);
-    addresses.map(|address| address.address).collect()
-}
-
 /// Lets go of those of the VIPs that this host holds, if they are `configured` and keepalived is
-/// dead. Gives what became of each on each interface; nothing for one that is not here.
+/// dead: only where keepalived puts them, for on `lo` or elsewhere they are somebody else's. Gives
+/// what became of each on each interface; nothing for one that is not here.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub async fn release(
     kernel: &Kernel,
     vips: &[Vip],
-    configured: &BTreeSet<IpAddr>,
+    configured: &[PlacedVip],
     pid_files: &[PathBuf],
     dry_run: bool,
 ) -> Result<Vec<Held>, kernel::Error> {
+    let host = HostSnapshot::take(kernel).await?;
     let mut all = Vec::new();
-    for address in kernel.addresses().await? {
-        let Some(vip) = vips.iter().find(|vip| vip.ip() == address.ip) else {
-            continue;
-        };
-        let link = kernel.link(address.interface).await?;
+    for (vip, address, interface) in here(&host, vips, configured) {
         // Right before each deletion: a keepalived may have been started meanwhile.
-        let kept = if !configured.contains(&address.ip) {
+        let kept = if configured.iter().all(|placed| placed.vip != vip) {
             Some(Doubt::NotConfigured)
         } else if let Err(doubt) = keepalived_is_dead(pid_files) {
             Some(doubt)
@@ -237,12 +226,35 @@ pub async fn release(
             None
         };
         all.push(Held {
-            vip: *vip,
-            interface: link.map_or_else(String::new, |link| link.name),
+            vip,
+            interface,
             kept,
         });
     }
     Ok(all)
+}
+
+/// The VIPs' addresses on this host, without those that keepalived puts elsewhere.
+fn here(
+    host: &HostSnapshot,
+    vips: &[Vip],
+    configured: &[PlacedVip],
+) -> Vec<(Vip, Address, String)> {
+    let mut all = Vec::new();
+    for address in &host.addresses {
+        let vip = vips.iter().find(|vip| vip.ip() == address.ip);
+        let (Some(vip), Some(link)) = (vip, host.link(address.interface)) else {
+            continue;
+        };
+        let placed = || configured.iter().filter(|placed| placed.vip == *vip);
+        let lower = host.lower(link);
+        if placed().next().is_none() || placed().any(|placed| placed.place.admits(link, lower)) {
+            all.push((*vip, *address, link.name.clone()));
+        } else {
+            debug!("{vip} on {} stays: keepalived puts it elsewhere", link.name);
+        }
+    }
+    all
 }
 
 #[cfg(test)]

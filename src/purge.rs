@@ -1,14 +1,17 @@
 //! Purging: this host forgets which hardware address a VIP had.
 
+use std::slice;
+
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::error::Error;
+use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::{Kernel, Link, Neighbour, NeighbourState};
 
 /// What is to be purged.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// The VIPs.
-    pub vips: Vec<Vip>,
+    /// The VIPs, and where they count as held here.
+    pub vips: Vec<PlacedVip>,
     /// Only on this interface; `None`: on every one.
     pub interface: Option<String>,
     /// PERMANENT entries, too.
@@ -79,37 +82,57 @@ pub struct Purged {
 
 /// Purges the VIPs' entries, each by its key: the rest of the tables is neither read nor touched.
 ///
+/// A VIP that is held where it counts keeps all its entries: this host is its owner. On an interface
+/// that holds it elsewhere (a link-local VIP is another one on each link) there is none to purge.
+///
 /// # Errors
 /// If the interface does not exist, or the kernel refuses.
 pub async fn purge(kernel: &Kernel, order: &Order) -> Result<Purged, Error> {
-    let links = match &order.interface {
-        None => kernel.links().await?,
-        Some(name) => match kernel.link_named(name).await? {
-            Some(link) => vec![link],
+    let host = HostSnapshot::take(kernel).await?;
+    let only = match &order.interface {
+        None => None,
+        Some(name) => match host.link_named(name) {
+            Some(link) => Some(link),
             None => return Err(Error::NoSuchInterface(name.clone())),
         },
     };
-    let addresses = kernel.addresses().await?;
     let mut purged = Purged::default();
-    for (at, vip) in order.vips.iter().enumerate() {
-        if order.vips[..at].contains(vip) {
+    for (at, placed) in order.vips.iter().enumerate() {
+        if order.vips[..at].contains(placed) {
             continue;
         }
-        match addresses.iter().find(|address| address.ip == vip.ip()) {
-            Some(address) => {
-                let holder = name_of(kernel, &links, address.interface).await?;
-                purged.held_here.push((*vip, holder));
-            }
-            None => {
-                for link in &links {
-                    purged
-                        .entries
-                        .extend(purge_on(kernel, *vip, link, order).await?);
-                }
-            }
+        let (held, rest) = divide(&host, placed, only);
+        let held = held.into_iter().map(|name| (placed.vip, name));
+        purged.held_here.extend(held);
+        for link in rest {
+            let entries = purge_on(kernel, placed.vip, link, order).await?;
+            purged.entries.extend(entries);
         }
     }
     Ok(purged)
+}
+
+/// The interfaces that hold a VIP, as far as that contradicts a purge, by name; and those to purge
+/// it on.
+fn divide<'a>(
+    host: &'a HostSnapshot,
+    placed: &PlacedVip,
+    only: Option<&'a Link>,
+) -> (Vec<String>, Vec<&'a Link>) {
+    let all = only.map_or(host.links.as_slice(), slice::from_ref).iter();
+    let counts = host.holders(placed);
+    if !placed.vip.is_link_local() {
+        // The host as a whole holds it.
+        return match counts.first() {
+            Some(holder) => (vec![holder.name.clone()], Vec::new()),
+            None => (Vec::new(), all.collect()),
+        };
+    }
+    // It is another address on each link: what others than its own say of it is of no interest.
+    let its_own = all.filter(|link| placed.place.is_link(link, host.lower(link)));
+    let holds = |link: &&Link| counts.iter().any(|holder| holder.index == link.index);
+    let (held, rest): (Vec<&Link>, Vec<&Link>) = its_own.partition(holds);
+    (held.iter().map(|link| link.name.clone()).collect(), rest)
 }
 
 async fn purge_on(
@@ -150,12 +173,4 @@ fn reason_to_keep(neighbour: &Neighbour, order: &Order) -> Option<Kept> {
         _ if order.dry_run => Some(Kept::DryRun),
         _ => None,
     }
-}
-
-async fn name_of(kernel: &Kernel, links: &[Link], index: InterfaceIndex) -> Result<String, Error> {
-    if let Some(link) = links.iter().find(|link| link.index == index) {
-        return Ok(link.name.clone());
-    }
-    let link = kernel.link(index).await?;
-    Ok(link.map_or_else(|| format!("interface {}", index.0), |link| link.name))
 }

@@ -32,6 +32,9 @@ pub struct Settings {
     /// How long an announcement lasts at most.
     #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
+    /// How long another owner of an instance's VIP is asked for again and again.
+    #[serde(deserialize_with = "seconds_or_none")]
+    pub conflict_watch: Duration,
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
@@ -121,6 +124,7 @@ impl Default for Settings {
             confirm: Confirm::All,
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
+            conflict_watch: Duration::from_secs(600),
             orders: Orders::default(),
         }
     }
@@ -272,12 +276,13 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let settings = parse(
-            "rate = 10\ntimeout = 2.5\nwait = 0\nconfirm = \"peers\"\npeers = [\"10.0.0.1\"]\n",
+            "rate = 10\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\npeers = [\"10.0.0.1\"]\n",
         )
         .unwrap();
         assert_eq!(settings.rate.get(), 10);
         assert_eq!(settings.timeout, Duration::from_millis(2500));
         assert_eq!(settings.wait, Duration::ZERO);
+        assert_eq!(settings.conflict_watch, Duration::from_secs(3));
         assert_eq!(settings.confirm, Confirm::Peers);
         assert_eq!(settings.peers, [IpAddr::from([10, 0, 0, 1])]);
     }

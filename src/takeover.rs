@@ -1,4 +1,4 @@
-//! One run per VIP and network namespace: the newer run makes the older yield.
+//! One run per VIP, interface and network namespace: the newer run makes the older yield.
 //!
 //! A run tells the others by a multicast on a netlink socket between user processes
 //! (`NETLINK_USERSOCK`). Such a socket belongs to one network namespace, has no name that another
@@ -6,6 +6,7 @@
 //! sender's user: no lock file could be had so safely.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
@@ -19,7 +20,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 use rtnetlink::sys::{Socket, SocketAddr};
 
-use crate::address::Vip;
+use crate::address::{InterfaceIndex, Vip};
+use crate::announce::{RunPlace, overlap};
 use crate::watch::Watched;
 
 /// `NETLINK_USERSOCK`, whose messages the kernel only passes on.
@@ -32,6 +34,8 @@ const HEADER: usize = 8 + AGE;
 const AGE: usize = 12;
 /// VIPs that one message names.
 const VIPS_AT_ONCE: usize = 512;
+/// Octets behind the VIPs: the index of the interface that they are on; without it, any.
+const INTERFACE: usize = 4;
 /// Messages that are read before the run's own work goes on.
 const AT_ONCE: usize = 256;
 
@@ -84,11 +88,11 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Begins to hear of other runs, and tells them that this one has the VIPs from now on.
+    /// Begins to hear of other runs, and tells them that this one has these places from now on.
     ///
     /// # Errors
     /// Without `CAP_NET_ADMIN`, or when the process may open no more sockets.
-    pub fn claim(age: Age, vips: &[Vip]) -> io::Result<Self> {
+    pub fn claim(age: Age, places: &[RunPlace]) -> io::Result<Self> {
         let mut socket = Socket::new(USERSOCK)?;
         socket.set_non_blocking(true)?;
         setsockopt(&socket, PassCred, &true)?;
@@ -99,7 +103,7 @@ impl Takeover {
             unread: Cell::new(false),
             lost: Cell::new(false),
         };
-        takeover.tell(vips);
+        takeover.tell(places);
         Ok(takeover)
     }
 
@@ -114,11 +118,11 @@ impl Takeover {
         self.socket.poll_readable(context)
     }
 
-    /// The VIPs, of these, that newer runs took over. An older run that begins late is told that
-    /// it is the older one; and where messages were lost, all runs are told of this one, so that
-    /// a newer one answers. Never waits.
+    /// The places that newer runs have taken over. An older run that begins late is told that it is
+    /// the older one; and where messages were lost, all runs are told of this one, so that a newer
+    /// one answers. `ours` are the places of this run. Never waits.
     #[must_use]
-    pub fn taken(&self, vips: &[Vip]) -> Vec<Vip> {
+    pub fn taken(&self, ours: impl Fn() -> Vec<RunPlace>) -> Vec<RunPlace> {
         let mut taken = Vec::new();
         // Bounded, so that nobody can hold a run up by flooding it.
         self.unread.set(true);
@@ -134,7 +138,7 @@ impl Takeover {
                     self.unread.set(false);
                     // Not before: the kernel drops the answers, too, until the queue is empty.
                     if self.lost.take() {
-                        self.tell(vips);
+                        self.tell(&ours());
                     }
                     break;
                 }
@@ -142,21 +146,36 @@ impl Takeover {
             let Some((age, claimed)) = parse(&message) else {
                 continue;
             };
-            let ours = claimed.into_iter().filter(|vip| vips.contains(vip));
             if age > self.age {
-                taken.extend(ours);
-            } else {
-                self.tell(&ours.collect::<Vec<_>>());
+                taken.extend(claimed);
+                continue;
             }
+            let mut shared = ours();
+            shared.retain(|ours| claimed.iter().any(|theirs| overlap(*ours, *theirs)));
+            // This run's own messages do not come back to it.
+            self.tell(&shared);
         }
         taken
     }
 
-    fn tell(&self, vips: &[Vip]) {
-        for vips in vips.chunks(VIPS_AT_ONCE) {
+    /// Tells the other runs that this one has these places from now on: a message for each
+    /// interface.
+    pub fn tell(&self, places: &[RunPlace]) {
+        let mut by_interface: BTreeMap<Option<InterfaceIndex>, Vec<Vip>> = BTreeMap::new();
+        for (vip, interface) in places {
+            by_interface.entry(*interface).or_default().push(*vip);
+        }
+        let chunks = by_interface.iter().flat_map(|(interface, vips)| {
+            let chunks = vips.chunks(VIPS_AT_ONCE);
+            chunks.map(move |vips| (interface, vips))
+        });
+        for (interface, vips) in chunks {
             let mut message = [MAGIC.as_slice(), &self.age.to_bytes()].concat();
             for vip in vips {
                 message.extend_from_slice(&mapped(*vip).octets());
+            }
+            if let Some(interface) = interface {
+                message.extend_from_slice(&interface.0.to_be_bytes());
             }
             // ECONNREFUSED, always: after the multicast the kernel tries itself as a receiver. A
             // run that hears nothing goes on, as it would without a newer one; both then
@@ -169,7 +188,7 @@ impl Takeover {
     }
 
     fn receive(&self) -> Heard {
-        let mut buffer = vec![0; HEADER + VIPS_AT_ONCE * 16];
+        let mut buffer = vec![0; HEADER + VIPS_AT_ONCE * 16 + INTERFACE];
         let mut control = cmsg_space!(UnixCredentials);
         let mut octets = [IoSliceMut::new(&mut buffer)];
         let received = recvmsg::<()>(
@@ -217,15 +236,17 @@ fn is_trusted(sender: &UnixCredentials) -> bool {
     sender.uid() == 0 || sender.uid() == Uid::effective().as_raw()
 }
 
-fn parse(message: &[u8]) -> Option<(Age, Vec<Vip>)> {
+fn parse(message: &[u8]) -> Option<(Age, Vec<RunPlace>)> {
     let rest = message.strip_prefix(&MAGIC)?;
-    let (age, vips) = rest.split_at_checked(AGE)?;
-    let vips = vips
-        .chunks_exact(16)
+    let (age, rest) = rest.split_at_checked(AGE)?;
+    let vips = rest.chunks_exact(16);
+    let interface = <[u8; INTERFACE]>::try_from(vips.remainder()).ok();
+    let interface = interface.map(|index| InterfaceIndex(u32::from_be_bytes(index)));
+    let places = vips
         .filter_map(|octets| Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)))
-        .filter_map(|ip| Vip::try_from(ip.to_canonical()).ok())
+        .filter_map(|ip| Some((Vip::try_from(ip.to_canonical()).ok()?, interface)))
         .collect();
-    Some((Age::from_bytes(age)?, vips))
+    Some((Age::from_bytes(age)?, places))
 }
 
 /// An IPv4 VIP as an IPv4-mapped address, which no IPv6 VIP is.
@@ -253,12 +274,16 @@ mod tests {
         let age = Age::now().to_bytes();
         let vip = [0xfd; 16];
         let whole = [MAGIC.as_slice(), &age, &vip].concat();
-        assert_eq!(parse(&whole).map(|(_, vips)| vips.len()), Some(1));
+        let places = |message: &[u8]| parse(message).map(|(_, places)| places);
+        let expected = Vip::try_from(IpAddr::from(vip)).unwrap();
+        assert_eq!(places(&whole), Some(vec![(expected, None)]));
+        let on = [&whole[..], &7_u32.to_be_bytes()].concat();
+        assert_eq!(places(&on), Some(vec![(expected, Some(InterfaceIndex(7)))]));
         for cut in 0..HEADER {
             assert_eq!(parse(&whole[..cut]), None);
         }
         assert_eq!(parse(&whole[1..]), None);
         let none_of_ours = [MAGIC.as_slice(), &age, &[0xff; 16], &[0; 7]].concat();
-        assert_eq!(parse(&none_of_ours).map(|(_, vips)| vips), Some(Vec::new()));
+        assert_eq!(parse(&none_of_ours).map(|(_, all)| all), Some(Vec::new()));
     }
 }

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::agenda::Agenda;
-use super::claim::{Claim, Manner, Place, Standing};
+use super::claim::{Claim, Manner, Place as RoundPlace, Standing};
 use super::path::Paths;
-use super::peer::{Question, Run};
+use super::peer::{Control, Question, Run};
 use super::rate::Bucket;
-use super::surroundings::{Surroundings, asking_address, peers};
+use super::rivals::Step;
+use super::surroundings::{Near, Surroundings, asking_address};
 use crate::address::{InterfaceIndex, Mac, Vip};
-use crate::kernel::{Address, Link};
+use crate::host::{HostSnapshot, Place, PlacedVip};
+use crate::kernel::{Address, Link, Usability};
 use crate::settings::Confirm;
 use crate::wire::Frame;
 
@@ -22,7 +24,7 @@ use crate::wire::Frame;
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// It doubles this many times, to about an eighth of a second.
 const RETRY_DOUBLINGS: u32 = 7;
-/// Between two probes of a check.
+/// Between two probes of a check, or of a look at other owners.
 const PROBE_GAP: Duration = Duration::from_millis(15);
 /// How long the last question's answer may take.
 pub(crate) const LAST_ANSWER: Duration = Duration::from_millis(250);
@@ -34,8 +36,11 @@ pub struct Pace {
     pub rate: NonZeroU32,
     /// How long a VIP that is not here may take to appear.
     pub wait: Duration,
-    /// When the run ends at the latest.
+    /// When the run ends at the latest, but for [`Pace::conflict_watch`].
     pub timeout: Duration,
+    /// For how long another owner is asked for again and again, so that the VIP is announced anew
+    /// once it is gone; zero: the run ends with the conflict.
+    pub conflict_watch: Duration,
 }
 
 /// A frame that shall leave now. Once that was tried, the core is told how it went, by
@@ -64,16 +69,59 @@ struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     /// A frame of the rounds.
-    Broadcast(Place),
+    Broadcast(RoundPlace),
     /// A question to a peer; `None`: the first of a turn.
     Ask(usize, Option<Question>),
+    /// A look at other owners, once the rounds are over.
+    Look,
 }
 
 /// What follows a frame that left.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    Round(Option<(Duration, Place)>),
+    Round(Option<(Duration, RoundPlace)>),
     Question(Question),
+    Look,
+}
+
+/// A VIP that the run is about.
+#[derive(Clone, Debug)]
+struct Wanted {
+    placed: PlacedVip,
+    /// The index of the interface that it counts on, where that has to be a certain one and is
+    /// known.
+    index: Option<InterfaceIndex>,
+    /// Whether an interface has held it since the run began.
+    found: bool,
+    /// Whether a newer run waits for it.
+    yielded: bool,
+}
+
+/// Something that is worth telling before the run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Another owner was found, and is watched from now on.
+    Conflict {
+        /// The VIP.
+        vip: Vip,
+        /// The interface.
+        interface: InterfaceIndex,
+    },
+    /// No other owner is left: the VIP is announced anew.
+    ConflictOver {
+        /// The VIP.
+        vip: Vip,
+        /// The interface.
+        interface: InterfaceIndex,
+    },
+}
+
+/// A VIP on an interface, as runs tell each other of it; `None`: wherever it comes to.
+pub type RunPlace = (Vip, Option<InterfaceIndex>);
+
+/// Whether two runs that have these places would announce the same.
+pub(crate) fn overlap(one: RunPlace, other: RunPlace) -> bool {
+    one.0 == other.0 && (one.1.is_none() || other.1.is_none() || one.1 == other.1)
 }
 
 /// A run: some VIPs, announced until every peer that can follow does, or they have left, or time
@@ -85,60 +133,70 @@ enum Next {
 #[derive(Debug)]
 pub struct Announcement {
     vips: Vec<Vip>,
-    absent: Vec<Vip>,
-    only: Option<InterfaceIndex>,
+    wanted: Vec<Wanted>,
     manner: Manner,
     run: Run,
+    pace: Pace,
     started: Instant,
     wait_until: Instant,
+    /// When the run ends, unless other owners are watched for longer.
     end_at: Instant,
     last_sent: Instant,
     /// When the last question left whose answer may better a verdict.
     last_question: Option<Instant>,
     links: BTreeMap<InterfaceIndex, Link>,
+    /// The entries of the VIPs' addresses, by interface and prefix length: an address can be there
+    /// twice.
+    held: BTreeMap<(Vip, InterfaceIndex), BTreeMap<u8, Usability>>,
     own_macs: BTreeSet<Mac>,
     hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
-    yielded: Vec<Vip>,
+    news: Vec<News>,
     paths: Paths,
     agenda: Agenda<Task>,
     bucket: Bucket,
 }
 
 impl Announcement {
-    /// A run for some VIPs, wherever they are or only where they are on one interface. It
-    /// announces, unless [`Announcement::in_manner`] says otherwise. A VIP given twice counts once.
-    /// `seed` should differ from run to run: it tells this run's echoes from others'.
+    /// A run for some VIPs, where they count. It announces, unless [`Announcement::in_manner`] says
+    /// otherwise. A VIP given twice counts once. `seed` should differ from run to run: it tells this
+    /// run's echoes from others'.
     #[must_use]
-    pub fn new(
-        vips: &[Vip],
-        only: Option<InterfaceIndex>,
-        pace: Pace,
-        seed: u64,
-        now: Instant,
-    ) -> Self {
-        let mut distinct = Vec::with_capacity(vips.len());
-        for vip in vips {
-            if !distinct.contains(vip) {
-                distinct.push(*vip);
+    pub fn new(placed: &[PlacedVip], pace: Pace, seed: u64, now: Instant) -> Self {
+        let mut vips = Vec::with_capacity(placed.len());
+        let mut seen = HashSet::new();
+        let mut wanted = Vec::with_capacity(placed.len());
+        for placed in placed {
+            if !seen.insert(placed) {
+                continue;
             }
+            wanted.push(Wanted {
+                placed: placed.clone(),
+                index: None,
+                found: false,
+                yielded: false,
+            });
+            vips.push(placed.vip);
         }
+        let mut distinct = HashSet::new();
+        vips.retain(|vip| distinct.insert(*vip));
         Self {
-            absent: distinct.clone(),
-            vips: distinct,
-            only,
+            vips,
+            wanted,
             manner: Manner::Announce,
             run: Run::new(seed),
+            pace,
             started: now,
             wait_until: now + pace.wait,
             end_at: now + pace.timeout,
             last_sent: now,
             last_question: None,
             links: BTreeMap::new(),
+            held: BTreeMap::new(),
             own_macs: BTreeSet::new(),
             hosts: BTreeMap::new(),
             claims: Vec::new(),
-            yielded: Vec::new(),
+            news: Vec::new(),
             paths: Paths::default(),
             agenda: Agenda::new(),
             bucket: Bucket::new(pace.rate, now),
@@ -181,9 +239,31 @@ impl Announcement {
         &self.vips
     }
 
-    /// The VIPs that no interface has held since the run began.
-    pub fn absent(&self) -> impl Iterator<Item = Vip> + '_ {
-        self.absent.iter().copied()
+    /// The VIPs that no interface has held since the run began, and where they count.
+    pub fn absent(&self) -> impl Iterator<Item = &PlacedVip> + '_ {
+        let absent = |wanted: &&Wanted| !wanted.found && !wanted.yielded;
+        self.wanted
+            .iter()
+            .filter(absent)
+            .map(|wanted| &wanted.placed)
+    }
+
+    /// The interfaces where a VIP is, and counts as held by nobody: neighbours can't ask for it
+    /// there, or it is another one than where it counts.
+    pub fn passed_over(&self, vip: Vip) -> impl Iterator<Item = &Link> + '_ {
+        let claimed = move |interface| {
+            let mut claims = self.claims.iter();
+            claims.any(|claim| claim.vip == vip && claim.interface() == interface)
+        };
+        self.held
+            .keys()
+            .filter(move |(held, interface)| *held == vip && !claimed(*interface))
+            .filter_map(|(_, interface)| self.links.get(interface))
+    }
+
+    /// Takes what is worth telling now.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// When the run began.
@@ -211,25 +291,32 @@ impl Announcement {
         self.paths.enough_questions(interface)
     }
 
-    /// The interface of this address, where the core has to be told of that interface (by
-    /// [`Announcement::link_changed`]) before it is told of the address.
+    /// An interface that the core has to be told of (by [`Announcement::link_changed`]) before it is
+    /// told of this address: the one that has it, and the one below that where a VMAC is expected.
     #[must_use]
     pub fn unknown_link_of(&self, address: &Address) -> Option<InterfaceIndex> {
-        (self.wanted(address).is_some() && !self.links.contains_key(&address.interface))
-            .then_some(address.interface)
+        let vip = self.vip_of(address)?;
+        let Some(link) = self.links.get(&address.interface) else {
+            return Some(address.interface);
+        };
+        let by_what_is_below = |wanted: &Wanted| {
+            let expected =
+                matches!(&wanted.placed.place, Place::Vmac { name, .. } if *name != link.name);
+            wanted.placed.vip == vip && expected
+        };
+        let lower = link.lower.filter(|lower| !self.links.contains_key(lower))?;
+        self.wanted.iter().any(by_what_is_below).then_some(lower)
     }
 
-    fn wanted(&self, address: &Address) -> Option<Vip> {
-        let here = self.only.is_none_or(|only| only == address.interface);
-        let vip = self.vips.iter().find(|vip| vip.ip() == address.ip);
-        vip.copied()
-            .filter(|vip| here && !self.yielded.contains(vip))
+    fn vip_of(&self, address: &Address) -> Option<Vip> {
+        self.vips.iter().find(|vip| vip.ip() == address.ip).copied()
     }
 
     /// An interface is as told from now on.
     pub fn link_changed(&mut self, now: Instant, link: &Link) {
         self.own_macs.extend(link.mac);
         self.links.insert(link.index, link.clone());
+        self.claim_all_on(now, link.index);
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             // For a VMAC, control echoes leave the link below.
@@ -247,9 +334,7 @@ impl Announcement {
             // Who was out of reach, or learned the old MAC, has to hear all rounds again; and to
             // prove itself again, for only answers tell when the path behind the carrier is alive.
             if mac_changed || came_up {
-                for confirmation in claim.confirmations_mut() {
-                    confirmation.start_over();
-                }
+                claim.ask_peers_anew();
                 self.paths.forget(link.index);
                 self.start_rounds(now, index);
             }
@@ -257,42 +342,87 @@ impl Announcement {
     }
 
     /// An interface is gone, and every address on it.
-    pub fn link_gone(&mut self, interface: InterfaceIndex) {
+    pub fn link_gone(&mut self, now: Instant, interface: InterfaceIndex) {
         self.links.remove(&interface);
+        self.held.retain(|(_, on), _| *on != interface);
         for claim in &mut self.claims {
             if claim.interface() == interface {
-                claim.usability = None;
+                claim.set_usability(now, None);
             }
         }
     }
 
     /// An address is here, as told. Addresses that are none of this run's VIPs are passed over.
     pub fn address_changed(&mut self, now: Instant, address: &Address) {
-        let Some(vip) = self.wanted(address) else {
+        let Some(vip) = self.vip_of(address) else {
+            return;
+        };
+        let entries = self.held.entry((vip, address.interface)).or_default();
+        entries.insert(address.prefix_len, address.usability);
+        self.claim(now, vip, address.interface);
+    }
+
+    /// Claims the VIPs that an interface has, where it holds them.
+    fn claim_all_on(&mut self, now: Instant, interface: InterfaceIndex) {
+        let on = |(_, held): &&(Vip, InterfaceIndex)| *held == interface;
+        let vips: Vec<_> = self.held.keys().filter(on).map(|(vip, _)| *vip).collect();
+        for vip in vips {
+            self.claim(now, vip, interface);
+        }
+    }
+
+    /// What the kernel says of a VIP on an interface, of which there may be several entries.
+    fn usability(&self, vip: Vip, interface: InterfaceIndex) -> Option<Usability> {
+        let entries = self.held.get(&(vip, interface))?;
+        // As soon as one can be used, the address can.
+        let best = |usability: &&Usability| match usability {
+            Usability::Usable => 2,
+            Usability::Tentative => 1,
+            Usability::DadFailed => 0,
+        };
+        entries.values().max_by_key(best).copied()
+    }
+
+    /// Brings the claim of a VIP on an interface up to date, or makes it, if this host holds it
+    /// there.
+    fn claim(&mut self, now: Instant, vip: Vip, interface: InterfaceIndex) {
+        let Some(usability) = self.usability(vip, interface) else {
             return;
         };
         let known = self
             .claims
             .iter()
-            .position(|claim| claim.vip == vip && claim.interface() == address.interface);
+            .position(|claim| claim.vip == vip && claim.interface() == interface);
         let (index, was_ready) = match known {
             Some(index) => {
                 let claim = &mut self.claims[index];
+                let until = claim.may_return_until(self.pace.wait);
+                claim.left |= until.is_some_and(|until| until < now);
                 let was_ready = claim.standing() == Standing::Ready;
-                claim.usability = Some(address.usability);
+                claim.set_usability(now, Some(usability));
+                if !was_ready {
+                    claim.ask_peers_anew();
+                }
                 (index, was_ready)
             }
             None => {
-                let Some(link) = self.links.get(&address.interface).cloned() else {
+                let Some(link) = self.links.get(&interface) else {
                     return;
                 };
-                self.claims
-                    .push(Claim::new(vip, link, address.usability, self.manner));
-                // The kernel tells of addresses in the order in which it got them, most often that of
-                // the VIPs: then the first one is it.
-                if let Some(at) = self.absent.iter().position(|absent| *absent == vip) {
-                    self.absent.remove(at);
+                let lower = link.lower.and_then(|lower| self.links.get(&lower));
+                let mut here = false;
+                for wanted in &mut self.wanted {
+                    let held = wanted.placed.vip == vip && wanted.placed.is_held_on(link, lower);
+                    if held && !wanted.yielded {
+                        (wanted.found, here) = (true, true);
+                    }
                 }
+                if !here {
+                    return;
+                }
+                let (link, watch) = (link.clone(), self.pace.conflict_watch);
+                let claim = Claim::new(vip, link, usability, self.manner, watch);
+                self.claims.push(claim);
                 (self.claims.len() - 1, false)
             }
         };
@@ -301,38 +431,88 @@ impl Announcement {
         }
     }
 
-    /// Newer runs announce these VIPs from now on.
-    pub fn superseded(&mut self, vips: &[Vip]) {
-        for claim in &mut self.claims {
-            claim.superseded |= vips.contains(&claim.vip);
+    /// The places that this run has, or waits for, as far as they are known.
+    #[must_use]
+    pub fn places(&self) -> Vec<RunPlace> {
+        let ours = |claim: &&Claim| claim.standing() != Standing::Superseded;
+        let claimed = self.claims.iter().filter(ours);
+        let awaited = self.wanted.iter().filter(|wanted| {
+            let known = wanted.placed.place == Place::Anywhere || wanted.index.is_some();
+            !wanted.found && !wanted.yielded && known
+        });
+        claimed
+            .map(|claim| (claim.vip, Some(claim.interface())))
+            .chain(awaited.map(|wanted| (wanted.placed.vip, wanted.index)))
+            .collect()
+    }
+
+    /// The index of the interface of this name.
+    pub fn interface_is(&mut self, name: &str, index: InterfaceIndex) {
+        for wanted in &mut self.wanted {
+            if wanted.placed.place.name() == Some(name) {
+                wanted.index = Some(index);
+            }
         }
-        let yielded = self.absent.extract_if(.., |vip| vips.contains(vip));
-        self.yielded.extend(yielded);
+    }
+
+    /// Newer runs have these places from now on.
+    pub fn superseded(&mut self, places: &[RunPlace]) {
+        let taken = |ours| places.iter().any(|theirs| overlap(ours, *theirs));
+        for claim in &mut self.claims {
+            claim.superseded |= taken((claim.vip, Some(claim.interface())));
+        }
+        for wanted in self.wanted.iter_mut().filter(|wanted| !wanted.found) {
+            let known = wanted.placed.place == Place::Anywhere || wanted.index.is_some();
+            wanted.yielded |= known && taken((wanted.placed.vip, wanted.index));
+        }
     }
 
     /// The VIPs that were superseded before they were here.
     pub fn yielded(&self) -> impl Iterator<Item = Vip> + '_ {
-        self.yielded.iter().copied()
+        let yielded = self.wanted.iter().filter(|wanted| wanted.yielded);
+        yielded.map(|wanted| wanted.placed.vip)
     }
 
-    /// An address is gone.
-    pub fn address_gone(&mut self, address: &Address) {
-        for claim in &mut self.claims {
-            if claim.vip.ip() == address.ip && claim.interface() == address.interface {
-                claim.usability = None;
+    /// An entry of an address is gone. The VIP has left when none is left.
+    pub fn address_gone(&mut self, now: Instant, address: &Address) {
+        let key = self.vip_of(address).map(|vip| (vip, address.interface));
+        let last = key.is_some_and(|key| {
+            let entries = self.held.entry(key).or_default();
+            entries.remove(&address.prefix_len);
+            let last = entries.is_empty();
+            if last {
+                self.held.remove(&key);
             }
-            claim.stop_asking_from(address.ip);
+            last
+        });
+        for claim in &mut self.claims {
+            if last && claim.vip.ip() == address.ip && claim.interface() == address.interface {
+                claim.set_usability(now, None);
+            }
+        }
+        let again = key.filter(|_| !last);
+        match again {
+            // What is left of it may be tentative.
+            Some((vip, interface)) => self.claim(now, vip, interface),
+            None => self.stop_asking_from(address.ip),
+        }
+    }
+
+    fn stop_asking_from(&mut self, own: IpAddr) {
+        for claim in &mut self.claims {
+            claim.stop_asking_from(own);
         }
     }
 
     /// Changes were lost: these are all the addresses that are here now.
     pub fn addresses_are(&mut self, now: Instant, addresses: &[Address]) {
+        self.held.clear();
         for claim in &mut self.claims {
             let held = addresses
                 .iter()
                 .any(|a| a.ip == claim.vip.ip() && a.interface == claim.interface());
             if !held {
-                claim.usability = None;
+                claim.set_usability(now, None);
             }
         }
         for address in addresses {
@@ -346,18 +526,19 @@ impl Announcement {
         self.claims.iter().any(Claim::awaits_peers)
     }
 
-    /// Tells who is around: on the interfaces of the claims and on those below them. `own_macs`
-    /// are those of all of this host's interfaces.
+    /// Tells who is around: on the interfaces of the claims and on those below them. `host` is all
+    /// that this host has.
     pub fn surroundings_are(
         &mut self,
         now: Instant,
         surroundings: &[Surroundings],
-        own_macs: impl IntoIterator<Item = Mac>,
+        host: &HostSnapshot,
         configured: &[IpAddr],
         confirm: Confirm,
     ) {
-        self.own_macs.extend(own_macs);
+        self.own_macs.extend(host.macs());
         let vips: HashSet<_> = self.vips.iter().map(|vip| vip.ip()).collect();
+        let own = host.addresses.iter().map(|own| own.ip).collect();
         for neighbour in surroundings.iter().flat_map(|around| &around.neighbours) {
             let is_vip = vips.contains(&neighbour.ip);
             if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
@@ -382,7 +563,8 @@ impl Announcement {
             };
             let below = claim.link.lower.and_then(of);
             claim.asking_address = asking[&on.link.index];
-            claim.set_peers(peers(claim.vip, &vips, on, below, configured, confirm));
+            let near = Near::new(claim.vip, &vips, &own, on, below);
+            claim.set_peers(near.peers(configured, confirm));
             match self.manner {
                 Manner::Announce => self.ask_all(now, index),
                 Manner::Check => self.start_rounds(now, index),
@@ -399,11 +581,12 @@ impl Announcement {
             claim.epoch += 1;
             claim.probes = 0;
             claim.rounds_over = false;
+            claim.rivals.drop_look();
             claim.began.get_or_insert(now);
             let task = Task {
                 claim: index,
                 epoch: claim.epoch,
-                what: What::Broadcast(Place::FIRST),
+                what: What::Broadcast(RoundPlace::FIRST),
             };
             self.agenda.note(now, task);
             self.ask_all(now, index);
@@ -432,15 +615,23 @@ impl Announcement {
 
     /// The next frame that may leave now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        for claim in &mut self.claims {
-            claim.left |= claim.usability.is_none();
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            let until = claim.may_return_until(self.pace.wait);
+            claim.left |= until.is_some_and(|until| until <= now);
+            if claim.rounds_over && claim.rivals.wants_look() {
+                self.look_at_rivals(now, index, Duration::ZERO);
+            }
         }
         if self.is_over(now) {
             return None;
         }
         while self.bucket.ready_at() <= now {
             let task = self.agenda.take_due(now)?;
-            if let Some(transmit) = self.carry_out(task) {
+            if task.what == What::Look && !self.goes_on_looking(now, task) {
+                continue;
+            }
+            if let Some(transmit) = self.carry_out(now, task) {
                 self.bucket.take(now);
                 return Some(transmit);
             }
@@ -448,8 +639,57 @@ impl Announcement {
         None
     }
 
+    /// Notes a look at the rivals of a claim.
+    fn look_at_rivals(&mut self, now: Instant, index: usize, after: Duration) {
+        let claim = &mut self.claims[index];
+        if claim.manner == Manner::Check || claim.look_probe().is_none() {
+            return;
+        }
+        claim.rivals.begin_look(now + after);
+        let task = Task {
+            claim: index,
+            epoch: claim.epoch,
+            what: What::Look,
+        };
+        self.agenda.note(now + after, task);
+    }
+
+    /// Whether a look at rivals goes on with another probe. If not, its result is acted on: once
+    /// none is left, whoever followed one has to hear the rounds, and to be asked, again.
+    fn goes_on_looking(&mut self, now: Instant, task: Task) -> bool {
+        let claim = &mut self.claims[task.claim];
+        let interface = claim.interface();
+        if claim.standing() != Standing::Ready || task.epoch != claim.epoch {
+            return false;
+        }
+        let vip = claim.vip;
+        let was_told = claim.watched_until().is_some();
+        let enough = self.paths.enough_probes(interface);
+        match claim.rivals.next_step(now, enough) {
+            Step::Probe => return true,
+            Step::Nothing => {}
+            Step::StillThere(again) => {
+                if let Some(after) = again {
+                    if !was_told {
+                        self.news.push(News::Conflict { vip, interface });
+                    }
+                    self.look_at_rivals(now, task.claim, after);
+                }
+            }
+            Step::Gone => {
+                self.news.push(News::ConflictOver { vip, interface });
+                claim.ask_peers_anew();
+                if self.pace.conflict_watch > Duration::ZERO {
+                    self.end_at = self.end_at.max(now + self.pace.timeout);
+                }
+                self.start_rounds(now, task.claim);
+            }
+        }
+        false
+    }
+
     /// The frame of a task, unless the task is void.
-    fn carry_out(&self, task: Task) -> Option<Transmit> {
+    fn carry_out(&self, now: Instant, task: Task) -> Option<Transmit> {
         let claim = &self.claims[task.claim];
         if claim.standing() != Standing::Ready {
             return None;
@@ -465,6 +705,15 @@ impl Announcement {
                     next: Next::Round(broadcast.next),
                 })
             }
+            What::Look => Some(Transmit {
+                interface: claim.interface(),
+                frame: claim.look_probe()?,
+                is_question: true,
+                task,
+                next: Next::Look,
+            }),
+            // While only other owners are watched, nobody else is asked.
+            What::Ask(..) if now >= self.end_at => None,
             What::Ask(peer, question) => {
                 let confirmation = &claim.confirmations()[peer];
                 if task.epoch != confirmation.epoch || !confirmation.wants_turns() {
@@ -474,7 +723,7 @@ impl Announcement {
                     .filter(|question| confirmation.asks(*question))
                     .or_else(|| confirmation.next_question(None))?;
                 let interface = match (question, confirmation.peer.control) {
-                    (Question::Control, Some(control)) => control.interface,
+                    (Question::Control | Question::Holder, Some(control)) => control.interface,
                     _ => claim.interface(),
                 };
                 let mac = claim.mac()?;
@@ -499,6 +748,7 @@ impl Announcement {
         self.last_sent = now;
         let matters = match task.what {
             What::Broadcast(_) => transmit.is_question,
+            What::Look => false,
             // Those whose verdict is certain are still asked now and then, while the run lasts;
             // but it does not last for them.
             What::Ask(peer, _) => {
@@ -527,6 +777,14 @@ impl Announcement {
                 };
                 let what = What::Ask(peer, next);
                 self.agenda.note(now + gap, Task { what, ..task });
+            }
+            (Next::Look, _) => {
+                let enough = self.paths.enough_probes(claim.interface());
+                let gap = match claim.rivals.probed(enough) {
+                    true => LAST_ANSWER,
+                    false => PROBE_GAP,
+                };
+                self.agenda.note(now + gap, task);
             }
             (Next::Round(None), _) if claim.manner == Manner::Check => {
                 // Rounds go on until another owner would have been heard.
@@ -567,14 +825,32 @@ impl Announcement {
     /// Whether nothing more can happen.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
-        now >= self.end_at
+        now >= self.ends_at()
             || !(self.awaits_address(now)
                 || self.awaits_answer(now)
-                || self.claims.iter().any(|claim| self.is_open(claim)))
+                || self.claims.iter().any(|claim| self.is_open(now, claim)))
     }
 
+    /// When the run ends at the latest.
+    #[must_use]
+    pub fn ends_at(&self) -> Instant {
+        let watched = self.claims.iter().filter_map(Claim::watched_until);
+        watched.fold(self.end_at, Instant::max)
+    }
+
+    /// Whether a VIP that is not here may still come, or come back.
     fn awaits_address(&self, now: Instant) -> bool {
-        now < self.wait_until && self.absent().next().is_some()
+        self.address_awaited_until()
+            .is_some_and(|until| now < until)
+    }
+
+    fn address_awaited_until(&self) -> Option<Instant> {
+        let coming = self.absent().next().map(|_| self.wait_until);
+        let returning = self.claims.iter();
+        returning
+            .filter_map(|claim| claim.may_return_until(self.pace.wait))
+            .chain(coming)
+            .max()
     }
 
     /// Whether the answer to the last question that matters may still come.
@@ -590,13 +866,17 @@ impl Announcement {
     }
 
     /// Whether a claim may still come to frames that matter.
-    fn is_open(&self, claim: &Claim) -> bool {
+    fn is_open(&self, now: Instant, claim: &Claim) -> bool {
+        let within_time = now < self.end_at;
         match claim.standing() {
             Standing::Ready => {
                 let enough = self.paths.enough_questions(claim.interface());
-                !claim.rounds_over || claim.confirmations().iter().any(|c| c.is_open(enough))
+                let peers_open = || claim.confirmations().iter().any(|c| c.is_open(enough));
+                let watches = || claim.look_probe().is_some() && claim.rivals.is_open();
+                let announces = claim.manner == Manner::Announce;
+                within_time && (!claim.rounds_over || peers_open()) || announces && watches()
             }
-            Standing::Waiting(_) => true,
+            Standing::Waiting(_) => within_time,
             _ => false,
         }
     }
@@ -608,12 +888,13 @@ impl Announcement {
             .agenda
             .next_due()
             .map(|due| due.max(self.bucket.ready_at()));
-        let wait = self.awaits_address(now).then_some(self.wait_until);
+        let waits = |until: &Instant| *until > now;
+        let wait = self.address_awaited_until().filter(waits);
         let answer = self.last_answer_until().filter(|until| *until > now);
         [frame, wait, answer]
             .into_iter()
             .flatten()
-            .fold(self.end_at, Instant::min)
+            .fold(self.ends_at(), Instant::min)
     }
 }
 

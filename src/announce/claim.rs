@@ -1,12 +1,13 @@
 //! One VIP on one interface: whether it may be announced, and how far that has come.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::peer::{Confirmation, Peer, Verdict};
+use super::rivals::Rivals;
 use super::schedule;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::kernel::{Link, Usability};
@@ -35,8 +36,9 @@ pub enum Standing {
     Waiting(&'static str),
     /// Duplicate address detection found another owner: never overridden.
     DadFailed,
-    /// The address left, or its interface did. For good: should it come back, that is another
-    /// move of the VIP, with an event of its own.
+    /// The address left, or its interface did. Should it come back within the time that a run
+    /// waits for a VIP, as when its prefix length changes, it is announced anew; later, that is
+    /// another move of the VIP, with an event of its own.
     Left,
     /// A newer run announces it.
     Superseded,
@@ -60,9 +62,11 @@ pub struct Claim {
     pub(super) probes: u32,
     /// Frames in a row that the interface's queue refused.
     pub(super) refusals: u32,
-    /// What the kernel last said of the address; `None` once it is gone.
-    pub(super) usability: Option<Usability>,
-    /// Whether it was seen gone when a frame could have left.
+    /// What the kernel last said of the address; `None` while it is gone.
+    usability: Option<Usability>,
+    /// Since when it is gone.
+    gone_since: Option<Instant>,
+    /// Whether it was gone for longer than a run waits for a VIP.
     pub(super) left: bool,
     /// Whether a newer run has taken it over.
     pub(super) superseded: bool,
@@ -74,8 +78,8 @@ pub struct Claim {
     pub(super) rounds_over: bool,
     /// An own IPv6 address that others can be asked from about the VIP.
     pub(super) asking_address: Option<Ipv6Addr>,
-    /// MACs that other hosts claimed the VIP with.
-    conflicts: BTreeSet<Mac>,
+    /// Other hosts that claimed the VIP.
+    pub(super) rivals: Rivals,
     /// The peers, once they are known.
     confirmations: Option<Vec<Confirmation>>,
     by_ip: HashMap<IpAddr, usize>,
@@ -102,7 +106,14 @@ pub(super) struct Broadcast {
 }
 
 impl Claim {
-    pub(super) fn new(vip: Vip, link: Link, usability: Usability, manner: Manner) -> Self {
+    /// `watch` is how long other owners are watched.
+    pub(super) fn new(
+        vip: Vip,
+        link: Link,
+        usability: Usability,
+        manner: Manner,
+        watch: Duration,
+    ) -> Self {
         Self {
             vip,
             link,
@@ -112,13 +123,14 @@ impl Claim {
             probes: 0,
             refusals: 0,
             usability: Some(usability),
+            gone_since: None,
             left: false,
             superseded: false,
             began: None,
             epoch: 0,
             rounds_over: false,
             asking_address: None,
-            conflicts: BTreeSet::new(),
+            rivals: Rivals::new(watch),
             confirmations: None,
             by_ip: HashMap::new(),
         }
@@ -156,9 +168,35 @@ impl Claim {
         }
     }
 
-    /// The MACs, not this host's, that the VIP was claimed with.
+    /// The kernel says this of the address now; `None`: it is gone.
+    pub(super) fn set_usability(&mut self, now: Instant, usability: Option<Usability>) {
+        self.usability = usability;
+        self.gone_since = match usability {
+            None => self.gone_since.or(Some(now)),
+            Some(_) => None,
+        };
+    }
+
+    /// Until when it may come back, if it is gone. `wait` is how long a run waits for a VIP.
+    pub(super) fn may_return_until(&self, wait: Duration) -> Option<Instant> {
+        let gone = self.gone_since.filter(|_| !self.left && !self.superseded);
+        gone.map(|gone| gone + wait)
+    }
+
+    /// The MACs, not this host's, that the VIP is claimed with.
     pub fn conflicts(&self) -> impl Iterator<Item = Mac> + '_ {
-        self.conflicts.iter().copied()
+        self.rivals.present()
+    }
+
+    /// The MACs that it was claimed with, and since when they do so no more.
+    pub fn past_conflicts(&self) -> impl Iterator<Item = (Mac, Instant)> + '_ {
+        self.rivals.past()
+    }
+
+    /// Until when other owners are asked for again and again.
+    #[must_use]
+    pub fn watched_until(&self) -> Option<Instant> {
+        self.rivals.watched_until()
     }
 
     /// The peers that shall follow, and how far each has come.
@@ -213,6 +251,14 @@ impl Claim {
         );
     }
 
+    /// What the peers proved holds no more: they are asked again, from the VIP as it is now.
+    pub(super) fn ask_peers_anew(&mut self) {
+        let from = self.asks_peers_from();
+        for confirmation in self.confirmations_mut() {
+            confirmation.start_over(from);
+        }
+    }
+
     /// The place of a peer among the confirmations.
     pub(super) fn find_peer(&self, ip: IpAddr) -> Option<usize> {
         self.by_ip.get(&ip).copied()
@@ -225,19 +271,19 @@ impl Claim {
             Manner::Check => Duration::ZERO,
         };
         if self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast() {
-            self.conflicts.insert(mac);
+            self.rivals.heard(now, mac);
         }
     }
 
     /// The hosts of these MACs were heard to have let go of the VIP.
     pub(super) fn forget_conflicts(&mut self, of: impl Fn(Mac) -> bool) {
-        self.conflicts.retain(|mac| !of(*mac));
+        self.rivals.forget(of);
     }
 
     /// Whether a peer is known by now to be another owner of the VIP.
     #[must_use]
     pub fn is_rival(&self, peer: &Peer) -> bool {
-        peer.mac.is_some_and(|mac| self.conflicts.contains(&mac))
+        peer.mac.is_some_and(|mac| self.rivals.is_present(mac))
     }
 
     /// What is known of a peer. A rival's own entry is not wrong: that it is an owner is told as a
@@ -245,9 +291,27 @@ impl Claim {
     #[must_use]
     pub fn verdict_of(&self, confirmation: &Confirmation) -> Verdict {
         match confirmation.verdict() {
-            Verdict::Stale if self.is_rival(&confirmation.peer) => Verdict::Silent,
+            Verdict::Stale | Verdict::Holder if self.is_rival(&confirmation.peer) => {
+                Verdict::Silent
+            }
             verdict => verdict,
         }
+    }
+
+    /// The question who else has the VIP.
+    fn probe(&self) -> Option<Frame> {
+        let mac = self.mac()?;
+        Some(match self.vip.ip() {
+            IpAddr::V4(vip) => Arp::probe(vip, mac),
+            IpAddr::V6(vip) => Ndp::probe(vip, mac, self.asking_address),
+        })
+    }
+
+    /// The same, once the rounds are over. `None` for an IPv6 VIP without another own address:
+    /// asked from `::`, a second owner answers to all nodes, which then follow it.
+    pub(super) fn look_probe(&self) -> Option<Frame> {
+        let harmless = self.vip.ip().is_ipv4() || self.asking_address.is_some();
+        harmless.then(|| self.probe()).flatten()
     }
 
     /// The frame at a place of the rounds.
@@ -255,10 +319,7 @@ impl Claim {
         let mac = self.mac()?;
         if self.manner == Manner::Check {
             return Some(Broadcast {
-                frame: match self.vip.ip() {
-                    IpAddr::V4(vip) => Arp::probe(vip, mac),
-                    IpAddr::V6(vip) => Ndp::probe(vip, mac, self.asking_address),
-                },
+                frame: self.probe()?,
                 is_question: true,
                 next: None,
             });
@@ -275,9 +336,9 @@ impl Claim {
             // Hosts differ in which of the two forms they take (RFC 5944 §4.6, RFC 5227 §3).
             (IpAddr::V4(vip), 0) => (Arp::gratuitous_request(vip, mac), 2),
             (IpAddr::V4(vip), 1) => (Arp::gratuitous_reply(vip, mac), 2),
-            (IpAddr::V4(vip), _) => (Arp::probe(vip, mac), 2),
+            (IpAddr::V4(_), _) => (self.probe()?, 2),
             (IpAddr::V6(vip), 0) => (Ndp::unsolicited_advertisement(vip, mac, router), 1),
-            (IpAddr::V6(vip), _) => (Ndp::probe(vip, mac, self.asking_address), 1),
+            (IpAddr::V6(_), _) => (self.probe()?, 1),
         };
         let frames = told + usize::from(probes);
         let next = if place.frame + 1 >= frames {

@@ -13,12 +13,13 @@ mod claim;
 mod path;
 mod peer;
 mod rate;
+mod rivals;
 mod schedule;
 pub mod session;
 mod surroundings;
 
-pub(crate) use announcement::LAST_ANSWER;
-pub use announcement::{Announcement, DueOrder, Pace, Transmit};
+pub use announcement::{Announcement, DueOrder, News, Pace, RunPlace, Transmit};
+pub(crate) use announcement::{LAST_ANSWER, overlap};
 pub use claim::{Claim, Manner, Standing};
 pub(crate) use path::enough_probes;
 pub use peer::{Confirmation, Control, Peer, Source, Verdict};

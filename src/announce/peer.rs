@@ -54,6 +54,8 @@ pub enum Verdict {
     Acknowledged,
     /// It answers this host's own address but not the VIP: its entry is wrong.
     Stale,
+    /// It has the VIP itself, where nobody asks for it: a real server of LVS, with the VIP on `lo`.
+    Holder,
     /// It answers nothing.
     Silent,
     /// The VIP's link does not lead to it.
@@ -69,6 +71,9 @@ pub struct Control {
     pub interface: InterfaceIndex,
     /// That interface's MAC.
     pub mac: Mac,
+    /// Whether it shares a subnet with the peer and the VIP: only then does the peer answer the VIP
+    /// on this link, and a missing answer means a wrong entry.
+    pub in_vips_subnet: bool,
 }
 
 /// A host whose entry for a VIP matters.
@@ -97,9 +102,17 @@ pub(super) enum Question {
     Echo,
     /// An echo from the host's own address.
     Control,
+    /// An echo from the host's own address *to the VIP*, sent to the peer's MAC: only a host that
+    /// has the VIP, on whichever interface, answers.
+    Holder,
 }
 
-const QUESTIONS: [Question; 3] = [Question::Directed, Question::Echo, Question::Control];
+const QUESTIONS: [Question; 4] = [
+    Question::Directed,
+    Question::Echo,
+    Question::Control,
+    Question::Holder,
+];
 
 /// How far one peer has come with one VIP.
 #[derive(Clone, Debug)]
@@ -110,6 +123,8 @@ pub struct Confirmation {
     pub acknowledged: Option<Instant>,
     /// When it answered an echo from the VIP.
     pub proven: Option<Instant>,
+    /// Whether it answered an echo to the VIP: it has the VIP itself.
+    pub holds_vip: bool,
     /// A MAC other than the known one that answered for it: a switch or proxy, or a new card.
     pub answered_by: Option<Mac>,
     /// What became of the order to it, if it was sent one.
@@ -123,6 +138,7 @@ pub struct Confirmation {
     directed: u32,
     echoes: u32,
     controls: u32,
+    holders: u32,
     /// Of each question, those put before the path came alive, or before the peer purged.
     asked_while_dead: [u32; QUESTIONS.len()],
     /// Counts the times that its turns started anew: an older count's tasks are void.
@@ -137,6 +153,7 @@ impl Confirmation {
             from,
             acknowledged: None,
             proven: None,
+            holds_vip: false,
             answered_by: None,
             order: None,
             orders: 0,
@@ -145,15 +162,16 @@ impl Confirmation {
             directed: 0,
             echoes: 0,
             controls: 0,
+            holders: 0,
             asked_while_dead: [0; QUESTIONS.len()],
             epoch: 0,
         }
     }
 
-    /// Forgets every answer: another MAC is announced from now on.
-    pub(super) fn start_over(&mut self) {
+    /// Forgets every answer: another MAC is announced from now on, or it is announced again.
+    pub(super) fn start_over(&mut self, from: Option<IpAddr>) {
         let epoch = self.epoch;
-        *self = Self::new(self.peer.clone(), self.from);
+        *self = Self::new(self.peer.clone(), from);
         self.epoch = epoch;
     }
 
@@ -201,6 +219,7 @@ impl Confirmation {
             Question::Directed => self.directed,
             Question::Echo => self.echoes,
             Question::Control => self.controls,
+            Question::Holder => self.holders,
         }
     }
 
@@ -238,7 +257,7 @@ impl Confirmation {
     /// Whether more questions could change the verdict. `enough` is the number of questions that
     /// are not lost all by chance.
     pub(super) fn is_open(&self, enough: Option<u32>) -> bool {
-        if self.proven.is_some() || !self.peer.onlink {
+        if !self.wants_turns() {
             return false;
         }
         match enough {
@@ -255,7 +274,7 @@ impl Confirmation {
 
     /// Whether it is asked at all.
     pub(super) fn wants_turns(&self) -> bool {
-        self.proven.is_none() && self.peer.onlink
+        self.proven.is_none() && !self.holds_vip && self.peer.onlink
     }
 
     /// The question that follows `after` in this turn; `None` ends the turn.
@@ -282,6 +301,9 @@ impl Confirmation {
                 echo_possible && !simple && (self.turn.is_multiple_of(2) || !control_possible)
             }
             Question::Control => control_possible && !simple && self.turn % 2 == 1,
+            // Not before the control was answered: a host that has no entry for this one's own
+            // address would ask for it from the VIP, unless arp_announce forbids that.
+            Question::Holder => control_possible && self.control_answered,
         }
     }
 
@@ -320,13 +342,17 @@ impl Confirmation {
                 run.identifier,
                 run.sequence(self.echoes),
             )),
-            Question::Control => {
+            Question::Control | Question::Holder => {
                 let control = self.peer.control?;
+                let to = match question {
+                    Question::Holder => vip.ip(),
+                    _ => self.peer.ip,
+                };
                 Some(Echo::request(
                     (control.ip, control.mac),
-                    (self.peer.ip, self.echo_mac()?),
+                    (to, self.echo_mac()?),
                     run.identifier,
-                    run.sequence(self.controls),
+                    run.sequence(self.count(question)),
                 ))
             }
         }
@@ -347,6 +373,7 @@ impl Confirmation {
             Question::Directed => self.directed += 1,
             Question::Echo => self.echoes += 1,
             Question::Control => self.controls += 1,
+            Question::Holder => self.holders += 1,
         }
     }
 
@@ -393,6 +420,27 @@ impl Confirmation {
         true
     }
 
+    /// An echo to the VIP was answered, with the VIP as source, from `mac`. Returns whether that is
+    /// news.
+    pub(super) fn hear_holder(&mut self, mac: Mac, sequence: u16, run: Run) -> bool {
+        let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
+        if self.holds_vip || !expected || !run.sent(sequence, self.holders) {
+            return false;
+        }
+        self.holds_vip = true;
+        true
+    }
+
+    /// Whether so many echoes from the VIP went unanswered that its entry is wrong, and so many to
+    /// the VIP that it does not have the VIP itself.
+    fn is_stale(&self) -> bool {
+        let in_vips_subnet = self
+            .peer
+            .control
+            .is_some_and(|control| control.in_vips_subnet);
+        in_vips_subnet && self.echoes >= STALE_AFTER && self.holders >= STALE_AFTER
+    }
+
     /// What is known by now.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
@@ -400,7 +448,9 @@ impl Confirmation {
             Verdict::Offlink
         } else if self.proven.is_some() {
             Verdict::Proven
-        } else if self.control_answered && self.echoes >= STALE_AFTER {
+        } else if self.holds_vip {
+            Verdict::Holder
+        } else if self.control_answered && self.is_stale() {
             Verdict::Stale
         } else if self.acknowledged.is_some() {
             Verdict::Acknowledged
@@ -464,6 +514,7 @@ mod tests {
                     ip: Ipv4Addr::new(10, 0, 0, 1).into(),
                     interface: InterfaceIndex(2),
                     mac: OWN,
+                    in_vips_subnet: true,
                 }),
             },
             Some([10, 0, 0, 10].into()),
@@ -568,7 +619,8 @@ mod tests {
         answers.hurry();
         assert_eq!(turn(&mut answers, Some(5)).0, [Question::Echo]);
         assert_eq!(turn(&mut answers, Some(5)).0, ECHO_AND_CONTROL);
-        assert_eq!(turn(&mut answers, Some(5)).0, QUESTIONS);
+        let all_but_for_a_holder = &QUESTIONS[..3];
+        assert_eq!(turn(&mut answers, Some(5)).0, all_but_for_a_holder);
     }
 
     #[test]
@@ -656,8 +708,49 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(stale.verdict(), Verdict::Silent);
             stale.asked(Question::Echo);
+            assert_eq!(
+                stale.verdict(),
+                Verdict::Silent,
+                "it may have the VIP itself"
+            );
+            stale.asked(Question::Holder);
         }
         assert_eq!(stale.verdict(), Verdict::Stale);
+        stale.peer.control.as_mut().unwrap().in_vips_subnet = false;
+        assert_eq!(
+            stale.verdict(),
+            Verdict::Silent,
+            "it may answer by another way"
+        );
+    }
+
+    #[test]
+    fn who_answers_for_the_vip_has_it_and_is_asked_no_more() {
+        let vip: Vip = "10.0.0.10".parse().unwrap();
+        let mut holder = peer(Some(PEER));
+        assert!(!holder.asks(Question::Holder));
+        holder.asked(Question::Control);
+        holder.hear_control(PEER, run().sequence(0), run());
+        assert!(holder.asks(Question::Holder));
+        let frame = holder.frame(Question::Holder, vip, OWN, run()).unwrap();
+        let Payload::Echo(echo) = frame.payload else {
+            panic!("{frame:?}");
+        };
+        assert_eq!((frame.destination, frame.source), (PEER, OWN));
+        let own: IpAddr = Ipv4Addr::new(10, 0, 0, 1).into();
+        assert_eq!((echo.source, echo.destination), (own, vip.ip()));
+        assert!(
+            !holder.hear_holder(PEER, run().sequence(0), run()),
+            "not sent yet"
+        );
+        holder.asked(Question::Holder);
+        assert!(
+            !holder.hear_holder(SWITCH, run().sequence(0), run()),
+            "not the peer"
+        );
+        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert_eq!(holder.verdict(), Verdict::Holder);
+        assert!(!holder.wants_turns() && !holder.is_open(None));
     }
 
     fn answered(outcome: Outcome) -> Fate {
@@ -676,6 +769,7 @@ mod tests {
         peer.hear_control(PEER, run().sequence(0), run());
         for _ in 0..STALE_AFTER {
             peer.asked(Question::Echo);
+            peer.asked(Question::Holder);
         }
         assert_eq!(peer.verdict(), Verdict::Stale);
     }
@@ -738,7 +832,7 @@ mod tests {
         let mut proven = peer(Some(PEER));
         proven.asked(Question::Echo);
         proven.hear_echo(Instant::now(), PEER, run().sequence(0), run());
-        proven.start_over();
+        proven.start_over(proven.from);
         assert_eq!(proven.verdict(), Verdict::Silent);
         assert!(proven.wants_turns());
     }

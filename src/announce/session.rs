@@ -16,9 +16,10 @@ use nix::errno::Errno;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 
-use super::{Announcement, Claim, Confirm, Manner, Pace, Surroundings, Transmit};
-use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
+use super::{Announcement, Claim, Confirm, Manner, News, Pace, Surroundings, Transmit};
+use crate::address::{InterfaceIndex, Prefix};
 use crate::error::Error;
+use crate::host::{HostSnapshot, Place, PlacedVip};
 use crate::kernel::{self, Address, Change, Changes, Drained, Kernel, Link};
 use crate::order::courier::{Patience, Route};
 use crate::order::post::Post;
@@ -35,9 +36,9 @@ const FRAMES_AT_ONCE: u32 = 1024;
 pub struct Order {
     /// Whether they are to be announced, or only checked.
     pub manner: Manner,
-    /// The VIPs.
-    pub vips: Vec<Vip>,
-    /// Only where they are on this interface; `None`: wherever they are.
+    /// The VIPs, and where they count.
+    pub vips: Vec<PlacedVip>,
+    /// The interface that was named for all of them, if one was: it has to be there, and fit.
     pub interface: Option<String>,
     /// Peers that must follow.
     pub peers: Vec<IpAddr>,
@@ -47,9 +48,6 @@ pub struct Order {
     pub pace: Pace,
     /// When the run began.
     pub age: Age,
-    /// Whether keepalived.conf named the VIPs, which may then also be on interfaces that they
-    /// can't be announced on: those are passed over.
-    pub configured: bool,
     /// How peers are ordered to purge.
     pub orders: Orders,
     /// The instance or group that the VIPs are of, as orders name it.
@@ -68,6 +66,8 @@ pub struct Session {
     age: Age,
     took_over: bool,
     takeover: Option<Takeover>,
+    /// The claims that other runs were told of.
+    claims_told: usize,
     looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
     orders: Orders,
     instance: String,
@@ -75,29 +75,26 @@ pub struct Session {
     post: Option<Option<Post>>,
 }
 
-/// What the kernel knows of the links that the VIPs are on.
-type Around = (Vec<Surroundings>, Vec<Mac>);
+/// What the kernel knows of the links that the VIPs are on, and all that this host has.
+type Around = (Vec<Surroundings>, HostSnapshot);
 
 impl Session {
     /// Subscribes to changes, then looks where the VIPs are.
     ///
     /// # Errors
-    /// If the kernel can't be asked, or a VIP is on an interface that it can't be announced on.
+    /// If the kernel can't be asked, or the interface that was named is none to announce on.
     pub async fn prepare(order: &Order, now: Instant) -> Result<Self, Error> {
         let changes = Changes::subscribe()?;
         let kernel = Kernel::connect()?;
-        let only = match &order.interface {
-            Some(name) => Some(named(&kernel, name).await?),
-            None => None,
-        };
-        let here = locate(&kernel, order, only).await?;
-        let mut core =
-            Announcement::new(&here.vips, only, order.pace, seed(), now).in_manner(order.manner);
-        for link in &here.links {
-            core.link_changed(now, link);
+        let mut placed = order.vips.clone();
+        if let Some(name) = &order.interface {
+            let link = named(&kernel, name).await?;
+            for one in &mut placed {
+                one.place = Place::On(link.name.clone());
+            }
         }
-        core.addresses_are(now, &here.addresses);
-        Ok(Self {
+        let core = Announcement::new(&placed, order.pace, seed(), now).in_manner(order.manner);
+        let mut session = Self {
             core,
             kernel,
             changes,
@@ -108,11 +105,14 @@ impl Session {
             // Who only asks takes nothing over.
             took_over: order.manner == Manner::Check,
             takeover: None,
+            claims_told: 0,
             looking_around: None,
             orders: order.orders.clone(),
             instance: order.instance.clone(),
             post: None,
-        })
+        };
+        session.look(now).await?;
+        Ok(session)
     }
 
     /// The core, for what it knows.
@@ -121,13 +121,21 @@ impl Session {
         &self.core
     }
 
-    /// Announces until the core is done, or `stop` is. Returns what `stop` gave, if it was.
+    /// Announces until the core is done, or `stop` is. Returns what `stop` gave, if it was. What is
+    /// worth telling before the end goes to `tell`.
     ///
     /// # Errors
     /// If the kernel stops answering, or no packet socket can be had.
-    pub async fn run<S>(&mut self, stop: impl Future<Output = S>) -> Result<Option<S>, Error> {
+    pub async fn run<S>(
+        &mut self,
+        stop: impl Future<Output = S>,
+        tell: impl Fn(&Announcement, News),
+    ) -> Result<Option<S>, Error> {
         let mut stop = pin!(stop);
         loop {
+            for news in self.core.take_news() {
+                tell(&self.core, news);
+            }
             // The first frame goes first: `stop` is asked when its turn comes, between frames.
             let now = tokio::select! {
                 biased;
@@ -140,8 +148,9 @@ impl Session {
             // Only now, after the first frames are out: older runs, and whom to ask and to order.
             if !self.took_over {
                 self.took_over = true;
-                self.take_over();
+                self.take_over().await?;
             }
+            self.tell_new_claims();
             if self.core.awaits_peers() && self.looking_around.is_none() {
                 self.look_around();
             }
@@ -235,16 +244,39 @@ impl Session {
         all_heard
     }
 
-    fn take_over(&mut self) {
-        match Takeover::claim(self.age, self.core.vips()) {
+    async fn take_over(&mut self) -> Result<(), Error> {
+        let names: BTreeSet<_> = self
+            .core
+            .absent()
+            .filter_map(|vip| vip.place.name())
+            .collect();
+        for name in names.into_iter().map(str::to_owned).collect::<Vec<_>>() {
+            if let Some(link) = self.kernel.link_named(&name).await? {
+                self.core.interface_is(&name, link.index);
+            }
+        }
+        self.claims_told = self.core.claims().len();
+        match Takeover::claim(self.age, &self.core.places()) {
             Ok(takeover) => self.takeover = Some(takeover),
             Err(error) => debug!("older and newer runs are not heard of: {error}"),
+        }
+        Ok(())
+    }
+
+    /// Tells other runs of the interfaces that VIPs came to since they were told last.
+    fn tell_new_claims(&mut self) {
+        let claims = self.core.claims().len();
+        if claims > self.claims_told
+            && let Some(takeover) = &self.takeover
+        {
+            self.claims_told = claims;
+            takeover.tell(&self.core.places());
         }
     }
 
     fn hear_newer_runs(&mut self) {
         if let Some(takeover) = &self.takeover {
-            let taken = takeover.taken(self.core.vips());
+            let taken = takeover.taken(|| self.core.places());
             if !taken.is_empty() {
                 self.core.superseded(&taken);
             }
@@ -284,11 +316,12 @@ impl Session {
 
     fn meet_peers(&mut self, around: Result<Around, kernel::Error>) {
         let now = Instant::now();
-        let (surroundings, own_macs) = around.unwrap_or_else(|error| {
+        let (surroundings, host) = around.unwrap_or_else(|error| {
             warn!("nobody is asked whether they follow: {error}");
             self.confirm = Confirm::None;
             let on = |claim: &Claim| Surroundings::of(claim.link.clone());
-            (self.core.claims().iter().map(on).collect(), Vec::new())
+            let surroundings = self.core.claims().iter().map(on).collect();
+            (surroundings, HostSnapshot::default())
         });
         // Of the links that are known, changes have told since.
         for around in &surroundings {
@@ -297,7 +330,7 @@ impl Session {
             }
         }
         self.core
-            .surroundings_are(now, &surroundings, own_macs, &self.peers, self.confirm);
+            .surroundings_are(now, &surroundings, &host, &self.peers, self.confirm);
         if self.orders.broadcast {
             self.order_everyone(now, &surroundings);
         }
@@ -419,12 +452,10 @@ impl Session {
                 self.core.link_changed(now, &link);
             }
             Change::Link(_) => {}
-            Change::LinkGone(interface) => self.core.link_gone(interface),
-            Change::AddressGone(address) => self.core.address_gone(&address),
+            Change::LinkGone(interface) => self.core.link_gone(now, interface),
+            Change::AddressGone(address) => self.core.address_gone(now, &address),
             Change::Address(address) => {
-                if let Some(interface) = self.core.unknown_link_of(&address) {
-                    self.meet(now, interface).await?;
-                }
+                self.meet_links_of(now, &address).await?;
                 self.core.address_changed(now, &address);
             }
         }
@@ -438,18 +469,28 @@ impl Session {
         }
         let addresses = self.kernel.addresses().await?;
         for address in &addresses {
-            if let Some(interface) = self.core.unknown_link_of(address) {
-                self.meet(now, interface).await?;
-            }
+            self.meet_links_of(now, address).await?;
         }
         self.core.addresses_are(now, &addresses);
+        Ok(())
+    }
+
+    /// Tells the core of the interface that has an address, and of the one below it, as far as it
+    /// has to know them.
+    async fn meet_links_of(&mut self, now: Instant, address: &Address) -> Result<(), Error> {
+        for _ in 0..2 {
+            match self.core.unknown_link_of(address) {
+                Some(interface) => self.meet(now, interface).await?,
+                None => break,
+            }
+        }
         Ok(())
     }
 
     async fn meet(&mut self, now: Instant, interface: InterfaceIndex) -> Result<(), Error> {
         match self.kernel.link(interface).await? {
             Some(link) => self.core.link_changed(now, &link),
-            None => self.core.link_gone(interface),
+            None => self.core.link_gone(now, interface),
         }
         Ok(())
     }
@@ -478,14 +519,13 @@ async fn look_around(
     everyone: bool,
 ) -> Result<Around, kernel::Error> {
     let kernel = Kernel::connect()?;
-    let links = kernel.links().await?;
-    let own_macs = links.iter().filter_map(|link| link.mac).collect();
-    let addresses = kernel.addresses().await?;
+    let host = HostSnapshot::take(&kernel).await?;
     let mut surroundings = Vec::new();
-    for link in links.into_iter().filter(|link| on.contains(&link.index)) {
-        let mut around = Surroundings::of(link);
+    for link in host.links.iter().filter(|link| on.contains(&link.index)) {
+        let mut around = Surroundings::of(link.clone());
         let index = around.link.index;
-        around.addresses = addresses
+        around.addresses = host
+            .addresses
             .iter()
             .filter(|address| address.interface == index)
             .copied()
@@ -496,7 +536,7 @@ async fn look_around(
         }
         surroundings.push(around);
     }
-    Ok((surroundings, own_macs))
+    Ok((surroundings, host))
 }
 
 /// The result of a task; never, if there is none.
@@ -520,70 +560,16 @@ fn either<T>(one: Poll<T>, other: Poll<T>) -> Poll<T> {
     if one.is_ready() { one } else { other }
 }
 
-/// Where the VIPs are as a run begins.
-struct Here {
-    /// The VIPs that can be announced.
-    vips: Vec<Vip>,
-    /// The interfaces that hold them.
-    links: Vec<Link>,
-    /// All addresses of this host.
-    addresses: Vec<Address>,
-}
-
-async fn locate(
-    kernel: &Kernel,
-    order: &Order,
-    only: Option<InterfaceIndex>,
-) -> Result<Here, Error> {
-    let mut here = Here {
-        vips: order.vips.clone(),
-        links: Vec::new(),
-        addresses: kernel.addresses().await?,
-    };
-    for address in &here.addresses {
-        let wanted = only.is_none_or(|only| only == address.interface)
-            && order.vips.iter().any(|vip| vip.ip() == address.ip);
-        if !wanted {
-            continue;
-        }
-        let known = here
-            .links
-            .iter()
-            .any(|link| link.index == address.interface);
-        if !known && let Some(link) = kernel.link(address.interface).await? {
-            here.links.push(link);
-        }
-        let link = here
-            .links
-            .iter()
-            .find(|link| link.index == address.interface);
-        match link.map_or(Ok(()), announceable) {
-            Ok(()) => {}
-            Err(error) if order.configured => {
-                debug!("{} is passed over: {error}", address.ip);
-                here.vips.retain(|vip| vip.ip() != address.ip);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(here)
-}
-
-async fn named(kernel: &Kernel, name: &str) -> Result<InterfaceIndex, Error> {
-    match kernel.link_named(name).await? {
-        Some(link) => announceable(&link).map(|()| link.index),
-        None => Err(Error::NoSuchInterface(name.to_owned())),
-    }
-}
-
-/// Whether a VIP can be announced on an interface.
-fn announceable(link: &Link) -> Result<(), Error> {
+/// The interface of this name, on which VIPs shall be announced or checked.
+async fn named(kernel: &Kernel, name: &str) -> Result<Link, Error> {
+    let link = kernel.link_named(name).await?;
+    let link = link.ok_or_else(|| Error::NoSuchInterface(name.to_owned()))?;
     if let Some(why) = link.unlike_ethernet {
-        let interface = link.name.clone();
+        let interface = link.name;
         return Err(Error::UnfitInterface { interface, why });
     }
     if !link.up {
-        return Err(Error::InterfaceDown(link.name.clone()));
+        return Err(Error::InterfaceDown(link.name));
     }
-    Ok(())
+    Ok(link)
 }

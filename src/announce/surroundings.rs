@@ -34,59 +34,6 @@ impl Surroundings {
     }
 }
 
-/// The peers of `vip`, on an interface and on the one below it (of a VMAC or a VLAN), the most
-/// important first.
-///
-/// `vips` are all the VIPs of the run: none of them is a peer, or this host's own address.
-pub(super) fn peers(
-    vip: Vip,
-    vips: &HashSet<IpAddr>,
-    on: &Surroundings,
-    below: Option<&Surroundings>,
-    configured: &[IpAddr],
-    confirm: Confirm,
-) -> Vec<Peer> {
-    if confirm == Confirm::None {
-        return Vec::new();
-    }
-    let near = Near::new(vip, vips, on, below);
-    let mut peers: Vec<Peer> = Vec::new();
-    let mut known = HashSet::new();
-    let mut add = |peer: Peer| {
-        if near.can_be_peer(peer.ip) && known.insert(peer.ip) {
-            peers.push(peer);
-        }
-    };
-    for ip in configured {
-        let onlink = near.leads_to(*ip);
-        add(near.peer(*ip, Source::Configured, onlink, onlink));
-    }
-    for gateway in &on.gateways {
-        // A gateway in another subnet of the link need not reach the VIP through it.
-        add(near.peer(
-            *gateway,
-            Source::Gateway,
-            true,
-            near.shares_subnet(*gateway),
-        ));
-    }
-    for gateway in below.iter().flat_map(|below| &below.gateways) {
-        // Below a VLAN there is another link; only a shared subnet tells that it is the VIP's.
-        if near.shares_subnet(*gateway) {
-            add(near.peer(*gateway, Source::Gateway, true, true));
-        }
-    }
-    if confirm == Confirm::All {
-        for neighbour in near.neighbours().filter(|neighbour| is_live(neighbour)) {
-            if near.shares_subnet(neighbour.ip) && !near.has_better_address(neighbour) {
-                add(near.peer(neighbour.ip, Source::Learned, true, false));
-            }
-        }
-    }
-    peers.sort_by_key(|peer| !peer.required);
-    peers
-}
-
 /// Whether an entry tells of a host that there is.
 fn is_live(neighbour: &Neighbour) -> bool {
     neighbour.mac.is_some_and(Mac::is_unicast)
@@ -96,10 +43,13 @@ fn is_live(neighbour: &Neighbour) -> bool {
         )
 }
 
-/// What lies around one VIP.
-struct Near<'a> {
+/// What lies around one VIP, on its interface and on the one below it (of a VMAC or a VLAN).
+pub(super) struct Near<'a> {
     vip: Vip,
+    /// All the VIPs of the run: none of them is a peer, or this host's own address.
     vips: &'a HashSet<IpAddr>,
+    /// The addresses of this host.
+    own: &'a HashSet<IpAddr>,
     on: &'a Surroundings,
     below: Option<&'a Surroundings>,
     /// The subnets of the link that the VIP is in.
@@ -113,15 +63,17 @@ struct Near<'a> {
 }
 
 impl<'a> Near<'a> {
-    fn new(
+    pub(super) fn new(
         vip: Vip,
         vips: &'a HashSet<IpAddr>,
+        own: &'a HashSet<IpAddr>,
         on: &'a Surroundings,
         below: Option<&'a Surroundings>,
     ) -> Self {
         let mut near = Self {
             vip,
             vips,
+            own,
             on,
             below,
             subnets: Vec::new(),
@@ -148,6 +100,45 @@ impl<'a> Near<'a> {
         near
     }
 
+    /// The peers, the most important first: those that were named, the gateways, and the kernel's
+    /// neighbours.
+    pub(super) fn peers(&self, configured: &[IpAddr], confirm: Confirm) -> Vec<Peer> {
+        if confirm == Confirm::None {
+            return Vec::new();
+        }
+        let mut peers: Vec<Peer> = Vec::new();
+        let mut known = HashSet::new();
+        let mut add = |peer: Peer| {
+            if self.can_be_peer(peer.ip) && known.insert(peer.ip) {
+                peers.push(peer);
+            }
+        };
+        for ip in configured {
+            let onlink = self.leads_to(*ip);
+            add(self.peer(*ip, Source::Configured, onlink, onlink));
+        }
+        for gateway in &self.on.gateways {
+            // A gateway in another subnet of the link need not reach the VIP through it.
+            let required = self.shares_subnet(*gateway);
+            add(self.peer(*gateway, Source::Gateway, true, required));
+        }
+        for gateway in self.below.iter().flat_map(|below| &below.gateways) {
+            // Below a VLAN there is another link; only a shared subnet tells that it is the VIP's.
+            if self.shares_subnet(*gateway) {
+                add(self.peer(*gateway, Source::Gateway, true, true));
+            }
+        }
+        if confirm == Confirm::All {
+            for neighbour in self.neighbours().filter(|neighbour| is_live(neighbour)) {
+                if self.shares_subnet(neighbour.ip) && !self.has_better_address(neighbour) {
+                    add(self.peer(neighbour.ip, Source::Learned, true, false));
+                }
+            }
+        }
+        peers.sort_by_key(|peer| !peer.required);
+        peers
+    }
+
     fn both(&self) -> impl Iterator<Item = &'a Surroundings> {
         std::iter::once(self.on).chain(self.below)
     }
@@ -161,10 +152,12 @@ impl<'a> Near<'a> {
             .flat_map(|surroundings| &surroundings.neighbours)
     }
 
-    /// Of the VIP's family, and neither a VIP nor this host.
+    /// Of the VIP's family, and neither a VIP nor this host, whichever interface has the address. On
+    /// another link the same link-local address is another host's.
     fn can_be_peer(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.vip.ip().is_ipv4()
             && !self.vips.contains(&ip)
+            && (is_link_local_v6(ip) || !self.own.contains(&ip))
             && !self.addresses().any(|own| own.ip == ip)
     }
 
@@ -201,8 +194,7 @@ impl<'a> Near<'a> {
         }
     }
 
-    /// An own address that shares a subnet with both the peer and the VIP: only there does a
-    /// missing answer to the VIP, beside one to the control, mean a wrong entry.
+    /// An own address to ask the peer from, beside the VIP.
     fn control(&self, peer: IpAddr) -> Option<Control> {
         let own = |surroundings: &Surroundings| {
             let mac = surroundings.link.mac?;
@@ -217,11 +209,9 @@ impl<'a> Near<'a> {
                     ip: own.ip,
                     interface: own.interface,
                     mac,
+                    in_vips_subnet: self.shares_subnet(peer) && !self.subnets.is_empty(),
                 })
         };
-        if !self.shares_subnet(peer) || self.subnets.is_empty() {
-            return None;
-        }
         self.both().find_map(own)
     }
 }
@@ -310,7 +300,7 @@ mod tests {
     ) -> Vec<Peer> {
         let vip: Vip = vip.parse().unwrap();
         let configured: Vec<_> = configured.iter().map(|ip| ip.parse().unwrap()).collect();
-        peers(vip, &set(&[vip]), on, below, &configured, Confirm::All)
+        Near::new(vip, &set(&[vip]), &HashSet::new(), on, below).peers(&configured, Confirm::All)
     }
 
     fn set(vips: &[Vip]) -> HashSet<IpAddr> {
@@ -355,7 +345,7 @@ mod tests {
         );
         let vips = ["10.0.0.10", "10.0.0.11"].map(|vip| vip.parse().unwrap());
         assert_eq!(
-            peers(vips[0], &set(&vips), &on, None, &[], Confirm::All),
+            Near::new(vips[0], &set(&vips), &HashSet::new(), &on, None).peers(&[], Confirm::All),
             []
         );
     }
@@ -379,7 +369,9 @@ mod tests {
         let mut on = around(ETH, &["10.0.0.1/24"], &["10.0.0.5"]);
         on.gateways = vec![[10, 0, 0, 254].into()];
         let vip: Vip = "10.0.0.10".parse().unwrap();
-        let count = |confirm| peers(vip, &set(&[vip]), &on, None, &[], confirm).len();
+        let (vips, own) = (set(&[vip]), HashSet::new());
+        let near = Near::new(vip, &vips, &own, &on, None);
+        let count = |confirm| near.peers(&[], confirm).len();
         assert_eq!(
             [Confirm::All, Confirm::Peers, Confirm::None].map(count),
             [2, 1, 0]
@@ -402,9 +394,11 @@ mod tests {
         on.gateways = vec![[10, 1, 0, 254].into()];
         let peers = peers_of("10.0.0.10", &on, None, &[]);
         assert_eq!(who(&peers), [is("10.1.0.254", Source::Gateway, false)]);
-        assert_eq!(
-            peers[0].control, None,
-            "it may reach the VIP by another way"
+        // It may reach the VIP by another way.
+        assert!(
+            peers[0]
+                .control
+                .is_some_and(|control| !control.in_vips_subnet)
         );
     }
 
@@ -420,6 +414,7 @@ mod tests {
                 ip: [10, 0, 0, 1].into(),
                 interface: ETH,
                 mac: mac(2),
+                in_vips_subnet: true,
             })
         );
     }
@@ -476,7 +471,34 @@ mod tests {
         let on = around(ETH, &["10.0.0.10/32", "10.1.0.1/24"], &["10.1.0.5"]);
         let peers = peers_of("10.0.0.10", &on, None, &[]);
         assert_eq!(who(&peers), [is("10.1.0.5", Source::Learned, false)]);
-        assert_eq!(peers[0].control, None);
+        assert!(
+            peers[0]
+                .control
+                .is_some_and(|control| !control.in_vips_subnet)
+        );
+    }
+
+    #[test]
+    fn an_own_address_on_another_card_is_no_peer() {
+        let on = around(
+            ETH,
+            &["10.0.0.1/24", "fd00::1/64"],
+            &["10.0.0.2", "fe80::2"],
+        );
+        let own = ["10.0.0.2", "fe80::2"].map(|ip| ip.parse().unwrap()).into();
+        let (v4, v6): (Vip, Vip) = ("10.0.0.10".parse().unwrap(), "fd00::10".parse().unwrap());
+        let count = |vip| {
+            let vips = set(&[vip]);
+            let near = Near::new(vip, &vips, &own, &on, None);
+            near.peers(&["10.0.0.2".parse().unwrap()], Confirm::All)
+                .len()
+        };
+        assert_eq!(count(v4), 0);
+        assert_eq!(
+            count(v6),
+            1,
+            "a link-local address is another host's on another link"
+        );
     }
 
     #[test]

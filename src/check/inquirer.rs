@@ -15,6 +15,7 @@ use super::{Finding, Inquiry, Order, Places, Role, Verdict, not_asked};
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::announce::{Bucket, Surroundings, asking_address};
 use crate::error::Error;
+use crate::host::PlacedVip;
 use crate::kernel::{Address, Kernel, Link, Neighbour, NeighbourState, Over};
 use crate::port::Port;
 use crate::wire::Frame;
@@ -37,16 +38,17 @@ struct Asked {
 pub(super) async fn ask(
     kernel: &Kernel,
     places: &Places,
-    vips: &[Vip],
+    vips: &[PlacedVip],
     order: &Order,
 ) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut asked = Vec::new();
     let mut ports = BTreeMap::new();
     let mut hosts = BTreeMap::new();
-    let all_vips: HashSet<_> = order.vips.iter().map(|vip| vip.ip()).collect();
-    for vip in vips {
-        let link = match places.link_to(kernel, *vip).await? {
+    let all_vips: HashSet<_> = order.vips.iter().map(|placed| placed.vip.ip()).collect();
+    for placed in vips {
+        let vip = &placed.vip;
+        let link = match places.link_to(kernel, placed).await? {
             Ok(link) => link,
             Err(why) => {
                 let (only, failed) = (places.only.as_ref(), Verdict::Failed);
@@ -60,7 +62,7 @@ pub(super) async fn ask(
         }
         let mut around = Surroundings::of(link.clone());
         let here = |own: &&Address| own.interface == link.index;
-        around.addresses = places.addresses.iter().filter(here).copied().collect();
+        around.addresses = places.host.addresses.iter().filter(here).copied().collect();
         // The link has a MAC, or it would be unlike Ethernet.
         let Some(mac) = link.mac else { continue };
         let from = asking_address(&all_vips, &around);
@@ -78,7 +80,7 @@ pub(super) async fn ask(
                 *vip,
                 mac,
                 from,
-                places.own_macs(),
+                places.host.macs().collect(),
                 order.wait,
                 Instant::now(),
             ),
@@ -259,6 +261,7 @@ impl Asked {
         Ok(Finding {
             vip: self.vip,
             interface: Some(self.link.name.clone()),
+            also_on: Vec::new(),
             verdict,
             why,
             owners: owners

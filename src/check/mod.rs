@@ -6,21 +6,20 @@
 mod inquirer;
 mod inquiry;
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use log::debug;
 use serde::Serialize;
 
 pub use inquiry::Inquiry;
 
-use crate::address::{Mac, Vip};
+use crate::address::{Mac, Prefix, Vip};
 use crate::announce::session::{self, Session};
 use crate::announce::{self, Announcement, Claim, Confirm, Confirmation, Manner, Pace, Standing};
 use crate::error::Error;
-use crate::kernel::{Address, Kernel, Link, Neighbour};
+use crate::host::{HostSnapshot, Place, PlacedVip};
+use crate::kernel::{Kernel, Link, Neighbour};
 use crate::purge;
 use crate::settings::Orders;
 use crate::takeover::Age;
@@ -33,8 +32,8 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 /// What is to be checked.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// The VIPs.
-    pub vips: Vec<Vip>,
+    /// The VIPs, and where they count as held here.
+    pub vips: Vec<PlacedVip>,
     /// Where to ask for those that are not here; `None`: where the route to each leads.
     pub interface: Option<String>,
     /// Peers that must follow those that are here.
@@ -45,8 +44,6 @@ pub struct Order {
     pub rate: NonZeroU32,
     /// How long an answer is waited for.
     pub wait: Duration,
-    /// As for [`session::Order`].
-    pub configured: bool,
 }
 
 /// What was found.
@@ -74,6 +71,8 @@ pub struct Finding {
     pub vip: Vip,
     /// Where it is, or was asked for.
     pub interface: Option<String>,
+    /// Interfaces of this host that have it without holding it, and why.
+    pub also_on: Vec<(String, &'static str)>,
     /// What that means.
     pub verdict: Verdict,
     /// Why it failed or is unproven, in words, where that is not plain.
@@ -135,11 +134,12 @@ impl Finding {
 pub async fn plan(kernel: &Kernel, order: &Order) -> Result<String, Error> {
     let places = Places::find(kernel, order).await?;
     let mut plan = String::new();
-    for vip in &order.vips {
-        plan += &if places.holds(*vip) {
+    for placed in places.placed(&order.vips) {
+        let vip = placed.vip;
+        plan += &if places.holds(&placed) {
             format!("{vip} is here: its peers would be asked, and who else has it\n")
         } else {
-            match places.link_to(kernel, *vip).await? {
+            match places.link_to(kernel, &placed).await? {
                 Ok(link) => format!("{vip} would be asked for on {}\n", link.name),
                 Err(why) => format!("{vip} would not be asked for: {why}\n"),
             }
@@ -154,9 +154,9 @@ pub async fn plan(kernel: &Kernel, order: &Order) -> Result<String, Error> {
 /// If the kernel can't be asked, or no packet socket can be had.
 pub async fn look(kernel: &Kernel, order: &Order) -> Result<Vec<Finding>, Error> {
     let places = Places::find(kernel, order).await?;
-    let (mut here, elsewhere): (Vec<Vip>, Vec<Vip>) =
-        order.vips.iter().partition(|vip| places.holds(**vip));
-    let mut findings = places.held_in_vain(&mut here, order.configured);
+    let placed = places.placed(&order.vips);
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        placed.into_iter().partition(|placed| places.holds(placed));
     // Both at once may not exceed the rate.
     let both = !here.is_empty() && !elsewhere.is_empty();
     let share = NonZeroU32::new(order.rate.get() / if both { 2 } else { 1 });
@@ -169,8 +169,11 @@ pub async fn look(kernel: &Kernel, order: &Order) -> Result<Vec<Finding>, Error>
         ask_peers(here, &order),
         inquirer::ask(kernel, &places, &elsewhere, &order),
     )?;
-    findings.extend(owned.into_iter().chain(others));
-    let place = |vip| order.vips.iter().position(|asked| *asked == vip);
+    let mut findings = [owned, others].concat();
+    for finding in &mut findings {
+        finding.also_on = places.also_on(finding.vip);
+    }
+    let place = |vip| order.vips.iter().position(|asked| asked.vip == vip);
     findings.sort_by_key(|finding| place(finding.vip));
     Ok(findings)
 }
@@ -191,7 +194,7 @@ pub async fn mend(
         return Ok(None);
     };
     let order = purge::Order {
-        vips: vec![finding.vip],
+        vips: vec![PlacedVip::anywhere(finding.vip)],
         interface: Some(interface.clone()),
         permanent,
         right: None,
@@ -209,93 +212,108 @@ pub async fn mend(
     Ok(Some(Mended::Deleted))
 }
 
-/// What this host knows of itself.
+/// What this host has, and the interface that was named.
 struct Places {
-    links: Vec<Link>,
-    addresses: Vec<Address>,
+    host: HostSnapshot,
     only: Option<Link>,
 }
 
 impl Places {
     async fn find(kernel: &Kernel, order: &Order) -> Result<Self, Error> {
-        let links = kernel.links().await?;
+        let host = HostSnapshot::take(kernel).await?;
         let only = match &order.interface {
             Some(name) => {
-                let named = links.iter().find(|link| link.name == *name);
+                let named = host.link_named(name).cloned();
                 Some(named.ok_or_else(|| Error::NoSuchInterface(name.clone()))?)
             }
             None => None,
         };
-        Ok(Self {
-            only: only.cloned(),
-            addresses: kernel.addresses().await?,
-            links,
-        })
+        Ok(Self { host, only })
     }
 
-    fn holds(&self, vip: Vip) -> bool {
-        self.addresses.iter().any(|own| own.ip == vip.ip())
+    /// The VIPs, and where they count. A link-local address is another one on each link; for others
+    /// the kernel knows better where they are than whoever named an interface.
+    fn placed(&self, vips: &[PlacedVip]) -> Vec<PlacedVip> {
+        let placed = |placed: &PlacedVip| match &self.only {
+            Some(link) if placed.vip.is_link_local() => PlacedVip {
+                place: Place::On(link.name.clone()),
+                ..*placed
+            },
+            _ => placed.clone(),
+        };
+        vips.iter().map(placed).collect()
     }
 
-    /// Takes the VIPs out of `here` that are on an interface where nobody can be asked. Those that
-    /// keepalived.conf names may be on one that never has neighbours.
-    fn held_in_vain(&self, here: &mut Vec<Vip>, configured: bool) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        here.retain(|vip| {
-            let holders = self.addresses.iter().filter(|own| own.ip == vip.ip());
-            let links = holders
-                .filter_map(|own| self.links.iter().find(|link| link.index == own.interface));
-            let mut unaskable = links.filter_map(|link| Some((link, unaskable(link)?)));
-            let Some((link, why)) = unaskable.next() else {
-                return true;
-            };
-            if configured && link.unlike_ethernet.is_some() {
-                debug!("{vip} is passed over: {why}");
-            } else {
-                let role = Role::Owner {
-                    began: Instant::now(),
-                    peers: Vec::new(),
-                };
-                findings.push(not_asked(*vip, Some(link), Verdict::Failed, &why, role));
-            }
-            false
-        });
-        findings
+    fn holds(&self, placed: &PlacedVip) -> bool {
+        !self.host.holders(placed).is_empty()
     }
 
-    fn own_macs(&self) -> BTreeSet<Mac> {
-        self.links.iter().filter_map(|link| link.mac).collect()
+    /// The interfaces that have a VIP, and where nobody can ask for it.
+    fn also_on(&self, vip: Vip) -> Vec<(String, &'static str)> {
+        let anywhere = PlacedVip::anywhere(vip);
+        let places = self.host.places_of(&anywhere).into_iter();
+        places
+            .filter_map(|link| Some((link.name.clone(), link.why_unaskable()?)))
+            .collect()
     }
 
     /// The link that leads to a VIP that is not here, or why none does.
-    async fn link_to(&self, kernel: &Kernel, vip: Vip) -> Result<Result<&Link, String>, Error> {
-        let link = match &self.only {
-            Some(link) => link,
-            None => match kernel.route(vip.ip()).await? {
-                None => {
-                    return Ok(Err(
-                        "this host has no route to it: run this on a host of its link, or name \
-                         the interface with -i"
-                            .to_owned(),
-                    ));
-                }
-                Some(route) => {
-                    let name = |link: &&Link| link.index == route.interface;
-                    let Some(link) = self.links.iter().find(name) else {
-                        return Ok(Err("the interface that leads to it is gone".to_owned()));
-                    };
-                    if let Some(gateway) = route.gateway {
-                        return Ok(Err(format!(
-                            "it is not on a link of this host: the route to it goes to {gateway} \
-                             on {}; run this on {gateway}, or on another host of the VIP's link",
-                            link.name
-                        )));
-                    }
-                    link
-                }
-            },
+    async fn link_to(
+        &self,
+        kernel: &Kernel,
+        placed: &PlacedVip,
+    ) -> Result<Result<&Link, String>, Error> {
+        if let Some(link) = &self.only {
+            return Ok(unaskable(link).map_or(Ok(link), Err));
+        }
+        let vip = placed.vip;
+        let also_on = self.also_on(vip);
+        if let Some((name, _)) = also_on.first() {
+            // The kernel's route ends at this host itself.
+            let link = self.link_beside(placed);
+            return Ok(link.ok_or_else(|| {
+                format!(
+                    "{name} has it, and none of this host's subnets tells on which link others \
+                     do: name the interface with -i"
+                )
+            }));
+        }
+        let Some(route) = kernel.route(vip.ip()).await? else {
+            return Ok(Err(
+                "this host has no route to it: run this on a host of its link, or name the \
+                 interface with -i"
+                    .to_owned(),
+            ));
         };
+        let Some(link) = self.host.link(route.interface) else {
+            return Ok(Err("the interface that leads to it is gone".to_owned()));
+        };
+        if let Some(gateway) = route.gateway {
+            return Ok(Err(format!(
+                "it is not on a link of this host: the route to it goes to {gateway} on {}; run \
+                 this on {gateway}, or on another host of the VIP's link",
+                link.name
+            )));
+        }
         Ok(unaskable(link).map_or(Ok(link), Err))
+    }
+
+    /// The link that a VIP which this host has on `lo` is on for others: where keepalived would put
+    /// it, or where an own subnet contains it.
+    fn link_beside(&self, placed: &PlacedVip) -> Option<&Link> {
+        let askable = |link: &&Link| unaskable(link).is_none();
+        let named = placed
+            .place
+            .name()
+            .and_then(|name| self.host.link_named(name));
+        named.filter(askable).or_else(|| {
+            let subnets = self.host.addresses.iter().filter(|own| {
+                let subnet = Prefix::of(own);
+                !subnet.is_host() && subnet.contains(placed.vip.ip())
+            });
+            let mut links = subnets.filter_map(|own| self.host.link(own.interface));
+            links.find(askable)
+        })
     }
 }
 
@@ -326,6 +344,7 @@ fn not_asked(
     Finding {
         vip,
         interface: interface.map(|link| link.name.clone()),
+        also_on: Vec::new(),
         verdict,
         why: Some(why.to_owned()),
         owners: Vec::new(),
@@ -335,7 +354,7 @@ fn not_asked(
 }
 
 /// Looks at the VIPs that are here.
-async fn ask_peers(vips: Vec<Vip>, order: &Order) -> Result<Vec<Finding>, Error> {
+async fn ask_peers(vips: Vec<PlacedVip>, order: &Order) -> Result<Vec<Finding>, Error> {
     if vips.is_empty() {
         return Ok(Vec::new());
     }
@@ -351,19 +370,19 @@ async fn ask_peers(vips: Vec<Vip>, order: &Order) -> Result<Vec<Finding>, Error>
             wait: Duration::ZERO,
             // Peers take questions of three kinds.
             timeout: (2 * order.wait).max(Duration::from_millis(1)),
+            conflict_watch: Duration::ZERO,
         },
         age: Age::now(),
-        configured: order.configured,
         // Who only asks gives none.
         orders: Orders::default(),
         instance: String::new(),
     };
     let mut session = Session::prepare(&order, Instant::now()).await?;
-    session.run(std::future::pending::<()>()).await?;
+    session.run(std::future::pending::<()>(), |_, _| ()).await?;
     let core = session.core();
-    let gone = core.absent().map(|vip| {
+    let gone = core.absent().map(|placed| {
         let why = "it has just left this host: ask again";
-        not_asked(vip, None, Verdict::Unproven, why, Role::Other(None))
+        not_asked(placed.vip, None, Verdict::Unproven, why, Role::Other(None))
     });
     let claims = core.claims().iter();
     Ok(claims.map(|claim| owner(core, claim)).chain(gone).collect())
@@ -422,6 +441,7 @@ fn owner(core: &Announcement, claim: &Claim) -> Finding {
     Finding {
         vip: claim.vip,
         interface: Some(name.clone()),
+        also_on: Vec::new(),
         verdict,
         why,
         owners,

@@ -1,16 +1,16 @@
 //! `announce`: as their new owner, announce VIPs to every host of their link.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::output::{deliver, print};
 use super::target::Target;
-use crate::announce::Pace;
 use crate::announce::session::{self, Session};
+use crate::announce::{Announcement, Pace};
 use crate::cli::{Announce, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
-use crate::report::AnnounceReport;
+use crate::report::{AnnounceReport, news_line};
 use crate::settings::Settings;
 use crate::termination::termination;
 
@@ -25,10 +25,15 @@ pub(super) async fn announce(
     order.interface.clone_from(&args.interface);
     order.peers.extend(&args.peers);
     order.confirm = args.confirm.unwrap_or(order.confirm);
+    // A time-out that was asked for holds for all of the run.
+    let by_default = args
+        .timeout
+        .map_or(order.pace.conflict_watch, |_| Duration::ZERO);
     order.pace = Pace {
         rate: args.rate.unwrap_or(order.pace.rate),
         wait: args.wait.unwrap_or(order.pace.wait),
         timeout: args.timeout.unwrap_or(order.pace.timeout),
+        conflict_watch: args.conflict_watch.unwrap_or(by_default),
     };
     run(&target, &order, global, began, Box::pin(termination())).await
 }
@@ -47,7 +52,8 @@ pub(super) async fn run(
         print(global, &AnnounceReport::planned(name, session.core()))?;
         return Ok(Exit::Done);
     }
-    let stopped = session.run(stop).await?;
+    let tell = |core: &Announcement, news| news_line(name, core, news).log();
+    let stopped = session.run(stop, tell).await?;
     let report = AnnounceReport::new(name, session.core(), Instant::now());
     deliver(global, &report)?;
     Ok(stopped.unwrap_or(report.exit()))

@@ -10,6 +10,7 @@ use crate::check;
 use crate::cli::{Check, Global};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::host::PlacedVip;
 use crate::kernel::Kernel;
 use crate::report::{CheckReport, Checked};
 use crate::settings::Settings;
@@ -64,7 +65,7 @@ async fn fix(
     let mut to_announce = Vec::new();
     for one in &mut checked {
         if one.finding.can_be_announced() {
-            to_announce.push(one.finding.vip);
+            to_announce.push(PlacedVip::anywhere(one.finding.vip));
             one.mended = Some(check::Mended::Announced);
         } else {
             one.mended = check::mend(kernel, &one.finding, permanent).await?;
@@ -76,14 +77,14 @@ async fn fix(
             ..target.to_announce(settings)
         };
         let mut session = Session::prepare(&announcement, Instant::now()).await?;
-        session.run(std::future::pending::<()>()).await?;
+        session.run(std::future::pending::<()>(), |_, _| ()).await?;
     }
     let changed = |one: &&Checked| one.mended.as_ref().is_some_and(check::Mended::is_a_change);
     let again = check::Order {
         vips: checked
             .iter()
             .filter(changed)
-            .map(|one| one.finding.vip)
+            .map(|one| PlacedVip::anywhere(one.finding.vip))
             .collect(),
         ..order.clone()
     };

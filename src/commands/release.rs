@@ -16,10 +16,9 @@ pub(super) async fn release(
     settings: &Settings,
     global: &Global,
 ) -> Result<Exit, Error> {
-    let configured = orphan::configured_vips(&read_configuration(global)?);
-    let vips = if args.all {
-        let all = configured.iter().copied();
-        all.filter_map(|ip| Vip::try_from(ip).ok()).collect()
+    let configured = read_configuration(global)?.placed_vips();
+    let vips: Vec<Vip> = if args.all {
+        configured.iter().map(|placed| placed.vip).collect()
     } else {
         args.vips.clone()
     };

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use log::{debug, warn};
+use log::warn;
 
-use crate::address::Vip;
 use crate::announce::session;
 use crate::announce::{Manner, Pace};
 use crate::cli::{Global, Which, Whose};
 use crate::error::Error;
 use crate::event::{Event, Subject};
+use crate::host::PlacedVip;
 use crate::keepalived::{self, Configuration, Instance};
 use crate::settings::Settings;
 use crate::takeover::Age;
@@ -21,7 +22,7 @@ use crate::{check, purge};
 pub(super) struct Target {
     /// The instance or group they are of, if keepalived.conf named them.
     pub(super) name: Option<String>,
-    pub(super) vips: Vec<Vip>,
+    pub(super) vips: Vec<PlacedVip>,
     /// Its unicast peers.
     pub(super) peers: Vec<IpAddr>,
 }
@@ -34,7 +35,12 @@ impl Target {
             )),
             None => Ok(Self {
                 name: None,
-                vips: whose.vips.clone(),
+                vips: whose
+                    .vips
+                    .iter()
+                    .copied()
+                    .map(PlacedVip::anywhere)
+                    .collect(),
                 peers: Vec::new(),
             }),
         }
@@ -82,14 +88,9 @@ impl Target {
     }
 
     fn of_instance(instance: &Instance) -> Self {
-        let vips = instance.addresses().filter_map(|configured| {
-            Vip::try_from(configured.address)
-                .inspect_err(|why| debug!("{}: passed over: {why}", instance.name))
-                .ok()
-        });
         Self {
             name: Some(instance.name.clone()),
-            vips: vips.collect(),
+            vips: instance.placed_vips().collect(),
             peers: instance.peers.clone(),
         }
     }
@@ -105,9 +106,13 @@ impl Target {
                 rate: settings.rate,
                 wait: settings.wait,
                 timeout: settings.timeout,
+                conflict_watch: match self.name {
+                    Some(_) => settings.conflict_watch,
+                    // Whoever named VIPs waits for an answer, not for another owner to go.
+                    None => Duration::ZERO,
+                },
             },
             age: Age::now(),
-            configured: self.name.is_some(),
             orders: settings.orders.clone(),
             instance: self.name.clone().unwrap_or_default(),
         }
@@ -116,7 +121,7 @@ impl Target {
     pub(super) fn to_check(&self, settings: &Settings) -> check::Order {
         let mut vips = self.vips.clone();
         let mut seen = BTreeSet::new();
-        vips.retain(|vip| seen.insert(*vip));
+        vips.retain(|placed| seen.insert(placed.clone()));
         check::Order {
             vips,
             interface: None,
@@ -124,7 +129,6 @@ impl Target {
             confirm: settings.confirm,
             rate: settings.rate,
             wait: check::WAIT,
-            configured: self.name.is_some(),
         }
     }
 

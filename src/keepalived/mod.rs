@@ -32,6 +32,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::address::Vip;
+use crate::host::{Place, PlacedVip};
+
 pub use files::{Disk, Files, Kind, Memory};
 
 /// What to assume that the files don't say.
@@ -68,6 +71,22 @@ impl Instance {
     /// All addresses that move with the instance, advertised or excluded.
     pub fn addresses(&self) -> impl Iterator<Item = &VirtualAddress> {
         self.vips.iter().chain(&self.excluded)
+    }
+
+    /// Those of them that can be virtual IPs, and where keepalived puts each.
+    pub fn placed_vips(&self) -> impl Iterator<Item = PlacedVip> + '_ {
+        self.addresses().filter_map(|configured| {
+            let vip = Vip::try_from(configured.address).ok()?;
+            let place = match (&configured.dev, &self.vmac, &self.interface) {
+                (Some(dev), Some(vmac), Some(above)) if dev == vmac => Place::Vmac {
+                    name: vmac.clone(),
+                    above: above.clone(),
+                },
+                (Some(dev), _, _) => Place::On(dev.clone()),
+                (None, _, _) => Place::Anywhere,
+            };
+            Some(PlacedVip { vip, place })
+        })
     }
 }
 
@@ -219,6 +238,13 @@ impl Configuration {
     #[must_use]
     pub fn instances(&self) -> &[Instance] {
         &self.instances
+    }
+
+    /// The virtual IPs of all of them, and where keepalived puts each.
+    #[must_use]
+    pub fn placed_vips(&self) -> Vec<PlacedVip> {
+        let instances = self.instances.iter();
+        instances.flat_map(Instance::placed_vips).collect()
     }
 
     /// All sync groups that can be relied on, in the order of the files.

@@ -30,6 +30,18 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether neighbours can ask for an address here, by ARP or ND.
+    #[must_use]
+    pub fn is_askable(&self) -> bool {
+        self.unlike_ethernet.is_none() && self.up
+    }
+
+    /// Why they cannot, as a clause after the interface's name; `None`: they can.
+    #[must_use]
+    pub fn why_unaskable(&self) -> Option<&'static str> {
+        self.unlike_ethernet.or((!self.up).then_some("is down"))
+    }
+
     pub(super) fn from_message(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {

@@ -11,6 +11,7 @@ use super::message::{Answer, Done, Order, Outcome, Reason};
 use super::wall_clock;
 use crate::address::{Mac, Vip};
 use crate::error::Error;
+use crate::host::HostSnapshot;
 use crate::keepalived;
 use crate::kernel::Kernel;
 use crate::orphan::{self, Doubt};
@@ -92,17 +93,17 @@ impl Work<'_> {
     }
 
     async fn facts(&self) -> Result<Facts, Error> {
+        let host = HostSnapshot::take(&self.kernel).await?;
         let mut gateways = BTreeSet::new();
-        for link in self.kernel.links().await? {
+        for link in &host.links {
             gateways.extend(self.kernel.gateways(link.index).await?);
         }
         let configuration = keepalived::read(&self.context.keepalived_conf, &self.context.options);
         Ok(Facts {
-            own: self.kernel.addresses().await?,
+            host,
             gateways,
             // A host without keepalived has no such file.
-            configured: configuration
-                .map_or_else(|_| BTreeSet::new(), |all| orphan::configured_vips(&all)),
+            configured: configuration.map_or_else(|_| Vec::new(), |all| all.placed_vips()),
         })
     }
 
@@ -120,7 +121,7 @@ impl Work<'_> {
             return Ok((refused(vip, reason), None));
         }
         let purge = purge::Order {
-            vips: vec![vip],
+            vips: facts.placed(vip),
             interface: None,
             permanent: self.context.settings.permanent,
             right: Some(mac),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Keys;
 use super::message::{Id, ORDER_LENGTH, Order, Reason};
 use crate::address::{Prefix, Vip};
-use crate::kernel::Address;
+use crate::host::{HostSnapshot, PlacedVip};
 use crate::settings::Allowed;
 
 /// Orders that are remembered at once. Only who holds the key can fill this.
@@ -146,12 +146,12 @@ fn difference(one: u64, other: u64) -> i64 {
 /// What holds on this host, as far as an order can be about it.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The addresses of this host.
-    pub own: Vec<Address>,
+    /// Its interfaces and addresses.
+    pub host: HostSnapshot,
     /// The gateways of its routes.
     pub gateways: BTreeSet<IpAddr>,
     /// The VIPs of its keepalived.conf.
-    pub configured: BTreeSet<IpAddr>,
+    pub configured: Vec<PlacedVip>,
 }
 
 impl Facts {
@@ -159,16 +159,28 @@ impl Facts {
     /// of its links.
     #[must_use]
     pub fn is_meant(&self, to: IpAddr) -> bool {
-        self.own.iter().any(|own| {
+        self.host.addresses.iter().any(|own| {
             let broadcast = Prefix::of(own).broadcast();
             own.ip == to || broadcast.is_some_and(|all| IpAddr::V4(all) == to)
         })
     }
 
-    /// Whether this host holds the address.
+    /// A VIP, and where it counts: where keepalived.conf puts it, if that names it.
+    #[must_use]
+    pub fn placed(&self, vip: Vip) -> Vec<PlacedVip> {
+        let configured = self.configured.iter().filter(|placed| placed.vip == vip);
+        let placed: Vec<_> = configured.cloned().collect();
+        if placed.is_empty() {
+            return vec![PlacedVip::anywhere(vip)];
+        }
+        placed
+    }
+
+    /// Whether this host holds the VIP.
     #[must_use]
     pub fn holds(&self, vip: Vip) -> bool {
-        self.own.iter().any(|own| own.ip == vip.ip())
+        let held = |placed: &PlacedVip| !self.host.holders(placed).is_empty();
+        self.placed(vip).iter().any(held)
     }
 
     /// Whether this host may be told about a VIP that it does not hold: it is one of its
@@ -182,7 +194,8 @@ impl Facts {
             Allowed::Links => false,
             Allowed::Prefix(prefix) => prefix.is_host() && prefix.contains(ip),
         };
-        if self.configured.contains(&ip) || allow.iter().any(by_itself) {
+        let configured = self.configured.iter().any(|placed| placed.vip == vip);
+        if configured || allow.iter().any(by_itself) {
             return Ok(());
         }
         if self.gateways.contains(&ip) {
@@ -197,7 +210,8 @@ impl Facts {
     }
 
     fn is_on_link(&self, ip: IpAddr) -> bool {
-        self.own
+        self.host
+            .addresses
             .iter()
             .map(Prefix::of)
             .any(|link| !link.is_host() && !link.ip().is_loopback() && link.contains(ip))

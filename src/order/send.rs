@@ -12,14 +12,15 @@ use super::courier::{Fate, Patience, Route};
 use super::post::{Post, credentials};
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::error::Error;
+use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::Kernel;
 use crate::settings;
 
 /// What is to be ordered.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The VIPs.
-    pub vips: Vec<Vip>,
+    /// The VIPs, and where they count as held here.
+    pub vips: Vec<PlacedVip>,
     /// The peers.
     pub peers: Vec<IpAddr>,
     /// The MAC that the VIPs have; `None`: that of the interface which holds each here.
@@ -51,27 +52,20 @@ pub struct Ordered {
 /// If a VIP is not here and no MAC was given, or the kernel can't be asked.
 pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
     let kernel = Kernel::connect()?;
-    let addresses = kernel.addresses().await?;
+    let host = HostSnapshot::take(&kernel).await?;
     let mut told = Vec::new();
-    for vip in &request.vips {
-        let held = addresses.iter().find(|address| address.ip == vip.ip());
-        let mac = match (request.mac, held) {
-            (Some(mac), _) => Some(mac),
-            (None, None) => None,
-            (None, Some(held)) => {
-                let link = kernel.link(held.interface).await?;
-                link.and_then(|link| link.mac)
-            }
-        };
-        let mac = mac.ok_or(Error::NoMac(*vip))?;
-        if told.iter().all(|(other, _)| other != vip) {
-            told.push((*vip, mac));
+    for placed in &request.vips {
+        let vip = placed.vip;
+        let here = || host.holders(placed).iter().find_map(|link| link.mac);
+        let mac = request.mac.or_else(here).ok_or(Error::NoMac(vip))?;
+        if told.iter().all(|(other, _)| *other != vip) {
+            told.push((vip, mac));
         }
     }
     let mut all: Vec<Ordered> = Vec::new();
     for peer in &request.peers {
-        let own = addresses.iter().find(|own| {
-            let is_vip = request.vips.iter().any(|vip| vip.ip() == own.ip);
+        let own = host.addresses.iter().find(|own| {
+            let is_vip = request.vips.iter().any(|placed| placed.vip.ip() == own.ip);
             !is_vip && !Prefix::of(own).is_host() && Prefix::of(own).contains(*peer)
         });
         let route = Route {
@@ -112,6 +106,7 @@ pub async fn send<S>(
         return Err(Error::NoKey);
     }
     let keys = Keys::read(&settings.key_files, credentials().as_deref())?;
+    let vips: Vec<Vip> = request.vips.iter().map(|placed| placed.vip).collect();
     let mut post = Post::new(keys, settings.port.get(), &request.instance);
     let began = Instant::now();
     for order in &*ordered {
@@ -127,7 +122,7 @@ pub async fn send<S>(
                 order.fate = heard.fate;
             }
         }
-        while now < end && post.send_next(now, &request.vips) {}
+        while now < end && post.send_next(now, &vips) {}
         post.retain(|_, _, _| true);
         if now >= end || !post.is_waiting(now) {
             return Ok(None);

@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::order::words;
 use super::{Line, Report, count, list, seconds};
 use crate::address::{Mac, Vip};
-use crate::announce::{Announcement, Claim, Confirmation, Source, Standing, Verdict};
+use crate::announce::{Announcement, Claim, Confirmation, News, Source, Standing, Verdict};
 use crate::exit::Exit;
+use crate::host::PlacedVip;
 use crate::order::{Fate, Outcome};
 
 /// How an announcement ended, the worst first.
@@ -68,6 +69,7 @@ struct AnnouncedVip {
     held: bool,
     frames_sent: u32,
     conflicts: Vec<Conflict>,
+    past_conflicts: Vec<Conflict>,
     peers: Vec<AskedPeer>,
 }
 
@@ -127,11 +129,11 @@ impl AnnounceReport {
             results.push(worst);
             peculiar.extend(lines);
         }
-        for vip in core.absent() {
+        for placed in core.absent() {
             results.push(AnnounceResult::NotHeld);
-            let fate = "not on this host: nothing announced".to_owned();
+            let fate = format!("{}: nothing announced", absence(core, placed));
             let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
-            group.vips.push(vip);
+            group.vips.push(placed.vip);
         }
         for vip in core.yielded() {
             results.push(AnnounceResult::Superseded);
@@ -160,6 +162,7 @@ impl AnnounceReport {
                 .map(|claim| AnnouncedVip::of(core, claim))
                 .chain(
                     core.absent()
+                        .map(|placed| placed.vip)
                         .chain(core.yielded())
                         .map(AnnouncedVip::absent),
                 )
@@ -189,7 +192,7 @@ impl AnnounceReport {
             })
             .chain(
                 core.absent()
-                    .map(|vip| format!("{vip} is not on this host")),
+                    .map(|placed| format!("{} is {}", placed.vip, absence(core, placed))),
             )
             .map(|text| Line(Level::Info, text).about(name))
             .collect();
@@ -222,8 +225,10 @@ impl Group {
                 count(Verdict::Stale),
                 count(Verdict::Silent)
             );
-            if count(Verdict::Offlink) > 0 {
-                text += &format!(", {} offlink", count(Verdict::Offlink));
+            for (verdict, name) in [(Verdict::Holder, "holders"), (Verdict::Offlink, "offlink")] {
+                if count(verdict) > 0 {
+                    text += &format!(", {} {name}", count(verdict));
+                }
             }
             if let Some(settled) = self.settled {
                 text += &format!(" in {}", seconds(settled.duration_since(core.started())));
@@ -236,6 +241,61 @@ impl Group {
         }
         Line(level, text)
     }
+}
+
+/// Why a VIP counts as absent.
+fn absence(core: &Announcement, placed: &PlacedVip) -> String {
+    let mut elsewhere = core.passed_over(placed.vip).map(|link| {
+        let name = &link.name;
+        match link.why_unaskable() {
+            Some(why) => format!("{name}, which {why}"),
+            None => name.clone(),
+        }
+    });
+    match (elsewhere.next(), placed.place.name()) {
+        (None, None) => "not on this host".to_owned(),
+        (None, Some(place)) => format!("not on {place}"),
+        (Some(first), place) => {
+            let all = elsewhere.fold(first, |all, one| format!("{all}, and on {one}"));
+            match place.filter(|place| !all.starts_with(place)) {
+                Some(place) => format!("not on {place}, only on {all}"),
+                None => format!("only on {all}"),
+            }
+        }
+    }
+}
+
+/// What became known of a VIP while its run goes on.
+#[must_use]
+pub fn news_line(name: Option<&str>, core: &Announcement, news: News) -> Line {
+    let (News::Conflict { vip, interface } | News::ConflictOver { vip, interface }) = news;
+    let mut claims = core.claims().iter();
+    let claim = claims.find(|claim| claim.vip == vip && claim.interface() == interface);
+    let on = claim.map_or("", |claim| claim.link.name.as_str());
+    let macs = |macs: &mut dyn Iterator<Item = Mac>| {
+        let named = macs.map(|mac| format!("{mac} ({})", host_name(core, mac)));
+        named.collect::<Vec<_>>().join(", ")
+    };
+    let line = match (news, claim) {
+        (News::Conflict { .. }, Some(claim)) => {
+            let rivals = macs(&mut claim.conflicts());
+            let text = format!(
+                "{vip} on {on}: conflict: {rivals} answers for it, too; asked again every 2 s, and \
+                 announced anew once it is gone"
+            );
+            Line(Level::Error, text)
+        }
+        (_, claim) => {
+            let past = claim.into_iter().flat_map(Claim::past_conflicts);
+            let rivals = macs(&mut past.map(|(mac, _)| mac));
+            let text = format!(
+                "{vip} on {on}: the conflict is over: {rivals} answers for it no more; announced \
+                 anew"
+            );
+            Line(Level::Warn, text)
+        }
+    };
+    line.about(name)
 }
 
 /// How one claim ended, and the words for it, to follow the VIP.
@@ -290,11 +350,23 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
         let host = host_name(core, mac);
         let text = format!(
             "{vip} on {name}: conflict: {mac} ({host}) answers for it, too; \
-             take the address from that host: `ip addr del {vip}/… dev …`"
+             on that host run `vipherald release {vip}` if its keepalived is dead, or find out why \
+             both are master"
         );
         (
             AnnounceResult::Conflict,
             [Some(Line(Level::Error, text)), None, None],
+        )
+    });
+    let past = claim.past_conflicts().map(|(mac, _)| {
+        let host = host_name(core, mac);
+        let text = format!(
+            "{vip} on {name}: {mac} ({host}) answered for it, too, and does so no more: a conflict \
+             that is over"
+        );
+        (
+            AnnounceResult::Ok,
+            [Some(Line(Level::Warn, text)), None, None],
         )
     });
     let peers = claim.confirmations().iter().map(|confirmation| {
@@ -344,10 +416,20 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
                     [Some(Line(Level::Warn, text)), proxy, order],
                 )
             }
+            Verdict::Holder => {
+                let text = format!(
+                    "{vip} on {name}: {who} has the VIP itself, and does not answer for it: a real \
+                     server"
+                );
+                (
+                    AnnounceResult::Ok,
+                    [Some(Line(Level::Info, text)), proxy, order],
+                )
+            }
             _ => (AnnounceResult::Ok, [None, proxy, order]),
         }
     });
-    let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(peers).unzip();
+    let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(past).chain(peers).unzip();
     (
         results.into_iter().min().unwrap_or(AnnounceResult::Ok),
         lines.into_iter().flatten().flatten().collect(),
@@ -413,6 +495,13 @@ impl AnnouncedVip {
                 })
                 .chain(dad_failed)
                 .collect(),
+            past_conflicts: claim
+                .past_conflicts()
+                .map(|(mac, _)| Conflict {
+                    mac: Some(mac),
+                    host: core.host_of(mac),
+                })
+                .collect(),
             peers: claim
                 .confirmations()
                 .iter()
@@ -432,6 +521,7 @@ impl AnnouncedVip {
             held: false,
             frames_sent: 0,
             conflicts: Vec::new(),
+            past_conflicts: Vec::new(),
             peers: Vec::new(),
         }
     }

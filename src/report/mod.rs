@@ -11,7 +11,7 @@ use std::time::Duration;
 use log::{Level, log};
 use serde::Serialize;
 
-pub use announce::{AnnounceReport, AnnounceResult};
+pub use announce::{AnnounceReport, AnnounceResult, news_line};
 pub use check::{CheckReport, Checked, plugin_line};
 pub use order::{OrderReport, ReleaseReport};
 pub use purge::{PurgeReport, PurgeResult};
@@ -28,6 +28,11 @@ const NAMED: usize = 4;
 pub struct Line(Level, String);
 
 impl Line {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        log!(self.0, "{}", self.1);
+    }
+
     /// Names the instance or group that it is about.
     fn about(self, name: Option<&str>) -> Self {
         match name {
@@ -44,8 +49,8 @@ pub trait Report: Serialize {
 
     /// Writes the lines to the log.
     fn log(&self) {
-        for Line(level, text) in self.lines() {
-            log!(level, "{text}");
+        for line in self.lines() {
+            line.log();
         }
     }
 

@@ -218,7 +218,9 @@ impl ReleaseReport {
         };
         let mut lines: Vec<_> = held.iter().map(line).collect();
         if held.is_empty() {
-            let text = "none of the VIPs is on this host: nothing to release".to_owned();
+            let text =
+                "none of the VIPs is on this host where keepalived puts it: nothing to release"
+                    .to_owned();
             lines.push(Line(Level::Info, text));
         }
         Self {

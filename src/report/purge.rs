@@ -76,9 +76,9 @@ impl PurgeReport {
         let unknown: Vec<_> = order
             .vips
             .iter()
-            .filter(|vip| purged.entries.iter().all(|entry| entry.vip != **vip))
-            .filter(|vip| purged.held_here.iter().all(|(held, _)| held != *vip))
-            .copied()
+            .map(|placed| placed.vip)
+            .filter(|vip| purged.entries.iter().all(|entry| entry.vip != *vip))
+            .filter(|vip| purged.held_here.iter().all(|(held, _)| held != vip))
             .collect();
         let nothing = (!unknown.is_empty()).then(|| {
             let text = format!("{} purged: no entry was there", list(&unknown));

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Announcement, Claim, Question};
+use super::{Announcement, Claim, Control, Question};
 use crate::address::{InterfaceIndex, Mac};
 use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
@@ -94,6 +94,10 @@ impl Announcement {
             return;
         }
         let run = self.run;
+        if self.vips.iter().any(|vip| vip.ip() == echo.source) {
+            self.hear_holder(now, interface, frame, echo);
+            return;
+        }
         // What comes to a VIP answers no control echo.
         let to_any_vip = self.vips.iter().any(|vip| vip.ip() == echo.destination);
         for index in 0..self.claims.len() {
@@ -121,6 +125,31 @@ impl Announcement {
             } else if to_control && confirmation.hear_control(frame.source, sequence, run) {
                 self.peer_answers(now, index, at, Question::Control, counts);
                 self.ask_anew(now, index, at);
+            }
+        }
+    }
+
+    /// Somebody answered an echo to a VIP, as a host that has it does.
+    fn hear_holder(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+        let run = self.run;
+        let (mac, sequence) = (frame.source, echo.sequence);
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.vip.ip() != echo.source {
+                continue;
+            }
+            let asked_from = |control: &Control| {
+                control.interface == interface
+                    && control.ip == echo.destination
+                    && control.mac == frame.destination
+            };
+            let mut all = claim.confirmations_mut().iter_mut();
+            let answers = all.position(|one| {
+                one.peer.control.as_ref().is_some_and(asked_from)
+                    && one.hear_holder(mac, sequence, run)
+            });
+            if let Some(at) = answers {
+                self.peer_answers(now, index, at, Question::Holder, false);
             }
         }
     }

@@ -99,10 +99,4 @@ impl Announcement {
             }
         }
     }
-
-    /// When the run ends at the latest.
-    #[must_use]
-    pub fn ends_at(&self) -> Instant {
-        self.end_at
-    }
 }

@@ -18,14 +18,19 @@ struct Bench {
 
 impl Bench {
     fn with(vips: &[&str]) -> Self {
-        let vips: Vec<Vip> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        let placed = |vip: &&str| PlacedVip::anywhere(vip.parse().unwrap());
+        Self::placed(&vips.iter().map(placed).collect::<Vec<_>>(), Duration::ZERO)
+    }
+
+    fn placed(vips: &[PlacedVip], conflict_watch: Duration) -> Self {
         let pace = Pace {
             rate: NonZeroU32::new(2000).unwrap(),
             wait: Duration::from_secs(1),
             timeout: Duration::from_secs(60),
+            conflict_watch,
         };
         let now = Instant::now();
-        let mut core = Announcement::new(&vips, None, pace, 7, now);
+        let mut core = Announcement::new(vips, pace, 7, now);
         core.link_changed(now, &link(Some(MAC), true));
         Self { core, now }
     }
@@ -60,6 +65,13 @@ fn link(mac: Option<Mac>, carrier: bool) -> Link {
         unlike_ethernet: None,
         forwards_ipv6: false,
         lower: None,
+    }
+}
+
+fn host() -> HostSnapshot {
+    HostSnapshot {
+        links: vec![link(Some(MAC), true)],
+        addresses: Vec::new(),
     }
 }
 
@@ -131,18 +143,164 @@ fn an_address_that_another_host_defends_is_never_claimed() {
 }
 
 #[test]
-fn an_address_that_left_is_not_claimed_again_when_it_returns() {
+fn an_address_that_comes_back_in_time_is_announced_anew_and_one_that_comes_later_is_not() {
+    for (millis, comes_back) in [(50, true), (900, true), (1100, false)] {
+        let mut bench = Bench::with(&["10.0.0.10"]);
+        bench.address("10.0.0.10", Usability::Usable);
+        assert_eq!(bench.sends().len(), 3);
+        let address = address("10.0.0.10", Usability::Usable);
+        bench.core.address_gone(bench.now, &address);
+        assert_eq!(bench.after(millis).sends(), []);
+        assert_eq!(bench.core.is_over(bench.now), !comes_back);
+        bench.core.address_changed(bench.now, &address);
+        assert_eq!(
+            bench.sends().len(),
+            if comes_back { 3 } else { 0 },
+            "{millis}"
+        );
+    }
+}
+
+#[test]
+fn a_vip_has_left_when_no_entry_of_it_is_left() {
     let mut bench = Bench::with(&["10.0.0.10"]);
-    bench.address("10.0.0.10", Usability::Usable);
+    let host = address("10.0.0.10", Usability::Usable);
+    let subnet = Address {
+        prefix_len: 24,
+        ..host
+    };
+    bench.core.addresses_are(bench.now, &[host, subnet]);
     assert_eq!(bench.sends().len(), 3);
-    bench
-        .core
-        .address_gone(&address("10.0.0.10", Usability::Usable));
-    assert_eq!(bench.after(50).sends(), []);
-    bench.address("10.0.0.10", Usability::Usable);
-    assert_eq!(bench.after(200).sends(), []);
-    assert!(bench.core.is_over(bench.now));
+    bench.core.address_gone(bench.now, &host);
+    assert_eq!(bench.core.claims()[0].standing(), Standing::Ready);
+    assert_eq!(bench.after(50).sends().len(), 3, "the next round");
+    bench.core.address_gone(bench.now, &subnet);
     assert_eq!(bench.core.claims()[0].standing(), Standing::Left);
+    assert_eq!(bench.after(200).sends(), []);
+}
+
+#[test]
+fn runs_yield_each_place_by_itself() {
+    const ELSEWHERE: InterfaceIndex = InterfaceIndex(3);
+    let vip: Vip = "10.0.0.10".parse().unwrap();
+    for (taken, yields) in [
+        ((vip, Some(ETH)), true),
+        ((vip, None), true),
+        ((vip, Some(ELSEWHERE)), false),
+        (("10.0.0.11".parse().unwrap(), None), false),
+    ] {
+        let mut bench = Bench::with(&["10.0.0.10"]);
+        bench.address("10.0.0.10", Usability::Usable);
+        assert_eq!(bench.core.places(), [(vip, Some(ETH))]);
+        bench.core.superseded(&[taken]);
+        let superseded = bench.core.claims()[0].standing() == Standing::Superseded;
+        assert_eq!(superseded, yields, "{taken:?}");
+    }
+    let place = Place::On("eth0".to_owned());
+    let mut waits = Bench::placed(&[PlacedVip { vip, place }], Duration::ZERO);
+    assert_eq!(waits.core.places(), []);
+    waits.core.interface_is("eth0", ETH);
+    assert_eq!(waits.core.places(), [(vip, Some(ETH))]);
+    waits.core.superseded(&[(vip, Some(ELSEWHERE))]);
+    assert_eq!(waits.core.yielded().count(), 0);
+    waits.core.superseded(&[(vip, Some(ETH))]);
+    assert_eq!(waits.core.yielded().count(), 1);
+}
+
+/// Another host's answer to an ARP probe.
+fn claims_v4(vip: [u8; 4], mac: Mac) -> Frame {
+    Frame {
+        destination: MAC,
+        source: mac,
+        payload: Payload::Arp(Arp {
+            operation: ArpOperation::Reply,
+            sender_mac: mac,
+            sender_ip: vip.into(),
+            target_mac: MAC,
+            target_ip: [0; 4].into(),
+        }),
+    }
+}
+
+/// Plays for some time; the rival answers every probe while it `is_there`.
+fn play(bench: &mut Bench, time: Duration, is_there: bool) -> usize {
+    let end = bench.now + time;
+    let mut announced = 0;
+    while bench.now < end && !bench.core.is_over(bench.now) {
+        for frame in bench.sends() {
+            if frame == Arp::probe([10, 0, 0, 10].into(), MAC) {
+                if is_there {
+                    let claim = claims_v4([10, 0, 0, 10], OTHER);
+                    bench.core.received(bench.now, ETH, &claim);
+                }
+            } else {
+                announced += 1;
+            }
+        }
+        bench.now = bench
+            .core
+            .next_deadline(bench.now)
+            .max(bench.now + Duration::from_micros(1));
+    }
+    announced
+}
+
+#[test]
+fn while_another_owner_is_there_the_run_stays_and_once_it_is_gone_announces_anew() {
+    const WATCH: Duration = Duration::from_secs(600);
+    let placed = [PlacedVip::anywhere("10.0.0.10".parse().unwrap())];
+    let mut bench = Bench::placed(&placed, WATCH);
+    bench.address("10.0.0.10", Usability::Usable);
+    assert_eq!(play(&mut bench, Duration::from_secs(20), true), 16);
+    assert!(!bench.core.is_over(bench.now));
+    let news = bench.core.take_news();
+    assert!(matches!(news[..], [News::Conflict { .. }]), "{news:?}");
+    assert_eq!(play(&mut bench, Duration::from_secs(100), true), 0);
+    assert_eq!(bench.core.take_news(), []);
+    assert_eq!(
+        play(&mut bench, Duration::from_secs(4), false),
+        8,
+        "the quick ramp"
+    );
+    let news = bench.core.take_news();
+    assert!(matches!(news[..], [News::ConflictOver { .. }]), "{news:?}");
+    assert_eq!(
+        play(&mut bench, WATCH, false),
+        8,
+        "and the rest of the rounds"
+    );
+    assert!(bench.core.is_over(bench.now));
+    let claim = &bench.core.claims()[0];
+    assert_eq!(
+        (claim.conflicts().count(), claim.past_conflicts().count()),
+        (0, 1)
+    );
+}
+
+#[test]
+fn another_owner_is_watched_for_a_bounded_time_or_not_at_all_but_asked_again_before_the_end() {
+    for (seconds, ends_within) in [(600, 10..=612), (0, 10..=12)] {
+        let placed = [PlacedVip::anywhere("10.0.0.10".parse().unwrap())];
+        let mut bench = Bench::placed(&placed, Duration::from_secs(seconds));
+        bench.address("10.0.0.10", Usability::Usable);
+        let began = bench.now;
+        play(&mut bench, Duration::from_secs(10_000), true);
+        let lasted = (bench.now - began).as_secs();
+        assert!(
+            ends_within.contains(&lasted) && lasted >= seconds,
+            "{lasted} s"
+        );
+        assert_eq!(bench.core.claims()[0].conflicts().count(), 1);
+    }
+    let mut healed = Bench::with(&["10.0.0.10"]);
+    healed.address("10.0.0.10", Usability::Usable);
+    play(&mut healed, Duration::from_secs(5), true);
+    play(&mut healed, Duration::from_secs(100), false);
+    let claim = &healed.core.claims()[0];
+    assert_eq!(
+        (claim.conflicts().count(), claim.past_conflicts().count()),
+        (0, 1)
+    );
 }
 
 #[test]
@@ -152,7 +310,7 @@ fn an_address_that_was_replaced_before_a_frame_could_leave_did_not_leave() {
     bench.sends();
     bench
         .core
-        .address_gone(&address("10.0.0.10", Usability::Usable));
+        .address_gone(bench.now, &address("10.0.0.10", Usability::Usable));
     bench.address("10.0.0.10", Usability::Usable);
     assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
 }
@@ -169,14 +327,17 @@ fn a_vip_counts_only_on_the_interface_that_was_named() {
         interface: ELSEWHERE,
         ..address("10.0.0.11", Usability::Usable)
     };
-    for (named, unknown, claims) in [(None, Some(ELSEWHERE), 2), (Some(ETH), None, 1)] {
-        let mut bench = Bench::with(&["10.0.0.10"]);
-        bench.core.only = named;
+    for (place, claims) in [(Place::Anywhere, 2), (Place::On("eth0".to_owned()), 1)] {
+        let vip = "10.0.0.10".parse().unwrap();
+        let mut bench = Bench::placed(&[PlacedVip { vip, place }], Duration::ZERO);
         assert_eq!(bench.core.unknown_link_of(&here), None, "it was told of");
-        assert_eq!(bench.core.unknown_link_of(&elsewhere), unknown);
+        assert_eq!(bench.core.unknown_link_of(&elsewhere), Some(ELSEWHERE));
         assert_eq!(bench.core.unknown_link_of(&other), None, "no VIP");
-        let mut link = link(Some(OTHER), true);
-        link.index = ELSEWHERE;
+        let link = Link {
+            index: ELSEWHERE,
+            name: "eth1".to_owned(),
+            ..link(Some(OTHER), true)
+        };
         bench.core.link_changed(bench.now, &link);
         bench
             .core
@@ -186,9 +347,81 @@ fn a_vip_counts_only_on_the_interface_that_was_named() {
 }
 
 #[test]
+fn where_nobody_can_ask_for_it_a_vip_is_absent_until_it_is_elsewhere_too() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    let vip = "10.0.0.10".parse().unwrap();
+    let lo = Link {
+        index: InterfaceIndex(1),
+        name: "lo".to_owned(),
+        unlike_ethernet: Some("is a loopback interface"),
+        ..link(None, true)
+    };
+    bench.core.link_changed(bench.now, &lo);
+    let on_lo = Address {
+        interface: lo.index,
+        ..address("10.0.0.10", Usability::Usable)
+    };
+    bench.core.address_changed(bench.now, &on_lo);
+    assert_eq!(bench.sends(), []);
+    assert_eq!(bench.core.absent().count(), 1);
+    let passed_over: Vec<_> = bench.core.passed_over(vip).map(|link| link.index).collect();
+    assert_eq!(passed_over, [lo.index]);
+    let now = bench.after(500).now;
+    assert!(!bench.core.is_over(now));
+    bench.address("10.0.0.10", Usability::Usable);
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
+    assert_eq!(bench.core.claims().len(), 1);
+}
+
+#[test]
+fn a_vip_on_an_interface_that_is_down_is_claimed_when_that_comes_up() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    let down = Link {
+        up: false,
+        ..link(Some(MAC), false)
+    };
+    bench.core.link_changed(bench.now, &down);
+    bench.address("10.0.0.10", Usability::Usable);
+    assert_eq!(bench.core.absent().count(), 1);
+    let now = bench.after(500).now;
+    bench.core.link_changed(now, &link(Some(MAC), true));
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], MAC));
+}
+
+#[test]
+fn a_vmac_of_another_name_is_known_by_what_it_is_above() {
+    let vip = "10.0.0.10".parse().unwrap();
+    let place = Place::Vmac {
+        name: "vrrp.51".to_owned(),
+        above: "eth0".to_owned(),
+    };
+    let mut bench = Bench::placed(&[PlacedVip { vip, place }], Duration::ZERO);
+    bench.core.link_gone(bench.now, ETH);
+    let vmac = Link {
+        index: InterfaceIndex(3),
+        name: "vrrp1.51".to_owned(),
+        lower: Some(ETH),
+        ..link(Some(OTHER), true)
+    };
+    let on_vmac = Address {
+        interface: vmac.index,
+        ..address("10.0.0.10", Usability::Usable)
+    };
+    assert_eq!(bench.core.unknown_link_of(&on_vmac), Some(vmac.index));
+    bench.core.link_changed(bench.now, &vmac);
+    assert_eq!(bench.core.unknown_link_of(&on_vmac), Some(ETH));
+    bench.core.link_changed(bench.now, &link(Some(MAC), true));
+    assert_eq!(bench.core.unknown_link_of(&on_vmac), None);
+    bench.core.address_changed(bench.now, &on_vmac);
+    assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 10], OTHER));
+}
+
+#[test]
 fn a_vip_that_a_newer_run_took_before_it_came_is_left_to_that_run() {
     let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11"]);
-    bench.core.superseded(&["10.0.0.10".parse().unwrap()]);
+    bench
+        .core
+        .superseded(&[("10.0.0.10".parse().unwrap(), None)]);
     bench.address("10.0.0.10", Usability::Usable);
     bench.address("10.0.0.11", Usability::Usable);
     assert_eq!(bench.sends(), first_round_v4([10, 0, 0, 11], MAC));
@@ -225,7 +458,9 @@ fn a_vip_is_left_to_a_newer_run_at_once() {
     bench.address("10.0.0.10", Usability::Usable);
     bench.address("10.0.0.11", Usability::Usable);
     bench.sends();
-    bench.core.superseded(&["10.0.0.10".parse().unwrap()]);
+    bench
+        .core
+        .superseded(&[("10.0.0.10".parse().unwrap(), None)]);
     assert_eq!(bench.after(50).sends(), first_round_v4([10, 0, 0, 11], MAC));
     let standings = bench.core.claims().iter().map(Claim::standing);
     assert!(standings.eq([Standing::Superseded, Standing::Ready]));
@@ -380,7 +615,7 @@ fn bench_with_a_neighbour(vips: &[&str]) -> Bench {
     }];
     bench
         .core
-        .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+        .surroundings_are(bench.now, &[around], &host(), &[], Confirm::All);
     bench
 }
 
@@ -487,7 +722,7 @@ fn what_is_announced_is_known_by_interface_vip_and_mac() {
     assert!(!bench.core.announces(ETH, vip, OTHER));
     bench
         .core
-        .address_gone(&address("10.0.0.10", Usability::Usable));
+        .address_gone(bench.now, &address("10.0.0.10", Usability::Usable));
     assert!(!bench.core.announces(ETH, vip, MAC));
 }
 
@@ -497,7 +732,9 @@ fn a_stale_peer_is_told_as_an_owner_once_it_claims_the_vip_until_it_lets_go() {
     let vip = [10, 0, 0, 10].into();
     let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
     let but_for_the_vip = |frame: &Frame| match frame.payload {
-        Payload::Echo(echo) if echo.source != IpAddr::V4(vip) => answer_of_a_follower(frame),
+        Payload::Echo(echo) if ![echo.source, echo.destination].contains(&IpAddr::V4(vip)) => {
+            answer_of_a_follower(frame)
+        }
         _ => None,
     };
     for _ in 0..100 {
@@ -536,7 +773,7 @@ fn a_mac_is_named_by_its_hosts_first_address_that_is_no_vip() {
         .to_vec();
     bench
         .core
-        .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+        .surroundings_are(bench.now, &[around], &host(), &[], Confirm::All);
     assert_eq!(bench.core.host_of(OTHER), Some([10, 0, 0, 2].into()));
     assert_eq!(bench.core.host_of(MAC), None);
 }
@@ -552,7 +789,7 @@ fn check(vip: &str, addresses: &[&str]) -> Bench {
     around.addresses = own.collect();
     bench
         .core
-        .surroundings_are(bench.now, &[around], [MAC], &[], Confirm::All);
+        .surroundings_are(bench.now, &[around], &host(), &[], Confirm::All);
     bench
 }
 
@@ -645,7 +882,7 @@ fn a_check_asks_no_more_from_an_address_that_left() {
     let mut bench = check("fd00::10", &["fd00::1"]);
     let gone = |bench: &mut Bench, ip| {
         let address = address(ip, Usability::Usable);
-        bench.core.address_gone(&address);
+        bench.core.address_gone(bench.now, &address);
         bench.after(15).sends()
     };
     assert_eq!(bench.sends(), [Ndp::probe(vip, MAC, Some(own))]);

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::address::{InterfaceIndex, Mac};
-use crate::kernel::Usability;
+use crate::kernel::{Address, Link, Usability};
 
 const NOW: u64 = 1_700_000_000_000;
 const WINDOW: Duration = Duration::from_secs(30);
@@ -126,16 +126,31 @@ fn own(text: &str) -> Address {
     }
 }
 
+fn link() -> Link {
+    Link {
+        index: InterfaceIndex(2),
+        name: "eth0".to_owned(),
+        mac: Some(Mac::new([2, 0, 0, 0, 0, 3])),
+        up: true,
+        carrier: true,
+        unlike_ethernet: None,
+        forwards_ipv6: false,
+        lower: None,
+    }
+}
+
 fn facts() -> Facts {
+    let addresses = ["127.0.0.1/8", "10.9.0.3/24", "10.8.0.3/32", "fd09::3/64"];
     Facts {
-        own: ["127.0.0.1/8", "10.9.0.3/24", "10.8.0.3/32", "fd09::3/64"]
-            .map(own)
-            .to_vec(),
+        host: HostSnapshot {
+            links: vec![link()],
+            addresses: addresses.map(own).to_vec(),
+        },
         gateways: ["10.9.0.254", "10.9.0.253"]
             .map(|ip| ip.parse().unwrap())
             .into(),
         configured: ["172.16.0.1", "10.9.0.253"]
-            .map(|ip| ip.parse().unwrap())
+            .map(|ip| PlacedVip::anywhere(ip.parse().unwrap()))
             .into(),
     }
 }
