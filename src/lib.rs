@@ -14,6 +14,7 @@ pub mod announce;
 pub mod check;
 pub mod cli;
 pub mod commands;
+mod descriptors;
 pub mod error;
 pub mod event;
 pub mod exit;

@@ -44,11 +44,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the interface is no longer there.
+    /// What the kernel said, unless the process as a whole lacks the capability: the trouble of this
+    /// interface alone, or of this moment.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
-        let gone = [Some(libc::ENODEV), Some(libc::ENXIO)];
-        matches!(self, Self::Open { source, .. } if gone.contains(&source.raw_os_error()))
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::NotAllowed { .. } => None,
+            Self::Open { source, .. } => {
+                Some(source.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+            }
+        }
     }
 
     fn open(link: &Link, source: impl Into<io::Error>) -> Self {

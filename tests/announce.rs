@@ -462,7 +462,8 @@ fn a_vip_that_comes_while_waited_for_is_announced_at_once() {
             let first = wait_for_announcement(&capture, vip, 1);
             wait_until_followed(&peers, &[vip], a.mac(), SOON);
             take(&a, vip, "eth0");
-            assert_eq!(announcing.end().status, 5);
+            // It would wait for the VIP to come back.
+            assert_eq!(announcing.terminate().0.status, 143);
             // It may well leave before the command is over.
             first.time.duration_since(given).unwrap_or_default()
         });
@@ -550,7 +551,8 @@ fn a_removed_vip_ends_the_run_in_every_phase() {
     let end_after = |frames| {
         give(&a, VIP, "eth0");
         let capture = a.capture();
-        let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --json")));
+        let arguments = format!("announce {VIP} --json --wait 0");
+        let announcing = Run::start(vipherald(&a, &arguments));
         wait_for_announcement(&capture, VIP, frames);
         let removed = take(&a, VIP, "eth0");
         let ended = announcing.end();
@@ -570,6 +572,58 @@ fn a_removed_vip_ends_the_run_in_every_phase() {
     }
     // The fourth is 400 ms after the third: it does not end because that is due.
     keeps(200 * MILLISECOND, || end_after(6));
+}
+
+#[test]
+fn a_vip_whose_prefix_changes_or_that_is_taken_and_given_back_is_announced_anew() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    for (vip, short, long) in [(VIP, 24, 32), (VIP6, 64, 128)] {
+        a.run(&format!("ip addr add {vip}/{long} dev eth0 nodad"));
+        let capture = a.capture();
+        let announcing = Run::start(vipherald(&a, &format!("announce {vip}")));
+        wait_for_announcement(&capture, vip, 4);
+        // As keepalived does at a reload, within a tenth of a millisecond.
+        ip_batch(
+            &a,
+            &format!("addr del {vip}/{long} dev eth0\naddr add {vip}/{short} dev eth0 nodad\n"),
+        );
+        remember_old(&peers, &[vip]);
+        wait_until_followed(&peers, &[vip], a.mac(), SOON);
+        // A network manager takes its time.
+        a.run(&format!("ip addr del {vip}/{short} dev eth0"));
+        let gone = SystemTime::now();
+        watch_for(300 * MILLISECOND);
+        remember_old(&peers, &[vip]);
+        let back = SystemTime::now();
+        a.run(&format!("ip addr add {vip}/{short} dev eth0 nodad"));
+        wait_until_followed(&peers, &[vip], a.mac(), SOON);
+        let seen = taken(&capture);
+        let meanwhile = seen.iter().filter(|a| a.time > gone && a.time < back);
+        assert_eq!(meanwhile.count(), 0, "{seen:?}");
+        assert_eq!(announcing.terminate().0.status, 143);
+        a.run(&format!("ip addr del {vip}/{short} dev eth0"));
+    }
+}
+
+#[test]
+fn an_address_that_is_there_twice_has_not_left_when_one_of_them_goes() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
+    for gone in [24, 32] {
+        a.run(&format!("ip addr add {VIP}/24 dev eth0"));
+        a.run(&format!("ip addr add {VIP}/32 dev eth0"));
+        let capture = a.capture();
+        let announcing = Run::start(vipherald(&a, &format!("announce {VIP}")));
+        wait_for_announcement(&capture, VIP, 4);
+        remember_old(&peers, &[VIP]);
+        a.run(&format!("ip addr del {VIP}/{gone} dev eth0"));
+        wait_until_followed(&peers, &[VIP], a.mac(), SOON);
+        let ended = announcing.end();
+        assert_eq!(ended.status, 0, "{ended:?}");
+        let left = if gone == 24 { 32 } else { 24 };
+        a.run(&format!("ip addr del {VIP}/{left} dev eth0"));
+    }
 }
 
 #[test]
@@ -909,6 +963,7 @@ fn the_json_report_has_the_shape_that_monitors_rely_on() {
                     "held": true,
                     "frames_sent": frames,
                     "conflicts": [],
+                    "past_conflicts": [],
                     "peers": [],
                 },
                 {
@@ -918,6 +973,7 @@ fn the_json_report_has_the_shape_that_monitors_rely_on() {
                     "held": false,
                     "frames_sent": 0,
                     "conflicts": [],
+                    "past_conflicts": [],
                     "peers": [],
                 },
             ],

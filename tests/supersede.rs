@@ -21,7 +21,8 @@ use serde_json::Value;
 use vipherald_lab::{Host, Lab, eventually};
 
 use common::{
-    Run, SOON, VIP, VIPHERALD, give, keeps, signal, vipherald, wait_for_announcement, watch_for,
+    Run, SOON, VIP, VIPHERALD, give, keeps, second_interface, signal, take, vipherald,
+    wait_for_announcement, watch_for,
 };
 use events::{file, instance, sent_for, storm, wait_for_frame_after, with};
 
@@ -472,4 +473,60 @@ fn two_hundred_moves_through_concurrent_runs_end_as_the_kernel_has_it() {
         counts.keys().all(|status| [0, 5, 6].contains(status)),
         "{counts:?}"
     );
+}
+
+/// One address on two links, as a router's fe80::1 or the same VIP in two VLANs.
+#[test]
+fn runs_for_one_vip_on_two_interfaces_do_not_disturb_each_other() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    second_interface(&a);
+    for vip in [VIP, "fe80::1:1"] {
+        give(&a, vip, "eth0");
+        give(&a, vip, "v0");
+        let first = claimed(Run::start(vipherald(
+            &a,
+            &format!("announce {vip} -i eth0"),
+        )));
+        let second = claimed(Run::start(vipherald(&a, &format!("announce {vip} -i v0"))));
+        thread::sleep(AT_ONCE);
+        goes_on(first);
+        goes_on(second);
+        // Who announces it everywhere takes over both, and who announces it on one only that.
+        let everywhere = announcing(&a, vip);
+        let one = claimed(Run::start(vipherald(&a, &format!("announce {vip} -i v0"))));
+        thread::sleep(AT_ONCE);
+        let (ended, _) = everywhere.terminate();
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(report["result"], "superseded", "{report}");
+        let lines: Vec<_> = ended.stderr.lines().collect();
+        assert!(
+            ended.stderr.contains("left on v0 to a newer run"),
+            "{lines:?}"
+        );
+        assert!(!ended.stderr.contains("left on eth0"), "{lines:?}");
+        goes_on(one);
+        take(&a, vip, "eth0");
+        take(&a, vip, "v0");
+    }
+}
+
+#[test]
+fn a_run_that_waits_on_one_interface_leaves_the_other_to_whom_it_is() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    second_interface(&a);
+    give(&a, VIP, "eth0");
+    let older = announcing(&a, VIP);
+    let waits = claimed(Run::start(vipherald(
+        &a,
+        &format!("--json announce {VIP} -i v0 --wait 30"),
+    )));
+    thread::sleep(AT_ONCE);
+    goes_on(older);
+    let everywhere = announcing(&a, VIP);
+    // It takes over what the other waits for as soon as the VIP is there, too.
+    give(&a, VIP, "v0");
+    yields(waits);
+    assert_eq!(everywhere.terminate().0.status, 143);
 }

@@ -1,6 +1,6 @@
 //! The core: a state machine that is told the time and what happened, and says what to send.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -148,10 +148,13 @@ pub struct Announcement {
     /// The entries of the VIPs' addresses, by interface and prefix length: an address can be there
     /// twice.
     held: BTreeMap<(Vip, InterfaceIndex), BTreeMap<u8, Usability>>,
-    own_macs: BTreeSet<Mac>,
+    /// The MACs of this host's interfaces, and their names.
+    own_macs: BTreeMap<Mac, String>,
     hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
     news: Vec<News>,
+    /// Whether the kernel could not tell who is around.
+    is_blind: bool,
     paths: Paths,
     agenda: Agenda<Task>,
     bucket: Bucket,
@@ -193,10 +196,11 @@ impl Announcement {
             last_question: None,
             links: BTreeMap::new(),
             held: BTreeMap::new(),
-            own_macs: BTreeSet::new(),
+            own_macs: BTreeMap::new(),
             hosts: BTreeMap::new(),
             claims: Vec::new(),
             news: Vec::new(),
+            is_blind: false,
             paths: Paths::default(),
             agenda: Agenda::new(),
             bucket: Bucket::new(pace.rate, now),
@@ -261,6 +265,17 @@ impl Announcement {
             .filter_map(|(_, interface)| self.links.get(interface))
     }
 
+    /// The kernel could not tell who is around: nothing will be proven.
+    pub fn nobody_can_be_asked(&mut self) {
+        self.is_blind = true;
+    }
+
+    /// Whether nobody could be asked, though somebody should have been.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.is_blind
+    }
+
     /// Takes what is worth telling now.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
@@ -282,6 +297,12 @@ impl Announcement {
     #[must_use]
     pub fn host_of(&self, mac: Mac) -> Option<IpAddr> {
         self.hosts.get(&mac).copied()
+    }
+
+    /// The name of this host's interface that has a MAC.
+    #[must_use]
+    pub fn interface_of(&self, mac: Mac) -> Option<&str> {
+        self.own_macs.get(&mac).map(String::as_str)
     }
 
     /// Questions to a peer which are not lost all by chance, if losses are as they were so far.
@@ -314,7 +335,8 @@ impl Announcement {
 
     /// An interface is as told from now on.
     pub fn link_changed(&mut self, now: Instant, link: &Link) {
-        self.own_macs.extend(link.mac);
+        let named = link.mac.map(|mac| (mac, link.name.clone()));
+        self.own_macs.extend(named);
         self.links.insert(link.index, link.clone());
         self.claim_all_on(now, link.index);
         for index in 0..self.claims.len() {
@@ -536,7 +558,11 @@ impl Announcement {
         configured: &[IpAddr],
         confirm: Confirm,
     ) {
-        self.own_macs.extend(host.macs());
+        let named = |link: &Link| Some((link.mac?, link.name.clone()));
+        self.own_macs.extend(host.links.iter().filter_map(named));
+        for claim in &mut self.claims {
+            claim.sort_out_own(&self.own_macs);
+        }
         let vips: HashSet<_> = self.vips.iter().map(|vip| vip.ip()).collect();
         let own = host.addresses.iter().map(|own| own.ip).collect();
         for neighbour in surroundings.iter().flat_map(|around| &around.neighbours) {

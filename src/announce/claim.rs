@@ -1,6 +1,6 @@
 //! One VIP on one interface: whether it may be announced, and how far that has come.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,7 @@ pub struct Claim {
     pub(super) asking_address: Option<Ipv6Addr>,
     /// Other hosts that claimed the VIP.
     pub(super) rivals: Rivals,
+    own_answers: BTreeSet<Mac>,
     /// The peers, once they are known.
     confirmations: Option<Vec<Confirmation>>,
     by_ip: HashMap<IpAddr, usize>,
@@ -131,6 +132,7 @@ impl Claim {
             rounds_over: false,
             asking_address: None,
             rivals: Rivals::new(watch),
+            own_answers: BTreeSet::new(),
             confirmations: None,
             by_ip: HashMap::new(),
         }
@@ -273,6 +275,31 @@ impl Claim {
         if self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast() {
             self.rivals.heard(now, mac);
         }
+    }
+
+    /// Another interface of this host answers for the VIP on this link.
+    pub(super) fn hear_own(&mut self, mac: Mac) {
+        if self.link.mac != Some(mac) {
+            self.own_answers.insert(mac);
+        }
+    }
+
+    /// These are the MACs of this host, none of which is another owner's.
+    pub(super) fn sort_out_own(&mut self, own: &BTreeMap<Mac, String>) {
+        let found: Vec<_> = self
+            .conflicts()
+            .filter(|mac| own.contains_key(mac))
+            .collect();
+        self.forget_conflicts(|mac| own.contains_key(&mac));
+        for mac in found {
+            self.hear_own(mac);
+        }
+    }
+
+    /// The MACs of other interfaces of this host that were heard to answer for the VIP on this link
+    /// (Linux answers for every address on every interface, unless `arp_ignore` forbids that).
+    pub fn own_answers(&self) -> impl Iterator<Item = Mac> + '_ {
+        self.own_answers.iter().copied()
     }
 
     /// The hosts of these MACs were heard to have let go of the VIP.

@@ -18,6 +18,7 @@ use tokio::time::sleep_until;
 
 use super::{Announcement, Claim, Confirm, Manner, News, Pace, Surroundings, Transmit};
 use crate::address::{InterfaceIndex, Prefix};
+use crate::descriptors;
 use crate::error::Error;
 use crate::host::{HostSnapshot, Place, PlacedVip};
 use crate::kernel::{self, Address, Change, Changes, Drained, Kernel, Link};
@@ -61,6 +62,7 @@ pub struct Session {
     changes: Changes,
     core: Announcement,
     ports: HashMap<InterfaceIndex, Port>,
+    out_of_descriptors: bool,
     peers: Vec<IpAddr>,
     confirm: Confirm,
     age: Age,
@@ -99,6 +101,7 @@ impl Session {
             kernel,
             changes,
             ports: HashMap::new(),
+            out_of_descriptors: false,
             peers: order.peers.clone(),
             confirm: order.confirm,
             age: order.age,
@@ -162,7 +165,7 @@ impl Session {
                 readable = self.readable() => readable.map_err(Error::Runtime)?,
                 around = joined(&mut looking_around) => {
                     looking_around = None;
-                    self.meet_peers(around);
+                    self.meet_peers(around).await;
                 }
                 () = sleep_until(deadline.into()) => {}
             }
@@ -194,13 +197,25 @@ impl Session {
             self.core.refused(now, transmit, Errno::ENXIO);
             return Ok(());
         };
-        match ready_port(&mut self.ports, link, transmit.is_question) {
-            Ok(_) => {}
-            Err(error) if error.is_gone() => {
-                self.core.refused(now, transmit, Errno::ENXIO);
-                return Ok(());
+        if self.out_of_descriptors && !self.ports.contains_key(&link.index) {
+            self.core.refused(now, transmit, Errno::EMFILE);
+            return Ok(());
+        }
+        if let Err(error) = ready_port(&mut self.ports, link, transmit.is_question) {
+            // One interface's trouble keeps no other from its frames.
+            let Some(errno) = error.errno() else {
+                return Err(error.into());
+            };
+            if errno == Errno::EMFILE && descriptors::raise_limit() {
+                self.core.put_off(now, transmit);
+            } else {
+                // To try it again would take 8-16 ms each time: the kernel notices after it has made
+                // the socket, and waits before it closes that.
+                self.out_of_descriptors |= errno == Errno::EMFILE;
+                debug!("{error}");
+                self.core.refused(now, transmit, errno);
             }
-            Err(error) => return Err(error.into()),
+            return Ok(());
         }
         let octets = transmit.frame.to_bytes();
         // The last look, when there is nothing left to do but to send: what is between the two is
@@ -256,7 +271,13 @@ impl Session {
             }
         }
         self.claims_told = self.core.claims().len();
-        match Takeover::claim(self.age, &self.core.places()) {
+        let places = self.core.places();
+        let claim = || Takeover::claim(self.age, &places);
+        let claimed = claim().or_else(|error| match descriptors::raise_limit() {
+            true => claim(),
+            false => Err(error),
+        });
+        match claimed {
             Ok(takeover) => self.takeover = Some(takeover),
             Err(error) => debug!("older and newer runs are not heard of: {error}"),
         }
@@ -301,23 +322,42 @@ impl Session {
         .await
     }
 
-    /// Begins to ask the kernel who is around, beside everything else: tables can be large.
+    /// Begins to ask the kernel who is around, beside everything else: tables can be large. On a
+    /// connection of its own: the kernel refuses a second dump on one that has not ended the first
+    /// (`EBUSY`), and the run may have to look for addresses at any moment.
     fn look_around(&mut self) {
-        let on: BTreeSet<_> = self
-            .core
-            .claims()
-            .iter()
-            .flat_map(|claim| [Some(claim.interface()), claim.link.lower])
-            .flatten()
-            .collect();
-        let everyone = self.confirm != Confirm::None;
-        self.looking_around = Some(tokio::spawn(look_around(on, everyone)));
+        let (on, asks) = (self.links(), self.asks());
+        self.looking_around = Some(tokio::spawn(async move {
+            look_around(&Kernel::connect()?, on, asks).await
+        }));
     }
 
-    fn meet_peers(&mut self, around: Result<Around, kernel::Error>) {
+    /// The interfaces of the claims, and those below them.
+    fn links(&self) -> BTreeSet<InterfaceIndex> {
+        let claims = self.core.claims().iter();
+        claims
+            .flat_map(|claim| [Some(claim.interface()), claim.link.lower])
+            .flatten()
+            .collect()
+    }
+
+    /// Whether anybody shall be asked.
+    fn asks(&self) -> bool {
+        self.confirm != Confirm::None
+    }
+
+    async fn meet_peers(&mut self, around: Result<Around, kernel::Error>) {
+        let around = match around {
+            // Without a descriptor for a connection of its own, the run's has to do.
+            Err(kernel::Error::Open(_)) => {
+                look_around(&self.kernel, self.links(), self.asks()).await
+            }
+            around => around,
+        };
         let now = Instant::now();
         let (surroundings, host) = around.unwrap_or_else(|error| {
             warn!("nobody is asked whether they follow: {error}");
+            self.core.nobody_can_be_asked();
             self.confirm = Confirm::None;
             let on = |claim: &Claim| Surroundings::of(claim.link.clone());
             let surroundings = self.core.claims().iter().map(on).collect();
@@ -512,14 +552,13 @@ fn ready_port<'a>(
     Ok(port)
 }
 
-/// On a connection of its own: the kernel refuses a second dump on one that has not ended the
-/// first (`EBUSY`), and the run may have to look for addresses at any moment.
+/// Asks the kernel who is around on these interfaces.
 async fn look_around(
+    kernel: &Kernel,
     on: BTreeSet<InterfaceIndex>,
     everyone: bool,
 ) -> Result<Around, kernel::Error> {
-    let kernel = Kernel::connect()?;
-    let host = HostSnapshot::take(&kernel).await?;
+    let host = HostSnapshot::take(kernel).await?;
     let mut surroundings = Vec::new();
     for link in host.links.iter().filter(|link| on.contains(&link.index)) {
         let mut around = Surroundings::of(link.clone());

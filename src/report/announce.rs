@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use log::Level;
+use nix::errno::Errno;
 use serde::Serialize;
 
 use super::order::words;
@@ -109,7 +110,11 @@ impl AnnounceReport {
     }
 
     fn read(name: Option<&str>, core: &Announcement, now: Instant, dry_run: bool) -> Self {
-        let mut results = vec![AnnounceResult::Ok];
+        let mut results = vec![if core.is_blind() {
+            AnnounceResult::Unproven
+        } else {
+            AnnounceResult::Ok
+        }];
         // One line for all VIPs that fared alike.
         let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
         let mut peculiar = Vec::new();
@@ -323,6 +328,13 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
             format!("could not be announced on {name} to the end: {why}"),
         ),
         Standing::Ready => match (claim.mac(), claim.last_refusal) {
+            (_, Some(Errno::EMFILE)) if claim.frames_sent == 0 => (
+                AnnounceResult::Failed,
+                format!(
+                    "could not be announced on {name}: no descriptor is left for it; raise the limit \
+                     (`ulimit -n`, LimitNOFILE=)"
+                ),
+            ),
             (_, Some(errno)) if claim.frames_sent == 0 => (
                 AnnounceResult::Failed,
                 format!("could not be announced: {name} takes no frames ({errno})"),
@@ -363,6 +375,22 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
         let text = format!(
             "{vip} on {name}: {mac} ({host}) answered for it, too, and does so no more: a conflict \
              that is over"
+        );
+        (
+            AnnounceResult::Ok,
+            [Some(Line(Level::Warn, text)), None, None],
+        )
+    });
+    // Where another interface holds the VIP as well, its answers are as they should be.
+    let holds = |mac: &Mac| {
+        let mut claims = core.claims().iter();
+        claims.any(|other| other.vip == vip && other.mac() == Some(*mac))
+    };
+    let own = claim.own_answers().filter(|mac| !holds(mac)).map(|mac| {
+        let other = core.interface_of(mac).unwrap_or("another interface");
+        let text = format!(
+            "{vip} on {name}: {other} of this host ({mac}) answers for it, too, so that hosts may \
+             follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that"
         );
         (
             AnnounceResult::Ok,
@@ -429,7 +457,7 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
             _ => (AnnounceResult::Ok, [None, proxy, order]),
         }
     });
-    let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(past).chain(peers).unzip();
+    let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(past).chain(own).chain(peers).unzip();
     (
         results.into_iter().min().unwrap_or(AnnounceResult::Ok),
         lines.into_iter().flatten().flatten().collect(),

@@ -52,12 +52,13 @@ impl Announcement {
 
     /// Somebody says that `ip` is at `mac`.
     fn hear_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
-        if self.own_macs.contains(&mac) {
-            return;
-        }
+        let own = self.own_macs.contains_key(&mac);
         for claim in &mut self.claims {
             if claim.interface() == interface && claim.vip.ip() == ip {
-                claim.hear_claim(now, mac);
+                match own {
+                    true => claim.hear_own(mac),
+                    false => claim.hear_claim(now, mac),
+                }
             }
         }
     }

@@ -259,16 +259,12 @@ fn while_another_owner_is_there_the_run_stays_and_once_it_is_gone_announces_anew
     assert_eq!(bench.core.take_news(), []);
     assert_eq!(
         play(&mut bench, Duration::from_secs(4), false),
-        8,
-        "the quick ramp"
+        10,
+        "the ramp"
     );
     let news = bench.core.take_news();
     assert!(matches!(news[..], [News::ConflictOver { .. }]), "{news:?}");
-    assert_eq!(
-        play(&mut bench, WATCH, false),
-        8,
-        "and the rest of the rounds"
-    );
+    assert_eq!(play(&mut bench, WATCH, false), 6, "and the other rounds");
     assert!(bench.core.is_over(bench.now));
     let claim = &bench.core.claims()[0];
     assert_eq!(
