@@ -54,7 +54,7 @@ pub(super) async fn run(
     }
     let tell = |core: &Announcement, news| news_line(name, core, news).log();
     let stopped = session.run(stop, tell).await?;
-    let report = AnnounceReport::new(name, session.core(), Instant::now());
+    let report = AnnounceReport::new(name, session.core(), Instant::now(), stopped);
     deliver(global, &report)?;
     Ok(stopped.unwrap_or(report.exit()))
 }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::order::words;
-use super::{Line, Report, count, list, seconds};
+use super::{Line, NAMED, Report, count, list, seconds};
 use crate::address::{Mac, Vip};
 use crate::announce::{Announcement, Claim, Confirmation, News, Source, Standing, Verdict};
 use crate::exit::Exit;
@@ -55,6 +55,8 @@ pub struct AnnounceReport {
     instance: Option<String>,
     result: AnnounceResult,
     dry_run: bool,
+    /// What ended the run before it was over by itself.
+    cut_short: Option<&'static str>,
     duration_ms: u64,
     frames_sent: u32,
     vips: Vec<AnnouncedVip>,
@@ -103,13 +105,30 @@ struct Group {
 }
 
 impl AnnounceReport {
-    /// Reads the state of a run that ended at `now`, for the instance or group of this name.
+    /// Reads the state of a run that ended at `now`, by itself or because it was `stopped`, for the
+    /// instance or group of this name.
     #[must_use]
-    pub fn new(name: Option<&str>, core: &Announcement, now: Instant) -> Self {
-        Self::read(name, core, now, false)
+    pub fn new(
+        name: Option<&str>,
+        core: &Announcement,
+        now: Instant,
+        stopped: Option<Exit>,
+    ) -> Self {
+        let cut_short = stopped.map(|exit| match exit {
+            Exit::Superseded => "a newer event",
+            Exit::Interrupted => "SIGINT",
+            _ => "SIGTERM",
+        });
+        Self::read(name, core, now, false, cut_short)
     }
 
-    fn read(name: Option<&str>, core: &Announcement, now: Instant, dry_run: bool) -> Self {
+    fn read(
+        name: Option<&str>,
+        core: &Announcement,
+        now: Instant,
+        dry_run: bool,
+        cut_short: Option<&'static str>,
+    ) -> Self {
         let mut results = vec![if core.is_blind() {
             AnnounceResult::Unproven
         } else {
@@ -133,6 +152,7 @@ impl AnnounceReport {
             let (worst, lines) = peculiarities(core, claim);
             results.push(worst);
             peculiar.extend(lines);
+            peculiar.extend(unproven_peers(claim));
         }
         for placed in core.absent() {
             results.push(AnnounceResult::NotHeld);
@@ -148,7 +168,7 @@ impl AnnounceReport {
         }
         let lines = alike
             .iter()
-            .map(|((result, fate), group)| group.line(core, *result, fate))
+            .map(|((result, fate), group)| group.line(core, *result, fate, cut_short))
             .chain(peculiar)
             .map(|line| line.about(name))
             .collect();
@@ -159,6 +179,7 @@ impl AnnounceReport {
             instance: name.map(str::to_owned),
             result: results.into_iter().min().unwrap_or(AnnounceResult::Ok),
             dry_run,
+            cut_short,
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
             vips: core
@@ -179,7 +200,7 @@ impl AnnounceReport {
     /// What a run would do that has looked at the host, and shall not send.
     #[must_use]
     pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
-        let mut report = Self::read(name, core, core.started(), true);
+        let mut report = Self::read(name, core, core.started(), true, None);
         report.lines = core
             .claims()
             .iter()
@@ -212,8 +233,17 @@ impl AnnounceReport {
 }
 
 impl Group {
-    fn line(&self, core: &Announcement, result: AnnounceResult, fate: &str) -> Line {
+    fn line(
+        &self,
+        core: &Announcement,
+        result: AnnounceResult,
+        fate: &str,
+        cut_short: Option<&str>,
+    ) -> Line {
         let level = match result {
+            AnnounceResult::Ok if cut_short.is_some_and(|what| what.starts_with("SIG")) => {
+                Level::Warn
+            }
             AnnounceResult::Ok | AnnounceResult::Unproven | AnnounceResult::Superseded => {
                 Level::Info
             }
@@ -243,6 +273,12 @@ impl Group {
             let separator = if self.verdicts.is_empty() { ":" } else { ";" };
             let time = seconds(core.last_sent().duration_since(core.started()));
             text += &format!("{separator} {} in {time}", count(self.frames, "frame"));
+            if self.verdicts.is_empty() && result == AnnounceResult::Ok {
+                text += ", by broadcast alone: nobody was known to be asked";
+            }
+            if let Some(what) = cut_short.filter(|_| result == AnnounceResult::Ok) {
+                text += &format!("; cut short by {what}: not all was sent and asked");
+            }
         }
         Line(level, text)
     }
@@ -462,6 +498,45 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
         results.into_iter().min().unwrap_or(AnnounceResult::Ok),
         lines.into_iter().flatten().flatten().collect(),
     )
+}
+
+/// Who was asked in vain, though nobody said that it had to follow: the first few, and with `-v`
+/// all of them.
+fn unproven_peers(claim: &Claim) -> Vec<Line> {
+    if claim.standing() != Standing::Ready {
+        return Vec::new();
+    }
+    let (vip, on) = (claim.vip, &claim.link.name);
+    let of = |verdict| {
+        let told = |peer: &&Confirmation| {
+            claim.verdict_of(peer) == verdict
+                && !(peer.peer.required && verdict == Verdict::Silent)
+                && !claim.is_rival(&peer.peer)
+        };
+        let peers = claim.confirmations().iter().filter(told);
+        peers.map(|peer| peer.peer.ip).collect::<Vec<_>>()
+    };
+    [
+        (Verdict::Silent, "silent, so that nothing is known of them"),
+        (Verdict::Offlink, "not asked, for they are not on this link"),
+    ]
+    .into_iter()
+    .filter_map(|(verdict, words)| Some((of(verdict), words)).filter(|(ips, _)| !ips.is_empty()))
+    .flat_map(|(ips, words)| {
+        let all = ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        let few = Line(
+            Level::Info,
+            format!("{vip} on {on}: {words}: {}", list(&ips)),
+        );
+        let rest = (ips.len() > NAMED).then(|| {
+            Line(
+                Level::Debug,
+                format!("{vip} on {on}: {words}: {}", all.join(", ")),
+            )
+        });
+        [Some(few), rest].into_iter().flatten()
+    })
+    .collect()
 }
 
 /// What was as it should be is not, nor that a peer which follows anyhow obeys no orders.

@@ -17,10 +17,9 @@ pub use order::{OrderReport, ReleaseReport};
 pub use purge::{PurgeReport, PurgeResult};
 pub use show::ShowReport;
 
-use crate::address::Vip;
 use crate::error::Error;
 
-/// VIPs that one line names; of more it gives the number.
+/// Addresses that one line names; of more it gives the number.
 const NAMED: usize = 4;
 
 /// One line for people, with its weight.
@@ -89,9 +88,10 @@ impl Report for FailureReport {
     }
 }
 
-fn list(vips: &[Vip]) -> String {
-    let named: Vec<_> = vips.iter().take(NAMED).map(Vip::to_string).collect();
-    match vips.len().saturating_sub(NAMED) {
+fn list(addresses: &[impl ToString]) -> String {
+    let named = addresses.iter().take(NAMED);
+    let named: Vec<_> = named.map(ToString::to_string).collect();
+    match addresses.len().saturating_sub(NAMED) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
     }
