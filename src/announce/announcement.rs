@@ -93,6 +93,8 @@ struct Wanted {
     index: Option<InterfaceIndex>,
     /// Whether an interface has held it since the run began.
     found: bool,
+    /// Whether it is where it counts, and that is an interface on which nobody asks for it.
+    set_aside: bool,
     /// Whether a newer run waits for it.
     yielded: bool,
 }
@@ -177,6 +179,7 @@ impl Announcement {
                 placed: placed.clone(),
                 index: None,
                 found: false,
+                set_aside: false,
                 yielded: false,
             });
             vips.push(placed.vip);
@@ -245,10 +248,19 @@ impl Announcement {
 
     /// The VIPs that no interface has held since the run began, and where they count.
     pub fn absent(&self) -> impl Iterator<Item = &PlacedVip> + '_ {
-        let absent = |wanted: &&Wanted| !wanted.found && !wanted.yielded;
+        let absent = |wanted: &&Wanted| !wanted.found && !wanted.set_aside && !wanted.yielded;
         self.wanted
             .iter()
             .filter(absent)
+            .map(|wanted| &wanted.placed)
+    }
+
+    /// The VIPs that were put on an interface where nobody asks for them, on purpose.
+    pub fn set_aside(&self) -> impl Iterator<Item = &PlacedVip> + '_ {
+        let set_aside = |wanted: &&Wanted| wanted.set_aside;
+        self.wanted
+            .iter()
+            .filter(set_aside)
             .map(|wanted| &wanted.placed)
     }
 
@@ -433,11 +445,12 @@ impl Announcement {
                 };
                 let lower = link.lower.and_then(|lower| self.links.get(&lower));
                 let mut here = false;
-                for wanted in &mut self.wanted {
-                    let held = wanted.placed.vip == vip && wanted.placed.is_held_on(link, lower);
-                    if held && !wanted.yielded {
+                for wanted in self.wanted.iter_mut().filter(|one| one.placed.vip == vip) {
+                    if wanted.placed.is_held_on(link, lower) && !wanted.yielded {
                         (wanted.found, here) = (true, true);
                     }
+                    let named = wanted.placed.place.name() == Some(&link.name);
+                    wanted.set_aside |= named && link.unlike_ethernet.is_some();
                 }
                 if !here {
                     return;
@@ -460,7 +473,7 @@ impl Announcement {
         let claimed = self.claims.iter().filter(ours);
         let awaited = self.wanted.iter().filter(|wanted| {
             let known = wanted.placed.place == Place::Anywhere || wanted.index.is_some();
-            !wanted.found && !wanted.yielded && known
+            !wanted.found && !wanted.set_aside && !wanted.yielded && known
         });
         claimed
             .map(|claim| (claim.vip, Some(claim.interface())))

@@ -160,6 +160,14 @@ impl AnnounceReport {
             let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
             group.vips.push(placed.vip);
         }
+        for placed in core.set_aside() {
+            let on = placed.place.name().unwrap_or_default();
+            let fate = format!(
+                "not announced on {on}, where keepalived puts it: nobody asks for it there"
+            );
+            let group = alike.entry((AnnounceResult::Ok, fate)).or_default();
+            group.vips.push(placed.vip);
+        }
         for vip in core.yielded() {
             results.push(AnnounceResult::Superseded);
             let fate = "is awaited by a newer run".to_owned();
@@ -289,6 +297,9 @@ fn absence(core: &Announcement, placed: &PlacedVip) -> String {
     let mut elsewhere = core.passed_over(placed.vip).map(|link| {
         let name = &link.name;
         match link.why_unaskable() {
+            Some(why) if link.unlike_ethernet.is_none() => {
+                format!("{name}, which {why} (`ip link set {name} up`)")
+            }
             Some(why) => format!("{name}, which {why}"),
             None => name.clone(),
         }
