@@ -6,7 +6,8 @@
 //!   [`orphan`]: how
 //! - [`keepalived`]: what keepalived.conf says
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
-//! - [`report`], [`logging`]: what happened, as text, JSON and log lines
+//! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`printable`]: as one line
+//! - [`regular_file`]: what may be read without waiting
 
 pub mod address;
 pub mod announce;
@@ -23,7 +24,9 @@ pub mod logging;
 pub mod order;
 pub mod orphan;
 pub mod port;
+pub mod printable;
 pub mod purge;
+pub mod regular_file;
 pub mod report;
 pub mod settings;
 pub mod takeover;

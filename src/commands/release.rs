@@ -21,7 +21,7 @@ pub(super) async fn release(
         let all = configured.iter().copied();
         all.filter_map(|ip| Vip::try_from(ip).ok()).collect()
     } else {
-        args.vips.clone()
+        args.vips()
     };
     let kernel = Kernel::connect()?;
     let pid_files = &settings.orders.pid_files;

@@ -28,13 +28,17 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn asked_for(whose: &Whose, global: &Global) -> Result<Self, Error> {
-        match &whose.instance {
+        Self::named(whose.vips(), whose.instance.as_deref(), global)
+    }
+
+    fn named(vips: Vec<Vip>, instance: Option<&str>, global: &Global) -> Result<Self, Error> {
+        match instance {
             Some(name) => Ok(Self::of_instance(
                 read_configuration(global)?.instance(name)?,
             )),
             None => Ok(Self {
                 name: None,
-                vips: whose.vips.clone(),
+                vips,
                 peers: Vec::new(),
             }),
         }
@@ -42,11 +46,7 @@ impl Target {
 
     pub(super) fn to_look_at(which: &Which, global: &Global) -> Result<Self, Error> {
         if !which.all {
-            let whose = Whose {
-                vips: which.vips.clone(),
-                instance: which.instance.clone(),
-            };
-            return Self::asked_for(&whose, global);
+            return Self::named(which.vips(), which.instance.as_deref(), global);
         }
         let configuration = read_configuration(global)?;
         for problem in configuration.warnings() {
