@@ -271,7 +271,7 @@ pub struct Announce {
     /// Only on this interface [default: wherever the VIP is]
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
-    /// A peer that must follow; may be given several times
+    /// A peer that must follow, besides the instance's unicast peers; may be given several times
     #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
     pub peers: Vec<IpAddr>,
     /// Who is asked to prove that they follow: `peers` are those named and the gateways, `all`
@@ -355,8 +355,7 @@ pub struct Whose {
     /// -i eth0
     #[arg(value_name = "VIP")]
     vips: Vec<WrittenVip>,
-    /// The VIPs of this vrrp_instance in keepalived.conf; its unicast peers are peers that must
-    /// follow
+    /// The VIPs of this vrrp_instance in keepalived.conf
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
 }

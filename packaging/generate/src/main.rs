@@ -5,6 +5,7 @@
 //!     cargo run --package vipherald-generate -- TARGET FOLDER
 #![expect(clippy::print_stderr, reason = "a build step tells of trouble there")]
 
+mod completions;
 mod copyright;
 mod linked;
 mod manual;
@@ -16,7 +17,6 @@ use std::process::ExitCode;
 use std::{env, fs};
 
 use clap::CommandFactory;
-use clap_complete::{Shell, generate_to};
 use vipherald::cli::Cli;
 
 fn main() -> ExitCode {
@@ -36,9 +36,7 @@ fn main() -> ExitCode {
 
 fn generate(target: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(folder)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut Cli::command(), "vipherald", folder)?;
-    }
+    completions::write(folder)?;
     for (name, page) in pages()? {
         fs::write(folder.join(name), page)?;
     }
