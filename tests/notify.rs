@@ -149,6 +149,28 @@ fn an_unknown_instance_or_group_is_told_with_the_way_out() {
         assert!(told.contains("VI_2") && told.contains(file), "{told}");
         assert!(told.contains(way_out), "{told}");
     }
+    // In the right file, what is wrong with it has its line.
+    let refused = file(
+        &lab,
+        "refused",
+        "vrrp_instance VI_1 {\n  virtual_ipaddress {\n    $_RANDOM\n  }\n}\n",
+    );
+    for (command, way_out) in [
+        (
+            "purge --instance VI_1",
+            "; pass the VIPs as arguments: `vipherald purge VIP…`\n",
+        ),
+        (
+            "notify INSTANCE VI_1 MASTER 1",
+            "; name the VIPs in hooks of their own: ",
+        ),
+        ("show --instance VI_1", "which only keepalived knows\n"),
+    ] {
+        let ended = run(&a, &with(&refused, command));
+        assert!(ended.stderr.contains("refused:3: depends on"), "{ended:?}");
+        assert!(ended.stderr.contains(way_out), "{ended:?}");
+        assert!(!ended.stderr.contains("--keepalived-conf"), "{ended:?}");
+    }
     let missing = run(&a, "--keepalived-conf /none release --all");
     assert_eq!(missing.status, 1, "{missing:?}");
     assert!(

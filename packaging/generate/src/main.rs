@@ -68,4 +68,26 @@ mod tests {
     fn the_manual_tells_of_every_command_option_and_setting() {
         pages().unwrap();
     }
+
+    /// A quote that roff takes for its own would be missing from what is copied.
+    #[test]
+    fn the_manuals_examples_can_be_copied() {
+        let [(_, commands), (_, settings)] = pages().unwrap();
+        let lines = settings
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Cm "));
+        let shown: Vec<_> = lines.filter(|line| line.contains(" No = Ar ")).collect();
+        assert!(shown.len() > 10);
+        for line in shown {
+            assert!(!line.contains('"'), "{line}");
+            let setting = line.replace(" No = Ar ", " = ").replace("\\(dq", "\"");
+            setting.parse::<toml::Table>().unwrap();
+        }
+        for example in commands
+            .split(".Bd ")
+            .filter(|one| one.contains("global_defs"))
+        {
+            assert!(example.contains("    script_user root\n"), "{example}");
+        }
+    }
 }
