@@ -31,10 +31,11 @@ impl Vip {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NotAVip {
     /// The text is no IPv4 or IPv6 address.
-    #[error(
-        "not an IPv4 or IPv6 address (write it without prefix length or zone, such as 192.0.2.10 or 2001:db8::10)"
-    )]
+    #[error("not an IPv4 or IPv6 address such as 192.0.2.10 or 2001:db8::10")]
     NotAnAddress,
+    /// An address of which the prefix leaves nothing for a host.
+    #[error("{0} is a whole subnet: a virtual IP is the address of one host in it")]
+    Subnet(String),
     /// An address of a kind that no host of a link owns alone.
     #[error("{0} is {1}: a virtual IP is a unicast address that one host owns")]
     Kind(IpAddr, &'static str),
@@ -82,6 +83,48 @@ impl fmt::Display for Vip {
 impl Serialize for Vip {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
+    }
+}
+
+/// A virtual IP as people write it: with a prefix length, as in keepalived.conf, which says nothing
+/// of the address and is dropped, and with the zone of a link-local address (RFC 4007 §11), which is
+/// the interface that it is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenVip {
+    /// The address.
+    pub vip: Vip,
+    /// Its interface.
+    pub zone: Option<String>,
+}
+
+impl FromStr for WrittenVip {
+    type Err = NotAVip;
+
+    fn from_str(text: &str) -> Result<Self, NotAVip> {
+        let (text_of_address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let (address, zone) = match text_of_address.split_once('%') {
+            Some((address, zone)) => (address, Some(zone)),
+            None => (text_of_address, None),
+        };
+        let vip: Vip = address.parse()?;
+        if zone.is_some_and(|zone| zone.is_empty() || vip.ip().is_ipv4()) {
+            return Err(NotAVip::NotAnAddress);
+        }
+        if let Some(length) = length {
+            let prefix: Prefix = format!("{address}/{length}")
+                .parse()
+                .map_err(|_| NotAVip::NotAnAddress)?;
+            if prefix.is_subnet() {
+                return Err(NotAVip::Subnet(text.to_owned()));
+            }
+        }
+        Ok(Self {
+            vip,
+            zone: zone.map(str::to_owned),
+        })
     }
 }
 
@@ -188,6 +231,17 @@ impl Prefix {
         self.length == bits(self.ip)
     }
 
+    /// Whether it was written for all of its addresses: with nothing but zeroes behind the prefix,
+    /// where it is longer than a link of two needs (RFC 3021, RFC 6164).
+    fn is_subnet(self) -> bool {
+        let free = u32::from(bits(self.ip) - self.length);
+        let zeroes = match self.ip {
+            IpAddr::V4(ip) => ip.to_bits().trailing_zeros(),
+            IpAddr::V6(ip) => ip.to_bits().trailing_zeros(),
+        };
+        free > 1 && zeroes >= free
+    }
+
     /// Whether an address begins so.
     #[must_use]
     pub fn contains(self, ip: IpAddr) -> bool {
@@ -276,6 +330,41 @@ mod tests {
             "::ffff:10.0.0.1",
         ] {
             assert!(bad.parse::<Vip>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_vip_may_be_written_with_its_prefix_length_and_its_interface() {
+        for (text, vip, zone) in [
+            ("192.0.2.10", "192.0.2.10", None),
+            ("192.0.2.10/24", "192.0.2.10", None),
+            ("192.0.2.10/32", "192.0.2.10", None),
+            ("192.0.2.0/31", "192.0.2.0", None),
+            ("2001:db8::10/64", "2001:db8::10", None),
+            ("fe80::10%eth0", "fe80::10", Some("eth0")),
+            ("fe80::10%bond0.169/64", "fe80::10", Some("bond0.169")),
+        ] {
+            let written: WrittenVip = text.parse().unwrap();
+            assert_eq!(written.vip.to_string(), vip, "{text}");
+            assert_eq!(written.zone.as_deref(), zone, "{text}");
+        }
+        for bad in [
+            "192.0.2.10/",
+            "192.0.2.10/24x",
+            "192.0.2.10/33",
+            "192.0.2.10/-1",
+            "192.0.2.10/24/24",
+            "192.0.2.10%eth0",
+            "fe80::10%",
+            "fe80::10/129",
+            "fe80::10/64%eth0",
+            "ff02::1%eth0",
+        ] {
+            assert!(bad.parse::<WrittenVip>().is_err(), "{bad}");
+        }
+        for subnet in ["192.0.2.0/24", "10.0.0.0/30", "2001:db8::/64"] {
+            let told = subnet.parse::<WrittenVip>().unwrap_err();
+            assert_eq!(told, NotAVip::Subnet(subnet.to_owned()));
         }
     }
 

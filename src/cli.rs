@@ -1,16 +1,19 @@
 //! The command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::address::{Mac, Vip};
+use crate::address::{Mac, Vip, WrittenVip};
 use crate::announce::Confirm;
 use crate::event::Subject;
+use crate::logging::LogTo;
 use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
 
 /// Announces a keepalived virtual IP when it moves, and purges what hosts remember of its old
@@ -40,6 +43,16 @@ impl Cli {
     ) -> Result<Self, clap::Error> {
         let mut cli = Self::try_parse_from(words)?;
         cli.global.add(cli.command.global());
+        let contradiction = |why| Self::command().error(ErrorKind::ArgumentConflict, why);
+        cli.command.take_zones().map_err(contradiction)?;
+        if let (Command::Check(With { own, .. }), true) = (&cli.command, cli.global.dry_run)
+            && own.nagios
+        {
+            return Err(contradiction(
+                "--nagios prints what was found, and with --dry-run nothing is looked for"
+                    .to_owned(),
+            ));
+        }
         Ok(cli)
     }
 }
@@ -62,9 +75,9 @@ pub struct Global {
     /// Print one JSON object on stdout when done
     #[arg(long)]
     pub json: bool,
-    /// Where messages go: `auto` is stderr on a terminal or in a systemd unit, else syslog
-    /// [default: auto]
-    #[arg(long, value_name = "WHERE", value_enum)]
+    /// Where messages go: `stderr`, `syslog` or `file:PATH`; `auto` is syslog where stderr is
+    /// /dev/null or closed, as in hooks, else stderr [default: auto]
+    #[arg(long, value_name = "WHERE", value_parser = LogToParser, hide_possible_values = true)]
     log: Option<LogTo>,
     /// Say more; twice: every frame
     #[arg(short, long, action = clap::ArgAction::Count)]
@@ -85,10 +98,10 @@ impl Global {
         self.keepalived_conf.as_deref().unwrap_or_else(default)
     }
 
-    /// Where messages go.
+    /// Where messages go, if the command line says so.
     #[must_use]
-    pub fn log(&self) -> LogTo {
-        self.log.unwrap_or(LogTo::Auto)
+    pub fn log(&self) -> Option<&LogTo> {
+        self.log.as_ref()
     }
 
     /// Adds what stands behind the command, which wins.
@@ -107,7 +120,7 @@ impl Global {
         self.keepalived_conf = keepalived_conf.or(self.keepalived_conf.take());
         self.config_id = config_id.or(self.config_id.take());
         self.json |= json;
-        self.log = log.or(self.log);
+        self.log = log.or(self.log.take());
         if quiet || verbose > 0 {
             (self.quiet, self.verbose) = (quiet, verbose);
         }
@@ -115,15 +128,27 @@ impl Global {
     }
 }
 
-/// Where messages go
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogTo {
-    /// stderr when it is a terminal or the journal, else syslog
-    Auto,
-    /// stderr
-    Stderr,
-    /// The local syslog daemon
-    Syslog,
+/// Reads `--log`, and tells completions what there is.
+#[derive(Clone)]
+struct LogToParser;
+
+impl TypedValueParser for LogToParser {
+    type Value = LogTo;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<LogTo, clap::Error> {
+        let parser = StringValueParser::new().try_map(|text| text.parse());
+        parser.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let all = ["auto", "stderr", "syslog", "file:"];
+        Some(Box::new(all.into_iter().map(PossibleValue::new)))
+    }
 }
 
 /// What to do
@@ -156,6 +181,60 @@ pub enum Command {
 }
 
 impl Command {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Announce(_) => "announce",
+            Self::Purge(_) => "purge",
+            Self::Check(_) => "check",
+            Self::Notify(_) => "notify",
+            Self::Fifo(_) => "fifo",
+            Self::Show(_) => "show",
+            Self::Listen(_) => "listen",
+            Self::Order(_) => "order",
+            Self::Release(_) => "release",
+            Self::Keygen(_) => "keygen",
+        }
+    }
+
+    /// Takes the interfaces that VIPs were written with, such as `fe80::10%eth0`, as `-i`.
+    fn take_zones(&mut self) -> Result<(), String> {
+        let name = self.name();
+        let (vips, interface) = match self {
+            Self::Announce(With { own, .. }) => (&own.whose.vips, Some(&mut own.interface)),
+            Self::Purge(With { own, .. }) => (&own.whose.vips, Some(&mut own.interface)),
+            Self::Check(With { own, .. }) => (&own.which.vips, Some(&mut own.interface)),
+            Self::Order(With { own, .. }) => (&own.whose.vips, None),
+            Self::Release(With { own, .. }) => (&own.vips, None),
+            _ => return Ok(()),
+        };
+        let mut zones = vips.iter().filter_map(|written| {
+            let zone = written.zone.as_deref()?;
+            Some((written.vip, zone))
+        });
+        let Some((vip, zone)) = zones.next() else {
+            return Ok(());
+        };
+        if let Some((other, elsewhere)) = zones.find(|(_, other)| *other != zone) {
+            return Err(format!(
+                "{vip} on {zone} and {other} on {elsewhere}: run the command once for each interface"
+            ));
+        }
+        match interface {
+            None => Err(format!(
+                "{name} takes no interface: write {vip} instead of {vip}%{zone}"
+            )),
+            Some(Some(named)) if *named != zone => {
+                Err(format!("{vip}%{zone} contradicts -i {named}"))
+            }
+            Some(interface) => {
+                *interface = Some(zone.to_owned());
+                Ok(())
+            }
+        }
+    }
+
     /// What every command takes, as far as it stands behind this one.
     fn global(&self) -> &Global {
         match self {
@@ -192,8 +271,8 @@ pub struct Announce {
     /// Only on this interface [default: wherever the VIP is]
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
-    /// A peer that must follow; may be given several times
-    #[arg(short, long = "peer", value_name = "PEER")]
+    /// A peer that must follow, besides the instance's unicast peers; may be given several times
+    #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
     pub peers: Vec<IpAddr>,
     /// Who is asked to prove that they follow: `peers` are those named and the gateways, `all`
     /// every neighbour the kernel knows, too [default: all]
@@ -261,9 +340,10 @@ pub struct Check {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct Which {
-    /// Virtual IPs, IPv4 or IPv6
+    /// Virtual IPs, IPv4 or IPv6; a prefix length is passed over, and fe80::10%eth0 is fe80::10 with
+    /// -i eth0
     #[arg(value_name = "VIP")]
-    pub vips: Vec<Vip>,
+    vips: Vec<WrittenVip>,
     /// The VIPs of this vrrp_instance in keepalived.conf
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
@@ -276,13 +356,41 @@ pub struct Which {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct Whose {
-    /// Virtual IPs, IPv4 or IPv6
+    /// Virtual IPs, IPv4 or IPv6; a prefix length is passed over, and fe80::10%eth0 is fe80::10 with
+    /// -i eth0
     #[arg(value_name = "VIP")]
-    pub vips: Vec<Vip>,
-    /// The VIPs of this vrrp_instance in keepalived.conf; its unicast peers are peers that must
-    /// follow
+    vips: Vec<WrittenVip>,
+    /// The VIPs of this vrrp_instance in keepalived.conf
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
+}
+
+impl Which {
+    /// The VIPs that were named.
+    #[must_use]
+    pub fn vips(&self) -> Vec<Vip> {
+        addresses(&self.vips)
+    }
+}
+
+impl Whose {
+    /// The VIPs that were named.
+    #[must_use]
+    pub fn vips(&self) -> Vec<Vip> {
+        addresses(&self.vips)
+    }
+}
+
+impl Release {
+    /// The VIPs that were named.
+    #[must_use]
+    pub fn vips(&self) -> Vec<Vip> {
+        addresses(&self.vips)
+    }
+}
+
+fn addresses(written: &[WrittenVip]) -> Vec<Vip> {
+    written.iter().map(|written| written.vip).collect()
 }
 
 /// Do what an event of keepalived calls for: its `notify` appends the arguments
@@ -332,7 +440,7 @@ pub struct Order {
     #[command(flatten)]
     pub whose: Whose,
     /// A peer to order; may be given several times [default: the instance's unicast peers]
-    #[arg(short, long = "peer", value_name = "PEER")]
+    #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
     pub peers: Vec<IpAddr>,
     /// The MAC that the VIPs have [default: that of the interface that holds each here]
     #[arg(long, value_name = "MAC")]
@@ -348,7 +456,7 @@ pub struct Order {
 pub struct Release {
     /// VIPs of keepalived.conf
     #[arg(value_name = "VIP")]
-    pub vips: Vec<Vip>,
+    vips: Vec<WrittenVip>,
     /// All VIPs of keepalived.conf
     #[arg(long)]
     pub all: bool,
@@ -360,6 +468,11 @@ pub struct Keygen {
     /// The file, which must not exist
     #[arg(value_name = "FILE", default_value = "/etc/vipherald/orders.key")]
     pub file: PathBuf,
+}
+
+fn parse_peer(text: &str) -> Result<IpAddr, &'static str> {
+    let why = "not an IPv4 or IPv6 address: a peer is given by its address, not by a name";
+    text.parse().map_err(|_| why)
 }
 
 fn parse_rate(text: &str) -> Result<NonZeroU32, String> {
@@ -380,6 +493,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_vips_zone_is_its_interface() {
+        let read = |line: &str| {
+            let words = format!("vipherald {line}");
+            Cli::read(words.split_whitespace()).map_err(|error| error.to_string())
+        };
+        for line in [
+            "check fe80::10%eth0",
+            "check fe80::10%eth0/64 fe80::11%eth0 -i eth0",
+            "check 192.0.2.10/24 fe80::10%eth0",
+            "check -i eth0 192.0.2.10",
+        ] {
+            let Command::Check(With { own, .. }) = read(line).unwrap().command else {
+                panic!("{line}");
+            };
+            assert_eq!(own.interface.as_deref(), Some("eth0"), "{line}");
+        }
+        for (line, why) in [
+            (
+                "purge fe80::10%eth0 -i eth1",
+                "fe80::10%eth0 contradicts -i eth1",
+            ),
+            (
+                "announce fe80::10%eth0 fe80::11%eth1",
+                "fe80::10 on eth0 and fe80::11 on eth1",
+            ),
+            ("release fe80::10%eth0", "release takes no interface"),
+            (
+                "order fe80::10%eth0 -p 192.0.2.1",
+                "order takes no interface",
+            ),
+        ] {
+            let told = read(line).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
     fn what_every_command_takes_may_stand_before_it_and_behind_it_and_then_holds_there() {
         let global = |line: &str| {
             let words = format!("vipherald {line}");
@@ -395,12 +545,12 @@ mod tests {
             assert_eq!(global.config.as_deref(), Some(Path::new("a")), "{line}");
             assert_eq!(global.keepalived_conf(), Path::new("b"), "{line}");
             assert_eq!(global.config_id.as_deref(), Some("c"), "{line}");
-            assert_eq!(global.log(), LogTo::Stderr, "{line}");
+            assert_eq!(global.log(), Some(&LogTo::Stderr), "{line}");
             assert!(global.json && global.dry_run, "{line}");
             assert_eq!((global.quiet, global.verbose), (false, 1), "{line}");
         }
         assert!(global("-vv show --quiet").quiet);
         assert_eq!(global("-vv show").verbose, 2);
-        assert_eq!(global("show").log(), LogTo::Auto);
+        assert_eq!(global("show").log(), None);
     }
 }

@@ -7,7 +7,8 @@
 //! - [`keepalived`]: what keepalived.conf says
 //! - [`host`]: where a VIP counts as held
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
-//! - [`report`], [`logging`]: what happened, as text, JSON and log lines
+//! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`printable`]: as one line
+//! - [`regular_file`]: what may be read without waiting
 
 pub mod address;
 pub mod announce;
@@ -26,7 +27,9 @@ pub mod logging;
 pub mod order;
 pub mod orphan;
 pub mod port;
+pub mod printable;
 pub mod purge;
+pub mod regular_file;
 pub mod report;
 pub mod settings;
 pub mod takeover;

@@ -3,18 +3,19 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process;
 use std::time::Instant;
 
-use clap::ValueEnum;
 use clap::error::ErrorKind;
 use log::error;
 use nix::libc::{self, c_char, c_int};
-use vipherald::cli::{Cli, LogTo};
+use vipherald::cli::Cli;
 use vipherald::error::Error;
 use vipherald::exit::Exit;
+use vipherald::logging::LogTo;
+use vipherald::printable::one_line;
 use vipherald::{commands, logging};
 
 /// Where the C library begins. Rust's own start would also read /proc/self/maps and set up a second
@@ -24,9 +25,11 @@ use vipherald::{commands, logging};
 extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     let began = Instant::now();
     occupy_standard_descriptors();
-    // What can't be written shall be an error (EPIPE), not the end.
-    // SAFETY: nobody else minds the signal.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // What can't be written shall be an error (EPIPE, EFBIG), not the end.
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+        // SAFETY: nobody else minds the signal.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
     let words: Vec<OsString> = (0..usize::try_from(count).unwrap_or(0))
         .map(|at| {
             // SAFETY: there are `count` strings, which last as long as the process.
@@ -38,18 +41,24 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     process::exit(run(&words, began) as c_int)
 }
 
-/// Opens /dev/null where standard input, output or error is closed. A socket would get its number
-/// else, and what is printed would be sent.
+/// Puts the root directory where standard input, output or error is closed. A socket would get its
+/// number else, and what is printed would be sent. Opened by its path alone (`O_PATH`) it takes
+/// nothing in and gives nothing: reads and writes fail as where nothing is open. And there is one
+/// where there is no /dev/null.
 fn occupy_standard_descriptors() {
     for descriptor in 0..=2 {
         // SAFETY: it touches no memory.
         let is_closed = unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0;
         if is_closed {
             // SAFETY: the path ends with a NUL.
-            let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+            let opened = unsafe { libc::open(c"/".as_ptr(), libc::O_PATH) };
             // It got the lowest number that is free, which is this one.
             if opened != descriptor {
-                process::abort();
+                let error = io::Error::last_os_error();
+                let text = format!("error: cannot stand in for descriptor {descriptor}: {error}\n");
+                // Where standard error is closed itself, nobody can be told.
+                let _ = io::stderr().write_all(text.as_bytes());
+                process::exit(Exit::Failed as c_int);
             }
         }
     }
@@ -60,41 +69,56 @@ fn run(words: &[OsString], began: Instant) -> Exit {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, words),
     };
-    logging::start(cli.global.log(), cli.global.verbose, cli.global.quiet);
+    let place = cli.global.log().cloned().unwrap_or_default();
+    logging::start(place, cli.global.verbose, cli.global.quiet);
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(Error::Runtime)
         .and_then(|runtime| runtime.block_on(commands::run(&cli, began)));
-    done.unwrap_or_else(|error| {
-        error!("{error}");
-        error.exit()
-    })
+    done.unwrap_or_else(|error| commands::fail(&cli, &error))
 }
 
 /// Says what is wrong with the command line, also to one who runs without a terminal.
 fn refuse(error: &clap::Error, words: &[OsString]) -> Exit {
-    if !error.use_stderr() || io::stderr().is_terminal() {
+    if !error.use_stderr() {
         // Nothing can be done about a terminal that is gone.
         let _ = error.print();
+        return Exit::Done;
+    }
+    let is_nagios =
+        |word: &OsString| word == "--nagios" || word.as_bytes().starts_with(b"--nagios=");
+    if words.iter().any(is_nagios) {
+        return commands::fail_as_plugin(&in_one_line(error));
+    }
+    if io::stderr().is_terminal() {
+        for line in error.to_string().lines() {
+            let _ = writeln!(io::stderr(), "{}", one_line(line));
+        }
     } else {
         logging::start(log_asked_for(words), 0, false);
-        let text = error.to_string();
-        let text = text.strip_prefix("error: ").unwrap_or(&text);
-        let what = text.lines().take_while(|line| !line.is_empty());
-        match error.kind() {
-            // clap's text for this is the help.
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                error!("no command was given: see `vipherald --help`");
-            }
-            _ => error!("{}", what.collect::<Vec<_>>().join(" ")),
-        }
+        error!("{}", in_one_line(error));
     }
-    match error.exit_code() {
-        0 => Exit::Done,
-        _ => Exit::Usage,
+    Exit::Usage
+}
+
+/// What is wrong, and what may have been meant.
+fn in_one_line(error: &clap::Error) -> String {
+    // clap's text for this is the help.
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command was given: see `vipherald --help`".to_owned();
     }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let (what, more) = text.split_once("\n\n").unwrap_or((text, ""));
+    let what: Vec<_> = what.lines().map(str::trim).collect();
+    let tips = more.lines().map(str::trim);
+    let tips = tips.filter(|line| line.starts_with("tip: "));
+    std::iter::once(what.join(" "))
+        .chain(tips.map(str::to_owned))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// What `--log` says on a command line that could not be understood as a whole.
@@ -105,6 +129,6 @@ fn log_asked_for(words: &[OsString]) -> LogTo {
     apart
         .map(|pair| pair[1].as_ref())
         .or_else(joined)
-        .and_then(|place| LogTo::from_str(place, false).ok())
-        .unwrap_or(LogTo::Auto)
+        .and_then(|place| place.parse().ok())
+        .unwrap_or_default()
 }

@@ -89,7 +89,10 @@ pub fn keepalived_is_dead(pid_files: &[PathBuf]) -> Result<(), Doubt> {
     }
     // `hidepid` and `ProtectProc=` hide others' processes, and this one first.
     if !Path::new("/proc/1").exists() {
-        return Err(Doubt::Unknown("/proc hides processes".to_owned()));
+        return Err(Doubt::Unknown(
+            "/proc hides processes (hidepid, ProtectProc=): to see them takes CAP_SYS_PTRACE"
+                .to_owned(),
+        ));
     }
     let own = namespace(Path::new("/proc/self"))
         .map_err(|error| Doubt::Unknown(format!("/proc/self/ns/net: {error}")))?;
@@ -124,14 +127,15 @@ fn look_at(pid: u32, process: &Path, own: u64) -> Result<(), Doubt> {
         Ok(true) => {}
         // One that ended meanwhile does not live.
         Err(error) if !is_denied(&error) => return Ok(()),
-        Err(error) => return Err(Doubt::Unknown(format!("process {pid}: {error}"))),
+        Err(error) => return Err(Doubt::Unknown(denied(&format!("process {pid}"), &error))),
     }
     match namespace(process) {
         Ok(other) if other != own => Ok(()),
         Ok(_) => Err(Doubt::Alive(pid)),
         Err(error) if !is_denied(&error) => Ok(()),
-        Err(error) => Err(Doubt::Unknown(format!(
-            "the network namespace of process {pid}: {error}"
+        Err(error) => Err(Doubt::Unknown(denied(
+            &format!("the network namespace of process {pid}"),
+            &error,
         ))),
     }
 }
@@ -154,6 +158,10 @@ fn might_be_keepalived(process: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn denied(what: &str, error: &io::Error) -> String {
+    format!("{what}: {error}: to look at others' processes takes CAP_SYS_PTRACE")
 }
 
 fn is_denied(error: &io::Error) -> bool {

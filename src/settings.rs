@@ -4,17 +4,21 @@ use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, de};
 
 use crate::address::Prefix;
+use crate::logging::LogTo;
 use crate::order::message::PORT;
+use crate::regular_file;
 
 /// Where the settings are, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
 /// The highest rate that makes sense: a frame a microsecond.
 pub const MAX_RATE: u32 = 1_000_000;
+/// Octets that the file has at most.
+const LONGEST: u64 = 1 << 20;
 /// No run lasts longer than a day.
 pub const MAX_SECONDS: f64 = 86_400.0;
 
@@ -38,6 +42,9 @@ pub struct Settings {
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
+    /// Where messages go, unless the command line says it.
+    #[serde(deserialize_with = "place")]
+    pub log: LogTo,
     /// Orders: who may give and who obeys them.
     pub orders: Orders,
 }
@@ -125,6 +132,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
             conflict_watch: Duration::from_secs(600),
+            log: LogTo::Auto,
             orders: Orders::default(),
         }
     }
@@ -162,7 +170,7 @@ impl Settings {
     /// If the file can't be read, has a key that is not known, or a value of the wrong type.
     pub fn read(named: Option<&Path>) -> Result<Self, Error> {
         let path = named.unwrap_or(Path::new(DEFAULT_PATH));
-        match fs::read_to_string(path) {
+        match regular_file::read_to_string(path, LONGEST) {
             Ok(text) => Self::parse(&text, path),
             Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
                 Ok(Self::default())
@@ -234,6 +242,11 @@ fn seconds_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     checked_seconds(f64::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
+fn place<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogTo, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(de::Error::custom)
+}
+
 /// A text, or a list of texts.
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
     struct Paths;
@@ -276,7 +289,8 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let settings = parse(
-            "rate = 10\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\npeers = [\"10.0.0.1\"]\n",
+            "rate = 10\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\n\
+             peers = [\"10.0.0.1\"]\nlog = \"file:/l\"\n",
         )
         .unwrap();
         assert_eq!(settings.rate.get(), 10);
@@ -285,6 +299,7 @@ mod tests {
         assert_eq!(settings.conflict_watch, Duration::from_secs(3));
         assert_eq!(settings.confirm, Confirm::Peers);
         assert_eq!(settings.peers, [IpAddr::from([10, 0, 0, 1])]);
+        assert_eq!(settings.log, LogTo::File("/l".into()));
     }
 
     #[test]
@@ -327,6 +342,7 @@ mod tests {
             ("timeout = nan\n", ["v.toml:1: ", "seconds are from 0"]),
             ("wait = 1e300\n", ["v.toml:1: ", "seconds are from 0"]),
             ("peers = [\"x\"]\n", ["v.toml:1: ", "IP address"]),
+            ("log = \"file\"\n", ["v.toml:1: ", "file:PATH"]),
             ("confirm = \"some\"\n", ["v.toml:1: ", "unknown variant"]),
             ("[orders]\nkey = 1\n", ["v.toml:2: ", "unknown field `key`"]),
             ("[orders]\nport = 0\n", ["v.toml:2: ", "`port = 0`"]),

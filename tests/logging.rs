@@ -4,12 +4,13 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
@@ -23,18 +24,26 @@ use common::{
 
 const ABSENT: &str = "10.9.0.101";
 
-/// `vipherald` as the binary decides for itself where to log.
+/// `vipherald` as the binary decides for itself where to log, standard error being wherever the test
+/// wants it.
 fn automatic(host: &Host, arguments: &str) -> Command {
     let mut command = host.command(common::VIPHERALD);
     command.args(arguments.split_whitespace());
     command
 }
 
-/// The same with nothing in /dev but a syslog socket, or not even that.
+/// The same with nothing in /dev but a syslog socket, or not even that; standard error is a pipe.
 fn with_syslog(host: &Host, socket: Option<&str>, arguments: &str) -> Command {
     let prepare = socket.map_or("true".to_owned(), |path| format!("ln -s {path} /dev/log"));
     let mut command = with_own_directory(host, "/dev", &prepare, &automatic(host, arguments));
     command.env_remove("JOURNAL_STREAM");
+    command
+}
+
+/// The same with standard error on /dev/null, as keepalived gives it to its scripts.
+fn as_hook(host: &Host, socket: Option<&str>, arguments: &str) -> Command {
+    let mut command = with_syslog(host, socket, arguments);
+    command.stderr(Stdio::null());
     command
 }
 
@@ -138,7 +147,7 @@ fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
             format!("{ABSENT} purged: no entry was there"),
         ),
     ] {
-        let run = Run::start(with_syslog(&a, Some(&path), &arguments));
+        let run = Run::start(as_hook(&a, Some(&path), &arguments));
         let tag = format!("vipherald[{}]", run.pid());
         let ended = run.end();
         let messages = messages(&daemon);
@@ -156,17 +165,291 @@ fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
         }
     }
     // Where it is told to, in spite of that.
-    let ended = Run::start(with_syslog(
-        &a,
-        Some(&path),
-        "--log stderr announce 224.0.0.18",
-    ))
-    .end();
-    assert!(
-        ended.stderr.starts_with("error: invalid value"),
+    let mut command = with_syslog(&a, Some(&path), "--log syslog purge 10.9.0.101");
+    command.stderr(Stdio::piped());
+    let ended = Run::start(command).end();
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
+    assert_eq!(messages(&daemon).len(), 1);
+    // Closed is nobody's, too.
+    let arguments = format!("purge {ABSENT}");
+    let mut closed = a.command("sh");
+    closed.args(["-c", "exec \"$@\" 2>&-", "sh"]);
+    let command = automatic(&a, &arguments);
+    closed.arg(command.get_program()).args(command.get_args());
+    let mut closed = with_own_directory(&a, "/dev", &format!("ln -s {path} /dev/log"), &closed);
+    closed.env_remove("JOURNAL_STREAM");
+    assert_eq!(Run::start(closed).end().status, 0);
+    assert_eq!(messages(&daemon).len(), 1);
+}
+
+/// `ssh NODE vipherald …`, cron, a pipe: there is no terminal, and somebody reads.
+#[test]
+fn without_a_terminal_whoever_reads_stderr_is_told() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let (daemon, path) = daemon(&lab);
+    let file = lab.directory().join("stderr");
+    for (arguments, status, text) in [
+        (
+            format!("announce {ABSENT} --wait 0"),
+            5,
+            "warning: 10.9.0.101 not on this host",
+        ),
+        (
+            format!("announce {ABSENT} -i eth7"),
+            1,
+            "error: there is no interface eth7",
+        ),
+        (
+            "anounce 10.9.0.101".to_owned(),
+            2,
+            "error: unrecognized subcommand 'anounce'; tip: a similar subcommand exists: 'announce'",
+        ),
+        (format!("purge {ABSENT}"), 0, "10.9.0.101 purged"),
+    ] {
+        let ended = Run::start(with_syslog(&a, Some(&path), &arguments)).end();
+        assert_eq!(ended.status, status, "{ended:?}");
+        assert!(ended.stderr.starts_with(text), "{ended:?}");
+        let mut command = with_syslog(&a, Some(&path), &arguments);
+        command.stderr(File::create(&file).unwrap());
+        Run::start(command).end();
+        let told = fs::read_to_string(&file).unwrap();
+        assert_eq!(told, ended.stderr);
+    }
+    assert!(messages(&daemon).is_empty());
+}
+
+/// The lines of a log, without their times, which are of the last minute.
+fn lines_of(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.ends_with('\n'), "{text}");
+    let line = |line: &str| {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(
+            time.replace(|c: char| c.is_ascii_digit(), "0"),
+            "0000-00-00T00:00:00.000Z",
+            "{line}"
+        );
+        let date = Command::new("date")
+            .args(["-d", time, "+%s"])
+            .output()
+            .unwrap();
+        let told: u64 = String::from_utf8(date.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        assert!((told..told + 90).contains(&now.as_secs()), "{line}");
+        rest.to_owned()
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn a_file_gets_dated_lines_where_there_is_no_daemon() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let file = lab.directory().join("vipherald.log");
+    let settings = lab.directory().join("settings");
+    let shown = file.display();
+    fs::write(&settings, format!("log = \"file:{shown}\"\n")).unwrap();
+    let (option, config) = (
+        format!("--log file:{shown}"),
+        format!("--config {}", settings.display()),
+    );
+    let mut expected = Vec::new();
+    for (how, arguments, text) in [
+        (
+            &option,
+            format!("announce {VIP} --timeout 1"),
+            format!("{VIP} announced on eth0"),
+        ),
+        (
+            &option,
+            format!("announce {ABSENT} --wait 0"),
+            format!("warning: {ABSENT} not on this"),
+        ),
+        (
+            &config,
+            format!("purge {VIP} -i eth7"),
+            "error: there is no interface eth7".to_owned(),
+        ),
+        (
+            &option,
+            "purge".to_owned(),
+            "error: the following required arguments".to_owned(),
+        ),
+    ] {
+        // The first one makes the file under keepalived's umask.
+        let mut command = a.command("sh");
+        command.args(["-c", "umask 0177 && exec \"$@\"", "sh"]);
+        let own = automatic(&a, &format!("{how} {arguments}"));
+        command.arg(own.get_program()).args(own.get_args());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let run = Run::start(command);
+        expected.push(format!("vipherald[{}]: {text}", run.pid()));
+        run.end();
+    }
+    let lines = lines_of(&file);
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, start) in lines.iter().zip(&expected) {
+        assert!(line.starts_with(start), "{line}: {start}");
+    }
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    // The command line comes before the settings.
+    let ended = common::run(&a, &format!("{config} purge {ABSENT}"));
+    assert!(ended.stderr.contains("purged"), "{ended:?}");
+    assert_eq!(lines_of(&file).len(), expected.len());
+    // And without a umask it is for root and its group.
+    fs::remove_file(&file).unwrap();
+    let mut command = automatic(&a, &format!("{option} purge {ABSENT}"));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Run::start(command).end();
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o640);
+    // Where there is nothing to say, there is no file.
+    fs::remove_file(&file).unwrap();
+    common::run(&a, &format!("-q purge {ABSENT} {option}"));
+    assert!(!file.exists());
+}
+
+/// The same with its standard error heard.
+fn heard(host: &Host, arguments: &str) -> Command {
+    let mut command = automatic(host, arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn a_log_that_is_no_file_or_is_full_holds_up_nothing() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let folder = lab.directory();
+    let (fifo, link, target) = (
+        folder.join("fifo"),
+        folder.join("link"),
+        folder.join("target"),
+    );
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    symlink(&target, &link).unwrap();
+    for (path, why) in [
+        (fifo.to_str().unwrap(), ""),
+        (link.to_str().unwrap(), "symbolic links"),
+        (folder.to_str().unwrap(), "directory"),
+        ("/dev/full", "no regular file"),
+        ("/none/log", "No such file"),
+    ] {
+        let command = heard(&a, &format!("--log file:{path} {ANNOUNCE} -vv"));
+        let ended = assert_not_held_up(&a, command);
+        // Whoever reads standard error is told why, and the rest.
+        let start = format!("warning: cannot log to {path}: ");
+        assert!(ended.stderr.starts_with(&start), "{ended:?}");
+        assert!(ended.stderr.contains(why), "{ended:?}");
+        assert!(ended.stderr.contains("announced on eth0"), "{ended:?}");
+    }
+    assert!(!target.exists());
+    // Somebody reads the FIFO, and no more.
+    let reader = File::options().read(true).write(true).open(&fifo).unwrap();
+    let command = heard(&a, &format!("--log file:{} {ANNOUNCE}", fifo.display()));
+    let ended = assert_not_held_up(&a, command);
+    assert!(ended.stderr.contains("no regular file"), "{ended:?}");
+    drop(reader);
+    // A full disk, and a limit on the size of files.
+    let log = folder.join("log");
+    let arguments = format!("--log file:{} {ANNOUNCE} -vv", log.display());
+    let fill = "ulimit -f 1 && exec \"$@\"";
+    let command = heard(&a, &arguments);
+    let mut limited = a.command("sh");
+    limited
+        .args(["-c", fill, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    limited.stdout(Stdio::null()).stderr(Stdio::piped());
+    assert_not_held_up(&a, limited);
+    assert!(log.metadata().unwrap().len() <= 1024);
+    let own = folder.display().to_string();
+    let prepare = format!(
+        "mount -t tmpfs -o size=4k,mode=755 tmpfs {own} && \
+                           ! head -c 4096 /dev/zero >{own}/filler 2>/dev/null || true"
+    );
+    let full = with_own_directory(&a, &own, &prepare, &heard(&a, &arguments));
+    assert_not_held_up(&a, full);
+}
+
+/// What comes from outside is one line, wherever it is printed.
+#[test]
+fn control_characters_in_names_reach_neither_the_log_nor_the_terminal() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let (daemon, path) = daemon(&lab);
+    let forged = "VI\n<0>forged\x1b[2J\r\u{9b}\u{202e}x";
+    let shown = r"VI\n<0>forged\u{1b}[2J\r\u{9b}\u{202e}x";
+    let log = lab.directory().join("own.log");
+    let conf = lab.directory().join("conf");
+    fs::write(&conf, "").unwrap();
+    let conf = conf.to_str().unwrap();
+    let notify = [
+        "--keepalived-conf",
+        conf,
+        "notify",
+        "INSTANCE",
+        forged,
+        "MASTER",
+        "1",
+    ];
+    let file = format!("--log=file:{}", log.display());
+    for to in ["--log=stderr", "--log=auto", file.as_str()] {
+        let mut command = a.command(common::VIPHERALD);
+        command.arg(to).args(notify);
+        let socket = format!("ln -s {path} /dev/log");
+        let mut command = with_own_directory(&a, "/dev", &socket, &command);
+        command.env_remove("JOURNAL_STREAM");
+        if to == "--log=auto" {
+            command.stderr(Stdio::null());
+        }
+        let ended = Run::start(command).end();
+        assert_eq!(ended.status, 1, "{ended:?}");
+        let told = match to {
+            "--log=stderr" => vec![ended.stderr.trim_end_matches('\n').to_owned()],
+            "--log=auto" => messages(&daemon),
+            _ => lines_of(&log),
+        };
+        assert_eq!(told.len(), 1, "{told:?}");
+        let line = &told[0];
+        assert!(
+            line.contains(&format!("there is no vrrp_instance {shown}")),
+            "{line}"
+        );
+        assert!(
+            !line.contains(|c: char| c.is_control() || c == '\u{202e}'),
+            "{line}"
+        );
+    }
+    // In what is printed, from a file; and in what is wrong with a command line.
+    let named = lab.directory().join("named");
+    fs::write(
+        &named,
+        "vrrp_instance \"A\x1b]0;x\x07\u{202e}B\" {\ninterface eth0\n}\n",
+    )
+    .unwrap();
+    let ended = common::run(&a, &format!("--keepalived-conf {} show", named.display()));
+    assert_eq!(
+        ended.stdout, "instance A\\u{1b}]0;x\\u{7}\\u{202e}B on eth0\n",
         "{ended:?}"
     );
-    assert!(messages(&daemon).is_empty());
+    let mut command = vipherald(&a, "check --nagios");
+    command.args(["--instance", "A\x1b[2J\nB"]);
+    let ended = Run::start(command).end();
+    assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
+    assert!(!ended.stdout.contains('\x1b'), "{ended:?}");
+    let mut command = vipherald(&a, "");
+    command.arg("a\x1b[2J");
+    let ended = Run::start(command).end();
+    assert!(ended.stderr.contains("'a\\u{1b}[2J'"), "{ended:?}");
 }
 
 #[test]
@@ -198,7 +481,7 @@ fn the_first_frame_leaves_before_the_first_message() {
     setsockopt(&daemon, sockopt::ReceiveTimestampns, &true).unwrap();
     let capture = a.capture();
     let arguments = format!("announce {VIP} --timeout 1 -vv");
-    let ended = Run::start(with_syslog(&a, Some(&path), &arguments)).end();
+    let ended = Run::start(as_hook(&a, Some(&path), &arguments)).end();
     assert_eq!(ended.status, 0, "{ended:?}");
     let (frame, message) = (taken(&capture)[0].time, first_message(&daemon));
     assert!(frame <= message, "{frame:?}, {message:?}");
@@ -207,13 +490,14 @@ fn the_first_frame_leaves_before_the_first_message() {
 /// Runs a command that is [`ANNOUNCE`] to its end, and takes it that nothing held it up: it has 3 s
 /// for three rounds, which take 0.2 s. If it waited half a second for each line that it logs of a
 /// frame, it would not come so far.
-fn assert_not_held_up(host: &Host, command: Command) {
+fn assert_not_held_up(host: &Host, command: Command) -> Ended {
     let capture = host.capture();
     let ended = Run::start(command).end();
     assert_eq!(ended.status, 0, "{ended:?}");
     assert!(ended.lasted < BEFORE_THE_ROUNDS_END, "{ended:?}");
     let announced = taken(&capture).len();
     assert!(announced >= 6, "{announced} announcements: {ended:?}");
+    ended
 }
 
 const ANNOUNCE: &str = "announce 10.9.0.100 --timeout 3";
@@ -236,7 +520,7 @@ fn a_syslog_socket_that_is_full_or_absent_holds_up_nothing() {
     for level in ["", "-vv"] {
         let arguments = format!("{ANNOUNCE} {level}");
         for socket in [None, Some(path.as_str())] {
-            assert_not_held_up(&a, with_syslog(&a, socket, &arguments));
+            assert_not_held_up(&a, as_hook(&a, socket, &arguments));
         }
     }
     let came = messages(&daemon);
@@ -256,7 +540,7 @@ fn without_a_daemon_stderr_gets_the_line() {
     let (socket, path) = daemon(&lab);
     drop(socket);
     for socket in [None, Some(path.as_str())] {
-        let arguments = format!("{ANNOUNCE} -v --json");
+        let arguments = format!("--log syslog {ANNOUNCE} -v --json");
         let ended = Run::start(with_syslog(&a, socket, &arguments)).end();
         assert!(
             ended.status == 0 && ended.stderr.starts_with(&line),
@@ -312,7 +596,9 @@ fn the_journal_gets_priorities_on_stderr() {
             run.end();
             let (told, syslog) = (read_all(reader), messages(&daemon));
             assert_eq!(told.starts_with(&starts), journal, "{told:?}");
-            assert_eq!(syslog.is_empty(), journal, "{syslog:?}");
+            // What is read by somebody else has no priorities, and is no less read.
+            assert!(told.contains(&starts[3..]), "{told:?}");
+            assert!(syslog.is_empty(), "{syslog:?}");
         }
     }
 }

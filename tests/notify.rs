@@ -117,21 +117,67 @@ fn an_unknown_instance_or_group_is_told_with_the_way_out() {
     let lab = Lab::new();
     let a = lab.host("a");
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
-    for arguments in [
-        "notify INSTANCE VI_2 MASTER 100",
-        "notify GROUP VI_2 BACKUP 0",
-        "announce --instance VI_2",
-        "purge --instance VI_2",
-        "show --instance VI_2",
+    let hooks = "or name the VIPs in hooks of their own: `vipherald announce VIP…`";
+    for (arguments, way_out) in [
+        ("notify INSTANCE VI_2 MASTER 100", hooks),
+        ("notify GROUP VI_2 BACKUP 0", hooks),
+        (
+            "announce --instance VI_2",
+            "or pass the VIPs as arguments: `vipherald announce VIP…`",
+        ),
+        (
+            "purge --instance VI_2",
+            "or pass the VIPs as arguments: `vipherald purge VIP…`",
+        ),
+        (
+            "check --instance VI_2",
+            "or pass the VIPs as arguments: `vipherald check VIP…`",
+        ),
+        ("show --instance VI_2", "--keepalived-conf FILE\n"),
     ] {
         let ended = run(&a, &with(&conf, arguments));
         assert_eq!(ended.status, 1, "{ended:?}");
         let told = &ended.stderr;
-        assert!(
-            told.contains("VI_2") && told.contains("pass the VIPs as arguments"),
-            "{told}"
-        );
+        let file = "(there is VI_1); if keepalived reads another file, name it by \
+                    --keepalived-conf FILE";
+        // There are no groups to name.
+        let file = file.trim_start_matches(if arguments.contains("GROUP") {
+            "(there is VI_1)"
+        } else {
+            ""
+        });
+        assert!(told.contains("VI_2") && told.contains(file), "{told}");
+        assert!(told.contains(way_out), "{told}");
     }
+    // In the right file, what is wrong with it has its line.
+    let refused = file(
+        &lab,
+        "refused",
+        "vrrp_instance VI_1 {\n  virtual_ipaddress {\n    $_RANDOM\n  }\n}\n",
+    );
+    for (command, way_out) in [
+        (
+            "purge --instance VI_1",
+            "; pass the VIPs as arguments: `vipherald purge VIP…`\n",
+        ),
+        (
+            "notify INSTANCE VI_1 MASTER 1",
+            "; name the VIPs in hooks of their own: ",
+        ),
+        ("show --instance VI_1", "which only keepalived knows\n"),
+    ] {
+        let ended = run(&a, &with(&refused, command));
+        assert!(ended.stderr.contains("refused:3: depends on"), "{ended:?}");
+        assert!(ended.stderr.contains(way_out), "{ended:?}");
+        assert!(!ended.stderr.contains("--keepalived-conf"), "{ended:?}");
+    }
+    let missing = run(&a, "--keepalived-conf /none release --all");
+    assert_eq!(missing.status, 1, "{missing:?}");
+    assert!(
+        missing.stderr.contains("can't read /none: ")
+            && missing.stderr.ends_with("--keepalived-conf FILE\n"),
+        "{missing:?}"
+    );
     let ended = run(&a, &with(&conf, "notify instance VI_1 MASTER 100"));
     assert_eq!(ended.status, 2, "{ended:?}");
 }

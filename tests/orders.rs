@@ -211,7 +211,7 @@ impl Killed {
         let client = lab.host("client");
         let orders = Orders::new(&lab, &n1);
         let conf = lab.directory().join("n1.conf");
-        let settings = orders.settings(&lab, "settings", "timeout = 20", more);
+        let settings = orders.settings(&lab, "settings", "timeout = 20\nconflict_watch = 0", more);
         let peers = |host: &Host| format!("unicast_peer {{\n {}\n }}", host.ipv4());
         let listen = listen(
             &n1,

@@ -251,6 +251,7 @@ impl Confirmation {
 
     /// It did as it was ordered: what it did not answer before says nothing.
     pub(super) fn order_carried_out(&mut self) {
+        self.holds_vip = false;
         self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 

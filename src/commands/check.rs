@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::host::PlacedVip;
 use crate::kernel::Kernel;
+use crate::printable::one_line;
 use crate::report::{CheckReport, Checked};
 use crate::settings::Settings;
 
@@ -22,8 +23,8 @@ pub(super) async fn check(
     began: Instant,
 ) -> Result<Exit, Error> {
     let target = Target::to_look_at(&args.which, global)?;
-    let order = check::Order {
-        interface: args.interface.clone(),
+    let mut order = check::Order {
+        interface: None,
         wait: args.wait.unwrap_or(check::WAIT),
         ..target.to_check(settings)
     };
@@ -31,8 +32,15 @@ pub(super) async fn check(
         return Err(Error::NothingToCheck(global.keepalived_conf().to_owned()));
     }
     let kernel = Kernel::connect()?;
+    if let Some(name) = &args.interface {
+        let link = kernel.link_named(name).await?;
+        let link = link.ok_or_else(|| Error::NoSuchInterface(name.clone()))?;
+        order.interface = Some(link.name);
+    }
     if global.dry_run {
-        write(&check::plan(&kernel, &order).await?)?;
+        let plan = check::plan(&kernel, &order).await?;
+        let lines = plan.lines().map(|line| one_line(line).into_owned() + "\n");
+        write(&lines.collect::<String>())?;
         return Ok(Exit::Done);
     }
     let found = check::look(&kernel, &order).await?;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use log::error;
 
+use super::advice::with_advice;
 use super::notify::answer;
 use super::target::read_configuration;
 use crate::cli::{Fifo, Global};
@@ -25,7 +26,7 @@ pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Re
             let began = Instant::now();
             let done = answer(&event, configuration, settings, global, began, newer).await;
             if let Err(error) = done {
-                error!("{}: {error}", event.name);
+                error!("{}: {}", event.name, with_advice("fifo", &error));
             }
         }
     };

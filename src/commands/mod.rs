@@ -1,5 +1,6 @@
 //! The commands: each reads like its sentence in the manual.
 
+mod advice;
 mod announce;
 mod check;
 mod fifo;
@@ -15,46 +16,26 @@ mod target;
 
 use std::time::Instant;
 
+use log::error;
+
 use self::output::{print, write};
 use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::exit::{Exit, Plugin};
+use crate::logging::{self, LogTo};
 use crate::report::{FailureReport, plugin_line};
 use crate::settings::Settings;
 
 /// Carries out a command line, and tells what came of it.
 ///
 /// # Errors
-/// If it could not be carried out; with `--json` that has been told on stdout, too.
+/// If it could not be carried out, which [`fail`] tells.
 pub async fn run(cli: &Cli, began: Instant) -> Result<Exit, Error> {
-    let name = match &cli.command {
-        Command::Announce(_) => "announce",
-        Command::Purge(_) => "purge",
-        Command::Check(_) => "check",
-        Command::Notify(_) => "notify",
-        Command::Fifo(_) => "fifo",
-        Command::Show(_) => "show",
-        Command::Listen(_) => "listen",
-        Command::Order(_) => "order",
-        Command::Release(_) => "release",
-        Command::Keygen(_) => "keygen",
-    };
-    let done = carry_out(cli, began).await;
-    if let (Command::Check(args), Err(error)) = (&cli.command, &done)
-        && args.own.nagios
-    {
-        write(&plugin_line(Plugin::Unknown, &error.to_string(), ""))?;
-        return Ok(Plugin::Unknown.exit());
-    }
-    if let (true, Err(error)) = (cli.global.json, &done) {
-        print(&cli.global, &FailureReport::new(name, error))?;
-    }
-    done
-}
-
-async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     let global = &cli.global;
     let settings = Settings::read(global.config.as_deref())?;
+    if global.log().is_none() && settings.log != LogTo::Auto {
+        logging::direct(settings.log.clone());
+    }
     match &cli.command {
         Command::Announce(args) => announce::announce(&args.own, &settings, global, began).await,
         Command::Purge(args) => purge::purge(&args.own, global).await,
@@ -67,4 +48,30 @@ async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
         Command::Release(args) => release::release(&args.own, &settings, global).await,
         Command::Keygen(args) => keygen::keygen(&args.own),
     }
+}
+
+/// Tells why a command line could not be carried out: in the log, with `--json` on stdout, too, and
+/// with `--nagios` as a plugin does.
+pub fn fail(cli: &Cli, error: &Error) -> Exit {
+    let text = advice::with_advice(cli.command.name(), error);
+    if let Command::Check(args) = &cli.command
+        && args.own.nagios
+    {
+        return fail_as_plugin(&text);
+    }
+    if cli.global.json
+        && let Err(unwritten) = print(&cli.global, &FailureReport::new(cli.command.name(), &text))
+    {
+        error!("{unwritten}");
+    }
+    error!("{text}");
+    error.exit()
+}
+
+/// Tells a monitor that it could not be found out, and why. A status that was lost on the way is
+/// unknown, too.
+#[must_use]
+pub fn fail_as_plugin(why: &str) -> Exit {
+    let _ = write(&plugin_line(Plugin::Unknown, why, ""));
+    Plugin::Unknown.exit()
 }

@@ -20,7 +20,7 @@ pub(super) async fn release(
     let vips: Vec<Vip> = if args.all {
         configured.iter().map(|placed| placed.vip).collect()
     } else {
-        args.vips.clone()
+        args.vips()
     };
     let kernel = Kernel::connect()?;
     let pid_files = &settings.orders.pid_files;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use log::warn;
 
+use crate::address::Vip;
 use crate::announce::session;
 use crate::announce::{Manner, Pace};
 use crate::cli::{Global, Which, Whose};
@@ -29,18 +30,17 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn asked_for(whose: &Whose, global: &Global) -> Result<Self, Error> {
-        match &whose.instance {
+        Self::named(whose.vips(), whose.instance.as_deref(), global)
+    }
+
+    fn named(vips: Vec<Vip>, instance: Option<&str>, global: &Global) -> Result<Self, Error> {
+        match instance {
             Some(name) => Ok(Self::of_instance(
                 read_configuration(global)?.instance(name)?,
             )),
             None => Ok(Self {
                 name: None,
-                vips: whose
-                    .vips
-                    .iter()
-                    .copied()
-                    .map(PlacedVip::anywhere)
-                    .collect(),
+                vips: vips.into_iter().map(PlacedVip::anywhere).collect(),
                 peers: Vec::new(),
             }),
         }
@@ -48,11 +48,7 @@ impl Target {
 
     pub(super) fn to_look_at(which: &Which, global: &Global) -> Result<Self, Error> {
         if !which.all {
-            let whose = Whose {
-                vips: which.vips.clone(),
-                instance: which.instance.clone(),
-            };
-            return Self::asked_for(&whose, global);
+            return Self::named(which.vips(), which.instance.as_deref(), global);
         }
         let configuration = read_configuration(global)?;
         for problem in configuration.warnings() {

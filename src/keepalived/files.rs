@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::regular_file;
+
 /// What a path leads to, symbolic links followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -33,10 +35,10 @@ pub trait Files {
     /// When it can't be listed.
     fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
 
-    /// The bytes of a file, cut off after `limit`.
+    /// The bytes of a regular file, cut off after `limit`.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When it can't be read, or is of another kind.
     fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>>;
 
     /// The path without symbolic links, or as it is where it can't be resolved.
@@ -70,7 +72,8 @@ impl Files for Disk {
     fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+        let file = regular_file::open(path, 0)?;
+        file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

@@ -13,8 +13,16 @@ use super::include::{self, Include};
 use super::lexer;
 use super::sequence::Sequence;
 
-/// The most bytes that all files together may have. keepalived has no such bound.
-const BYTES_MAX: usize = 64 << 20;
+/// The most bytes that all files together may have. keepalived has no such bound; with it and the
+/// next one all commands keep within the 64 MiB of memory that the systemd units allow.
+const BYTES_MAX: usize = 8 << 20;
+/// The most bytes of words and definitions that may be handed out or kept.
+const WORDS_MAX: usize = 2 << 20;
+/// What a line, or the part of one up to a brace, counts for beside its words: a line for an address
+/// takes less room in the file than in memory.
+const PER_CHUNK: usize = 16;
+/// What a definition counts for beside its name and value.
+const PER_DEFINITION: usize = 64;
 /// The most files that may be opened: includes that include each other twice grow without end.
 const FILES_MAX: usize = 4096;
 /// The deepest that includes may be nested.
@@ -97,6 +105,7 @@ pub(super) struct Lines<'a> {
     notices: Vec<Notice>,
     files_opened: usize,
     bytes_read: usize,
+    words_left: usize,
     lines_made: usize,
     substitutions_left: usize,
     places_left: usize,
@@ -133,6 +142,7 @@ impl<'a> Lines<'a> {
             notices: Vec::new(),
             files_opened: 0,
             bytes_read: 0,
+            words_left: WORDS_MAX,
             lines_made: 0,
             substitutions_left: SUBSTITUTIONS_MIN,
             places_left: PLACES_MAX,
@@ -168,6 +178,9 @@ impl<'a> Lines<'a> {
             self.rest = rest.map(str::to_owned);
             let (words, unclosed_quote) = lexer::words(chunk);
             if !words.is_empty() || unclosed_quote {
+                if !self.count_words(PER_CHUNK + chunk.len()) {
+                    return None;
+                }
                 return Some(Chunk {
                     words,
                     unclosed_quote,
@@ -176,6 +189,15 @@ impl<'a> Lines<'a> {
             }
         }
         None
+    }
+
+    /// Counts what is handed out or kept; whether there is room for it.
+    fn count_words(&mut self, bytes: usize) -> bool {
+        match self.words_left.checked_sub(bytes) {
+            Some(left) => self.words_left = left,
+            None => self.stop("is behind more words than vipherald keeps (2 MiB)"),
+        }
+        !self.stopped
     }
 
     /// The braces of a `${NAME}` that is not defined are like any others.
@@ -306,7 +328,9 @@ impl<'a> Lines<'a> {
                 }
             }
             if let Some((name, value)) = definitions::parse(&text) {
-                self.define(name, value);
+                if self.count_words(PER_DEFINITION + text.len()) {
+                    self.define(name, value);
+                }
                 return None;
             }
             if Sequence::starts(&text) {
@@ -349,6 +373,9 @@ impl<'a> Lines<'a> {
                     Weight::Uncertain,
                 );
                 break;
+            }
+            if !self.count_words(line.len()) {
+                return;
             }
             let Some(line) = line.strip_suffix('\\') else {
                 lines.push_str(&line);
@@ -510,7 +537,7 @@ impl<'a> Lines<'a> {
         self.bytes_read += contents.len();
         self.substitutions_left += contents.len() / 2;
         if self.bytes_read > BYTES_MAX {
-            self.stop("is part of a configuration of more than 64 MiB");
+            self.stop("is part of a configuration of more than 8 MiB");
             return;
         }
         let directory = path.parent().filter(|parent| *parent != Path::new(""));

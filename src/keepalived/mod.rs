@@ -135,7 +135,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
-    #[error("can't read {}: {source}; {}", path.display(), way_out_of(source))]
+    #[error("can't read {}: {source}{}", path.display(), advice(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -143,7 +143,7 @@ pub enum Error {
         source: io::Error,
     },
     /// An instance or a group can't be relied on.
-    #[error("{problem}; {WAY_OUT}")]
+    #[error("{problem}")]
     Refused {
         /// What is wrong with it.
         problem: Problem,
@@ -162,17 +162,15 @@ pub enum Error {
     },
 }
 
-fn way_out_of(unreadable: &io::Error) -> &'static str {
+fn advice(unreadable: &io::Error) -> &'static str {
     match unreadable.kind() {
         // keepalived reads it as root, and runs hooks as another user if there is one.
         io::ErrorKind::PermissionDenied => {
-            "run by user keepalived_script? set `script_user root` in keepalived.conf"
+            "; run by user keepalived_script? set `script_user root` in keepalived.conf"
         }
-        _ => WAY_OUT,
+        _ => "",
     }
 }
-
-const WAY_OUT: &str = "pass the VIPs as arguments instead: `vipherald announce VIP…`";
 
 fn missing(kind: &str, name: &str, known: &[String], warnings: &[Problem]) -> String {
     let mut text = format!("there is no {kind} {name}");
@@ -182,7 +180,7 @@ fn missing(kind: &str, name: &str, known: &[String], warnings: &[Problem]) -> St
     if let Some(warning) = warnings.first() {
         text += &format!("; {warning}");
     }
-    format!("{text}; {WAY_OUT}")
+    text
 }
 
 /// What the files say.
@@ -298,9 +296,6 @@ pub fn read_from(
         path: path.to_owned(),
         source,
     };
-    if files.kind(path).map_err(unreadable)? == Kind::Directory {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
     let contents = files
         .read(path, lines::Lines::limit() + 1)
         .map_err(unreadable)?;

@@ -489,7 +489,7 @@ fn hostile_files_are_read_in_bounded_time() {
     const SIZE: usize = if cfg!(debug_assertions) {
         1 << 19
     } else {
-        10 << 20
+        8 << 20
     };
     let fill = |unit: &str| unit.repeat(SIZE / unit.len());
     for unit in [
@@ -575,13 +575,12 @@ fn the_json_is_the_contract() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_an_error_with_a_way_out() {
+fn a_file_that_is_not_there_is_an_error_that_names_it() {
     let error = read(Path::new("/none/keepalived.conf"), &Options::default()).unwrap_err();
     let error = error.to_string();
     assert!(
         error.starts_with("can't read /none/keepalived.conf: "),
         "{error}"
     );
-    assert!(error.ends_with("`vipherald announce VIP…`"), "{error}");
     assert!(read(Path::new("/"), &Options::default()).is_err());
 }

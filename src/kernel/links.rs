@@ -1,12 +1,21 @@
 //! The interfaces of this host.
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
 };
 
 use super::{Error, Kernel, answered};
 use crate::address::{InterfaceIndex, Mac};
+
+/// Octets of an interface's name, with its end (`IFNAMSIZ`).
+const NAME_MAX: usize = 16;
+/// Octets of an alternative name, with its end (`ALTIFNAMSIZ`).
+const ALTERNATIVE_NAME_MAX: usize = 128;
+/// The attribute of a request for an interface by a name that is longer than `IFNAMSIZ`, which only
+/// an alternative one can be (linux/if_link.h, since Linux 5.5).
+const IFLA_ALT_IFNAME: u16 = 53;
 
 /// One interface, as far as an announcement needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,16 +119,25 @@ impl Kernel {
             .await
     }
 
-    /// The interface of this name, or `None` if there is none.
+    /// The interface of this name, its own or an alternative one (`ip link property add altname`),
+    /// or `None` if there is none.
     ///
     /// # Errors
     /// If the kernel does not answer.
     pub async fn link_named(&self, name: &str) -> Result<Option<Link>, Error> {
-        // The kernel takes names of at most 15 octets (IFNAMSIZ) and refuses others as invalid.
-        if name.is_empty() || name.len() > 15 {
-            return Ok(None);
-        }
-        let request = self.handle.link().get().match_name(name.to_owned());
+        // The kernel refuses longer names as invalid.
+        let request = match name.len() {
+            0 | ALTERNATIVE_NAME_MAX.. => return Ok(None),
+            // It looks for alternative names, too.
+            ..NAME_MAX => self.handle.link().get().match_name(name.to_owned()),
+            _ => {
+                let mut request = self.handle.link().get().match_index(0);
+                let name = [name.as_bytes(), b"\0"].concat();
+                let name = LinkAttribute::Other(DefaultNla::new(IFLA_ALT_IFNAME, name));
+                request.message_mut().attributes.push(name);
+                request
+            }
+        };
         self.one_link(format!("look up interface {name}"), request)
             .await
     }

@@ -1,17 +1,19 @@
 //! The keys that orders and answers are signed with.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac as _};
-use nix::libc::O_NONBLOCK;
+use nix::libc::O_NOFOLLOW;
 use nix::unistd::Uid;
 use sha2::Sha256;
 
 use super::message::TAG;
+use crate::regular_file;
 
 /// Octets that a key has at least: as many as the hash gives (RFC 2104 §3).
 const SHORTEST: usize = 32;
@@ -143,15 +145,17 @@ fn read(path: &Path, owner: Owner) -> Result<Hmac<Sha256>, Error> {
         path: path.to_owned(),
         problem,
     };
-    // Not to wait for the other end of what turns out to be a pipe.
-    let mut options = File::options();
-    let file = options.read(true).custom_flags(O_NONBLOCK).open(path);
-    let file = file.map_err(unreadable)?;
+    if owner == Owner::Root {
+        check_folders(path).map_err(|found| match found {
+            Found::Unreadable(source) => unreadable(source),
+            Found::Unfit(problem) => unfit(problem),
+        })?;
+    }
+    // What systemd hands over is behind links of its own in some of its versions.
+    let links = if owner == Owner::Root { O_NOFOLLOW } else { 0 };
+    let file = regular_file::open(path, links).map_err(unreadable)?;
     let about = file.metadata().map_err(unreadable)?;
     let (place, mode) = (path.display(), about.mode() & 0o7777);
-    if !about.is_file() {
-        return Err(unfit("is no regular file".to_owned()));
-    }
     let own = owner == Owner::Systemd && about.uid() == Uid::effective().as_raw();
     if about.uid() != 0 && !own {
         return Err(unfit(format!(
@@ -177,20 +181,100 @@ fn read(path: &Path, owner: Owner) -> Result<Hmac<Sha256>, Error> {
     key.next().ok_or_else(|| unfit("is no key".to_owned()))
 }
 
-/// Writes a new key for root alone: 64 hexadecimal digits.
+/// What speaks against a folder.
+enum Found {
+    Unreadable(io::Error),
+    Unfit(String),
+}
+
+/// Checks that nobody but root could have put another file in a key's place: no symbolic link leads
+/// to it, and every folder above it is root's alone to write, as sshd asks for the keys that it
+/// trusts. A folder with the sticky bit is none: who may write there could have been first.
+fn check_folders(path: &Path) -> Result<(), Found> {
+    let unfit = |problem: String| Err(Found::Unfit(problem));
+    let path = std::path::absolute(path).map_err(Found::Unreadable)?;
+    let about = path.symlink_metadata().map_err(Found::Unreadable)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let real = folder.canonicalize().map_err(Found::Unreadable)?;
+    if about.is_symlink() || real != folder {
+        let real = path.canonicalize().map_err(Found::Unreadable)?;
+        return unfit(format!(
+            "is named by way of a symbolic link or `..`: name the file itself, {}",
+            real.display()
+        ));
+    }
+    for folder in folder.ancestors() {
+        let about = folder.symlink_metadata().map_err(Found::Unreadable)?;
+        let place = folder.display();
+        if about.uid() != 0 && is_known(about.uid()) {
+            return unfit(format!(
+                "is below {place}, which belongs to user {}, who could replace it: \
+                 `chown root {place}`, or move the key",
+                about.uid()
+            ));
+        }
+        if about.mode() & 0o022 != 0 {
+            return unfit(format!(
+                "is below {place}, where others than root may write (mode {:04o}): \
+                 `chmod go-w {place}`, or move the key",
+                about.mode() & 0o7777
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a user is one of this user namespace's. All others, of whom the host's root is one, are
+/// shown as one user, and nothing is known of them.
+fn is_known(user: u32) -> bool {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let overflow = read("/proc/sys/kernel/overflowuid");
+    if overflow.trim().parse() != Ok(user) {
+        return true;
+    }
+    read("/proc/self/uid_map").lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        let (first, count) = (numbers.next(), numbers.nth(1));
+        match (first, count) {
+            (Some(Ok(first)), Some(Ok(count))) => {
+                (first..first.saturating_add(count)).contains(&u64::from(user))
+            }
+            _ => false,
+        }
+    })
+}
+
+/// Writes a new key for root alone: 64 hexadecimal digits. The file is there as a whole or not at
+/// all: it is written under another name in the same folder first.
 ///
 /// # Errors
 /// If the file exists, or can't be written.
 pub fn generate(path: &Path) -> Result<(), Error> {
     let write = || -> io::Result<()> {
-        let mut random = [0; 32];
+        let mut random = [0; 40];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let digits: String = random.iter().map(|octet| format!("{octet:02x}")).collect();
-        let mut options = File::options();
-        let file = options.write(true).create_new(true).mode(0o600).open(path);
-        let mut file = file?;
-        file.write_all((digits + "\n").as_bytes())?;
-        file.sync_all()
+        let digits = |octets: &[u8]| -> String {
+            octets.iter().map(|octet| format!("{octet:02x}")).collect()
+        };
+        let (key, suffix) = random.split_at(32);
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let mut draft = OsString::from(".");
+        draft.push(name);
+        draft.push(format!(".{}", digits(suffix)));
+        let draft = folder.join(draft);
+        let written = write_new(&draft, &(digits(key) + "\n"))
+            // Unlike a new name for the draft, it replaces nothing.
+            .and_then(|()| fs::hard_link(&draft, path));
+        let removed = fs::remove_file(&draft);
+        written.and(removed)?;
+        // The folder is opened by its name, which is empty for the one at hand.
+        let folder = if folder == Path::new("") {
+            Path::new(".")
+        } else {
+            folder
+        };
+        File::open(folder)?.sync_all()
     };
     write().map_err(|source| Error::Unwritable {
         path: path.to_owned(),
@@ -198,12 +282,36 @@ pub fn generate(path: &Path) -> Result<(), Error> {
     })
 }
 
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    /// A folder of this test's own, below none that others may write.
+    fn folder(name: &str) -> PathBuf {
+        let name = format!("vipherald-{name}-{}", std::process::id());
+        let folder = Path::new("/run").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn refusal(file: &Path) -> String {
+        let refused = Keys::read(&[file.to_owned()], None);
+        refused.unwrap_err().to_string()
+    }
 
     /// RFC 4231 §4.2 (test case 1 has a key of 20 octets; these are 32 or more: cases 6).
     #[test]
@@ -230,8 +338,7 @@ mod tests {
 
     #[test]
     fn the_first_key_signs_and_all_verify() {
-        let folder = std::env::temp_dir().join(format!("vipherald-keys-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = folder("keys");
         let (old, new) = (folder.join("old"), folder.join("new"));
         generate(&old).unwrap();
         generate(&new).unwrap();
@@ -246,19 +353,19 @@ mod tests {
         let mut text = b"text".to_vec();
         only_old.sign(&mut text);
         assert!(rotating.authenticate(&text).is_some() && only_new.authenticate(&text).is_none());
+        let octets = fs::read(&old).unwrap();
         assert!(matches!(generate(&old), Err(Error::Unwritable { .. })));
+        assert_eq!(fs::read(&old).unwrap(), octets);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
         fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn a_key_that_others_could_know_is_refused_with_the_fix() {
-        let folder = std::env::temp_dir().join(format!("vipherald-unfit-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = folder("unfit");
         let file = folder.join("key");
         let refused = |fix: &str| {
-            let told = Keys::read(std::slice::from_ref(&file), None)
-                .unwrap_err()
-                .to_string();
+            let told = refusal(&file);
             assert!(told.contains(fix), "{told}");
         };
         refused("vipherald keygen");
@@ -286,6 +393,40 @@ mod tests {
         fs::remove_file(&file).unwrap();
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
         refused("no regular file");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_others_could_replace_is_refused_with_the_fix() {
+        let folder = folder("replaced");
+        let deep = folder.join("deep");
+        fs::create_dir(&deep).unwrap();
+        let file = deep.join("key");
+        generate(&file).unwrap();
+        assert!(Keys::read(std::slice::from_ref(&file), None).is_ok());
+        for (at, mode) in [(&deep, 0o777), (&folder, 0o775), (&folder, 0o1777)] {
+            fs::set_permissions(at, Permissions::from_mode(mode)).unwrap();
+            let told = refusal(&file);
+            let fix = format!("(mode {mode:04o}): `chmod go-w {}`", at.display());
+            assert!(told.contains(&fix), "{told}");
+            fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
+        }
+        let (linked, through) = (folder.join("linked"), folder.join("through"));
+        symlink(&file, &linked).unwrap();
+        symlink(&deep, &through).unwrap();
+        for behind in [linked, through.join("key"), deep.join("../deep/key")] {
+            let told = refusal(&behind);
+            let fix = format!("name the file itself, {}", file.display());
+            assert!(told.contains(&fix), "{told}");
+        }
+        // A user namespace of one user has no other to give it to.
+        if nix::unistd::chown(&deep, Some(1.into()), None).is_ok() {
+            let told = refusal(&file);
+            assert!(told.contains("belongs to user 1, who could"), "{told}");
+        }
+        // What systemd hands over is not to be judged so.
+        fs::set_permissions(&deep, Permissions::from_mode(0o777)).unwrap();
+        assert!(Keys::read(std::slice::from_ref(&file), Some(&deep)).is_ok());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -15,6 +15,7 @@ use crate::announce;
 use crate::check::{Finding, Mended, Role, Verdict};
 use crate::exit::{Exit, Plugin};
 use crate::kernel::NeighbourState;
+use crate::printable::one_line;
 
 /// What people's terminals show at the least, in columns.
 const WIDTH: usize = 80;
@@ -209,7 +210,8 @@ impl CheckReport {
 /// A monitoring plugin's line: a bar sets the numbers off, and so there may be no other.
 #[must_use]
 pub fn plugin_line(plugin: Plugin, text: &str, numbers: &str) -> String {
-    let text = text.replace('|', "/").replace('\n', " ");
+    let text = text.replace('|', "/");
+    let text = one_line(&text);
     let bar = if numbers.is_empty() { "" } else { " | " };
     format!("VIPHERALD {} - {text}{bar}{numbers}\n", plugin.name())
 }
@@ -420,11 +422,6 @@ impl CheckReport {
     fn rows(&self, checked: &Checked) -> Vec<String> {
         let finding = &checked.finding;
         let word = finding.verdict.name().to_uppercase();
-        let word = if self.coloured {
-            format!("\x1b[1;{}m{word}\x1b[0m", finding.verdict.colour())
-        } else {
-            word
-        };
         let mut head = finding.vip.to_string();
         if let Some(interface) = &finding.interface {
             head += &format!(" on {interface}");
@@ -527,6 +524,25 @@ impl Report for CheckReport {
             .map(|text| Line(Level::Info, text))
             .collect()
     }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for checked in &self.checked {
+            let mut rows = self.rows(checked);
+            for row in &mut rows {
+                *row = one_line(row).into_owned();
+            }
+            if let (true, Some(head)) = (self.coloured, rows.first_mut()) {
+                let verdict = checked.finding.verdict;
+                let word = verdict.name().to_uppercase();
+                let coloured = format!(": \x1b[1;{}m{word}\x1b[0m", verdict.colour());
+                *head = head.replacen(&format!(": {word}"), &coloured, 1);
+            }
+            rows.push(String::new());
+            text += &rows.join("\n");
+        }
+        text
+    }
 }
 
 #[cfg(test)]
@@ -544,6 +560,6 @@ mod tests {
     #[test]
     fn a_plugin_line_is_one_line_with_one_bar() {
         let line = plugin_line(Plugin::Unknown, "a|b\nc", "x=1");
-        assert_eq!(line, "VIPHERALD UNKNOWN - a/b c | x=1\n");
+        assert_eq!(line, "VIPHERALD UNKNOWN - a/b\\nc | x=1\n");
     }
 }

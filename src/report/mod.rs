@@ -17,7 +17,7 @@ pub use order::{OrderReport, ReleaseReport};
 pub use purge::{PurgeReport, PurgeResult};
 pub use show::ShowReport;
 
-use crate::error::Error;
+use crate::printable::one_line;
 
 /// Addresses that one line names; of more it gives the number.
 const NAMED: usize = 4;
@@ -56,7 +56,9 @@ pub trait Report: Serialize {
     /// The lines as one text.
     fn text(&self) -> String {
         let lines = self.lines().into_iter();
-        lines.map(|Line(_, text)| text + "\n").collect()
+        lines
+            .map(|Line(_, text)| one_line(&text).into_owned() + "\n")
+            .collect()
     }
 }
 
@@ -72,12 +74,12 @@ pub struct FailureReport {
 impl FailureReport {
     /// Words the failure of a command.
     #[must_use]
-    pub fn new(command: &'static str, error: &Error) -> Self {
+    pub fn new(command: &'static str, error: &str) -> Self {
         Self {
             command,
             version: env!("CARGO_PKG_VERSION"),
             result: "failed",
-            error: error.to_string(),
+            error: error.to_owned(),
         }
     }
 }

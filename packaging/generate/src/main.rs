@@ -5,6 +5,7 @@
 //!     cargo run --package vipherald-generate -- TARGET FOLDER
 #![expect(clippy::print_stderr, reason = "a build step tells of trouble there")]
 
+mod completions;
 mod copyright;
 mod linked;
 mod manual;
@@ -16,7 +17,6 @@ use std::process::ExitCode;
 use std::{env, fs};
 
 use clap::CommandFactory;
-use clap_complete::{Shell, generate_to};
 use vipherald::cli::Cli;
 
 fn main() -> ExitCode {
@@ -36,9 +36,7 @@ fn main() -> ExitCode {
 
 fn generate(target: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(folder)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut Cli::command(), "vipherald", folder)?;
-    }
+    completions::write(folder)?;
     for (name, page) in pages()? {
         fs::write(folder.join(name), page)?;
     }
@@ -69,5 +67,27 @@ mod tests {
     #[test]
     fn the_manual_tells_of_every_command_option_and_setting() {
         pages().unwrap();
+    }
+
+    /// A quote that roff takes for its own would be missing from what is copied.
+    #[test]
+    fn the_manuals_examples_can_be_copied() {
+        let [(_, commands), (_, settings)] = pages().unwrap();
+        let lines = settings
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Cm "));
+        let shown: Vec<_> = lines.filter(|line| line.contains(" No = Ar ")).collect();
+        assert!(shown.len() > 10);
+        for line in shown {
+            assert!(!line.contains('"'), "{line}");
+            let setting = line.replace(" No = Ar ", " = ").replace("\\(dq", "\"");
+            setting.parse::<toml::Table>().unwrap();
+        }
+        for example in commands
+            .split(".Bd ")
+            .filter(|one| one.contains("global_defs"))
+        {
+            assert!(example.contains("    script_user root\n"), "{example}");
+        }
     }
 }

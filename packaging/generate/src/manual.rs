@@ -43,7 +43,9 @@ pub(crate) fn of_settings(page: &str, example: &str) -> Result<String, Box<dyn E
         };
         let setting = setting.trim_start_matches('#');
         if let Some((key, value)) = setting.split_once(" = ") {
-            items.push(format!(".It Cm {key} No = Ar {}\n{text}", escaped(value)));
+            // A quote would quote a macro's argument, and not be seen.
+            let value = escaped(value).replace('"', "\\(dq");
+            items.push(format!(".It Cm {key} No = Ar {value}\n{text}"));
         } else {
             sections += &list(items.drain(..));
             sections += &format!(".Ss {setting}\n{text}");
@@ -190,7 +192,7 @@ mod tests {
             page,
             ".Bl -tag -width Ds\n.It Cm rate No = Ar 5\nHow much.\nOr less.\n.El\n\
              .Ss [more]\nOthers.\n\
-             .Bl -tag -width Ds\n.It Cm names No = Ar \"a\\eb\"\nWho.\n.El\n"
+             .Bl -tag -width Ds\n.It Cm names No = Ar \\(dqa\\eb\\(dq\nWho.\n.El\n"
         );
     }
 

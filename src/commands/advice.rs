@@ -1,0 +1,43 @@
+//! What to do where keepalived.conf does not tell what a command needs to know.
+
+use std::io;
+
+use crate::error::Error;
+use crate::keepalived;
+
+/// Why a command failed, and what to do next.
+pub(super) fn with_advice(command: &str, error: &Error) -> String {
+    match error {
+        Error::Keepalived(cause) => format!("{cause}{}", advice(command, cause)),
+        _ => error.to_string(),
+    }
+}
+
+const FILE: &str = "if keepalived reads another file, name it by --keepalived-conf FILE";
+
+fn advice(command: &str, cause: &keepalived::Error) -> String {
+    let vips = match command {
+        "announce" | "purge" | "check" | "order" => Some(format!(
+            "pass the VIPs as arguments: `vipherald {command} VIP…`"
+        )),
+        "notify" | "fifo" => Some(
+            "name the VIPs in hooks of their own: `vipherald announce VIP…` in notify_master"
+                .to_owned(),
+        ),
+        // The others are about what the file says.
+        _ => None,
+    };
+    match (cause, vips) {
+        // That has its own.
+        (keepalived::Error::Unreadable { source, .. }, _)
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            String::new()
+        }
+        // It is the right file, and what it says is not certain.
+        (keepalived::Error::Refused { .. }, None) => String::new(),
+        (keepalived::Error::Refused { .. }, Some(vips)) => format!("; {vips}"),
+        (_, None) => format!("; {FILE}"),
+        (_, Some(vips)) => format!("; {FILE}, or {vips}"),
+    }
+}
