@@ -6,7 +6,8 @@
 //!   [`orphan`]: how
 //! - [`keepalived`]: what keepalived.conf says
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
-//! - [`report`], [`logging`]: what happened, as text, JSON and log lines
+//! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`privileges`]: what is
+//!   missing where something is refused
 
 pub mod address;
 pub mod announce;
@@ -20,9 +21,11 @@ mod fifo;
 pub mod keepalived;
 pub mod kernel;
 pub mod logging;
+mod minutes;
 pub mod order;
 pub mod orphan;
 pub mod port;
+pub mod privileges;
 pub mod purge;
 pub mod report;
 pub mod settings;

@@ -16,12 +16,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use vipherald_lab::{Host, Keepalived, Lab, eventually};
 
 use common::{
     OLD_MAC, Run, SOON, VIP, assert_followed, give, remember_old, run, signal, vipherald,
-    wait_until_followed, watch_for,
+    wait_until_followed, watch_for, without_privilege,
 };
 use events::{file, hook, instance, mac_of, sent_for, wait_for_frame, with};
 
@@ -101,15 +103,157 @@ fn other_states_do_nothing() {
     give(&a, VIP, "eth0");
     a.remember(OTHER_VIP, OLD_MAC);
     let capture = a.capture();
-    for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY", "A_NEW_STATE"] {
+    for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY"] {
         let arguments = with(&conf, &format!("notify INSTANCE VI_1 {state} 100"));
         let ended = run(&a, &arguments);
         assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
         let ended = run(&a, &format!("-v {arguments}"));
         assert!(ended.stderr.contains(state), "{ended:?}");
     }
+    for state in ["A_NEW_STATE", "MASTER_RX_LOWER_PRIO", "master", "INIT", ""] {
+        let mut command = vipherald(&a, &with(&conf, "notify INSTANCE VI_1"));
+        let ended = Run::start({
+            command.args([state, "100"]);
+            command
+        })
+        .end();
+        assert_eq!(ended.status, 2, "{ended:?}");
+        let told = format!("warning: VI_1: keepalived knows no state {state}: ");
+        assert!(ended.stderr.starts_with(&told), "{ended:?}");
+        assert!(ended.stderr.contains("FAULT, STOP, DELETED"), "{ended:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    }
     assert_eq!(sent_for(&capture.frames(), VIP), []);
     assert_eq!(mac_of(&a, OTHER_VIP), Some(OLD_MAC.parse().unwrap()));
+}
+
+#[test]
+fn a_typo_in_the_settings_does_not_turn_the_hooks_off() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    let peers = std::slice::from_ref(&b);
+    give(&a, VIP, "eth0");
+    let fifo = lab.directory().join("fifo.toml");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    // What is wrong is dropped and told; what is right keeps: the end after 1 s.
+    let typos = "rates = 10\nrate = \"fast\"\ntimeout = 1\n";
+    let no_toml = "timeout = 1\nrate 10\n";
+    for (settings, told) in [
+        (file(&lab, "typos.toml", typos), ":1: unknown field `rates`"),
+        (file(&lab, "no.toml", no_toml), ":2: "),
+    ] {
+        remember_old(peers, &[VIP]);
+        let place = settings.display();
+        for command in ["notify INSTANCE VI_1 MASTER 100", "announce --lenient 10.9.0.100"] {
+            let arguments = with(&conf, &format!("--config {place} {command}"));
+            let ended = run(&a, &arguments);
+            assert_eq!(ended.status, 0, "{ended:?}");
+            assert!(ended.lasted < Duration::from_secs(5), "{ended:?}");
+            let first = ended.stderr.lines().next().unwrap_or_default();
+            let start = format!("warning: {place}{told}");
+            assert!(first.starts_with(&start), "{ended:?}");
+        }
+        assert_followed(peers, &[VIP], a.mac());
+        // People can mend it.
+        for command in ["announce 10.9.0.100", "purge 10.9.0.101", "check 10.9.0.101"] {
+            let ended = run(&a, &with(&conf, &format!("--config {place} {command}")));
+            assert_eq!(ended.status, 2, "{ended:?}");
+        }
+    }
+    let ended = run(
+        &a,
+        &with(
+            &conf,
+            &format!(
+                "--config {} notify INSTANCE VI_1 MASTER 100",
+                lab.directory().join("typos.toml").display()
+            ),
+        ),
+    );
+    assert!(ended.stderr.contains("default is used: rate = 2000"), "{ended:?}");
+    // One that can't be read at all.
+    for settings in [lab.directory(), &fifo, Path::new("/dev/zero"), Path::new("/none")] {
+        remember_old(peers, &[VIP]);
+        let place = settings.display();
+        let arguments = format!("--config {place} notify INSTANCE VI_1 MASTER 100");
+        let hook = Run::start(vipherald(&a, &with(&conf, &arguments)));
+        wait_until_followed(peers, &[VIP], a.mac(), SOON);
+        let ended = hook.terminate().0;
+        assert_eq!(ended.status, 143, "{ended:?}");
+        let told = format!("warning: cannot read the settings {place}: ");
+        assert!(ended.stderr.starts_with(&told), "{ended:?}");
+        assert!(ended.stderr.contains("the defaults are used"), "{ended:?}");
+        let ended = run(&a, &with(&conf, &format!("--config {place} purge 10.9.0.101")));
+        assert_eq!(ended.status, 2, "{ended:?}");
+        assert!(ended.lasted < Duration::from_secs(5), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_missing_capability_is_told_at_every_event() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    let without = |arguments: &str| {
+        Run::start(without_privilege(&lab, &a, &with(&conf, arguments))).end()
+    };
+    // There is nothing to purge, so that nothing is refused.
+    for (command, missing) in [
+        ("notify INSTANCE VI_1 BACKUP 100", &["CAP_NET_ADMIN", "CAP_NET_RAW"][..]),
+        ("purge --instance VI_1", &["CAP_NET_ADMIN"]),
+    ] {
+        let ended = without(command);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        let warnings: Vec<_> = ended
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("warning: "))
+            .collect();
+        assert_eq!(warnings.len(), missing.len(), "{ended:?}");
+        for (warning, name) in warnings.iter().zip(missing) {
+            assert!(warning.contains(&format!("no {name}")), "{ended:?}");
+        }
+    }
+    // What fails says it once.
+    give(&a, VIP, "eth0");
+    let ended = without("notify INSTANCE VI_1 MASTER 100");
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert_eq!(ended.stderr.matches("no CAP_NET_RAW").count(), 1, "{ended:?}");
+    assert!(ended.stderr.contains("no CAP_NET_ADMIN"), "{ended:?}");
+    // With all of them, there is nothing to tell.
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100"));
+    assert!(!ended.stderr.contains("CAP_"), "{ended:?}");
+}
+
+#[test]
+fn root_without_a_capability_is_told_who_took_it() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    a.remember(OTHER_VIP, OLD_MAC);
+    for (arguments, name) in [
+        (["announce", VIP], "CAP_NET_RAW"),
+        (["purge", OTHER_VIP], "CAP_NET_ADMIN"),
+    ] {
+        let mut command = a.command("setpriv");
+        command
+            .args(["--bounding-set=-net_raw,-net_admin", "--inh-caps=-all"])
+            .arg(lab.install_hook(common::VIPHERALD))
+            .args(["--log", "stderr"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let ended = Run::start(command).end();
+        assert_eq!(ended.status, 1, "{ended:?}");
+        let told = format!("no {name}, though run by root");
+        assert_eq!(ended.stderr.matches(&told).count(), 1, "{ended:?}");
+        assert!(ended.stderr.contains("CapabilityBoundingSet"), "{ended:?}");
+        for wrong in ["script_user", "keepalived_script"] {
+            assert!(!ended.stderr.contains(wrong), "{ended:?}");
+        }
+    }
 }
 
 #[test]

@@ -15,7 +15,9 @@ mod target;
 
 use std::time::Instant;
 
-use self::output::{print, write};
+use log::warn;
+
+use self::output::{Done, print, write};
 use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::exit::{Exit, Plugin};
@@ -40,21 +42,27 @@ pub async fn run(cli: &Cli, began: Instant) -> Result<Exit, Error> {
         Command::Keygen(_) => "keygen",
     };
     let done = carry_out(cli, began).await;
-    if let (Command::Check(args), Err(error)) = (&cli.command, &done)
-        && args.own.nagios
-    {
-        write(&plugin_line(Plugin::Unknown, &error.to_string(), ""))?;
-        return Ok(Plugin::Unknown.exit());
+    let nagios = matches!(&cli.command, Command::Check(args) if args.own.nagios);
+    match done {
+        Ok(Done { exit, stdout }) => write(stdout, exit).await,
+        Err(error) if nagios => {
+            let line = plugin_line(Plugin::Unknown, &error.to_string(), "");
+            write(line, Plugin::Unknown.exit()).await
+        }
+        Err(error) if cli.global.json => {
+            let report = print(&cli.global, &FailureReport::new(name, &error))?;
+            match write(report, error.exit()).await? {
+                ended @ (Exit::Terminated | Exit::Interrupted) => Ok(ended),
+                _ => Err(error),
+            }
+        }
+        Err(error) => Err(error),
     }
-    if let (true, Err(error)) = (cli.global.json, &done) {
-        print(&cli.global, &FailureReport::new(name, error))?;
-    }
-    done
 }
 
-async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
+async fn carry_out(cli: &Cli, began: Instant) -> Result<Done, Error> {
     let global = &cli.global;
-    let settings = Settings::read(global.config.as_deref())?;
+    let settings = settings(cli)?;
     match &cli.command {
         Command::Announce(args) => announce::announce(&args.own, &settings, global, began).await,
         Command::Purge(args) => purge::purge(&args.own, global).await,
@@ -66,5 +74,25 @@ async fn carry_out(cli: &Cli, began: Instant) -> Result<Exit, Error> {
         Command::Order(args) => order::order(&args.own, &settings, global).await,
         Command::Release(args) => release::release(&args.own, &settings, global).await,
         Command::Keygen(args) => keygen::keygen(&args.own),
+    }
+}
+
+/// Reads the settings. A typo in them must not turn the hooks off: those go on with what could be
+/// read, and warn first. Who runs a command by hand can mend it, and is refused.
+fn settings(cli: &Cli) -> Result<Settings, Error> {
+    let file = cli.global.config.as_deref();
+    let is_hook = matches!(
+        cli.command,
+        Command::Notify(_) | Command::Fifo(_) | Command::Listen(_)
+    );
+    match Settings::read(file) {
+        Err(error) if is_hook || cli.global.lenient => {
+            let (settings, dropped) = Settings::read_leniently(file, &error);
+            for what in dropped {
+                warn!("{what}");
+            }
+            Ok(settings)
+        }
+        read => Ok(read?),
     }
 }

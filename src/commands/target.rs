@@ -81,7 +81,7 @@ impl Target {
         }
     }
 
-    fn of_instance(instance: &Instance) -> Self {
+    pub(super) fn of_instance(instance: &Instance) -> Self {
         let vips = instance.addresses().filter_map(|configured| {
             Vip::try_from(configured.address)
                 .inspect_err(|why| debug!("{}: passed over: {why}", instance.name))

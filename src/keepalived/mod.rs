@@ -34,6 +34,8 @@ use serde::Serialize;
 
 pub use files::{Disk, Files, Kind, Memory};
 
+use crate::privileges;
+
 /// What to assume that the files don't say.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -143,13 +145,11 @@ pub enum Error {
     },
 }
 
-fn way_out_of(unreadable: &io::Error) -> &'static str {
+fn way_out_of(unreadable: &io::Error) -> String {
     match unreadable.kind() {
         // keepalived reads it as root, and runs hooks as another user if there is one.
-        io::ErrorKind::PermissionDenied => {
-            "run by user keepalived_script? set `script_user root` in keepalived.conf"
-        }
-        _ => WAY_OUT,
+        io::ErrorKind::PermissionDenied => privileges::advice_on_reading(),
+        _ => WAY_OUT.to_owned(),
     }
 }
 

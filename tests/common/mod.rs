@@ -420,6 +420,15 @@ pub(crate) fn assert_seldom_late(late: &[(Duration, IpAddr)], removals: usize) {
     );
 }
 
+/// Fills a pipe, so that who writes to it waits for a reader. Gives the number of octets.
+pub(crate) fn fill(writer: &std::io::PipeWriter) -> usize {
+    let size = nix::fcntl::fcntl(writer, nix::fcntl::FcntlArg::F_GETPIPE_SZ).unwrap();
+    let size = usize::try_from(size).unwrap();
+    let mut writer = writer;
+    std::io::Write::write_all(&mut writer, &vec![b'.'; size]).unwrap();
+    size
+}
+
 /// Lets time pass, where the promise is that nothing happens meanwhile.
 pub(crate) fn watch_for(time: Duration) {
     thread::sleep(time);
