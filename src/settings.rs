@@ -1,5 +1,6 @@
 //! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
@@ -206,6 +207,7 @@ impl Settings {
             let error = wrong(&error, text, path);
             told.push(format!("{error}; the defaults are used for what follows"));
         }
+        let mut dropped = BTreeMap::new();
         let mut settings = loop {
             let error = match Self::deserialize(toml::Deserializer::from(keys.clone())) {
                 Ok(settings) => break settings,
@@ -221,8 +223,13 @@ impl Settings {
                     "the defaults are used".to_owned()
                 }
             };
-            told.push(format!("{}; {instead}", wrong(&error, text, path)));
+            dropped.insert(
+                start(&error),
+                format!("{}; {instead}", wrong(&error, text, path)),
+            );
         };
+        // In the order of the file.
+        told.splice(0..0, dropped.into_values());
         // What was dropped may have said where else a living keepalived would be seen.
         if settings.orders.release_orphan && !told.is_empty() {
             settings.orders.release_orphan = false;
