@@ -43,10 +43,10 @@ impl Capability {
     pub fn advice(self) -> String {
         let name = self.name();
         if self.is_here() {
-            // Such as the root of a user namespace that shares the host's network.
+            // As for the root of a user namespace that shares the host's network.
             return format!(
-                "{name} does not count in this network namespace, which belongs to another user \
-                 namespace"
+                "though {name} is here: does the network namespace belong to another user \
+                 namespace, or does a sandbox (seccomp, SELinux) forbid it?"
             );
         }
         if Uid::effective().is_root() {

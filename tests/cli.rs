@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, pipe};
+use std::io::{Read, pipe};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
