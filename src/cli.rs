@@ -88,6 +88,10 @@ pub struct Global {
     /// Say what would be sent or deleted, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Go on without what is wrong in the settings, and warn; for hooks and units. `notify`, `fifo`
+    /// and `listen` always do
+    #[arg(long)]
+    pub lenient: bool,
 }
 
 impl Global {
@@ -115,6 +119,7 @@ impl Global {
             verbose,
             quiet,
             dry_run,
+            lenient,
         } = behind.clone();
         self.config = config.or(self.config.take());
         self.keepalived_conf = keepalived_conf.or(self.keepalived_conf.take());
@@ -125,6 +130,7 @@ impl Global {
             (self.quiet, self.verbose) = (quiet, verbose);
         }
         self.dry_run |= dry_run;
+        self.lenient |= lenient;
     }
 }
 

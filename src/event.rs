@@ -33,6 +33,29 @@ pub enum Call {
     Purge,
 }
 
+/// A state that keepalived does not know: misspelt in a hook, or of another version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: keepalived knows no state {state}: nothing is done; its states are {}", STATES.map(|(state, _)| state).join(", "))]
+pub struct UnknownState {
+    /// The instance or group.
+    pub name: String,
+    /// What it is said to be.
+    pub state: String,
+}
+
+/// What each state calls for: all that keepalived 2.0 to 2.4 write to scripts and FIFOs.
+const STATES: [(&str, Option<Call>); 8] = [
+    ("MASTER", Some(Call::Announce)),
+    // A split brain has just healed, and the other one's announcements are still in the caches.
+    ("MASTER_RX_LOWER_PRI", Some(Call::Announce)),
+    ("BACKUP", Some(Call::Purge)),
+    ("FAULT", Some(Call::Purge)),
+    ("STOP", Some(Call::Purge)),
+    ("DELETED", Some(Call::Purge)),
+    ("MASTER_PRIORITY", None),
+    ("BACKUP_PRIORITY", None),
+];
+
 impl FromStr for Subject {
     type Err = String;
 
@@ -46,17 +69,16 @@ impl FromStr for Subject {
 }
 
 impl Event {
-    /// What the event calls for; nothing for a mere change of priority, and for states of other
-    /// versions of keepalived.
-    #[must_use]
-    pub fn calls_for(&self) -> Option<Call> {
-        match self.state.as_str() {
-            // The second: a split brain has just healed, and the other one's announcements are
-            // still in the caches.
-            "MASTER" | "MASTER_RX_LOWER_PRI" => Some(Call::Announce),
-            "BACKUP" | "FAULT" | "STOP" | "DELETED" => Some(Call::Purge),
-            _ => None,
-        }
+    /// What the event calls for: nothing for a mere change of priority.
+    ///
+    /// # Errors
+    /// If keepalived has no such state.
+    pub fn calls_for(&self) -> Result<Option<Call>, UnknownState> {
+        let known = STATES.iter().find(|(state, _)| *state == self.state);
+        known.map(|(_, call)| *call).ok_or_else(|| UnknownState {
+            name: self.name.clone(),
+            state: self.state.clone(),
+        })
     }
 
     /// Reads a line of the FIFO, without its end: `INSTANCE "VI_1" MASTER 100`. The name may hold
@@ -77,6 +99,13 @@ impl Event {
     }
 }
 
+/// Whether a line of the FIFO tells of a virtual or real server, as those of `notify_fifo` do where
+/// keepalived also checks servers: `VS [192.0.2.10]:tcp:80 UP`.
+#[must_use]
+pub fn is_about_servers(line: &str) -> bool {
+    line.starts_with("VS ") || line.starts_with("RS ")
+}
+
 fn is_state(word: &str) -> bool {
     !word.is_empty()
         && word
@@ -92,13 +121,13 @@ mod tests {
     fn a_line_of_the_fifo_is_read_as_keepalived_writes_it() {
         let event = Event::from_line("INSTANCE \"VI_1\" MASTER 100").unwrap();
         assert_eq!((event.of, event.name.as_str()), (Subject::Instance, "VI_1"));
-        assert_eq!(event.calls_for(), Some(Call::Announce));
+        assert_eq!(event.calls_for(), Ok(Some(Call::Announce)));
         let event = Event::from_line("GROUP \"a \"b\" c\" FAULT 0").unwrap();
         assert_eq!(
             (event.of, event.name.as_str()),
             (Subject::Group, "a \"b\" c")
         );
-        assert_eq!(event.calls_for(), Some(Call::Purge));
+        assert_eq!(event.calls_for(), Ok(Some(Call::Purge)));
     }
 
     #[test]
@@ -109,14 +138,33 @@ mod tests {
                 .calls_for()
         };
         for state in ["MASTER", "MASTER_RX_LOWER_PRI"] {
-            assert_eq!(call(state), Some(Call::Announce), "{state}");
+            assert_eq!(call(state), Ok(Some(Call::Announce)), "{state}");
         }
         for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
-            assert_eq!(call(state), Some(Call::Purge), "{state}");
+            assert_eq!(call(state), Ok(Some(Call::Purge)), "{state}");
         }
-        for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY", "NEW_ONE"] {
-            assert_eq!(call(state), None, "{state}");
+        for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY"] {
+            assert_eq!(call(state), Ok(None), "{state}");
         }
+        for state in ["NEW_ONE", "MASTER_RX_LOWER_PRIO", "INIT"] {
+            let told = call(state).unwrap_err().to_string();
+            assert!(
+                told.contains(state) && told.contains("BACKUP, FAULT"),
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
+    fn servers_are_told_from_garbage() {
+        for line in [
+            "VS [192.0.2.10]:tcp:80 UP",
+            "RS [10.0.0.1]:tcp:80 [192.0.2.10]:tcp:80 DOWN",
+        ] {
+            assert!(is_about_servers(line), "{line}");
+        }
+        assert!(!is_about_servers("INSTANCE \"VS \" MASTER 100"));
+        assert!(!is_about_servers("VSX"));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! - [`host`]: where a VIP counts as held
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`printable`]: as one line
-//! - [`regular_file`]: what may be read without waiting
+//! - [`privileges`]: what is missing where something is refused; [`regular_file`]: what may be read
+//!   without waiting
 
 pub mod address;
 pub mod announce;
@@ -24,10 +25,12 @@ pub mod host;
 pub mod keepalived;
 pub mod kernel;
 pub mod logging;
+mod minutes;
 pub mod order;
 pub mod orphan;
 pub mod port;
 pub mod printable;
+pub mod privileges;
 pub mod purge;
 pub mod regular_file;
 pub mod report;

@@ -75,9 +75,8 @@ fn run(words: &[OsString], began: Instant) -> Exit {
         .enable_io()
         .enable_time()
         .build()
-        .map_err(Error::Runtime)
-        .and_then(|runtime| runtime.block_on(commands::run(&cli, began)));
-    done.unwrap_or_else(|error| commands::fail(&cli, &error))
+        .map(|runtime| runtime.block_on(commands::run(&cli, began)));
+    done.unwrap_or_else(|error| commands::fail(&cli, &Error::Runtime(error)))
 }
 
 /// Says what is wrong with the command line, also to one who runs without a terminal.

@@ -1,7 +1,6 @@
 //! An AF_PACKET port on one interface: frames out, and the answers in.
 #![allow(unsafe_code)]
 
-use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,25 +12,21 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recv, send,
     setsockopt, socket, sockopt::RcvBufForce,
 };
-use nix::unistd::Uid;
 use socket2::{SockFilter, SockRef};
 
 use crate::address::InterfaceIndex;
 use crate::kernel::Link;
+use crate::privileges::Capability;
 use crate::watch::Watched;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process lacks `CAP_NET_RAW`.
-    #[error(
-        "cannot open a packet socket on {interface}: no CAP_NET_RAW; run by user {user}? set `script_user root` in keepalived.conf"
-    )]
+    #[error("cannot open a packet socket on {interface}: {}", Capability::NetRaw.advice())]
     NotAllowed {
         /// The interface's name.
         interface: String,
-        /// Who runs the process.
-        user: String,
     },
     /// Anything else.
     #[error("cannot open a packet socket on {interface}: {source}")]
@@ -87,7 +82,6 @@ impl Port {
         Self::bound_to(link.index).map_err(|errno| match errno {
             Errno::EPERM | Errno::EACCES => Error::NotAllowed {
                 interface: link.name.clone(),
-                user: user_name(),
             },
             errno => Error::open(link, errno),
         })
@@ -234,16 +228,3 @@ static ANSWERS: [SockFilter; 23] = {
         op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
     ]
 };
-
-/// Who runs this, by name if `/etc/passwd` has it. (`getpwuid` would bring all of NSS into a
-/// static program, a third of its size.)
-fn user_name() -> String {
-    let uid = Uid::effective().to_string();
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let named = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    named.unwrap_or(uid)
-}

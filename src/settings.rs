@@ -1,5 +1,6 @@
 //! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::address::Prefix;
 use crate::logging::LogTo;
@@ -182,18 +185,132 @@ impl Settings {
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start).min(text.len());
-            let before = text.get(..at).unwrap_or(text);
-            let line = before.matches('\n').count();
-            Error::Wrong {
-                path: path.to_owned(),
-                line: line + 1,
-                text: text.lines().nth(line).unwrap_or_default().trim().to_owned(),
-                reason: error.message().replace('\n', " "),
+    /// What can be read of a file that [`Settings::read`] gave `error` for, and what of it can't,
+    /// with what is used instead.
+    #[must_use]
+    pub fn read_leniently(named: Option<&Path>, error: &Error) -> (Self, Vec<String>) {
+        let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+        match regular_file::read_to_string(path, LONGEST) {
+            Ok(text) => Self::parse_leniently(&text, path),
+            Err(_) => {
+                let told = format!("{error}; the defaults are used");
+                (Self::default(), vec![told])
             }
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|error| wrong(&error, text, path))
+    }
+
+    /// Key by key: one that is wrong is dropped, and the others keep. What is no TOML can't be told
+    /// apart into keys: of such a file, what stands before that is read.
+    fn parse_leniently(text: &str, path: &Path) -> (Self, Vec<String>) {
+        let mut told = Vec::new();
+        let (mut keys, lost) = beginning(text);
+        if let Some(error) = lost {
+            let error = wrong(&error, text, path);
+            told.push(format!("{error}; the defaults are used for what follows"));
+        }
+        let mut dropped = BTreeMap::new();
+        let mut settings = loop {
+            let error = match Self::deserialize(toml::Deserializer::from(keys.clone())) {
+                Ok(settings) => break settings,
+                Err(error) => error,
+            };
+            let instead = match drop_key(keys.get_mut(), start(&error)) {
+                Some(key) => default_of(&key).map_or("passed over".to_owned(), |default| {
+                    format!("the default is used: {default}")
+                }),
+                // Each error is about a key; were there another one, nothing would be certain.
+                None => {
+                    keys.get_mut().clear();
+                    "the defaults are used".to_owned()
+                }
+            };
+            dropped.insert(
+                start(&error),
+                format!("{}; {instead}", wrong(&error, text, path)),
+            );
+        };
+        // In the order of the file.
+        told.splice(0..0, dropped.into_values());
+        // What was dropped may have said where else a living keepalived would be seen.
+        if settings.orders.release_orphan && !told.is_empty() {
+            settings.orders.release_orphan = false;
+            told.push(format!(
+                "{}: until that is mended, no VIP is released: orders.release_orphan = false",
+                path.display()
+            ));
+        }
+        (settings, told)
+    }
+}
+
+/// The longest beginning of a file that is TOML, up to the line where it ends to be so, and what is
+/// wrong there.
+fn beginning(text: &str) -> (Spanned<DeTable<'_>>, Option<toml::de::Error>) {
+    /// A list or a text that is never closed may begin this many lines before that shows.
+    const MOST_LINES: usize = 100;
+    let mut first = None;
+    let mut end = text.len();
+    for _ in 0..MOST_LINES {
+        match DeTable::parse(&text[..end]) {
+            Ok(keys) => return (keys, first),
+            Err(error) => {
+                let at = start(&error).min(end.saturating_sub(1));
+                let before = text.get(..at).unwrap_or_default();
+                end = before.rfind('\n').map_or(0, |newline| newline + 1);
+                first.get_or_insert(error);
+            }
+        }
+    }
+    (Spanned::new(0..0, DeTable::new()), first)
+}
+
+/// Takes the key out that stands at `at`, or whose value does. Returns its name.
+fn drop_key(keys: &mut DeTable<'_>, at: usize) -> Option<String> {
+    for value in keys.iter_mut().map(|(_, value)| value.get_mut()) {
+        if let DeValue::Table(table) = value
+            && let Some(dropped) = drop_key(table, at)
+        {
+            return Some(dropped);
+        }
+    }
+    let spans = |(key, value): &(&Spanned<_>, &Spanned<_>)| {
+        key.span().contains(&at) || value.span().contains(&at)
+    };
+    let name = keys.iter().find(spans)?.0.get_ref().to_string();
+    keys.remove(name.as_str());
+    Some(name)
+}
+
+/// The line that sets a key to its default.
+fn default_of(key: &str) -> Option<&'static str> {
+    // Every key is in there, with its default (`the_example_settings_are_all_there_are_at_their_defaults`).
+    const EXAMPLE: &str = include_str!("../examples/vipherald.toml");
+    EXAMPLE
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .find(|line| {
+            line.strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with(" = "))
         })
+}
+
+fn start(error: &toml::de::Error) -> usize {
+    error.span().map_or(0, |span| span.start)
+}
+
+fn wrong(error: &toml::de::Error, text: &str, path: &Path) -> Error {
+    let at = start(error).min(text.len());
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count();
+    Error::Wrong {
+        path: path.to_owned(),
+        line: line + 1,
+        text: text.lines().nth(line).unwrap_or_default().trim().to_owned(),
+        reason: error.message().replace('\n', " "),
     }
 }
 
@@ -273,6 +390,7 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -362,6 +480,100 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(told.iter().all(|part| error.contains(part)), "{error}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+    fn leniently(text: &str) -> (Settings, Vec<String>) {
+        Settings::parse_leniently(text, Path::new("v.toml"))
+    }
+
+    #[test]
+    fn what_is_wrong_is_dropped_and_told_and_the_rest_keeps() {
+        let (settings, told) = leniently(
+            "rates = 10\nwait = 3\nrate = \"x\"\npeers = [\"10.0.0.1\",\n \"x\"]\ntimeout = 5\n\
+             [orders]\nport = 0\nidle = 7\nrat = { a = [1, 2] }\n[order]\nidle = 1\n",
+        );
+        let mut expected = Settings {
+            wait: Duration::from_secs(3),
+            timeout: Duration::from_secs(5),
+            ..Settings::default()
+        };
+        expected.orders.idle = Duration::from_secs(7);
+        assert_eq!(settings, expected);
+        for part in [
+            "v.toml:1: unknown field `rates`",
+            "passed over",
+            "v.toml:3: ",
+            "the default is used: rate = 2000",
+            "v.toml:5: ",
+            "the default is used: peers = []",
+            "v.toml:8: ",
+            "the default is used: port = 11120",
+            "v.toml:10: unknown field `rat`",
+            "v.toml:11: unknown field `order`",
+        ] {
+            assert!(
+                told.iter().any(|line| line.contains(part)),
+                "{part}: {told:?}"
+            );
+        }
+        assert_eq!(told.len(), 6, "{told:?}");
+    }
+
+    #[test]
+    fn of_what_is_no_toml_the_beginning_is_read() {
+        let rest = "timeout = 5\n";
+        for (broken, line) in [
+            ("wait 3\n", 2),
+            ("[orders\n", 2),
+            ("rate = 10\n", 2),
+            ("\u{1}\n", 2),
+        ] {
+            let (settings, told) = leniently(&format!("rate = 5\n{broken}{rest}"));
+            assert_eq!(settings.rate.get(), 5, "{broken:?}");
+            assert_eq!(settings.timeout, Settings::default().timeout, "{broken:?}");
+            assert_eq!(told.len(), 1, "{told:?}");
+            let at = format!("v.toml:{line}: ");
+            assert!(told[0].starts_with(&at), "{told:?}");
+            assert!(
+                told[0].contains("the defaults are used for what follows"),
+                "{told:?}"
+            );
+        }
+        for unclosed in ["peers = [\n", "confirm = \"\"\"\n"] {
+            let (settings, told) = leniently(&format!("rate = 5\n{unclosed}{rest}"));
+            assert_eq!((settings.rate.get(), told.len()), (5, 1), "{told:?}");
+            assert_eq!(settings.timeout, Settings::default().timeout);
+        }
+        let long = "peers = [\n".to_owned() + &"# a line\n".repeat(100_000);
+        assert_eq!(leniently(&long).0, Settings::default());
+    }
+
+    #[test]
+    fn in_doubt_no_vip_is_released() {
+        let whole = "[orders]\nrelease_orphan = true\n";
+        assert!(parse(whole).unwrap().orders.release_orphan);
+        for wrong in ["pid_file = [\"/p\"]\n", "pid_files = 1\n", "pid_files [\n"] {
+            let (settings, told) = leniently(&format!("{whole}{wrong}"));
+            assert!(!settings.orders.release_orphan, "{wrong}");
+            assert!(told[1].contains("release_orphan = false"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        for path in ["/dev/zero", "/dev/null", "/"] {
+            let error = Settings::read(Some(Path::new(path))).unwrap_err();
+            assert!(error.to_string().contains(path), "{error}");
+            let (settings, told) = Settings::read_leniently(Some(Path::new(path)), &error);
+            assert_eq!((settings, told.len()), (Settings::default(), 1));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn anything_is_survived(text in "(rate|wait|peers|\\[orders\\]|port|x| |=|\"|\\[|\\]|\\{|\\}|,|1|\\.|#|\n|\u{e9}){0,40}") {
+            let (_, told) = leniently(&text);
+            proptest::prop_assert_eq!(parse(&text).is_ok(), told.is_empty());
         }
     }
 }

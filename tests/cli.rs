@@ -5,16 +5,18 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, pipe};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use vipherald_lab::{Capture, Host, Lab};
 
 use common::{
-    BEFORE_THE_ROUNDS_END, Ended, OLD_MAC, Run, VIP, VIP6, give, ip_batch, run, second_interface,
-    taken, vipherald, wait_for_announcement, with_own_directory, without_privilege,
+    BEFORE_THE_ROUNDS_END, Ended, OLD_MAC, Run, SUSPENDED, VIP, VIP6, fill, give, ip_batch, run,
+    second_interface, signal, taken, vipherald, wait_for_announcement, watch_for,
+    what_gives_privilege, with_own_directory, without_privilege,
 };
 
 /// A host that holds `VIP`, remembers the other VIPs of these tests, and is watched.
@@ -413,7 +415,7 @@ fn without_privilege_it_names_the_capability_and_keepaliveds_setting() {
     let watched = Watched::new();
     let command = without_privilege(&watched.lab, &watched.host, &format!("announce {VIP}"));
     let ended = Run::start(command).end();
-    let words = ["CAP_NET_RAW", "script_user", "keepalived.conf", "eth0"];
+    let words = ["CAP_NET_RAW", what_gives_privilege(), "eth0"];
     watched.refused(&ended, "no privilege", 1, &words);
     watched.would_act();
 }
@@ -764,10 +766,7 @@ fn every_exit_status_means_what_the_manual_says() {
         let ended = run(&a, &arguments);
         assert_eq!(ended.status, status, "{arguments}: {ended:?}");
     }
-    for (status, signal) in [
-        (130, nix::sys::signal::Signal::SIGINT),
-        (143, nix::sys::signal::Signal::SIGTERM),
-    ] {
+    for (status, signal) in [(130, Signal::SIGINT), (143, Signal::SIGTERM)] {
         let capture = a.capture();
         let announcing = Run::start(vipherald(&a, &format!("announce {VIP}")));
         wait_for_announcement(&capture, VIP, 4);
@@ -781,7 +780,7 @@ fn a_report_that_cannot_be_written_is_a_failure() {
     let lab = Lab::new();
     let a = lab.host("a");
     let full: File = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let (reader, nobodys) = io::pipe().unwrap();
+    let (reader, nobodys) = pipe().unwrap();
     drop(reader);
     for stdout in [Stdio::from(full), Stdio::from(nobodys)] {
         let mut command = vipherald(&a, &format!("purge {OTHER} --json"));
@@ -793,6 +792,85 @@ fn a_report_that_cannot_be_written_is_a_failure() {
             "{ended:?}"
         );
     }
+}
+
+/// What prints a report, at its end at the latest.
+const PRINTS: [&str; 6] = [
+    "--json announce 10.9.0.100 --timeout 1",
+    "--dry-run announce 10.9.0.100",
+    "--json purge 10.9.0.101",
+    "check 10.9.0.101",
+    "check --nagios 10.9.0.101",
+    "--json show --keepalived-conf /nonexistent",
+];
+
+#[test]
+fn whoever_does_not_read_what_is_printed_does_not_keep_it_alive() {
+    let watched = Watched::new();
+    for arguments in PRINTS {
+        for (name, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+            let (reader, writer) = pipe().unwrap();
+            fill(&writer);
+            let mut command = vipherald(&watched.host, arguments);
+            command.stdout(writer);
+            let mut run = Run::start(command);
+            // By then it has to print.
+            watch_for(Duration::from_millis(1800));
+            assert!(!run.has_ended(), "{arguments}");
+            let began = Instant::now();
+            signal(run.pid(), name);
+            let ended = run.end();
+            let lasted = began.elapsed();
+            assert_eq!(ended.status, status, "{arguments}: {ended:?}");
+            assert!(lasted < SUSPENDED, "{arguments}: {lasted:?}");
+            drop(reader);
+        }
+    }
+}
+
+#[test]
+fn a_signal_in_mid_announcement_ends_it_though_nobody_reads_its_report() {
+    let watched = Watched::new();
+    let (reader, writer) = pipe().unwrap();
+    fill(&writer);
+    let mut command = vipherald(&watched.host, &format!("--json announce {VIP}"));
+    command.stdout(writer);
+    let run = Run::start(command);
+    wait_for_announcement(&watched.capture, VIP, 3);
+    let (ended, lasted) = run.terminate();
+    assert_eq!(ended.status, 143, "{ended:?}");
+    assert!(lasted < SUSPENDED, "{lasted:?}");
+    assert!(ended.stderr.contains("not printed to its end"), "{ended:?}");
+    drop(reader);
+}
+
+#[test]
+fn a_report_is_complete_for_one_who_reads_slowly() {
+    let watched = Watched::new();
+    let vips: Vec<_> = (0..250).map(|n| format!("10.9.1.{n}")).collect();
+    let lines = vips
+        .iter()
+        .map(|vip| format!("addr add {vip}/32 dev eth0\n"));
+    ip_batch(&watched.host, &lines.collect::<String>());
+    let arguments = format!("--dry-run --json announce {}", vips.join(" "));
+    let (mut reader, writer) = pipe().unwrap();
+    let before = fill(&writer);
+    let mut command = vipherald(&watched.host, &arguments);
+    command.stdout(writer);
+    let run = Run::start(command);
+    watch_for(Duration::from_millis(300));
+    let mut printed = Vec::new();
+    let mut octets = [0; 1000];
+    loop {
+        match reader.read(&mut octets).unwrap() {
+            0 => break,
+            read => printed.extend_from_slice(&octets[..read]),
+        }
+        watch_for(Duration::from_millis(1));
+    }
+    assert_eq!(run.end().status, 0);
+    let report: serde_json::Value = serde_json::from_slice(&printed[before..]).unwrap();
+    assert_eq!(report["vips"].as_array().unwrap().len(), vips.len());
 }
 
 #[test]

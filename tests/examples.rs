@@ -100,7 +100,8 @@ fn every_instance_is_told_of_and_each_hook_is_a_command_that_vipherald_takes() {
                             of, name, state, ..
                         } = own;
                         let call = Event { of, name, state }.calls_for();
-                        call.unwrap_or_else(|| panic!("{}: {command}", path.display()))
+                        call.unwrap()
+                            .unwrap_or_else(|| panic!("{}: {command}", path.display()))
                             == Call::Announce
                     }
                     Command::Fifo(_) => continue,

@@ -7,20 +7,23 @@ mod common;
 mod events;
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write, pipe};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::libc;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use serde_json::Value;
 use vipherald_lab::{Direction, Host, Lab, eventually};
 
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, give, ip_batch, keeps, remember_old, run, take, vipherald,
-    wait_for_announcement, wait_until_followed, watch_for,
+    Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_followed, fill, give, ip_batch, keeps,
+    remember_old, run, signal, take, vipherald, wait_for_announcement, wait_until_followed,
+    watch_for,
 };
 use events::{
     fifo, file, instance, sent_for, since, storm, wait_for_frame, wait_for_frame_after,
@@ -41,15 +44,17 @@ struct Followed {
 impl Followed {
     /// Makes the FIFO and opens it as keepalived does, then starts the reader.
     fn start(lab: &Lab, host: &Host, conf: &str, options: &str) -> Self {
+        Self::printing_to(Stdio::null(), lab, host, conf, options)
+    }
+
+    fn printing_to(stdout: Stdio, lab: &Lab, host: &Host, conf: &str, options: &str) -> Self {
         let name = host.name();
         let conf = file(lab, &format!("{name}.conf"), conf);
         let (path, writer) = fifo(lab, &format!("{name}.fifo"));
         let log = lab.directory().join(format!("{name}.log"));
         let arguments = with(&conf, &format!("{options} fifo {}", path.display()));
         let mut command = vipherald(host, &arguments);
-        command
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap());
+        command.stdout(stdout).stderr(File::create(&log).unwrap());
         Self {
             run: Run::start(command),
             writer: Some(writer),
@@ -66,6 +71,16 @@ impl Followed {
     /// Writes an instance's line.
     fn tell(&self, name: &str, state: &str) {
         self.write(format!("INSTANCE \"{name}\" {state} 100\n"));
+    }
+
+    /// What it has not read yet, of what was written. Nobody reads it afterwards.
+    fn unread(&self) -> String {
+        let mut octets = [0; 65_536];
+        match self.writer.as_ref().unwrap().read(&mut octets) {
+            Ok(read) => String::from_utf8_lossy(&octets[..read]).into_owned(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => String::new(),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Closes keepalived's end.
@@ -437,4 +452,205 @@ fn two_hundred_moves_through_the_fifo_end_as_the_kernel_has_it() {
             .unwrap();
         followed.tell("VI_1", state);
     });
+}
+
+#[test]
+fn what_no_line_is_about_is_announced_as_far_as_it_is_here() {
+    const VIPS: [&str; 5] = [VIP, VIP6, OTHER_VIP, "10.9.0.102", "10.9.0.103"];
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let peers = std::slice::from_ref(&b);
+    let [_, _, told, of_a_group, elsewhere] = VIPS;
+    let conf = "vrrp_sync_group G {\n group {\n GROUPED\n }\n}\n".to_owned()
+        // One of its VIPs is here, and so is one of another family.
+        + &instance("VI_4", 51, 100, &[VIP, elsewhere], "")
+        + &instance("VI_6", 51, 100, &[VIP6], "")
+        + &instance("TOLD", 52, 100, &[told], "")
+        + &instance("GROUPED", 53, 100, &[of_a_group], "")
+        + &instance("ELSEWHERE", 54, 100, &["10.9.0.104"], "")
+        + &instance("LOOPBACK", 55, 100, &["10.9.0.105"], "");
+    for vip in [VIP, VIP6, told, of_a_group] {
+        give(&a, vip, "eth0");
+    }
+    give(&a, "10.9.0.105", "lo");
+    remember_old(peers, &VIPS);
+    let capture = a.capture();
+    let followed = Followed::start(&lab, &a, &conf, "");
+    // What is held is purged as little as announced; MASTER_PRIORITY calls for nothing.
+    followed.tell("TOLD", "BACKUP");
+    followed.write("GROUP \"G\" BACKUP 0\n");
+    followed.tell("VI_4", "MASTER_PRIORITY");
+    wait_until_followed(peers, &[VIP, VIP6], a.mac(), SOON);
+    // keepalived tells of more: that counts from then on.
+    followed.tell("VI_4", "BACKUP");
+    let log = format!("VI_4: {VIP} held here");
+    followed.wait_for_log(&log);
+    watch_for(Duration::from_millis(500));
+    let (ended, _) = followed.run.terminate();
+    assert_eq!(ended.status, 143);
+    let log = fs::read_to_string(&followed.log).unwrap();
+    assert_followed(
+        peers,
+        &[told, of_a_group, elsewhere],
+        OLD_MAC.parse().unwrap(),
+    );
+    for vip in [told, of_a_group, elsewhere, "10.9.0.104", "10.9.0.105"] {
+        assert_eq!(sent_for(&capture.frames(), vip), [], "{vip}: {log}");
+    }
+    for name in ["ELSEWHERE", "LOOPBACK", "error"] {
+        assert!(!log.contains(name), "{name}: {log}");
+    }
+    assert!(log.contains("VI_6: its VIPs are here"), "{log}");
+    // What was cut is said, and nothing else is.
+    assert!(
+        log.contains("the announcement of VI_6 is cut short"),
+        "{log}"
+    );
+}
+
+#[test]
+fn where_every_instance_is_told_of_nothing_more_is_announced() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    for vip in [VIP, OTHER_VIP] {
+        give(&a, vip, "eth0");
+    }
+    let capture = a.capture();
+    let followed = Followed::start(&lab, &a, &two_instances(), "");
+    for name in ["VI_1", "VI_2"] {
+        followed.tell(name, "BACKUP");
+    }
+    watch_for(Duration::from_secs(2));
+    for vip in [VIP, OTHER_VIP] {
+        assert_eq!(sent_for(&capture.frames(), vip), [], "{}", followed.log());
+    }
+    let (ended, _) = followed.run.terminate();
+    assert_eq!(ended.status, 143);
+    let log = fs::read_to_string(&followed.log).unwrap();
+    assert!(!log.contains("cut short"), "{log}");
+}
+
+#[test]
+fn after_sigterm_not_a_line_is_read() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    let capture = a.capture();
+    let mut followed = Followed::start(&lab, &a, &two_instances(), "");
+    followed.tell("VI_1", "MASTER");
+    wait_for_announcement(&capture, VIP, 3);
+    // Whatever of the two it learns of first when it runs again: they are there at once.
+    signal(followed.run.pid(), Signal::SIGSTOP);
+    signal(followed.run.pid(), Signal::SIGTERM);
+    let next = "INSTANCE \"VI_1\" BACKUP 100\n";
+    followed.write(next);
+    signal(followed.run.pid(), Signal::SIGCONT);
+    eventually("it ends", SOON, || followed.run.has_ended().then_some(()));
+    assert_eq!(followed.unread(), next);
+    let (ended, log) = followed.end();
+    assert_eq!(ended.status, 143, "{log}");
+    assert!(
+        log.contains("the announcement of VI_1 is cut short"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_flood_of_what_makes_no_sense_is_a_few_warnings() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    remember_old(std::slice::from_ref(&b), &[VIP]);
+    let followed = Followed::start(&lab, &a, &two_instances(), "");
+    for _ in 0..500 {
+        followed.tell("VI_1", "MASTER_RX_LOWER_PRIO");
+        followed.write("INSTANCE \"VI_1\" master 100\n");
+    }
+    followed.tell("VI_1", "MASTER");
+    wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+    let log = followed.log();
+    let warnings = log.lines().filter(|line| line.starts_with("warning: "));
+    assert_eq!(warnings.count(), 6, "{log}");
+    for part in [
+        "VI_1: keepalived knows no state MASTER_RX_LOWER_PRIO",
+        "MASTER, MASTER_RX_LOWER_PRI, BACKUP",
+        "no event",
+        "for a minute",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
+#[test]
+fn lines_about_servers_and_priorities_are_passed_over_without_a_word() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    remember_old(std::slice::from_ref(&b), &[VIP]);
+    let followed = Followed::start(&lab, &a, &two_instances(), "");
+    for line in [
+        "VS [192.0.2.10]:tcp:80 UP",
+        "RS [10.0.0.1]:tcp:80 [192.0.2.10]:tcp:80 DOWN",
+        "VS [2001:db8::10]:udp:53 DOWN",
+        "INSTANCE \"VI_1\" BACKUP_PRIORITY 90",
+    ] {
+        followed.write(format!("{line}\n"));
+    }
+    followed.tell("VI_1", "MASTER");
+    wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+    assert_eq!(followed.log(), "");
+}
+
+#[test]
+fn a_reader_of_its_reports_that_is_stuck_holds_up_nothing() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let peers = std::slice::from_ref(&b);
+    let (reader, writer) = pipe().unwrap();
+    fill(&writer);
+    let conf = two_instances();
+    let followed = Followed::printing_to(writer.into(), &lab, &a, &conf, "--json");
+    // Each of these leaves a report, which nobody takes.
+    for _ in 0..3 {
+        remember_old(peers, &[VIP]);
+        give(&a, VIP, "eth0");
+        followed.tell("VI_1", "MASTER");
+        wait_until_followed(peers, &[VIP], a.mac(), SOON);
+        take(&a, VIP, "eth0");
+        a.remember(VIP, OLD_MAC);
+        followed.tell("VI_1", "BACKUP");
+        wait_until_forgotten(&a, VIP);
+    }
+    let (ended, lasted) = followed.run.terminate();
+    assert_eq!(ended.status, 143, "{ended:?}");
+    assert!(lasted < Duration::from_secs(1), "{lasted:?}");
+    drop(reader);
+}
+
+#[test]
+fn reports_are_printed_to_their_end_where_they_are_read_late() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let (mut reader, writer) = pipe().unwrap();
+    let full = fill(&writer);
+    let conf = two_instances();
+    let mut followed = Followed::printing_to(writer.into(), &lab, &a, &conf, "--json");
+    for (name, vip) in [("VI_1", VIP), ("VI_2", OTHER_VIP)] {
+        a.remember(vip, OLD_MAC);
+        followed.tell(name, "BACKUP");
+        wait_until_forgotten(&a, vip);
+    }
+    followed.close();
+    watch_for(Duration::from_millis(300));
+    assert!(!followed.run.has_ended());
+    let mut printed = Vec::new();
+    reader.read_to_end(&mut printed).unwrap();
+    let (ended, log) = followed.end();
+    assert_eq!(ended.status, 0, "{log}");
+    let lines: Vec<_> = printed[full..].split(|octet| *octet == b'\n').collect();
+    for (line, name) in lines.iter().zip(["VI_1", "VI_2"]) {
+        let report: Value = serde_json::from_slice(line).unwrap();
+        assert_eq!(report["instance"], name, "{report}");
+    }
+    assert_eq!(lines.len(), 3, "two lines, each with its end: {lines:?}");
 }

@@ -16,12 +16,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use vipherald_lab::{Host, Keepalived, Lab, eventually};
 
 use common::{
-    OLD_MAC, Run, SOON, VIP, assert_followed, give, remember_old, run, signal, vipherald,
-    wait_until_followed, watch_for,
+    OLD_MAC, Run, SOON, VIP, VIP6, assert_followed, give, remember_old, run, signal, vipherald,
+    wait_until_followed, watch_for, without_privilege,
 };
 use events::{file, hook, instance, mac_of, sent_for, wait_for_frame, with};
 
@@ -101,15 +103,181 @@ fn other_states_do_nothing() {
     give(&a, VIP, "eth0");
     a.remember(OTHER_VIP, OLD_MAC);
     let capture = a.capture();
-    for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY", "A_NEW_STATE"] {
+    for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY"] {
         let arguments = with(&conf, &format!("notify INSTANCE VI_1 {state} 100"));
         let ended = run(&a, &arguments);
         assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
         let ended = run(&a, &format!("-v {arguments}"));
         assert!(ended.stderr.contains(state), "{ended:?}");
     }
+    for state in ["A_NEW_STATE", "MASTER_RX_LOWER_PRIO", "master", "INIT", ""] {
+        let mut command = vipherald(&a, &with(&conf, "notify INSTANCE VI_1"));
+        let ended = Run::start({
+            command.args([state, "100"]);
+            command
+        })
+        .end();
+        assert_eq!(ended.status, 2, "{ended:?}");
+        let told = format!("warning: VI_1: keepalived knows no state {state}: ");
+        assert!(ended.stderr.starts_with(&told), "{ended:?}");
+        assert!(ended.stderr.contains("FAULT, STOP, DELETED"), "{ended:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    }
     assert_eq!(sent_for(&capture.frames(), VIP), []);
     assert_eq!(mac_of(&a, OTHER_VIP), Some(OLD_MAC.parse().unwrap()));
+}
+
+#[test]
+fn a_typo_in_the_settings_does_not_turn_the_hooks_off() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    let peers = std::slice::from_ref(&b);
+    give(&a, VIP, "eth0");
+    let fifo = lab.directory().join("fifo.toml");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    // What is wrong is dropped and told; what is right keeps: the end after 1 s.
+    let typos = "rates = 10\nrate = \"fast\"\ntimeout = 1\n";
+    let no_toml = "timeout = 1\nrate 10\n";
+    for (settings, told) in [
+        (file(&lab, "typos.toml", typos), ":1: unknown field `rates`"),
+        (file(&lab, "no.toml", no_toml), ":2: "),
+    ] {
+        remember_old(peers, &[VIP]);
+        let place = settings.display();
+        for command in [
+            "notify INSTANCE VI_1 MASTER 100",
+            "announce --lenient 10.9.0.100",
+        ] {
+            let arguments = with(&conf, &format!("--config {place} {command}"));
+            let ended = run(&a, &arguments);
+            assert_eq!(ended.status, 0, "{ended:?}");
+            assert!(ended.lasted < Duration::from_secs(5), "{ended:?}");
+            let first = ended.stderr.lines().next().unwrap_or_default();
+            let start = format!("warning: {place}{told}");
+            assert!(first.starts_with(&start), "{ended:?}");
+        }
+        assert_followed(peers, &[VIP], a.mac());
+        // People can mend it.
+        for command in [
+            "announce 10.9.0.100",
+            "purge 10.9.0.101",
+            "check 10.9.0.101",
+        ] {
+            let ended = run(&a, &with(&conf, &format!("--config {place} {command}")));
+            assert_eq!(ended.status, 2, "{ended:?}");
+        }
+    }
+    let ended = run(
+        &a,
+        &with(
+            &conf,
+            &format!(
+                "--config {} notify INSTANCE VI_1 MASTER 100",
+                lab.directory().join("typos.toml").display()
+            ),
+        ),
+    );
+    assert!(
+        ended.stderr.contains("default is used: rate = 2000"),
+        "{ended:?}"
+    );
+    // One that can't be read at all.
+    for settings in [
+        lab.directory(),
+        &fifo,
+        Path::new("/dev/zero"),
+        Path::new("/none"),
+    ] {
+        remember_old(peers, &[VIP]);
+        let place = settings.display();
+        let arguments = format!("--config {place} notify INSTANCE VI_1 MASTER 100");
+        let hook = Run::start(vipherald(&a, &with(&conf, &arguments)));
+        wait_until_followed(peers, &[VIP], a.mac(), SOON);
+        let ended = hook.terminate().0;
+        assert_eq!(ended.status, 143, "{ended:?}");
+        let told = format!("warning: cannot read the settings {place}: ");
+        assert!(ended.stderr.starts_with(&told), "{ended:?}");
+        assert!(ended.stderr.contains("the defaults are used"), "{ended:?}");
+        let ended = run(
+            &a,
+            &with(&conf, &format!("--config {place} purge 10.9.0.101")),
+        );
+        assert_eq!(ended.status, 2, "{ended:?}");
+        assert!(ended.lasted < Duration::from_secs(5), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_missing_capability_is_told_at_every_event() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    let without =
+        |arguments: &str| Run::start(without_privilege(&lab, &a, &with(&conf, arguments))).end();
+    // There is nothing to purge, so that nothing is refused.
+    for (command, missing) in [
+        (
+            "notify INSTANCE VI_1 BACKUP 100",
+            &["CAP_NET_ADMIN", "CAP_NET_RAW"][..],
+        ),
+        ("purge --instance VI_1", &["CAP_NET_ADMIN"]),
+    ] {
+        let ended = without(command);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        let warnings: Vec<_> = ended
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("warning: "))
+            .collect();
+        assert_eq!(warnings.len(), missing.len(), "{ended:?}");
+        for (warning, name) in warnings.iter().zip(missing) {
+            assert!(warning.contains(&format!("no {name}")), "{ended:?}");
+        }
+    }
+    // What fails says it once.
+    give(&a, VIP, "eth0");
+    let ended = without("notify INSTANCE VI_1 MASTER 100");
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert_eq!(
+        ended.stderr.matches("no CAP_NET_RAW").count(),
+        1,
+        "{ended:?}"
+    );
+    assert!(ended.stderr.contains("no CAP_NET_ADMIN"), "{ended:?}");
+    // With all of them, there is nothing to tell.
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100"));
+    assert!(!ended.stderr.contains("CAP_"), "{ended:?}");
+}
+
+#[test]
+fn root_without_a_capability_is_told_who_took_it() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    give(&a, VIP, "eth0");
+    a.remember(OTHER_VIP, OLD_MAC);
+    for (arguments, name) in [
+        (["announce", VIP], "CAP_NET_RAW"),
+        (["purge", OTHER_VIP], "CAP_NET_ADMIN"),
+    ] {
+        let mut command = a.command("setpriv");
+        command
+            .args(["--bounding-set=-net_raw,-net_admin", "--inh-caps=-all"])
+            .arg(lab.install_hook(common::VIPHERALD))
+            .args(["--log", "stderr"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let ended = Run::start(command).end();
+        assert_eq!(ended.status, 1, "{ended:?}");
+        let told = format!("no {name}, though run by root");
+        assert_eq!(ended.stderr.matches(&told).count(), 1, "{ended:?}");
+        assert!(ended.stderr.contains("CapabilityBoundingSet"), "{ended:?}");
+        for wrong in ["script_user", "keepalived_script"] {
+            assert!(!ended.stderr.contains(wrong), "{ended:?}");
+        }
+    }
 }
 
 #[test]
@@ -458,6 +626,99 @@ fn sync_group_failovers_are_followed() {
 #[test]
 fn failovers_are_followed_through_the_fifo() {
     failovers_are_followed(by_fifo, &[VIP]);
+}
+
+/// Three instances of two families, each with what `more` says.
+fn three_instances(more: &str) -> String {
+    instance("VI_1", 51, 100, &[VIP], more)
+        + &instance("VI_2", 52, 100, &[OTHER_VIP], more)
+        + &instance("VI_6", 53, 100, &[VIP6], more)
+}
+
+fn three_by_notify(call: &Calls, _: u8, more: &[&str]) -> String {
+    let notify = format!("notify \"{} notify\"", call.vipherald);
+    three_instances(&notify) + &more.concat()
+}
+
+fn three_by_fifo(call: &Calls, _: u8, more: &[&str]) -> String {
+    format!(
+        "global_defs {{\n notify_fifo {}\n notify_fifo_script \"{} fifo\"\n}}\n",
+        call.fifo.display(),
+        call.vipherald
+    ) + &three_instances("")
+        + &more.concat()
+}
+
+/// keepalived reloads while the owner's switch port drops everything; then the port comes alive.
+fn a_reload_in_mid_announcement_loses_nothing(configuration: fn(&Calls, u8, &[&str]) -> String) {
+    const VIPS: [&str; 3] = [VIP, OTHER_VIP, VIP6];
+    let lab = Lab::new();
+    let (a, peer) = (lab.host("a"), lab.host("peer"));
+    // Deaf to keepalived's own announcements, which it repeats.
+    peer.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+    peer.sysctl("net/ipv6/conf/eth0/drop_unsolicited_na", "1");
+    let peers = std::slice::from_ref(&peer);
+    remember_old(peers, &VIPS);
+    let named = format!("peers = [\"{}\", \"{}\"]\n", peer.ipv4(), peer.ipv6());
+    let settings = file(&lab, "settings.toml", &named);
+    let wiring = Wiring {
+        hook: format!("{} --config {}", hook(&lab), settings.display()),
+        configuration,
+    };
+    lab.blackout(&a);
+    let conf = wiring.configuration(&lab, &a, 100, &[]);
+    let mut keepalived = started(&a, &conf, "MASTER");
+    for name in ["VI_2", "VI_6"] {
+        keepalived.wait_for_state(name, "MASTER", SOON);
+    }
+    watch_for(Duration::from_millis(1500));
+    keepalived.reload(&conf);
+    // And once more, before the new reader has begun.
+    keepalived.reload(&conf);
+    watch_for(Duration::from_secs(4));
+    assert_followed(peers, &VIPS, OLD_MAC.parse().unwrap());
+    lab.restore(&a);
+    wait_until_followed(peers, &VIPS, a.mac(), SOON);
+    assert!(keepalived.stop().success());
+}
+
+#[test]
+fn a_reload_in_mid_announcement_loses_nothing_by_notify() {
+    a_reload_in_mid_announcement_loses_nothing(three_by_notify);
+}
+
+#[test]
+fn a_reload_in_mid_announcement_loses_nothing_by_fifo() {
+    a_reload_in_mid_announcement_loses_nothing(three_by_fifo);
+}
+
+#[test]
+fn what_a_reload_adds_is_announced_by_fifo() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let added = ["10.9.0.110", "10.9.0.111", "fd09::110"];
+    let peer = deaf_peer(&lab, [&a, &a]);
+    peer.sysctl("net/ipv6/conf/eth0/drop_unsolicited_na", "1");
+    // It knows it by this family, too.
+    a.run(&format!("ping -c 1 -W 5 {}", peer.ipv6()));
+    let peers = std::slice::from_ref(&peer);
+    let wiring = Wiring {
+        hook: hook(&lab),
+        configuration: three_by_fifo,
+    };
+    let mut keepalived = started(&a, &wiring.configuration(&lab, &a, 100, &[]), "MASTER");
+    wait_until_followed(peers, &[VIP, OTHER_VIP], a.mac(), SOON);
+    remember_old(peers, &added);
+    // A VIP of each family for an instance that is master.
+    let conf = wiring
+        .configuration(&lab, &a, 100, &[])
+        .replace(&format!("{VIP}\n"), &format!("{VIP}\n  {}\n", added[0]))
+        .replace(&format!("{VIP6}\n"), &format!("{VIP6}\n  {}\n", added[2]))
+        .replace(OTHER_VIP, &format!("{OTHER_VIP}\n  {}", added[1]));
+    fs::write(lab.directory().join("a.conf"), &conf).unwrap();
+    keepalived.reload(&conf);
+    wait_until_followed(peers, &added, a.mac(), SOON);
+    assert!(keepalived.stop().success());
 }
 
 /// keepalived in a mount namespace of its own, whose `/dev/log` is a socket of this test, and

@@ -10,7 +10,10 @@ mod events;
 mod helpers;
 
 use std::fs;
+use std::io;
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread;
@@ -22,7 +25,7 @@ use vipherald::order::message::PORT;
 use vipherald::order::{Answer, Order, Outcome, Reason};
 use vipherald_lab::{Direction, Host, Keepalived, Lab, State, eventually};
 
-use common::{OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, give, run, signal, vipherald};
+use common::{OLD_MAC, Run, SOON, SUSPENDED, VIP, VIP6, VIPHERALD, give, run, signal, vipherald};
 use events::{file, instance, mac_of};
 use helpers::{Orders, ask, holds, listen, order_to, socket};
 
@@ -674,4 +677,73 @@ fn listen_ends_when_nothing_comes_and_on_a_signal() {
     let running = listen(&host, &settings, "");
     signal(running.pid(), Signal::SIGTERM);
     assert_eq!(running.end().status, 143);
+}
+
+/// Starts `listen` as systemd does, with a socket of which `from` is the other end's.
+fn activated(lab: &Lab, host: &Host, settings: &Path) -> (Run, UdpSocket) {
+    let own = (host.ipv4(), 0);
+    let (socket, from) = host
+        .enter(|| Ok::<_, io::Error>((UdpSocket::bind(own)?, UdpSocket::bind(own)?)))
+        .unwrap();
+    from.connect(socket.local_addr().unwrap()).unwrap();
+    let mut command = host.command("sh");
+    command
+        // The socket comes as standard input, and has to be descriptor 3.
+        .args([
+            "-c",
+            "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"",
+        ])
+        .arg(VIPHERALD)
+        .args(["--log", "stderr", "--keepalived-conf"])
+        .arg(lab.directory())
+        .arg("--config")
+        .arg(settings)
+        .arg("listen")
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stderr(Stdio::piped());
+    (Run::start(command), from)
+}
+
+#[test]
+fn whatever_is_wrong_listen_drains_its_socket_and_says_so_once() {
+    let lab = Lab::new();
+    let host = lab.host("a");
+    let orders = Orders::new(&lab, &host);
+    let key = orders.key.display();
+    let open = file(&lab, "open.key", "no key");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).unwrap();
+    let with_key = format!("rat = 5\n[orders]\nidle = 1\nkey_file = \"{key}\"\n");
+    for (text, status, words) in [
+        (with_key.as_str(), 0, "unknown field `rat`"),
+        ("[orders]\nidle = 1\nkey_file = 5\n", 2, "no key for orders"),
+        ("[orders]\nidle = 1\nrat = 1\n", 2, "no key for orders"),
+        ("[orders]\nidle = 1\nkey_file = \"/none\"\n", 2, "/none"),
+        (
+            &format!("[orders]\nidle = 1\nkey_file = \"{}\"\n", open.display()),
+            2,
+            "chmod 600",
+        ),
+    ] {
+        let settings = file(&lab, "typos.toml", text);
+        let began = Instant::now();
+        let (mut run, from) = activated(&lab, &host, &settings);
+        // One datagram of one octet from anybody, again and again.
+        while began.elapsed() < Duration::from_millis(700) {
+            from.send(b"x").unwrap();
+            thread::sleep(Duration::from_millis(10));
+            assert!(!run.has_ended(), "{text}");
+        }
+        let ended = run.end();
+        assert_eq!(ended.status, status, "{text}: {ended:?}");
+        assert!(ended.lasted >= Duration::from_secs(1), "{text}: {ended:?}");
+        assert_eq!(ended.stderr.matches(words).count(), 1, "{text}: {ended:?}");
+    }
+    // And a signal ends it then, too.
+    let (mut run, from) = activated(&lab, &host, &file(&lab, "typos.toml", "rat = 5\n"));
+    from.send(b"x").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(!run.has_ended());
+    let (ended, lasted) = run.terminate();
+    assert_eq!(ended.status, 143, "{ended:?}");
+    assert!(lasted < SUSPENDED, "{lasted:?}");
 }

@@ -12,7 +12,7 @@ use vipherald_lab::{Host, Lab, State};
 
 use common::{
     OLD_MAC, Run, VIP, VIP6, give, ip_batch, run, second_interface, take, vipherald,
-    without_privilege,
+    what_gives_privilege, without_privilege,
 };
 
 /// The whole tables as `ip` prints them: both families, proxies too, with every flag.
@@ -298,7 +298,7 @@ fn without_cap_net_admin_it_says_what_is_missing() {
     let before = tables(&a);
     let ended = Run::start(without_privilege(&lab, &a, &format!("purge {VIP}"))).end();
     assert_eq!(ended.status, 1, "{ended:?}");
-    for part in ["error: ", "CAP_NET_ADMIN", "script_user"] {
+    for part in ["error: ", "CAP_NET_ADMIN", what_gives_privilege()] {
         assert!(ended.stderr.contains(part), "{ended:?}");
     }
     assert_eq!(tables(&a), before);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::output::{deliver, print};
+use super::output::{Done, deliver, print};
 use super::target::Target;
 use crate::announce::session::{self, Session};
 use crate::announce::{Announcement, Pace};
@@ -19,7 +19,7 @@ pub(super) async fn announce(
     settings: &Settings,
     global: &Global,
     began: Instant,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let target = Target::asked_for(&args.whose, global)?;
     let mut order = target.to_announce(settings);
     order.interface.clone_from(&args.interface);
@@ -45,16 +45,18 @@ pub(super) async fn run(
     global: &Global,
     began: Instant,
     stop: Stop,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let mut session = Session::prepare(order, began).await?;
     let name = target.name.as_deref();
     if global.dry_run {
-        print(global, &AnnounceReport::planned(name, session.core()))?;
-        return Ok(Exit::Done);
+        let stdout = print(global, &AnnounceReport::planned(name, session.core()))?;
+        let exit = Exit::Done;
+        return Ok(Done { exit, stdout });
     }
     let tell = |core: &Announcement, news| news_line(name, core, news).log();
     let stopped = session.run(stop, tell).await?;
     let report = AnnounceReport::new(name, session.core(), Instant::now(), stopped);
-    deliver(global, &report)?;
-    Ok(stopped.unwrap_or(report.exit()))
+    let stdout = deliver(global, &report)?;
+    let exit = stopped.unwrap_or(report.exit());
+    Ok(Done { exit, stdout })
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Instant;
 
-use super::output::{print, write};
+use super::output::{Done, print};
 use super::target::Target;
 use crate::announce::session::{self, Session};
 use crate::check;
@@ -21,7 +21,7 @@ pub(super) async fn check(
     settings: &Settings,
     global: &Global,
     began: Instant,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let target = Target::to_look_at(&args.which, global)?;
     let mut order = check::Order {
         interface: None,
@@ -40,8 +40,8 @@ pub(super) async fn check(
     if global.dry_run {
         let plan = check::plan(&kernel, &order).await?;
         let lines = plan.lines().map(|line| one_line(line).into_owned() + "\n");
-        write(&lines.collect::<String>())?;
-        return Ok(Exit::Done);
+        let (exit, stdout) = (Exit::Done, lines.collect());
+        return Ok(Done { exit, stdout });
     }
     let found = check::look(&kernel, &order).await?;
     let checked = if args.fix {
@@ -51,13 +51,15 @@ pub(super) async fn check(
     };
     let report = CheckReport::new(target.name.as_deref(), checked, began.elapsed());
     if args.nagios {
-        write(&report.plugin_line())?;
-        return Ok(report.plugin().exit());
+        let stdout = report.plugin_line();
+        let exit = report.plugin().exit();
+        return Ok(Done { exit, stdout });
     }
     let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let report = report.in_colour(io::stdout().is_terminal() && wants_colour);
-    print(global, &report)?;
-    Ok(report.exit())
+    let stdout = print(global, &report)?;
+    let exit = report.exit();
+    Ok(Done { exit, stdout })
 }
 
 /// Mends what was found, and looks again at what was mended.

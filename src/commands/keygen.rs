@@ -2,16 +2,17 @@
 
 use log::info;
 
+use super::output::Done;
 use crate::cli::Keygen;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::order;
 
-pub(super) fn keygen(args: &Keygen) -> Result<Exit, Error> {
+pub(super) fn keygen(args: &Keygen) -> Result<Done, Error> {
     order::key::generate(&args.file)?;
     info!(
         "{} written: copy it to every host, for root alone",
         args.file.display()
     );
-    Ok(Exit::Done)
+    Ok(Done::silent(Exit::Done))
 }

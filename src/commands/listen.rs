@@ -1,9 +1,9 @@
 //! `listen`: carry out the orders of a new owner.
 
+use super::output::Done;
 use super::target::options;
 use crate::cli::{Global, Listen};
 use crate::error::Error;
-use crate::exit::Exit;
 use crate::order;
 use crate::settings::Settings;
 use crate::termination::termination;
@@ -12,7 +12,7 @@ pub(super) async fn listen(
     args: &Listen,
     settings: Settings,
     global: &Global,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let by_default = args.bind.is_none().then_some(settings.orders.idle);
     let request = order::listen::Request {
         bind: args.bind,
@@ -21,5 +21,6 @@ pub(super) async fn listen(
         keepalived_conf: global.keepalived_conf().to_owned(),
         options: options(global),
     };
-    order::listen::listen(request, termination()).await
+    let exit = order::listen::listen(request, termination()).await?;
+    Ok(Done::silent(exit))
 }

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use log::debug;
+use log::{debug, warn};
 
+use super::output::Done;
 use super::target::{Target, read_configuration};
 use super::{announce, purge};
 use crate::cli::{Global, Notify};
@@ -12,6 +13,7 @@ use crate::event::{Call, Event};
 use crate::exit::Exit;
 use crate::fifo::Stop;
 use crate::keepalived::Configuration;
+use crate::privileges::Capability;
 use crate::settings::Settings;
 use crate::termination::termination;
 
@@ -20,44 +22,62 @@ pub(super) async fn notify(
     settings: &Settings,
     global: &Global,
     began: Instant,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let event = Event {
         of: args.of,
         name: args.name.clone(),
         state: args.state.clone(),
     };
-    if event.calls_for().is_none() {
-        debug!("{}: nothing to do for {}", event.name, event.state);
-        return Ok(Exit::Done);
-    }
+    let call = match event.calls_for() {
+        Ok(Some(call)) => call,
+        Ok(None) => {
+            debug!("{}: nothing to do for {}", event.name, event.state);
+            return Ok(Done::silent(Exit::Done));
+        }
+        Err(unknown) => {
+            warn!("{unknown}");
+            return Ok(Done::silent(Exit::Usage));
+        }
+    };
     let configuration = read_configuration(global)?;
-    answer(
-        &event,
-        &configuration,
-        settings,
-        global,
-        began,
-        Box::pin(termination()),
-    )
-    .await
+    let stop = Box::pin(termination());
+    answer(&event, call, &configuration, settings, global, began, stop).await
 }
 
 /// Does what an event calls for. `stop` ends an announcement.
 pub(super) async fn answer(
     event: &Event,
+    call: Call,
     configuration: &Configuration,
     settings: &Settings,
     global: &Global,
     began: Instant,
     stop: Stop,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let target = Target::of_event(event, configuration)?;
-    match event.calls_for() {
-        Some(Call::Announce) => {
+    let done = match call {
+        Call::Announce => {
             let order = target.to_announce(settings);
             announce::run(&target, &order, global, began, stop).await
         }
-        Some(Call::Purge) => purge::run(&target, &target.to_purge(global), global).await,
-        None => Ok(Exit::Done),
+        Call::Purge => purge::run(&target, &target.to_purge(global), global).await,
+    };
+    warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], &done);
+    done
+}
+
+/// Warns of missing capabilities, whether or not they were needed this time: the next event may be
+/// the first MASTER. To be called after the work, which it must not delay. What made that fail is
+/// not told again.
+pub(super) fn warn_of_missing(needed: &[Capability], done: &Result<Done, Error>) {
+    let told = done
+        .as_ref()
+        .err()
+        .map(Error::to_string)
+        .unwrap_or_default();
+    for capability in needed {
+        if !capability.is_here() && !told.contains(capability.name()) {
+            warn!("{}", capability.advice());
+        }
     }
 }

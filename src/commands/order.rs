@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::output::{deliver, print};
+use super::output::{Done, deliver, print};
 use super::target::Target;
 use crate::cli::{Global, Order};
 use crate::error::Error;
@@ -19,7 +19,7 @@ pub(super) async fn order(
     args: &Order,
     settings: &Settings,
     global: &Global,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let target = Target::asked_for(&args.whose, global)?;
     let name = target.name.as_deref();
     let peers = if args.peers.is_empty() {
@@ -39,12 +39,14 @@ pub(super) async fn order(
     };
     let mut ordered = order::send::plan(&request).await?;
     if global.dry_run {
-        print(global, &OrderReport::new(name, &ordered, true))?;
-        return Ok(Exit::Done);
+        let stdout = print(global, &OrderReport::new(name, &ordered, true))?;
+        let exit = Exit::Done;
+        return Ok(Done { exit, stdout });
     }
     let sent = order::send::send(&request, &settings.orders, &mut ordered, termination());
     let stopped = sent.await?;
     let report = OrderReport::new(name, &ordered, false);
-    deliver(global, &report)?;
-    Ok(stopped.unwrap_or(report.exit()))
+    let stdout = deliver(global, &report)?;
+    let exit = stopped.unwrap_or(report.exit());
+    Ok(Done { exit, stdout })
 }

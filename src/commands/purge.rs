@@ -1,22 +1,26 @@
 //! `purge`: delete this host's neighbour entries for VIPs that other hosts hold.
 
-use super::output::{deliver, print};
+use super::notify::warn_of_missing;
+use super::output::{Done, deliver, print};
 use super::target::Target;
 use crate::cli::{Global, Purge};
 use crate::error::Error;
-use crate::exit::Exit;
 use crate::kernel::Kernel;
+use crate::privileges::Capability;
 use crate::purge;
 use crate::report::PurgeReport;
 
-pub(super) async fn purge(args: &Purge, global: &Global) -> Result<Exit, Error> {
+pub(super) async fn purge(args: &Purge, global: &Global) -> Result<Done, Error> {
     let target = Target::asked_for(&args.whose, global)?;
     let order = purge::Order {
         interface: args.interface.clone(),
         permanent: args.permanent,
         ..target.to_purge(global)
     };
-    run(&target, &order, global).await
+    let done = run(&target, &order, global).await;
+    // The kernel refuses nothing where there is no entry.
+    warn_of_missing(&[Capability::NetAdmin], &done);
+    done
 }
 
 /// Purges, and tells what came of it.
@@ -24,13 +28,14 @@ pub(super) async fn run(
     target: &Target,
     order: &purge::Order,
     global: &Global,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let purged = purge::purge(&Kernel::connect()?, order).await?;
     let report = PurgeReport::new(target.name.as_deref(), order, &purged);
-    if global.dry_run {
-        print(global, &report)?;
+    let stdout = if global.dry_run {
+        print(global, &report)?
     } else {
-        deliver(global, &report)?;
-    }
-    Ok(report.exit())
+        deliver(global, &report)?
+    };
+    let exit = report.exit();
+    Ok(Done { exit, stdout })
 }

@@ -1,11 +1,10 @@
 //! `release`: let go of VIPs that a dead keepalived has left on this host.
 
-use super::output::{deliver, print};
+use super::output::{Done, deliver, print};
 use super::target::read_configuration;
 use crate::address::Vip;
 use crate::cli::{Global, Release};
 use crate::error::Error;
-use crate::exit::Exit;
 use crate::kernel::Kernel;
 use crate::orphan;
 use crate::report::ReleaseReport;
@@ -15,7 +14,7 @@ pub(super) async fn release(
     args: &Release,
     settings: &Settings,
     global: &Global,
-) -> Result<Exit, Error> {
+) -> Result<Done, Error> {
     let configured = read_configuration(global)?.placed_vips();
     let vips: Vec<Vip> = if args.all {
         configured.iter().map(|placed| placed.vip).collect()
@@ -26,10 +25,11 @@ pub(super) async fn release(
     let pid_files = &settings.orders.pid_files;
     let held = orphan::release(&kernel, &vips, &configured, pid_files, global.dry_run).await?;
     let report = ReleaseReport::new(&held, global.dry_run);
-    if global.dry_run {
-        print(global, &report)?;
+    let stdout = if global.dry_run {
+        print(global, &report)?
     } else {
-        deliver(global, &report)?;
-    }
-    Ok(report.exit())
+        deliver(global, &report)?
+    };
+    let exit = report.exit();
+    Ok(Done { exit, stdout })
 }

@@ -2,14 +2,14 @@
 
 use log::warn;
 
-use super::output::print;
+use super::output::{Done, print};
 use super::target::read_configuration;
 use crate::cli::{Global, Show};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report::ShowReport;
 
-pub(super) fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
+pub(super) fn show(args: &Show, global: &Global) -> Result<Done, Error> {
     let configuration = read_configuration(global)?;
     let report = match &args.instance {
         Some(name) => ShowReport::instance(configuration.instance(name)?),
@@ -20,6 +20,7 @@ pub(super) fn show(args: &Show, global: &Global) -> Result<Exit, Error> {
             ShowReport::all(&configuration)
         }
     };
-    print(global, &report)?;
-    Ok(Exit::Done)
+    let stdout = print(global, &report)?;
+    let exit = Exit::Done;
+    Ok(Done { exit, stdout })
 }

@@ -83,7 +83,7 @@ impl Target {
         }
     }
 
-    fn of_instance(instance: &Instance) -> Self {
+    pub(super) fn of_instance(instance: &Instance) -> Self {
         Self {
             name: Some(instance.name.clone()),
             vips: instance.placed_vips().collect(),

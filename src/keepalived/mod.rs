@@ -37,6 +37,8 @@ use crate::host::{Place, PlacedVip};
 
 pub use files::{Disk, Files, Kind, Memory};
 
+use crate::privileges;
+
 /// What to assume that the files don't say.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -162,13 +164,11 @@ pub enum Error {
     },
 }
 
-fn advice(unreadable: &io::Error) -> &'static str {
+fn advice(unreadable: &io::Error) -> String {
     match unreadable.kind() {
         // keepalived reads it as root, and runs hooks as another user if there is one.
-        io::ErrorKind::PermissionDenied => {
-            "; run by user keepalived_script? set `script_user root` in keepalived.conf"
-        }
-        _ => "",
+        io::ErrorKind::PermissionDenied => format!("; {}", privileges::advice_on_reading()),
+        _ => String::new(),
     }
 }
 

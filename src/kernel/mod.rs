@@ -19,6 +19,8 @@ pub use links::Link;
 pub use neighbours::{Neighbour, NeighbourState, Over};
 pub use routes::Route;
 
+use crate::privileges::Capability;
+
 /// No answer for this long means that something is badly wrong: an answer takes microseconds,
 /// a dump of a large table milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,13 +49,11 @@ pub enum Error {
     },
 }
 
-fn advice(refusal: &io::Error) -> &'static str {
+fn advice(refusal: &io::Error) -> String {
     match refusal.kind() {
-        io::ErrorKind::PermissionDenied => {
-            ": no CAP_NET_ADMIN; run by user keepalived_script? set `script_user root`"
-        }
-        io::ErrorKind::Unsupported => ": vipherald needs Linux 5.0 or later",
-        _ => "",
+        io::ErrorKind::PermissionDenied => format!(": {}", Capability::NetAdmin.advice()),
+        io::ErrorKind::Unsupported => ": vipherald needs Linux 5.0 or later".to_owned(),
+        _ => String::new(),
     }
 }
 

@@ -21,11 +21,12 @@ use tokio::time::{sleep, sleep_until};
 use super::carry_out::{Carried, Context};
 use super::judge::{Dropped, Judge, Ruling};
 use super::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
-use super::minutes::{Allowance, Tally};
+
 use super::{Keys, activation, post, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::keepalived;
+use crate::minutes::{Allowance, Tally};
 use crate::settings;
 use crate::watch::Watched;
 
@@ -63,18 +64,28 @@ pub struct Request {
 pub async fn listen(request: Request, stop: impl Future<Output = Exit>) -> Result<Exit, Error> {
     let mut stop = pin!(stop);
     let sockets = sockets(request.bind)?;
-    let keys = match keys(&request.settings) {
-        Ok(keys) => keys,
-        Err(error) if request.bind.is_none() => {
-            // Were this process to end at once, systemd would start it again for each datagram
-            // that waits, and soon give the socket up.
-            error!("{error}; nothing is carried out");
-            let idle = request.idle.unwrap_or(request.settings.idle);
-            deafen(&sockets, idle, stop.as_mut()).await?;
-            return Err(error);
-        }
-        Err(error) => return Err(error),
+    let by_systemd = request.bind.is_none();
+    let idle = request.idle.unwrap_or(request.settings.idle);
+    let error = match obey(request, sockets.clone(), stop.as_mut()).await {
+        Err(error) if by_systemd => error,
+        done => return done,
     };
+    // Were this process to end at once, systemd would start it again for each datagram that waits,
+    // until its limit, and then give the socket up.
+    error!(
+        "{error}; for {} s, what comes in is thrown away",
+        idle.as_secs_f64()
+    );
+    let stopped = deafen(&sockets, idle, stop).await?;
+    Ok(stopped.unwrap_or(error.exit()))
+}
+
+async fn obey(
+    request: Request,
+    sockets: Vec<Rc<Watched<UdpSocket>>>,
+    stop: Pin<&mut impl Future<Output = Exit>>,
+) -> Result<Exit, Error> {
+    let keys = keys(&request.settings)?;
     let context = Context {
         settings: request.settings,
         keepalived_conf: request.keepalived_conf,
@@ -133,12 +144,12 @@ fn bound(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Throws away what comes in, for as long as `idle`.
+/// Throws away what comes in, for as long as `idle`, or until `stop`. Returns what that gave.
 async fn deafen(
     sockets: &[Rc<Watched<UdpSocket>>],
     idle: Duration,
     stop: impl Future<Output = Exit>,
-) -> Result<(), Error> {
+) -> Result<Option<Exit>, Error> {
     let idle = sleep(idle);
     tokio::pin!(idle, stop);
     loop {
@@ -151,8 +162,8 @@ async fn deafen(
         }
         tokio::select! {
             ready = readable(sockets) => ready.map_err(Error::Runtime)?,
-            () = &mut idle => return Ok(()),
-            _ = &mut stop => return Ok(()),
+            () = &mut idle => return Ok(None),
+            exit = &mut stop => return Ok(Some(exit)),
         }
     }
 }

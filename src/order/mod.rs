@@ -18,7 +18,6 @@ pub mod judge;
 pub mod key;
 pub mod listen;
 pub mod message;
-mod minutes;
 pub(crate) mod post;
 pub mod send;
 

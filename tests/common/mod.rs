@@ -291,13 +291,25 @@ pub(crate) fn second_interface(host: &Host) {
     );
 }
 
+/// Whether there are other users than root in this user namespace.
+fn is_everyone_mapped() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    map.contains("4294967295")
+}
+
+/// What one who runs `vipherald` as [`without_privilege`] does has to change.
+pub(crate) fn what_gives_privilege() -> &'static str {
+    if is_everyone_mapped() {
+        "set `script_user root` in keepalived.conf"
+    } else {
+        "CapabilityBoundingSet="
+    }
+}
+
 /// `vipherald` on a host, run by one who has no privilege: by `nobody`, where there is such a user
 /// in this user namespace, else by a root that may not do anything.
 pub(crate) fn without_privilege(lab: &Lab, host: &Host, arguments: &str) -> Command {
-    let everyone_is_mapped = std::fs::read_to_string("/proc/self/uid_map")
-        .unwrap()
-        .contains("4294967295");
-    let who: &[&str] = if everyone_is_mapped {
+    let who: &[&str] = if is_everyone_mapped() {
         &["--reuid=65534", "--regid=65534", "--clear-groups"]
     } else {
         &["--bounding-set=-all", "--inh-caps=-all"]
@@ -418,6 +430,15 @@ pub(crate) fn assert_seldom_late(late: &[(Duration, IpAddr)], removals: usize) {
         late.len() * 50 <= removals && late.iter().all(|(by, _)| *by < SUSPENDED),
         "in {removals} removals: {late:?}"
     );
+}
+
+/// Fills a pipe, so that who writes to it waits for a reader. Gives the number of octets.
+pub(crate) fn fill(writer: &std::io::PipeWriter) -> usize {
+    let size = nix::fcntl::fcntl(writer, nix::fcntl::FcntlArg::F_GETPIPE_SZ).unwrap();
+    let size = usize::try_from(size).unwrap();
+    let mut writer = writer;
+    std::io::Write::write_all(&mut writer, &vec![b'.'; size]).unwrap();
+    size
 }
 
 /// Lets time pass, where the promise is that nothing happens meanwhile.

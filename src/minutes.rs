@@ -8,52 +8,52 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counts by what happened, told at most once a minute.
 #[derive(Debug)]
-pub(super) struct Tally<K> {
+pub(crate) struct Tally<K> {
     counts: BTreeMap<K, u64>,
     told: Option<Instant>,
 }
 
 impl<K: Ord> Tally<K> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             counts: BTreeMap::new(),
             told: None,
         }
     }
 
-    pub(super) fn count(&mut self, what: K) {
+    pub(crate) fn count(&mut self, what: K) {
         *self.counts.entry(what).or_default() += 1;
     }
 
     /// When the counts are to be told, if there are any.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let due = self.told.map_or(now, |told| told + MINUTE);
         (!self.counts.is_empty()).then_some(due)
     }
 
     /// The counts since the last time, if it is time to tell them.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<BTreeMap<K, u64>> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<BTreeMap<K, u64>> {
         self.due(now).filter(|due| *due <= now)?;
         self.told = Some(now);
         Some(self.take())
     }
 
     /// What was not told yet.
-    pub(super) fn take(&mut self) -> BTreeMap<K, u64> {
+    pub(crate) fn take(&mut self) -> BTreeMap<K, u64> {
         std::mem::take(&mut self.counts)
     }
 }
 
 /// So many times in a minute, and not more.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     most: u32,
     left: u32,
     began: Option<Instant>,
 }
 
 impl Allowance {
-    pub(super) fn a_minute(most: u32) -> Self {
+    pub(crate) fn a_minute(most: u32) -> Self {
         Self {
             most,
             left: most,
@@ -61,7 +61,12 @@ impl Allowance {
         }
     }
 
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    /// Whether the last one of this minute was taken.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         if self.began.is_none_or(|began| now >= began + MINUTE) {
             self.began = Some(now);
             self.left = self.most;
