@@ -210,3 +210,56 @@ fn a_watch_ends_with_the_vip_with_a_newer_run_or_when_its_time_is_over() {
     take(&a, VIP, "eth0");
     assert_eq!(left.end().status, 5);
 }
+
+#[test]
+fn whoever_yields_and_has_a_key_has_its_peers_purge_what_they_learned_of_it() {
+    let lab = Lab::new();
+    let (yields, stays, peer) = (lab.host("yields"), lab.host("stays"), lab.host("peer"));
+    let key = lab.directory().join("orders.key");
+    assert_eq!(run(&yields, &format!("keygen {}", key.display())).status, 0);
+    let toml = |name: &str, peers: &str| {
+        let text = format!(
+            "peers = [{peers}]\n[orders]\nkey_file = \"{}\"\n",
+            key.display()
+        );
+        events::file(&lab, name, &text)
+    };
+    let both = format!("\"{}\", \"{}\"", peer.ipv4(), stays.ipv4());
+    let (mine, theirs) = (toml("yields.toml", &both), toml("peer.toml", ""));
+    let conf = events::file(&lab, "conf", &events::instance("VI_1", 51, 100, &[VIP], ""));
+    let listening = [&peer, &stays].map(|host| {
+        let listen = format!(
+            "--config {} -v listen --bind 0.0.0.0:11120",
+            theirs.display()
+        );
+        let listening = Run::start(vipherald(host, &events::with(&conf, &listen)));
+        let pid = listening.pid();
+        eventually("it listens", SOON, || {
+            let sockets = fs::read_to_string(format!("/proc/{pid}/net/udp")).ok()?;
+            sockets.contains(":2B70 ").then_some(())
+        });
+        listening
+    });
+    // Whoever stays says nothing by itself.
+    give(&stays, VIP, "eth0");
+    peer.remember(VIP, yields.mac());
+    let backup = format!(
+        "--config {} notify INSTANCE VI_1 BACKUP 100",
+        mine.display()
+    );
+    let ended = run(&yields, &events::with(&conf, &backup));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    eventually("the peer forgets who yielded", SOON, || {
+        (events::mac_of(&peer, VIP) != Some(yields.mac())).then_some(())
+    });
+    // And it is no matter to the owner itself.
+    let [_, owner] = listening;
+    let (ended, _) = owner.terminate();
+    assert!(!ended.stderr.contains("warning"), "{ended:?}");
+    // Where nobody has the VIP, nobody is told anything.
+    take(&stays, VIP, "eth0");
+    peer.remember(VIP, yields.mac());
+    let ended = run(&yields, &events::with(&conf, &backup));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_eq!(events::mac_of(&peer, VIP), Some(yields.mac()));
+}

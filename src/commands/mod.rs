@@ -13,6 +13,7 @@ mod purge;
 mod release;
 mod show;
 mod target;
+mod yielded;
 
 use std::time::Instant;
 

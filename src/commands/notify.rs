@@ -6,7 +6,7 @@ use log::{debug, warn};
 
 use super::output::Done;
 use super::target::{Target, read_configuration};
-use super::{announce, purge};
+use super::{announce, purge, yielded};
 use crate::cli::{Global, Notify};
 use crate::error::Error;
 use crate::event::{Call, Event};
@@ -60,7 +60,15 @@ pub(super) async fn answer(
             let order = target.to_announce(settings);
             announce::run(&target, &order, global, began, stop).await
         }
-        Call::Purge => purge::run(&target, &target.to_purge(global), global).await,
+        Call::Purge => {
+            let mut purged = purge::run(&target, &target.to_purge(global), global).await;
+            if let (Ok(done), "BACKUP", false) = (&mut purged, event.state.as_str(), global.dry_run)
+                && let Some(stopped) = yielded::order_peers(&target, settings, stop).await
+            {
+                done.exit = stopped;
+            }
+            purged
+        }
     };
     warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], &done);
     done

@@ -114,6 +114,14 @@ impl Work<'_> {
         vip: Vip,
         mac: Mac,
     ) -> Result<(Done, Option<Entry>), Error> {
+        if facts.is_own(vip, mac) {
+            // Who gave the order has yielded to this host.
+            let right = Done {
+                outcome: Outcome::Right,
+                ..refused(vip, Reason::HeldThere)
+            };
+            return Ok((right, None));
+        }
         if facts.holds(vip) {
             return Ok((self.let_go(facts, vip, mac).await?, None));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Keys;
 use super::message::{Id, ORDER_LENGTH, Order, Reason};
-use crate::address::{Prefix, Vip};
+use crate::address::{Mac, Prefix, Vip};
 use crate::host::{HostSnapshot, PlacedVip};
 use crate::settings::Allowed;
 
@@ -181,6 +181,14 @@ impl Facts {
     pub fn holds(&self, vip: Vip) -> bool {
         let held = |placed: &PlacedVip| !self.host.holders(placed).is_empty();
         self.placed(vip).iter().any(held)
+    }
+
+    /// Whether this host holds the VIP, as this MAC.
+    #[must_use]
+    pub fn is_own(&self, vip: Vip, mac: Mac) -> bool {
+        let placed = self.placed(vip);
+        let mut holders = placed.iter().flat_map(|placed| self.host.holders(placed));
+        holders.any(|link| link.mac == Some(mac))
     }
 
     /// Whether this host may be told about a VIP that it does not hold: it is one of its
