@@ -369,7 +369,7 @@ impl Draft {
 }
 
 /// An address as keepalived takes it for sockets: what follows a `-` or a `/` doesn't count.
-fn socket_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn socket_address(text: &str) -> Result<IpAddr, String> {
     let end = text.find('-').or_else(|| text.find('/'));
     let address = vip::parse_address(&text[..end.unwrap_or(text.len())]);
     address.ok_or_else(|| format!("{text} is no address"))

@@ -1,10 +1,12 @@
 //! Blocks and keywords: chunks in, instances and groups out.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use super::definitions::{self, UNKNOWN};
 use super::instance::{Draft, Globals};
 use super::lines::{Chunk, Lines, Place, Weight};
+use super::virtual_server::VirtualServer;
 use super::{Configuration, GROUP, Group, INSTANCE, Problem, Refused};
 
 /// Warnings beyond these would tell nobody anything.
@@ -32,12 +34,7 @@ const OTHER_VALUES: [&str; 5] = [
 
 /// Keywords at the top that are for other keepalived processes than the one for VRRP, which
 /// passes over their blocks by counting braces.
-const SKIPPED: [&str; 4] = [
-    "SSL",
-    "global_defs",
-    "virtual_server",
-    "virtual_server_group",
-];
+const SKIPPED: [&str; 2] = ["SSL", "virtual_server_group"];
 
 /// Keywords of instances whose block holds values that are for us.
 const INSTANCE_VALUES: [&str; 3] = [
@@ -89,6 +86,7 @@ pub(super) struct Interpreter<'a> {
     instance_by_name: HashMap<String, usize>,
     groups: Vec<GroupDraft>,
     group_names: HashSet<String>,
+    real_servers: Vec<IpAddr>,
     warnings: Vec<Problem>,
 }
 
@@ -116,6 +114,7 @@ impl<'a> Interpreter<'a> {
             instance_by_name: HashMap::new(),
             groups: Vec::new(),
             group_names: HashSet::new(),
+            real_servers: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -132,9 +131,21 @@ impl<'a> Interpreter<'a> {
         match keyword {
             "vrrp_instance" => self.vrrp_instance(chunk),
             "vrrp_sync_group" => self.vrrp_sync_group(chunk),
-            _ if SKIPPED.contains(&keyword) => {
-                self.skip_block(keyword == "global_defs");
+            "global_defs" => {
+                let mut globals = std::mem::take(&mut self.globals);
+                self.skip_block(|depth, words| {
+                    if depth == 1 {
+                        globals.keyword(words);
+                    }
+                });
+                self.globals = globals;
             }
+            "virtual_server" => {
+                let mut server = VirtualServer::default();
+                self.skip_block(|depth, words| server.keyword(depth, words));
+                self.real_servers.extend(server.without_nat());
+            }
+            _ if SKIPPED.contains(&keyword) => self.skip_block(|_, _| ()),
             _ if OTHER_BLOCKS.contains(&keyword) => self.other_block(),
             _ if OTHER_VALUES.contains(&keyword) => self.pass_values(),
             // keepalived knows other keywords here; none of them has a block.
@@ -167,7 +178,7 @@ impl<'a> Interpreter<'a> {
                 chunk,
                 "vrrp_instance needs a name and nothing else: keepalived passes it over",
             );
-            self.skip_block(false);
+            self.skip_block(|_, _| ());
             return;
         };
         if self.instance_by_name.contains_key(name) {
@@ -175,7 +186,7 @@ impl<'a> Interpreter<'a> {
                 chunk,
                 &format!("vrrp_instance {name} is there already: keepalived passes this one over"),
             );
-            self.skip_block(false);
+            self.skip_block(|_, _| ());
             return;
         }
         let index = self.instances.len();
@@ -236,7 +247,7 @@ impl<'a> Interpreter<'a> {
                 chunk,
                 "vrrp_sync_group needs a name and nothing else: keepalived passes it over",
             );
-            self.skip_block(false);
+            self.skip_block(|_, _| ());
             return;
         };
         if !self.group_names.insert(name.clone()) {
@@ -246,7 +257,7 @@ impl<'a> Interpreter<'a> {
                     "vrrp_sync_group {name} is there already: keepalived passes this one over"
                 ),
             );
-            self.skip_block(false);
+            self.skip_block(|_, _| ());
             return;
         }
         let index = self.groups.len();
@@ -262,7 +273,7 @@ impl<'a> Interpreter<'a> {
             match keyword(&chunk) {
                 "group" if self.groups[index].members.is_some() => {
                     self.refuse(&chunk, "a second group block: keepalived passes it over and ends the sync group with it");
-                    self.skip_block(false);
+                    self.skip_block(|_, _| ());
                     break;
                 }
                 "group" => {
@@ -352,8 +363,9 @@ impl<'a> Interpreter<'a> {
     }
 
     /// Passes over a block as keepalived does when it wants none of it, by counting braces. What
-    /// isn't followed by a `{` has no block.
-    fn skip_block(&mut self, globals: bool) {
+    /// isn't followed by a `{` has no block. `look_at` gets each line, and how many blocks are open
+    /// there.
+    fn skip_block(&mut self, mut look_at: impl FnMut(usize, &[String])) {
         if self.next_is_no_block() {
             return;
         }
@@ -370,9 +382,7 @@ impl<'a> Interpreter<'a> {
                     return;
                 }
             }
-            if globals && depth == 1 {
-                self.globals.keyword(&chunk.words);
-            }
+            look_at(depth, &chunk.words);
         }
     }
 
@@ -460,6 +470,7 @@ impl<'a> Interpreter<'a> {
                 }),
             }
         }
+        configuration.real_servers = self.real_servers;
         configuration.warnings = self.warnings;
         configuration
     }

@@ -20,6 +20,7 @@ mod lexer;
 mod lines;
 mod sequence;
 mod vip;
+mod virtual_server;
 mod vmac;
 
 #[cfg(test)]
@@ -195,6 +196,8 @@ pub struct Configuration {
     #[serde(skip)]
     refused: Vec<Refused>,
     #[serde(skip)]
+    real_servers: Vec<IpAddr>,
+    #[serde(skip)]
     warnings: Vec<Problem>,
 }
 
@@ -251,6 +254,14 @@ impl Configuration {
     #[must_use]
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// The addresses of the real servers that LVS sends packets for the virtual IP itself to, by
+    /// direct routing or through a tunnel (`lb_kind` or `lvs_method` `DR` or `TUN`), in the order
+    /// of the files, once per virtual server. Each of them is to hold the virtual IP, too, where
+    /// nobody can ask for it.
+    pub fn real_servers(&self) -> impl Iterator<Item = IpAddr> {
+        self.real_servers.iter().copied()
     }
 
     /// What is odd about the files, whether or not it led to a refusal.

@@ -575,6 +575,25 @@ fn the_json_is_the_contract() {
 }
 
 #[test]
+fn real_servers_are_those_that_get_packets_for_the_virtual_ip() {
+    let read = read_text(
+        "virtual_server 10.0.0.1 80 {\n delay_loop 6\n real_server 10.0.0.2 80 {\n weight 1\n }\n\
+         lb_kind DR\n real_server 10.0.0.3 80 { TCP_CHECK { connect_port 80 } lvs_method NAT }\n\
+         real_server 10.0.0.4 80\n {\n HTTP_GET {\n url { path / }\n }\n }\n\
+         real_server nonsense 80 {\n lvs_method NAT\n }\n sorry_server 10.0.0.5 80 }\n\
+         virtual_server group G {\n $M=TUN\n lvs_method $M type gue port 6080\n\
+         real_server fd00::6 80 {\n }\n lvs_method NAT\n real_server 10.0.0.7-9 80 {\n lvs_method DR\n } }\n\
+         virtual_server_group G {\n 10.0.0.1 80\n real_server 10.0.0.8 80\n }\n\
+         vrrp_instance VI_1 {\n interface eth0\n virtual_router_id 51\n virtual_ipaddress { 10.0.0.1 }\n }\n",
+    );
+    let addresses: Vec<_> = read.real_servers().map(|it| it.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.4", "fd00::6", "10.0.0.7"]);
+    assert_eq!(read.instance("VI_1").unwrap().vips.len(), 1);
+    let unfinished = read_text("virtual_server x {\nlb_kind TUN\nreal_server 10.0.0.2 80 {\n");
+    assert_eq!(unfinished.real_servers().count(), 1);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_an_error_with_a_way_out() {
     let error = read(Path::new("/none/keepalived.conf"), &Options::default()).unwrap_err();
     let error = error.to_string();
