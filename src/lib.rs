@@ -4,10 +4,12 @@
 //! - [`cli`], [`settings`], [`event`]: what the user or keepalived asked for; [`exit`], [`error`]: what the caller learns
 //! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`], [`order`],
 //!   [`orphan`]: how
-//! - [`keepalived`]: what keepalived.conf says
+//! - [`keepalived`]: what keepalived.conf says; [`wiring`]: whether keepalived's scripts run
+//!   vipherald; [`loaded`]: when keepalived read its files
 //! - [`host`]: where a VIP counts as held
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
-//! - [`report`], [`logging`]: what happened, as text, JSON and log lines
+//! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`printable`]: text that
+//!   others wrote
 
 pub mod address;
 pub mod announce;
@@ -22,10 +24,12 @@ mod fifo;
 pub mod host;
 pub mod keepalived;
 pub mod kernel;
+pub mod loaded;
 pub mod logging;
 pub mod order;
 pub mod orphan;
 pub mod port;
+pub mod printable;
 pub mod purge;
 pub mod report;
 pub mod settings;
@@ -33,3 +37,4 @@ pub mod takeover;
 mod termination;
 mod watch;
 pub mod wire;
+pub mod wiring;

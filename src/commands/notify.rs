@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use log::debug;
+use log::{debug, warn};
 
 use super::target::{Target, read_configuration};
 use super::{announce, purge};
@@ -52,12 +52,17 @@ pub(super) async fn answer(
     stop: Stop,
 ) -> Result<Exit, Error> {
     let target = Target::of_event(event, configuration)?;
-    match event.calls_for() {
+    let done = match event.calls_for() {
         Some(Call::Announce) => {
             let order = target.to_announce(settings);
             announce::run(&target, &order, global, began, stop).await
         }
         Some(Call::Purge) => purge::run(&target, &target.to_purge(global), global).await,
         None => Ok(Exit::Done),
+    };
+    // Last: no frame waits for it.
+    for problem in configuration.warnings_about(&event.name) {
+        warn!("{problem}");
     }
+    done
 }
