@@ -4,7 +4,8 @@
 //! - [`cli`], [`settings`], [`event`]: what the user or keepalived asked for; [`exit`], [`error`]: what the caller learns
 //! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`], [`order`],
 //!   [`orphan`]: how
-//! - [`keepalived`]: what keepalived.conf says
+//! - [`keepalived`]: what keepalived.conf says; [`wiring`]: whether keepalived's scripts run
+//!   vipherald; [`loaded`]: when keepalived read its files
 //! - [`host`]: where a VIP counts as held
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`printable`]: as one line
@@ -24,6 +25,7 @@ mod fifo;
 pub mod host;
 pub mod keepalived;
 pub mod kernel;
+pub mod loaded;
 pub mod logging;
 mod minutes;
 pub mod order;
@@ -39,3 +41,4 @@ pub mod takeover;
 mod termination;
 mod watch;
 pub mod wire;
+pub mod wiring;

@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, pipe};
+use std::io::{Read, pipe};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -473,7 +473,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
     fs::write(&strict, format!("includer {}\n", fifo.display())).unwrap();
     let refuses = |arguments: &str, status: i32, words: &[&str]| {
         let mut run = Run::start(vipherald(host, arguments));
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         while !run.has_ended() && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(1));
         }

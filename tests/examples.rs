@@ -62,6 +62,11 @@ fn explicit_hooks_work() {
 }
 
 #[test]
+fn lvs_by_direct_routing_works() {
+    keepalived_runs_the_hooks_of("lvs-dr.conf");
+}
+
+#[test]
 fn a_master_that_another_one_yields_to_announces_again() {
     a_master_announces_again_with("multicast.conf");
 }
@@ -265,6 +270,14 @@ impl Example {
             let interface = &instance.interface;
             host.run(&format!("ip addr add {address}/24 dev {interface}"));
         }
+        // A real server of LVS has the VIP, and keeps that to itself.
+        if self.text.contains("\nvirtual_server ") {
+            host.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+            host.sysctl("net/ipv4/conf/all/arp_announce", "2");
+            for instance in &self.instances {
+                host.run(&format!("ip addr add {}/32 dev lo", instance.vip));
+            }
+        }
     }
 
     fn interfaces(&self) -> BTreeSet<&str> {
@@ -407,6 +420,17 @@ impl Node {
         ));
         assert!(verdict.status.success(), "{verdict:?}");
         assert!(verdict.stderr.is_empty(), "{verdict:?}");
+        let shown = host.try_run(&format!(
+            "{} --keepalived-conf {} show --json",
+            program.display(),
+            file.display()
+        ));
+        assert!(shown.status.success(), "{shown:?}");
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        assert_eq!(shown["warnings"], serde_json::json!([]));
+        for instance in shown["instances"].as_array().unwrap() {
+            assert_ne!(instance["wired"], serde_json::json!([]), "{instance}");
+        }
         Self {
             example,
             host,

@@ -462,6 +462,102 @@ fn every_configuration_means_what_keepalived_says() {
 }
 
 #[test]
+fn what_keepalived_stops_for_is_warned_of() {
+    let all = configurations(&tests_folder().join("stops"));
+    assert!(!all.is_empty());
+    let scratch =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stops-{}", std::process::id()));
+    for (number, path) in all.iter().enumerate() {
+        let name = path.display();
+        let expected = header(path, "stops").unwrap_or_else(|| panic!("{name}: no `# stops:`"));
+        let configuration = keepalived::read(path, &options(path)).unwrap();
+        let told = configuration.warnings().iter();
+        let told = told.chain(configuration.refused());
+        let told: Vec<_> = told
+            .filter(|problem| problem.stops)
+            .map(ToString::to_string)
+            .collect();
+        assert!(
+            told.iter().any(|problem| problem.contains(&expected)),
+            "{name}: {told:?} lacks {expected:?}"
+        );
+        // And it does.
+        let answer = Keepalived::start(path, &scratch.join(number.to_string())).ask();
+        let log = answer
+            .map(|summary| summary.0)
+            .expect_err(&name.to_string());
+        assert!(log.starts_with("keepalived stops"), "{name}: {log}");
+        // A hook of the keepalived that runs still finds what the file says.
+        if let Some(address) = header(path, "address") {
+            let instance = configuration.instance("VI_1").unwrap();
+            assert_eq!(instance.vips[0].address.to_string(), address, "{name}");
+        }
+    }
+}
+
+#[test]
+fn without_its_configuration_id_an_instance_is_refused_and_the_option_named() {
+    let path = tests_folder().join("foreign_ids.conf");
+    let unaware = keepalived::read(&path, &Options::default()).unwrap();
+    for name in ["VI_1", "VI_2", "VI_3", "VI_4"] {
+        let error = unaware.instance(name).unwrap_err().to_string();
+        assert!(error.contains("@node1, @node2"), "{error}");
+        assert!(error.contains("--config-id"), "{error}");
+    }
+    assert_eq!(unaware.instance("VI_5").unwrap().vips.len(), 1);
+    let aware = Options {
+        config_id: Some("node1".to_owned()),
+    };
+    let aware = keepalived::read(&path, &aware).unwrap();
+    for name in ["VI_1", "VI_2", "VI_3", "VI_4", "VI_5"] {
+        assert_eq!(aware.instance(name).unwrap().vips.len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn where_keepalived_goes_on_the_instance_is_named_with_file_and_line() {
+    let corpus = tests_folder().join("corpus");
+    for (name, expected) in [
+        (
+            "unicast_peer_without_braces.conf",
+            ":8: vrrp_instance VI_1: unicast_peer is a block: keepalived passes over 10.10.10.11",
+        ),
+        (
+            "unicast_peer_nested.conf",
+            ":7: vrrp_instance VI_1: a '{' inside a block of values",
+        ),
+        (
+            "misspelt_block.conf",
+            ":4: vrrp_instance VI_1: a block that keepalived doesn't know here",
+        ),
+        (
+            "undefined_elsewhere.conf",
+            ":13: vrrp_instance VI_1: $SOURCE is not defined here: keepalived passes it over",
+        ),
+        (
+            "undefined.conf",
+            ":6: vrrp_instance VI_1: $VIP is not defined here",
+        ),
+        (
+            "unclosed_quotes.conf",
+            ":4: vrrp_instance VI_1: a double quote that is never closed",
+        ),
+        (
+            "misspelt_block.conf",
+            ":1: vrrp_instance VI_1: has no virtual IP",
+        ),
+    ] {
+        let configuration = keepalived::read(&corpus.join(name), &Options::default()).unwrap();
+        let warnings = configuration.warnings_about("VI_1");
+        let warnings: Vec<_> = warnings.map(ToString::to_string).collect();
+        assert!(
+            warnings.iter().any(|warning| warning.contains(expected)),
+            "{name}: {warnings:#?}"
+        );
+    }
+}
+
+#[test]
 fn what_can_not_be_relied_on_is_refused_with_file_and_line() {
     let all = configurations(&tests_folder().join("refused"));
     assert!(!all.is_empty());

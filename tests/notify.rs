@@ -471,21 +471,21 @@ fn show_says_what_the_configuration_means() {
     let vip = |address: &str, prefix_len: u8, dev: &str| json!([{ "address": address, "prefix_len": prefix_len, "dev": dev }]);
     let one = json!({
         "name": "VI_1", "interface": "eth0", "vmac": null, "virtual_router_id": 51,
-        "vips": vip("10.9.0.100", 24, "eth0"), "excluded": [], "peers": ["10.9.0.2"],
+        "vips": vip("10.9.0.100", 24, "eth0"), "excluded": [], "peers": ["10.9.0.2"], "wired": [],
     });
     let two = json!({
         "name": "VI_2", "interface": "eth0", "vmac": null, "virtual_router_id": 52,
-        "vips": vip("10.9.0.101", 32, "lo"), "excluded": [], "peers": [],
+        "vips": vip("10.9.0.101", 32, "lo"), "excluded": [], "peers": [], "wired": [],
     });
     let parsed = |arguments| serde_json::from_str::<Value>(&shown(arguments)).unwrap();
     let groups = json!([{ "name": "G", "instances": ["VI_1", "VI_2"] }]);
     assert_eq!(
         parsed("show --json"),
-        json!({ "instances": [one, two], "groups": groups })
+        json!({ "instances": [one, two], "groups": groups, "refused": [], "warnings": [] })
     );
     assert_eq!(
         parsed("show --json --instance VI_2"),
-        json!({ "instances": [two], "groups": [] })
+        json!({ "instances": [two], "groups": [], "refused": [], "warnings": [] })
     );
     let text = shown("show");
     for part in [

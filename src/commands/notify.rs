@@ -70,6 +70,10 @@ pub(super) async fn answer(
             purged
         }
     };
+    // Last: no frame waits for it.
+    for problem in configuration.warnings_about(&event.name) {
+        warn!("{problem}");
+    }
     warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], &done);
     done
 }

@@ -54,7 +54,8 @@ pub(super) fn deliver(global: &Global, report: &impl Report) -> Result<String, E
 /// What to print of a report.
 pub(super) fn print(global: &Global, report: &impl Report) -> Result<String, Error> {
     if global.json {
-        Ok(serde_json::to_string(report).map_err(|error| Error::Stdout(error.into()))? + "\n")
+        let json = serde_json::to_string(report).map_err(|error| Error::Stdout(error.into()))?;
+        Ok(escape_c1(&json) + "\n")
     } else {
         Ok(report.text())
     }
@@ -138,4 +139,16 @@ fn takes_more() -> bool {
     let stdout = io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// JSON without the control characters that it allows as they are, and terminals obey.
+fn escape_c1(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' => escaped += &format!("\\u{:04x}", u32::from(character)),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
 }

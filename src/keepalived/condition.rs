@@ -1,5 +1,7 @@
 //! `@id …` and `@^id …`: lines for one configuration id, or for all but one.
 
+use std::collections::BTreeSet;
+
 use super::lexer::BLANK;
 
 /// What a conditional line comes to.
@@ -35,9 +37,75 @@ pub(super) fn weigh<'a>(line: &'a str, config_id: Option<&str>) -> Verdict<'a> {
     }
 }
 
+/// How many ids are kept: whoever has more mentions ours among those.
+const IDS_MAX: usize = 64;
+
+/// The configuration ids that the conditions of all files name, but for negated ones.
+#[derive(Default)]
+pub(super) struct Ids(BTreeSet<String>);
+
+impl Ids {
+    /// Takes note of a line's condition; whether it names an id.
+    pub(super) fn note(&mut self, line: &str) -> bool {
+        let condition = line
+            .strip_prefix('@')
+            .and_then(|rest| rest.split_once(BLANK));
+        let Some((id, _)) = condition else {
+            return false;
+        };
+        if id.is_empty() || id.starts_with(['^', '$']) {
+            return false;
+        }
+        if self.0.len() < IDS_MAX {
+            self.0.insert(id.to_owned());
+        }
+        true
+    }
+
+    /// What to say when there are ids, but not ours.
+    pub(super) fn foreign(&self, ours: &str) -> Option<String> {
+        if self.0.is_empty() || self.0.len() == IDS_MAX || self.0.contains(ours) {
+            return None;
+        }
+        let named: Vec<_> = self
+            .0
+            .iter()
+            .take(NAMED)
+            .map(|id| format!("@{id}"))
+            .collect();
+        let more = if self.0.len() > NAMED {
+            " and others"
+        } else {
+            ""
+        };
+        Some(format!(
+            "has lines for {}{more}, and none for {ours}: give the id that keepalived gets by its \
+             -i, by --config-id",
+            named.join(", ")
+        ))
+    }
+}
+
+/// How many ids a message names.
+const NAMED: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_that_are_all_foreign_are_told() {
+        let mut ids = Ids::default();
+        assert!(!ids.note("priority 1") && !ids.note("@^c x") && !ids.note("@d"));
+        assert_eq!(ids.foreign("c"), None);
+        assert!(ids.note("@a priority 1") && ids.note("@b priority 2"));
+        assert_eq!(ids.foreign("a"), None);
+        assert!(
+            ids.foreign("c")
+                .unwrap()
+                .starts_with("has lines for @a, @b, and none for c")
+        );
+    }
 
     #[test]
     fn a_condition_names_one_id_or_all_but_one() {

@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
+use super::hook::Hook;
+use super::interpret::Trouble;
+use super::lines::Place;
 use super::vip::{self, Entry, INTERFACE_NAME_MAX};
 use super::vmac::{self, GivenMac, Names};
-use super::{Instance, Problem, VirtualAddress};
+use super::{Instance, VirtualAddress};
 
 /// How many addresses an advertisement has room for, at the usual MTU of 1500: its count is one
 /// octet; 14 octets of Ethernet, 40 of IPv6 and 8 of VRRP come before addresses of 16.
@@ -66,8 +69,10 @@ pub(super) struct Draft {
     vips: Vec<Entry>,
     excluded: Vec<Entry>,
     peers: Vec<IpAddr>,
-    /// Why it can't be relied on.
-    pub(super) problem: Option<Problem>,
+    pub(super) hooks: Vec<Hook>,
+    /// Where it begins.
+    pub(super) place: Place,
+    pub(super) trouble: Trouble,
 }
 
 impl Draft {
@@ -87,7 +92,16 @@ impl Draft {
         "virtual_router_id",
     ];
 
-    pub(super) fn new(name: &str) -> Self {
+    /// Those of them that decide where the virtual IPs are put.
+    pub(super) const PLACES: [&str; 5] = [
+        "interface",
+        "use_ipvlan",
+        "use_vmac",
+        "use_vmac_addr",
+        "virtual_router_id",
+    ];
+
+    pub(super) fn new(name: &str, place: Place) -> Self {
         Self {
             name: name.to_owned(),
             interface: None,
@@ -101,8 +115,34 @@ impl Draft {
             vips: Vec::new(),
             excluded: Vec::new(),
             peers: Vec::new(),
-            problem: None,
+            hooks: Vec::new(),
+            place,
+            trouble: Trouble::default(),
         }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn has_addresses(&self) -> bool {
+        !self.vips.is_empty() || !self.excluded.is_empty()
+    }
+
+    /// What it lacks, and whether keepalived does not start for it.
+    pub(super) fn lacks(&self) -> Vec<(&'static str, bool)> {
+        let id = self.virtual_router_id.is_none();
+        let interface = self.interface.is_none();
+        let id = id.then_some(("has no virtual_router_id: keepalived does not start", true));
+        let interface = interface.then_some(if self.unicast {
+            (
+                "has no interface: keepalived before 2.2.8 does not start",
+                false,
+            )
+        } else {
+            ("has no interface: keepalived does not start", true)
+        });
+        id.into_iter().chain(interface).collect()
     }
 
     /// A line of the block; the error is what keepalived passes over.
@@ -178,9 +218,9 @@ impl Draft {
         if name.len() > INTERFACE_NAME_MAX {
             return Err(format!("the name of interface {name} is too long"));
         }
-        if name == "lo" {
+        if name == "lo" || name.contains('$') {
             self.interface = None;
-            return Err("the loopback interface".to_owned());
+            return Err(format!("interface {name}"));
         }
         self.interface = Some(name.to_owned());
         Ok(())
@@ -249,10 +289,7 @@ impl Draft {
 
     /// What keepalived does once all files are read: moves addresses that don't fit into
     /// advertisements, names VMACs, and finds the interface of each address.
-    pub(super) fn finish_all(
-        mut drafts: Vec<Self>,
-        globals: &Globals,
-    ) -> Vec<(Instance, Option<Problem>)> {
+    pub(super) fn finish_all(mut drafts: Vec<Self>, globals: &Globals) -> Vec<(Instance, Trouble)> {
         let mut names = Names::default();
         for draft in &mut drafts {
             draft.settle_own_interface(&mut names);
@@ -284,7 +321,7 @@ impl Draft {
         }
     }
 
-    fn finish(mut self, globals: &Globals, names: &mut Names) -> (Instance, Option<Problem>) {
+    fn finish(mut self, globals: &Globals, names: &mut Names) -> (Instance, Trouble) {
         let ipv6 = self.ipv6.unwrap_or(false);
         let advertised = self.vips.len().min(advertised_max(ipv6));
         let mut spilt = self.vips.split_off(advertised);
@@ -308,8 +345,9 @@ impl Draft {
             vips,
             excluded,
             peers: self.peers,
+            hooks: self.hooks,
         };
-        (instance, self.problem)
+        (instance, self.trouble)
     }
 
     fn mac(&self, ipv6: bool) -> [u8; 6] {
@@ -369,7 +407,7 @@ impl Draft {
 }
 
 /// An address as keepalived takes it for sockets: what follows a `-` or a `/` doesn't count.
-fn socket_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn socket_address(text: &str) -> Result<IpAddr, String> {
     let end = text.find('-').or_else(|| text.find('/'));
     let address = vip::parse_address(&text[..end.unwrap_or(text.len())]);
     address.ok_or_else(|| format!("{text} is no address"))

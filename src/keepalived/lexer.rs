@@ -114,6 +114,33 @@ pub(super) fn words(chunk: &str) -> (Vec<String>, bool) {
     (words, false)
 }
 
+/// The words of a script's line, as keepalived splits it anew: single quotes protect, too, quotes
+/// may stand inside a word, and a backslash takes the character after it as it is. `None` where
+/// keepalived can make nothing of it.
+///
+/// Escapes such as `\\n` or `\\x41` are left as the character behind the backslash: no program is
+/// called by a name that needs them.
+pub(super) fn command_words(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, quote) {
+            ('\\', _) => word.get_or_insert_default().push(characters.next()?),
+            (_, Some(open)) if character == open => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (_, None) if WHITE_SPACE.contains(&character) => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +193,21 @@ mod tests {
         assert_eq!(split("'a b'"), "'a|b'");
         assert_eq!(split("\"\""), "");
         assert_eq!(words("a \"b"), (vec!["a".to_owned()], true));
+    }
+
+    #[test]
+    fn a_scripts_line_is_split_like_a_shells() {
+        let split = |line| command_words(line).map(|words| words.join("|"));
+        for (line, words) in [
+            ("notify \"/a b\" root", Some("notify|/a b|root")),
+            ("notify '/a \"b\"' c", Some("notify|/a \"b\"|c")),
+            ("/a' b'c\\ d e", Some("/a bc d|e")),
+            ("a \"\" b", Some("a||b")),
+            ("a \"b", None),
+            ("a \\", None),
+            ("", Some("")),
+        ] {
+            assert_eq!(split(line).as_deref(), words, "{line}");
+        }
     }
 }

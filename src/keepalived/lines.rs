@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::condition::{self, Verdict};
+use super::condition::{self, Ids, Verdict};
 use super::definitions::{
     self, Definitions, LINE_MAX, Remainder, Substitution, Surroundings, UNKNOWN,
 };
 use super::files::Files;
 use super::include::{self, Include};
 use super::lexer;
-use super::sequence::Sequence;
+use super::sequence::{Malformed, Sequence};
 
 /// The most bytes that all files together may have. keepalived has no such bound; with it and the
 /// next one all commands keep within the 64 MiB of memory that the systemd units allow.
@@ -47,8 +47,8 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) words: Vec<String>,
-    /// It has a double quote that is never closed, which takes the words after it away.
-    pub(super) unclosed_quote: bool,
+    /// The words before they were split.
+    pub(super) text: String,
     pub(super) place: Place,
 }
 
@@ -65,6 +65,8 @@ pub(super) struct Notice {
 pub(super) enum Weight {
     /// Nothing: keepalived reads on, and so do we.
     Remark,
+    /// Nothing, if our configuration id is keepalived's.
+    Doubtful,
     /// What comes of the block is not certain.
     Uncertain,
     /// Nothing is read from here on.
@@ -93,6 +95,10 @@ struct Use {
 pub(super) struct Lines<'a> {
     files: &'a dyn Files,
     config_id: Option<&'a str>,
+    /// The configuration ids that conditions name.
+    ids: Ids,
+    /// Where the first condition is.
+    first_condition: Option<Place>,
     open: Vec<Open>,
     /// Files still to be read after the last of `open`: those of the same include, next one last.
     waiting: Vec<Vec<PathBuf>>,
@@ -103,7 +109,8 @@ pub(super) struct Lines<'a> {
     rest: Option<String>,
     place: Place,
     notices: Vec<Notice>,
-    files_opened: usize,
+    /// The files that were opened.
+    read: Vec<PathBuf>,
     bytes_read: usize,
     words_left: usize,
     lines_made: usize,
@@ -129,6 +136,8 @@ impl<'a> Lines<'a> {
         let mut lines = Self {
             files,
             config_id,
+            ids: Ids::default(),
+            first_condition: None,
             open: Vec::new(),
             waiting: vec![Vec::new()],
             definitions: Definitions::default(),
@@ -140,7 +149,7 @@ impl<'a> Lines<'a> {
                 line: 0,
             },
             notices: Vec::new(),
-            files_opened: 0,
+            read: Vec::new(),
             bytes_read: 0,
             words_left: WORDS_MAX,
             lines_made: 0,
@@ -162,6 +171,18 @@ impl<'a> Lines<'a> {
         std::mem::take(&mut self.notices)
     }
 
+    /// The files that were read, in the order of their first lines.
+    pub(super) fn into_files(self) -> Vec<PathBuf> {
+        self.read
+    }
+
+    /// Where the first line for a configuration id is, and what to say, if the files have such lines
+    /// but none for ours.
+    pub(super) fn foreign_ids(&self) -> Option<(Place, String)> {
+        let message = self.ids.foreign(self.config_id?)?;
+        Some((self.first_condition.clone()?, message))
+    }
+
     /// The next chunk that has a word, or `None` at the end.
     pub(super) fn next_chunk(&mut self) -> Option<Chunk> {
         while !self.stopped {
@@ -177,13 +198,21 @@ impl<'a> Lines<'a> {
             let (chunk, rest) = lexer::split_at_brace(&text);
             self.rest = rest.map(str::to_owned);
             let (words, unclosed_quote) = lexer::words(chunk);
+            if unclosed_quote {
+                self.notice(
+                    "a double quote that is never closed: keepalived passes over the rest of the line",
+                    Weight::Remark,
+                );
+            }
             if !words.is_empty() || unclosed_quote {
                 if !self.count_words(PER_CHUNK + chunk.len()) {
                     return None;
                 }
+            }
+            if !words.is_empty() {
                 return Some(Chunk {
+                    text: chunk.to_owned(),
                     words,
-                    unclosed_quote,
                     place: self.place.clone(),
                 });
             }
@@ -207,7 +236,7 @@ impl<'a> Lines<'a> {
         {
             self.notice(
                 &format!("${name} is not defined here: its braces count as a block's"),
-                Weight::Uncertain,
+                Weight::Doubtful,
             );
         }
     }
@@ -291,7 +320,7 @@ impl<'a> Lines<'a> {
             if continues && !text.is_empty() {
                 self.notice(
                     "is longer than 1,023 bytes: keepalived reads the rest as a line of its own",
-                    Weight::Uncertain,
+                    Weight::Remark,
                 );
             }
             return Some((text, bare));
@@ -301,6 +330,9 @@ impl<'a> Lines<'a> {
     /// Resolves conditions and definitions; `None` when nothing is left of the line.
     fn resolve(&mut self, mut text: String) -> Option<String> {
         loop {
+            if self.ids.note(&text) {
+                self.first_condition.get_or_insert(self.place.clone());
+            }
             match condition::weigh(&text, self.config_id) {
                 Verdict::Unconditional => {}
                 Verdict::Holds(rest) => {
@@ -311,13 +343,13 @@ impl<'a> Lines<'a> {
                 }
                 Verdict::Fails => {
                     if text.starts_with("@$") || text.starts_with("@^$") {
-                        self.notice("has a definition for a configuration id, which keepalived compares as it stands", Weight::Uncertain);
+                        self.notice("has a definition for a configuration id, which keepalived compares as it stands", Weight::Remark);
                     }
                     // An opening brace may well be one of several, each with a condition.
                     if text.matches('}').count() > text.matches('{').count() {
                         self.notice(
                             "has a closing brace that doesn't count because its condition fails",
-                            Weight::Uncertain,
+                            Weight::Remark,
                         );
                     }
                     return None;
@@ -363,14 +395,14 @@ impl<'a> Lines<'a> {
             if line.is_empty() {
                 if !bare {
                     self.notice(
-                        "is a comment that ends a multi-line definition (end the comment with \\ to go on)", Weight::Uncertain);
+                        "is a comment that ends a multi-line definition (end the comment with \\ to go on)", Weight::Remark);
                 }
                 break;
             }
             if include::parse(&line).is_some() {
                 self.notice(
                     "is an include inside a multi-line definition, which ends there",
-                    Weight::Uncertain,
+                    Weight::Remark,
                 );
                 break;
             }
@@ -395,21 +427,28 @@ impl<'a> Lines<'a> {
     }
 
     fn start_sequence(&mut self, text: &str) {
-        let mut numbers = Ok(());
+        let mut known = true;
         let parsed = Sequence::parse(text, |text| {
             let mut text = text.to_owned();
             let before = self.uses.len();
             self.substitute(&mut text);
             if self.uses.len() > before || text.contains(UNKNOWN) {
-                numbers = Err("has a number that can't be known");
+                known = false;
                 self.uses.truncate(before);
             }
             text
         });
-        match (parsed, numbers) {
-            (Ok(sequence), Ok(())) => self.sequences.push(sequence),
-            (_, Err(why)) => self.notice(why, Weight::Uncertain),
-            (Err(why), _) => self.notice(&why, Weight::Uncertain),
+        match parsed {
+            _ if !known => self.notice("has a number that can't be known", Weight::Uncertain),
+            Ok(sequence) => self.sequences.push(sequence),
+            Err(Malformed { why, passed_over }) => self.notice(
+                &why,
+                if passed_over {
+                    Weight::Remark
+                } else {
+                    Weight::Uncertain
+                },
+            ),
         }
     }
 
@@ -466,7 +505,7 @@ impl<'a> Lines<'a> {
         }
         if !plain {
             self.notice(
-                "has an include behind a condition, a definition or a brace, which keepalived reads twice", Weight::Uncertain);
+                "has an include behind a condition, a definition or a brace, which keepalived reads twice", Weight::Remark);
         }
         let Some(file) = self.open.last() else {
             return;
@@ -479,6 +518,9 @@ impl<'a> Lines<'a> {
             self.notice(&warning, Weight::Remark);
         }
         included.files.reverse();
+        if !plain {
+            included.files.extend_from_within(..);
+        }
         self.waiting.push(included.files);
         self.open_waiting();
     }
@@ -516,7 +558,7 @@ impl<'a> Lines<'a> {
             self.notice("includes files more than 64 deep", Weight::Uncertain);
             return None;
         }
-        if self.files_opened >= FILES_MAX {
+        if self.read.len() >= FILES_MAX {
             self.stop("includes more than 4,096 files in all");
             return None;
         }
@@ -533,7 +575,7 @@ impl<'a> Lines<'a> {
     }
 
     fn push_file(&mut self, path: &Path, contents: Vec<u8>) {
-        self.files_opened += 1;
+        self.read.push(path.to_owned());
         self.bytes_read += contents.len();
         self.substitutions_left += contents.len() / 2;
         if self.bytes_read > BYTES_MAX {

@@ -13,6 +13,7 @@ mod condition;
 mod definitions;
 mod files;
 mod glob;
+mod hook;
 mod include;
 mod instance;
 mod interpret;
@@ -20,6 +21,7 @@ mod lexer;
 mod lines;
 mod sequence;
 mod vip;
+mod virtual_server;
 mod vmac;
 
 #[cfg(test)]
@@ -36,6 +38,7 @@ use crate::address::Vip;
 use crate::host::{Place, PlacedVip};
 
 pub use files::{Disk, Files, Kind, Memory};
+pub use hook::{Hook, Scripts};
 
 use crate::privileges;
 
@@ -67,6 +70,9 @@ pub struct Instance {
     pub excluded: Vec<VirtualAddress>,
     /// `unicast_peer`: the other routers.
     pub peers: Vec<IpAddr>,
+    /// `notify` and its kin, those that keepalived does not ignore.
+    #[serde(skip)]
+    pub hooks: Vec<Hook>,
 }
 
 impl Instance {
@@ -110,6 +116,18 @@ pub struct Group {
     pub name: String,
     /// The names of its instances.
     pub instances: Vec<String>,
+    /// `notify` and its kin, those that keepalived does not ignore.
+    #[serde(skip)]
+    pub hooks: Vec<Hook>,
+}
+
+/// A `vrrp_instance` or a `vrrp_sync_group`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Which of the two.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
 }
 
 /// Something about the files, and where.
@@ -119,17 +137,25 @@ pub struct Problem {
     pub file: PathBuf,
     /// The line, from 1; 0 for the file as a whole.
     pub line: usize,
+    /// The block that it concerns; `None` for all or none of them.
+    pub block: Option<Block>,
     /// What it is.
     pub message: String,
+    /// keepalived does not start with it, or stops when it reloads.
+    pub stops: bool,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display();
-        match self.line {
-            0 => write!(f, "{file}: {}", self.message),
-            line => write!(f, "{file}:{line}: {}", self.message),
+        let mut text = self.file.display().to_string();
+        if self.line > 0 {
+            text += &format!(":{}", self.line);
         }
+        if let Some(Block { kind, name }) = &self.block {
+            text += &format!(": {kind} {name}");
+        }
+        text += &format!(": {}", self.message);
+        f.write_str(&text)
     }
 }
 
@@ -148,19 +174,17 @@ pub enum Error {
     #[error("{problem}")]
     Refused {
         /// What is wrong with it.
-        problem: Problem,
+        problem: Box<Problem>,
     },
     /// There is no such instance or group.
-    #[error("{}", missing(kind, name, known, warnings))]
+    #[error("{}", missing(block, known, cause.as_deref()))]
     Missing {
-        /// `vrrp_instance` or `vrrp_sync_group`.
-        kind: &'static str,
-        /// The name that was asked for.
-        name: String,
+        /// What was asked for.
+        block: Block,
         /// The names that there are.
         known: Vec<String>,
         /// What may explain it.
-        warnings: Vec<Problem>,
+        cause: Option<Box<Problem>>,
     },
 }
 
@@ -172,36 +196,30 @@ fn advice(unreadable: &io::Error) -> String {
     }
 }
 
-fn missing(kind: &str, name: &str, known: &[String], warnings: &[Problem]) -> String {
-    let mut text = format!("there is no {kind} {name}");
+fn missing(block: &Block, known: &[String], cause: Option<&Problem>) -> String {
+    let mut text = format!("there is no {} {}", block.kind, block.name);
     if !known.is_empty() {
         text += &format!(" (there is {})", known.join(", "));
     }
-    if let Some(warning) = warnings.first() {
-        text += &format!("; {warning}");
+    if let Some(cause) = cause {
+        text += &format!("; {cause}");
     }
     text
 }
 
 /// What the files say.
-///
-/// Serialized, it is the JSON of `vipherald show`: what can be relied on, without the rest.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Configuration {
     instances: Vec<Instance>,
     groups: Vec<Group>,
-    #[serde(skip)]
-    refused: Vec<Refused>,
-    #[serde(skip)]
+    /// Instances and groups that can't be relied on, and why.
+    refused: Vec<Problem>,
+    real_servers: Vec<IpAddr>,
+    scripts: Scripts,
+    files: Vec<PathBuf>,
     warnings: Vec<Problem>,
-}
-
-/// An instance or a group that can't be relied on.
-#[derive(Clone, Debug)]
-struct Refused {
-    kind: &'static str,
-    name: String,
-    problem: Problem,
+    /// The files have lines for configuration ids, and none of them is ours.
+    foreign_ids: Option<Problem>,
 }
 
 const INSTANCE: &str = "vrrp_instance";
@@ -251,23 +269,63 @@ impl Configuration {
         &self.groups
     }
 
-    /// What is odd about the files, whether or not it led to a refusal.
+    /// The addresses of the real servers that LVS sends packets for the virtual IP itself to, by
+    /// direct routing or through a tunnel (`lb_kind` or `lvs_method` `DR` or `TUN`), in the order
+    /// of the files, once per virtual server. Each of them is to hold the virtual IP, too, where
+    /// nobody can ask for it.
+    pub fn real_servers(&self) -> impl Iterator<Item = IpAddr> {
+        self.real_servers.iter().copied()
+    }
+
+    /// What `global_defs` says about scripts.
+    #[must_use]
+    pub fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    /// The files that were read.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// What is odd about the files, and yet leaves no doubt about what keepalived makes of it.
     #[must_use]
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
+    /// What can't be relied on, and why: values that can't be known, which keepalived may know.
+    #[must_use]
+    pub fn refused(&self) -> &[Problem] {
+        &self.refused
+    }
+
+    /// What is odd about an instance or a group of this name, though it can be relied on.
+    pub fn warnings_about<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Problem> {
+        let is_it = move |block: &Block| block.name == name;
+        let all = self.warnings.iter();
+        all.filter(move |problem| problem.block.as_ref().is_some_and(is_it))
+    }
+
     fn absent(&self, kind: &'static str, name: &str, known: Vec<String>) -> Error {
+        let block = Block {
+            kind,
+            name: name.to_owned(),
+        };
         let mut refused = self.refused.iter();
-        match refused.find(|refused| refused.kind == kind && refused.name == name) {
-            Some(refused) => Error::Refused {
-                problem: refused.problem.clone(),
+        match refused.find(|problem| problem.block.as_ref() == Some(&block)) {
+            Some(problem) => Error::Refused {
+                problem: Box::new(problem.clone()),
             },
             None => Error::Missing {
-                kind,
-                name: name.to_owned(),
+                block,
                 known,
-                warnings: self.warnings.clone(),
+                cause: self
+                    .foreign_ids
+                    .as_ref()
+                    .or(self.warnings.first())
+                    .map(|problem| Box::new(problem.clone())),
             },
         }
     }
@@ -279,8 +337,18 @@ impl Configuration {
 /// When the file itself can't be read. What is wrong inside is told by
 /// [`Configuration::instance`], [`Configuration::group`] and [`Configuration::warnings`].
 pub fn read(path: &Path, options: &Options) -> Result<Configuration, Error> {
-    let config_id = options.config_id.clone().or_else(short_host_name);
-    read_from(&Disk, path, &Options { config_id })
+    match &options.config_id {
+        Some(id) => read_as(&Disk, path, Some(id), IdSource::Given),
+        None => read_as(&Disk, path, short_host_name().as_deref(), IdSource::Assumed),
+    }
+}
+
+/// Where our configuration id is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IdSource {
+    Given,
+    /// It stands for what keepalived may have been given otherwise.
+    Assumed,
 }
 
 /// Reads a configuration from `files`; a pure function of its arguments.
@@ -292,6 +360,15 @@ pub fn read_from(
     path: &Path,
     options: &Options,
 ) -> Result<Configuration, Error> {
+    read_as(files, path, options.config_id.as_deref(), IdSource::Given)
+}
+
+fn read_as(
+    files: &dyn Files,
+    path: &Path,
+    config_id: Option<&str>,
+    id_source: IdSource,
+) -> Result<Configuration, Error> {
     let unreadable = |source| Error::Unreadable {
         path: path.to_owned(),
         source,
@@ -299,8 +376,8 @@ pub fn read_from(
     let contents = files
         .read(path, lines::Lines::limit() + 1)
         .map_err(unreadable)?;
-    let lines = lines::Lines::new(files, options.config_id.as_deref(), path, contents);
-    Ok(interpret::Interpreter::new(lines).run())
+    let lines = lines::Lines::new(files, config_id, path, contents);
+    Ok(interpret::Interpreter::new(lines, id_source).run())
 }
 
 /// What keepalived calls the host: its name up to the first dot.

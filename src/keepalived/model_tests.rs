@@ -87,6 +87,7 @@ impl Model {
                 vips: addresses(&model.vips),
                 excluded: addresses(&model.excluded),
                 peers: model.peers.iter().copied().map(IpAddr::V4).collect(),
+                hooks: Vec::new(),
             });
         }
         let mut first = 0;
@@ -97,6 +98,7 @@ impl Model {
                 configuration.groups.push(Group {
                     name: format!("G{number}"),
                     instances: members.map(|member| format!("VI_{member}")).collect(),
+                    hooks: Vec::new(),
                 });
             }
         }
@@ -453,7 +455,7 @@ proptest! {
         let files = print(&model, &choices);
         let read = read_from(&files, Path::new("/etc/keepalived.conf"), &me()).unwrap();
         let expected = model.read_back();
-        prop_assert_eq!(&read.refused.first().map(|refused| &refused.problem), &None, "{}", files);
+        prop_assert_eq!(&read.refused.first(), &None, "{}", files);
         prop_assert_eq!(&read.instances, &expected.instances, "{}", files);
         prop_assert_eq!(&read.groups, &expected.groups, "{}", files);
     }
@@ -536,7 +538,7 @@ fn hostile_files_are_read_in_bounded_time() {
 fn a_problem_names_its_line() {
     for (before, line) in [("", 4), ("\n# a comment\n", 6)] {
         let text = format!(
-            "{before}vrrp_instance VI_1 {{\n interface eth0\n virtual_ipaddress {{\n  $VIP\n }}\n}}\n"
+            "{before}vrrp_instance VI_1 {{\n interface eth0\n virtual_ipaddress {{\n  $_RANDOM\n }}\n}}\n"
         );
         let problem = read_text(&text).instance("VI_1").unwrap_err().to_string();
         assert!(problem.starts_with(&format!("/k:{line}: ")), "{problem}");
@@ -562,16 +564,68 @@ fn includes_that_multiply_are_bounded() {
 }
 
 #[test]
-fn the_json_is_the_contract() {
+fn scripts_are_those_that_keepalived_runs() {
     let read = read_text(
-        "vrrp_instance VI_1 {\ninterface eth0\nvirtual_router_id 51\nvirtual_ipaddress { 10.0.0.1/24 }\n\
-         unicast_peer { 10.0.0.9 }\n}\nvrrp_sync_group G { group { VI_1 } }\n}\n",
+        "global_defs {\nenable_script_security\nscript_user root\nvrrp_notify_fifo /run/f\n\
+         vrrp_notify_fifo_script \"/v fifo\"\nnotify_fifo_script /without/fifo\nlvs_notify_fifo_script /lvs\n}\n\
+         vrrp_instance VI_1 {\ninterface eth0\nvirtual_router_id 51\n\
+         notify \"/mine --state\" nobody\nnotify_master '/v announce \\\"10.0.0.1\\\"'\n notify /v\n\
+         virtual_ipaddress { 10.0.0.1 }\n}\n\
+         vrrp_sync_group G {\ngroup { VI_1 }\nnotify_stop /v\nnotify_stop /w\n}\n",
     );
-    assert!(!read.warnings().is_empty());
+    let commands = |hooks: &[Hook]| {
+        let command = |hook: &Hook| format!("{}: {}", hook.keyword, hook.command.join("|"));
+        hooks.iter().map(command).collect::<Vec<_>>()
+    };
+    let instance = read.instance("VI_1").unwrap();
     assert_eq!(
-        serde_json::to_string(&read).unwrap(),
-        r#"{"instances":[{"name":"VI_1","interface":"eth0","vmac":null,"virtual_router_id":51,"vips":[{"address":"10.0.0.1","prefix_len":24,"dev":"eth0"}],"excluded":[],"peers":["10.0.0.9"]}],"groups":[{"name":"G","instances":["VI_1"]}]}"#
+        commands(&instance.hooks),
+        [
+            "notify: /mine|--state",
+            "notify_master: /v|announce|10.0.0.1"
+        ]
     );
+    assert_eq!(instance.hooks[0].user.as_deref(), Some("nobody"));
+    assert_eq!(instance.hooks[1].line, 13);
+    assert_eq!(
+        commands(&read.group("G").unwrap().hooks),
+        ["notify_stop: /v"]
+    );
+    let scripts = read.scripts();
+    assert!(scripts.security);
+    assert_eq!(scripts.user.as_deref(), Some("root"));
+    assert_eq!(
+        commands(&scripts.fifos),
+        ["vrrp_notify_fifo_script: /v|fifo"]
+    );
+    let warnings: Vec<_> = read.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "/k:14: vrrp_instance VI_1: a second notify: keepalived ignores it, and runs that of line 12",
+            "/k:20: vrrp_sync_group G: a second notify_stop: keepalived ignores it, and runs that of line 19",
+        ]
+    );
+    assert_eq!(read.files(), [Path::new("/k")]);
+}
+
+#[test]
+fn real_servers_are_those_that_get_packets_for_the_virtual_ip() {
+    let read = read_text(
+        "virtual_server 10.0.0.1 80 {\n delay_loop 6\n real_server 10.0.0.2 80 {\n weight 1\n }\n\
+         lb_kind DR\n real_server 10.0.0.3 80 { TCP_CHECK { connect_port 80 } lvs_method NAT }\n\
+         real_server 10.0.0.4 80\n {\n HTTP_GET {\n url { path / }\n }\n }\n\
+         real_server nonsense 80 {\n lvs_method NAT\n }\n sorry_server 10.0.0.5 80 }\n\
+         virtual_server group G {\n $M=TUN\n lvs_method $M type gue port 6080\n\
+         real_server fd00::6 80 {\n }\n lvs_method NAT\n real_server 10.0.0.7-9 80 {\n lvs_method DR\n } }\n\
+         virtual_server_group G {\n 10.0.0.1 80\n real_server 10.0.0.8 80\n }\n\
+         vrrp_instance VI_1 {\n interface eth0\n virtual_router_id 51\n virtual_ipaddress { 10.0.0.1 }\n }\n",
+    );
+    let addresses: Vec<_> = read.real_servers().map(|it| it.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.4", "fd00::6", "10.0.0.7"]);
+    assert_eq!(read.instance("VI_1").unwrap().vips.len(), 1);
+    let unfinished = read_text("virtual_server x {\nlb_kind TUN\nreal_server 10.0.0.2 80 {\n");
+    assert_eq!(unfinished.real_servers().count(), 1);
 }
 
 #[test]

@@ -30,6 +30,32 @@ enum Values {
     },
 }
 
+/// Why a line starts no sequence.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed {
+    pub(super) why: String,
+    /// keepalived passes over the line; else it may make something of it.
+    pub(super) passed_over: bool,
+}
+
+impl From<&str> for Malformed {
+    fn from(why: &str) -> Self {
+        Self {
+            why: why.to_owned(),
+            passed_over: true,
+        }
+    }
+}
+
+impl Malformed {
+    fn unlike_keepalived(why: &str) -> Self {
+        Self {
+            why: why.to_owned(),
+            passed_over: false,
+        }
+    }
+}
+
 impl Sequence {
     /// Does the line start a sequence?
     pub(super) fn starts(line: &str) -> bool {
@@ -40,21 +66,22 @@ impl Sequence {
     pub(super) fn parse(
         line: &str,
         substitute: impl FnOnce(&str) -> String,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Malformed> {
         let kind = &line[..4];
         let parsed = if kind == "~SEQ" {
             parse_numbers(&line[4..], substitute)
         } else {
             parse_lists(&line[4..])
         };
-        match parsed {
-            Ok((values, text)) => {
-                let text = text.trim_start_matches(BLANK).to_owned();
-                Ok(Self { values, text })
-            }
-            Err("") => Err(format!("{kind}(…) is malformed")),
-            Err(why) => Err(format!("{kind}(…) {why}")),
-        }
+        let (values, text) = parsed.map_err(|malformed| Malformed {
+            why: match malformed.why.as_str() {
+                "" => format!("{kind}(…) is malformed"),
+                why => format!("{kind}(…) {why}"),
+            },
+            ..malformed
+        })?;
+        let text = text.trim_start_matches(BLANK).to_owned();
+        Ok(Self { values, text })
     }
 
     /// Hands the definitions of the next step to `define`; the line to read then, and whether
@@ -94,7 +121,7 @@ impl Sequence {
 fn parse_numbers(
     text: &str,
     substitute: impl FnOnce(&str) -> String,
-) -> Result<(Values, &str), &'static str> {
+) -> Result<(Values, &str), Malformed> {
     let (hexadecimal, text) = match text.strip_prefix('x') {
         Some(text) => (true, text),
         None => (false, text),
@@ -104,13 +131,13 @@ fn parse_numbers(
     let (name, numbers) = inside.split_once(',').ok_or("")?;
     let name = name.trim_matches(BLANK);
     if name.is_empty() || name.contains(BLANK) {
-        return Err("");
+        return Err("".into());
     }
     let numbers: Vec<i64> = substitute(numbers)
         .split(',')
         .map(|number| parse_integer(number.trim_matches(BLANK)))
         .collect::<Option<_>>()
-        .ok_or("needs whole numbers")?;
+        .ok_or_else(|| Malformed::unlike_keepalived("needs whole numbers"))?;
     let (start, step, end) = match *numbers {
         [end] => (
             if end < 0 { -1 } else { 1 },
@@ -119,18 +146,18 @@ fn parse_numbers(
         ),
         [start, end] => (start, if start <= end { 1 } else { -1 }, end),
         [start, step, end] => (start, step, end),
-        _ => return Err(""),
+        _ => return Err("".into()),
     };
     if hexadecimal && (start < 0 || end < 0) {
-        return Err("counts in hexadecimal: no negative numbers");
+        return Err("counts in hexadecimal: no negative numbers".into());
     }
     let distance = end.abs_diff(start);
     if step == 0 || (distance > 0 && (step > 0) != (end > start)) {
-        return Err("never reaches its end");
+        return Err("never reaches its end".into());
     }
     let left = usize::try_from(distance / step.unsigned_abs()).unwrap_or(usize::MAX);
     if left >= STEPS_MAX {
-        return Err("has more than 65,536 steps");
+        return Err(Malformed::unlike_keepalived("has more than 65,536 steps"));
     }
     let values = Values::Numbers {
         name: name.to_owned(),
@@ -169,7 +196,7 @@ fn parse_integer(text: &str) -> Option<i64> {
 }
 
 /// `( NAME , VALUE , … ) text` or `( { NAME , … } , { VALUE , … } , … ) text`
-fn parse_lists(text: &str) -> Result<(Values, &str), &'static str> {
+fn parse_lists(text: &str) -> Result<(Values, &str), Malformed> {
     let inside = text.trim_start_matches(BLANK).strip_prefix('(').ok_or("")?;
     let (names, mut rest) = parse_set(inside)?;
     let mut sets = Vec::new();
@@ -180,22 +207,22 @@ fn parse_lists(text: &str) -> Result<(Values, &str), &'static str> {
         let set;
         (set, rest) = parse_set(rest.strip_prefix(',').ok_or("")?)?;
         if set.len() > names.len() {
-            return Err("gives a set more values than there are names");
+            return Err("gives a set more values than there are names".into());
         }
         sets.push(set);
     };
     if sets.is_empty() {
-        return Err("has no values");
+        return Err("has no values".into());
     }
     if names.iter().any(String::is_empty) {
-        return Err("");
+        return Err(Malformed::unlike_keepalived("has a name that is empty"));
     }
     sets.reverse();
     Ok((Values::Lists { names, sets }, rest))
 }
 
 /// One item, or several in braces, and what follows.
-fn parse_set(text: &str) -> Result<(Vec<String>, &str), &'static str> {
+fn parse_set(text: &str) -> Result<(Vec<String>, &str), Malformed> {
     let text = text.trim_start_matches(BLANK);
     let Some(mut rest) = text.strip_prefix('{') else {
         let end = text.find([',', ')']).ok_or("has no ')'")?;
@@ -208,15 +235,18 @@ fn parse_set(text: &str) -> Result<(Vec<String>, &str), &'static str> {
         match rest.as_bytes()[end] {
             b',' => rest = &rest[end + 1..],
             b'}' => return Ok((items, rest[end + 1..].trim_start_matches(BLANK))),
-            _ => return Err(""),
+            _ => return Err("".into()),
         }
     }
 }
 
-fn parse_item(text: &str) -> Result<String, &'static str> {
+fn parse_item(text: &str) -> Result<String, Malformed> {
     let text = text.trim_matches(BLANK);
-    if text.contains(BLANK) || text.contains(['{', '}']) {
-        return Err("");
+    if text.contains(['{', '}']) {
+        return Err(Malformed::unlike_keepalived("has a brace inside a value"));
+    }
+    if text.contains(BLANK) {
+        return Err("".into());
     }
     Ok(text.to_owned())
 }

@@ -1,51 +1,164 @@
-//! What keepalived.conf means.
+//! What keepalived.conf means, and how its events reach vipherald.
+
+use std::path::{Path, PathBuf};
 
 use log::Level;
 use serde::Serialize;
 
 use super::{Line, Report};
-use crate::keepalived::{Configuration, Group, Instance, VirtualAddress};
+use crate::exit::Exit;
+use crate::keepalived::{Configuration, Group, Instance, Problem, VirtualAddress};
+use crate::wiring::{self, By, Wire};
 
 /// What keepalived.conf means.
 #[derive(Debug, Serialize)]
 pub struct ShowReport<'a> {
-    instances: &'a [Instance],
+    instances: Vec<Shown<'a>>,
     groups: &'a [Group],
+    refused: Vec<Refused<'a>>,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    instance: &'a Instance,
+    wired: Vec<Wire>,
+}
+
+/// An instance or group that can't be relied on.
+#[derive(Debug, Serialize)]
+struct Refused<'a> {
+    kind: Option<&'static str>,
+    name: Option<&'a str>,
+    file: &'a Path,
+    line: usize,
+    reason: &'a str,
+    #[serde(skip)]
+    problem: &'a Problem,
+}
+
+/// What is odd.
+#[derive(Debug, Serialize)]
+struct Warning {
+    kind: Option<&'static str>,
+    name: Option<String>,
+    file: PathBuf,
+    line: usize,
+    message: String,
+    stops: bool,
+    #[serde(skip)]
+    text: String,
 }
 
 impl<'a> ShowReport<'a> {
-    /// All of it.
+    /// All of it, with `warnings`.
     #[must_use]
-    pub fn all(configuration: &'a Configuration) -> Self {
+    pub fn all(configuration: &'a Configuration, warnings: Vec<Problem>) -> Self {
+        let instances = configuration.instances().iter();
+        let refused = configuration.refused().iter();
         Self {
-            instances: configuration.instances(),
+            instances: instances.map(|one| shown(configuration, one)).collect(),
             groups: configuration.groups(),
+            refused: refused.map(Refused::from).collect(),
+            warnings: warnings.into_iter().map(Warning::from).collect(),
         }
     }
 
-    /// One instance.
+    /// One instance, with those of the `warnings` that concern it.
     #[must_use]
-    pub fn instance(instance: &'a Instance) -> Self {
+    pub fn instance(
+        configuration: &'a Configuration,
+        instance: &'a Instance,
+        warnings: Vec<Problem>,
+    ) -> Self {
+        let concern_it = |problem: &Problem| match &problem.block {
+            Some(block) => block.kind == "vrrp_instance" && block.name == instance.name,
+            None => true,
+        };
+        let warnings = warnings.into_iter().filter(concern_it);
         Self {
-            instances: std::slice::from_ref(instance),
+            instances: vec![shown(configuration, instance)],
             groups: &[],
+            refused: Vec::new(),
+            warnings: warnings.map(Warning::from).collect(),
+        }
+    }
+
+    /// Failure, where vipherald can't rely on what it read, or keepalived does not start with it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.refused.is_empty() && !self.warnings.iter().any(|warning| warning.stops) {
+            Exit::Done
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+fn shown<'a>(configuration: &Configuration, instance: &'a Instance) -> Shown<'a> {
+    Shown {
+        instance,
+        wired: wiring::wires(configuration, instance),
+    }
+}
+
+impl<'a> From<&'a Problem> for Refused<'a> {
+    fn from(problem: &'a Problem) -> Self {
+        let block = problem.block.as_ref();
+        Self {
+            kind: block.map(|block| block.kind),
+            name: block.map(|block| block.name.as_str()),
+            file: &problem.file,
+            line: problem.line,
+            reason: &problem.message,
+            problem,
+        }
+    }
+}
+
+impl From<Problem> for Warning {
+    fn from(problem: Problem) -> Self {
+        let text = problem.to_string();
+        let (kind, name) = match problem.block {
+            Some(block) => (Some(block.kind), Some(block.name)),
+            None => (None, None),
+        };
+        Self {
+            kind,
+            name,
+            file: problem.file,
+            line: problem.line,
+            message: problem.message,
+            stops: problem.stops,
+            text,
         }
     }
 }
 
 impl Report for ShowReport<'_> {
     fn lines(&self) -> Vec<Line> {
+        let info = |text: String| Line(Level::Info, text);
         let groups = self.groups.iter().map(|group| {
             let members = group.instances.join(", ");
             format!("group {}: {members}", group.name)
         });
         let instances = self.instances.iter().flat_map(instance_lines);
-        let all = instances.chain(groups);
-        all.map(|text| Line(Level::Info, text)).collect()
+        let refused = self.refused.iter().map(|refused| {
+            let text = format!("refused: {}", refused.problem);
+            Line(Level::Error, text)
+        });
+        let warnings = self.warnings.iter().map(|warning| {
+            let text = format!("warning: {}", warning.text);
+            Line(Level::Warn, text)
+        });
+        let all = instances.chain(groups).map(info);
+        all.chain(refused).chain(warnings).collect()
     }
 }
 
-fn instance_lines(instance: &Instance) -> Vec<String> {
+fn instance_lines(shown: &Shown<'_>) -> Vec<String> {
+    let instance = shown.instance;
     let mut head = format!("instance {}", instance.name);
     if let Some(interface) = &instance.interface {
         head += &format!(" on {interface}");
@@ -65,9 +178,28 @@ fn instance_lines(instance: &Instance) -> Vec<String> {
         addresses.iter().map(line).collect::<Vec<_>>()
     };
     let peers = instance.peers.iter().map(|peer| format!("  peer {peer}"));
+    let wired = match &shown.wired[..] {
+        [] => {
+            vec!["  wired not at all: keepalived runs vipherald for none of its events".to_owned()]
+        }
+        wires => wires.iter().map(wire_line).collect(),
+    };
     std::iter::once(head)
         .chain(of_kind("VIP", &instance.vips))
         .chain(of_kind("excluded", &instance.excluded))
         .chain(peers)
+        .chain(wired)
         .collect()
+}
+
+fn wire_line(wire: &Wire) -> String {
+    let by = match (wire.by, &wire.group) {
+        (By::Group, Some(group)) => format!("group {group}"),
+        (By::Group, None) => "group".to_owned(),
+        (By::Notify, _) if wire.keywords == ["notify"] => return "  wired by notify".to_owned(),
+        (By::Notify, _) => "notify".to_owned(),
+        (By::Fifo, _) => "FIFO".to_owned(),
+        (By::Hooks, _) => "hooks".to_owned(),
+    };
+    format!("  wired by {by}: {}", wire.keywords.join(", "))
 }
