@@ -266,6 +266,33 @@ fn real_servers_are_holders_and_no_stale_peers() {
 }
 
 #[test]
+fn a_real_server_that_keepalived_conf_names_is_an_expected_holder() {
+    let lab = Lab::new();
+    let (director, server) = (lab.host("director"), lab.host("server"));
+    make_real_server(&server);
+    meet(&director, &server);
+    give(&director, VIP, "eth0");
+    let vip = instance("VI_1", 51, 100, &[VIP], "");
+    let servers = format!(
+        "virtual_server {VIP} 80 {{\n lb_algo rr\n lb_kind DR\n protocol TCP\n real_server {} 80 {{\n \
+         weight 1\n }}\n}}\n",
+        server.ipv4()
+    );
+    let conf = file(&lab, "conf", &(vip + &servers));
+    for (verbose, told) in [("", false), ("-v", true)] {
+        let arguments = format!("{verbose} announce --instance VI_1 {SHORT}");
+        let ended = run(&director, &with(&conf, &arguments));
+        assert_eq!(ended.status, 0, "{ended:?}");
+        assert!(ended.stderr.contains("1 holding it too"), "{ended:?}");
+        assert_eq!(
+            ended.stderr.contains("has the VIP itself"),
+            told,
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
 fn who_has_the_vip_and_answers_for_it_is_a_conflict_and_who_is_silent_a_holder() {
     let lab = Lab::new();
     let (a, loud, quiet) = (lab.host("a"), lab.host("loud"), lab.host("quiet"));

@@ -55,7 +55,8 @@ pub(super) async fn run(
     }
     let tell = |core: &Announcement, news| news_line(name, core, news).log();
     let stopped = session.run(stop, tell).await?;
-    let report = AnnounceReport::new(name, session.core(), Instant::now(), stopped);
+    let (now, expected) = (Instant::now(), &target.real_servers);
+    let report = AnnounceReport::new(name, session.core(), now, stopped, expected);
     let stdout = deliver(global, &report)?;
     let exit = stopped.unwrap_or(report.exit());
     Ok(Done { exit, stdout })

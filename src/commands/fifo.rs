@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::{Answers, Occasion, Stop, Untold, follow};
 use crate::host::{HostSnapshot, PlacedVip};
-use crate::keepalived::Configuration;
+use crate::keepalived::{Configuration, Instance};
 use crate::kernel::{self, Kernel};
 use crate::settings::Settings;
 use crate::termination::termination;
@@ -51,6 +51,10 @@ struct Reader {
 }
 
 impl Reader {
+    fn target(&self, instance: &Instance) -> Target {
+        Target::of_instance(instance, &self.configuration)
+    }
+
     /// Announces the VIPs of an instance that are here, though no event told so.
     async fn announce_untold(
         &self,
@@ -63,7 +67,7 @@ impl Reader {
         );
         let target = Target {
             vips,
-            ..Target::of_instance(self.configuration.instance(instance)?)
+            ..self.target(self.configuration.instance(instance)?)
         };
         let mut order = target.to_announce(&self.settings);
         order.pace.wait = Duration::ZERO;
@@ -89,7 +93,7 @@ impl Answers for Reader {
         known
             .filter(|instance| instances.contains(&instance.name))
             .map(|instance| {
-                let mut vips = Target::of_instance(instance).vips;
+                let mut vips = self.target(instance).vips;
                 vips.retain(|placed| !host.holders(placed).is_empty());
                 (instance.name.clone(), vips)
             })

@@ -26,6 +26,8 @@ pub(super) struct Target {
     pub(super) vips: Vec<PlacedVip>,
     /// Its unicast peers.
     pub(super) peers: Vec<IpAddr>,
+    /// The real servers of keepalived.conf that have VIPs, too, where nobody asks for them.
+    pub(super) real_servers: Vec<IpAddr>,
 }
 
 impl Target {
@@ -35,13 +37,16 @@ impl Target {
 
     fn named(vips: Vec<Vip>, instance: Option<&str>, global: &Global) -> Result<Self, Error> {
         match instance {
-            Some(name) => Ok(Self::of_instance(
-                read_configuration(global)?.instance(name)?,
-            )),
+            Some(name) => {
+                let configuration = read_configuration(global)?;
+                let instance = configuration.instance(name)?;
+                Ok(Self::of_instance(instance, &configuration))
+            }
             None => Ok(Self {
                 name: None,
                 vips: vips.into_iter().map(PlacedVip::anywhere).collect(),
                 peers: Vec::new(),
+                real_servers: Vec::new(),
             }),
         }
     }
@@ -54,27 +59,33 @@ impl Target {
         for problem in configuration.warnings() {
             warn!("{problem}");
         }
-        let all = configuration.instances().iter().map(Self::of_instance);
+        let instances = configuration.instances().iter();
+        let all = instances.map(|instance| Self::of_instance(instance, &configuration));
         let (vips, peers): (Vec<_>, Vec<_>) = all.map(|one| (one.vips, one.peers)).unzip();
         Ok(Self {
             name: Some("all".to_owned()),
             vips: vips.concat(),
             peers: peers.concat(),
+            real_servers: configuration.real_servers().collect(),
         })
     }
 
     pub(super) fn of_event(event: &Event, configuration: &Configuration) -> Result<Self, Error> {
         match event.of {
-            Subject::Instance => Ok(Self::of_instance(configuration.instance(&event.name)?)),
+            Subject::Instance => {
+                let instance = configuration.instance(&event.name)?;
+                Ok(Self::of_instance(instance, configuration))
+            }
             Subject::Group => {
                 let group = configuration.group(&event.name)?;
                 let mut target = Self {
                     name: Some(group.name.clone()),
                     vips: Vec::new(),
                     peers: Vec::new(),
+                    real_servers: configuration.real_servers().collect(),
                 };
                 for member in &group.instances {
-                    let member = Self::of_instance(configuration.instance(member)?);
+                    let member = Self::of_instance(configuration.instance(member)?, configuration);
                     target.vips.extend(member.vips);
                     target.peers.extend(member.peers);
                 }
@@ -83,11 +94,12 @@ impl Target {
         }
     }
 
-    pub(super) fn of_instance(instance: &Instance) -> Self {
+    pub(super) fn of_instance(instance: &Instance, configuration: &Configuration) -> Self {
         Self {
             name: Some(instance.name.clone()),
             vips: instance.placed_vips().collect(),
             peers: instance.peers.clone(),
+            real_servers: configuration.real_servers().collect(),
         }
     }
 

@@ -106,20 +106,21 @@ struct Group {
 
 impl AnnounceReport {
     /// Reads the state of a run that ended at `now`, by itself or because it was `stopped`, for the
-    /// instance or group of this name.
+    /// instance or group of this name. That `real_servers` hold the VIP is no news.
     #[must_use]
     pub fn new(
         name: Option<&str>,
         core: &Announcement,
         now: Instant,
         stopped: Option<Exit>,
+        real_servers: &[IpAddr],
     ) -> Self {
         let cut_short = stopped.map(|exit| match exit {
             Exit::Superseded => "a newer event",
             Exit::Interrupted => "SIGINT",
             _ => "SIGTERM",
         });
-        Self::read(name, core, now, false, cut_short)
+        Self::read(name, core, now, false, cut_short, real_servers)
     }
 
     fn read(
@@ -128,6 +129,7 @@ impl AnnounceReport {
         now: Instant,
         dry_run: bool,
         cut_short: Option<&'static str>,
+        real_servers: &[IpAddr],
     ) -> Self {
         let mut results = vec![if core.is_blind() {
             AnnounceResult::Unproven
@@ -149,7 +151,7 @@ impl AnnounceReport {
                 let settled = confirmation.proven.or(confirmation.acknowledged);
                 group.settled = group.settled.max(settled);
             }
-            let (worst, lines) = peculiarities(core, claim);
+            let (worst, lines) = peculiarities(core, claim, real_servers);
             results.push(worst);
             peculiar.extend(lines);
             peculiar.extend(unproven_peers(claim));
@@ -208,7 +210,7 @@ impl AnnounceReport {
     /// What a run would do that has looked at the host, and shall not send.
     #[must_use]
     pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
-        let mut report = Self::read(name, core, core.started(), true, None);
+        let mut report = Self::read(name, core, core.started(), true, None, &[]);
         report.lines = core
             .claims()
             .iter()
@@ -268,7 +270,10 @@ impl Group {
                 count(Verdict::Stale),
                 count(Verdict::Silent)
             );
-            for (verdict, name) in [(Verdict::Holder, "holders"), (Verdict::Offlink, "offlink")] {
+            for (verdict, name) in [
+                (Verdict::Holder, "holding it too"),
+                (Verdict::Offlink, "offlink"),
+            ] {
                 if count(verdict) > 0 {
                     text += &format!(", {} {name}", count(verdict));
                 }
@@ -400,7 +405,11 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
 }
 
 /// Where a human should look: conflicts, stale peers, required peers that are silent.
-fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Line>) {
+fn peculiarities(
+    core: &Announcement,
+    claim: &Claim,
+    real_servers: &[IpAddr],
+) -> (AnnounceResult, Vec<Line>) {
     let (vip, name) = (claim.vip, &claim.link.name);
     if claim.standing() != Standing::Ready {
         return (AnnounceResult::Ok, Vec::new());
@@ -496,10 +505,11 @@ fn peculiarities(core: &Announcement, claim: &Claim) -> (AnnounceResult, Vec<Lin
                     "{vip} on {name}: {who} has the VIP itself, and does not answer for it: a real \
                      server"
                 );
-                (
-                    AnnounceResult::Ok,
-                    [Some(Line(Level::Info, text)), proxy, order],
-                )
+                let level = match real_servers.contains(&peer.ip) {
+                    true => Level::Debug,
+                    false => Level::Info,
+                };
+                (AnnounceResult::Ok, [Some(Line(level, text)), proxy, order])
             }
             _ => (AnnounceResult::Ok, [None, proxy, order]),
         }
