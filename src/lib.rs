@@ -5,12 +5,13 @@
 //! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`], [`order`],
 //!   [`orphan`]: how
 //! - [`keepalived`]: what keepalived.conf says
-//! - [`host`]: where a VIP counts as held
+//! - [`host`]: where a VIP counts as held; [`answering`]: whether the kernel answers for it there
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines
 
 pub mod address;
 pub mod announce;
+pub mod answering;
 pub mod check;
 pub mod cli;
 pub mod commands;
