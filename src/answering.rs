@@ -68,9 +68,7 @@ pub async fn why_silent(
         .filter(|own| !Prefix::of(own).is_host() && Prefix::of(own).contains(vip.ip()))
         .collect();
     let here = subnets.iter().any(|own| own.interface == link.index);
-    if !here
-        && let Some(silence) = elsewhere(host, link, vip, &subnets)
-    {
+    if !here && let Some(silence) = elsewhere(host, link, vip, &subnets) {
         return Ok(Some(silence));
     }
     if ignore.value() == 2 && !here {

@@ -99,7 +99,10 @@ pub(super) async fn drive(
                     continue;
                 };
                 trace!("interface {}: received {frame:?}", interface.0);
-                for one in askers.iter_mut().filter(|one| one.interface() == *interface) {
+                for one in askers
+                    .iter_mut()
+                    .filter(|one| one.interface() == *interface)
+                {
                     one.received(now, &frame);
                 }
             }

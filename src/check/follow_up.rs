@@ -41,6 +41,8 @@ enum About {
     Vip,
     /// For an address that nobody has.
     Unused(IpAddr),
+    /// For the VIP, from this host's own address: who answers knows that from now on.
+    Known,
     /// For an echo from the VIP.
     Echo,
 }
@@ -97,7 +99,16 @@ impl FollowUp {
         self.ask(to, About::Vip, now);
     }
 
-    /// Asks whether the VIP is behind a MAC. From no own address it can't be asked.
+    /// Makes this host known to a MAC that answers for the VIP, before an echo is asked for. From no
+    /// own address it can't be.
+    pub(super) fn introduce(&mut self, to: Mac, now: Instant) {
+        if self.asker.ip.is_some() {
+            self.ask(to, About::Known, now);
+        }
+    }
+
+    /// Asks whether the VIP is behind a MAC: unless it says so itself, or says nothing, when it is
+    /// asked for the VIP.
     pub(super) fn ask_for_echo(&mut self, to: Mac, now: Instant) {
         if self.asker.ip.is_some() {
             self.ask(to, About::Echo, now);
@@ -125,7 +136,9 @@ impl FollowUp {
 
     fn answer(&self, to: Mac, about: About) -> Option<Mac> {
         let mut questions = self.questions.iter();
-        questions.find(|one| one.to == to && one.about == about)?.answer
+        questions
+            .find(|one| one.to == to && one.about == about)?
+            .answer
     }
 
     /// Whether a MAC answers for addresses that nobody has.
@@ -147,9 +160,21 @@ impl FollowUp {
     }
 
     fn is_open(&self, question: &Question) -> bool {
-        question.answer.is_none() && question.asked < self.enough
+        let waits = question.about == About::Echo && !self.may_echo(question.to);
+        !waits && question.answer.is_none() && question.asked < self.enough
     }
 
+    fn may_echo(&self, to: Mac) -> bool {
+        // A host that does not know this one, on whichever card it answers by, would ask for it,
+        // from the VIP, and so change the entry that is only to be looked at.
+        let mut introduced = self.questions.iter();
+        let known = introduced.all(|one| one.about != About::Known || one.answer.is_some());
+        let mut for_vip = self.questions.iter();
+        let told = for_vip.find(|one| one.about == About::Vip && one.to == to);
+        known && told.is_none_or(|one| one.answer.is_some_and(|by| by != to))
+    }
+
+    /// The question that is asked next.
     fn due(&self) -> Option<(usize, &Question)> {
         let open = self.questions.iter().enumerate();
         open.filter(|(_, one)| self.is_open(one))
@@ -176,7 +201,12 @@ impl FollowUp {
                 vip,
                 Some(question.to),
             )),
-            (About::Vip, IpAddr::V6(vip)) => Some(ask_at(question.to, vip, mac, from_v6)),
+            (About::Known, IpAddr::V4(vip)) => {
+                Some(Arp::directed_request(from_v4, mac, vip, Some(question.to)))
+            }
+            (About::Vip | About::Known, IpAddr::V6(vip)) => {
+                Some(ask_at(question.to, vip, mac, from_v6))
+            }
             (About::Unused(IpAddr::V4(ip)), _) => {
                 Some(Arp::directed_request(from_v4, mac, ip, Some(question.to)))
             }
@@ -206,14 +236,19 @@ impl FollowUp {
         if frame.destination != self.asker.mac {
             return;
         }
+        let has_address = self.asker.ip.is_some();
         match frame.payload {
             Payload::Arp(arp) if arp.operation == ArpOperation::Reply => {
-                self.hear(arp.sender_ip.into(), arp.sender_mac);
+                let to_probe = arp.target_ip.is_unspecified();
+                self.hear(arp.sender_ip.into(), arp.sender_mac, |about| match about {
+                    About::Vip => to_probe,
+                    _ => to_probe != has_address,
+                });
             }
             Payload::Ndp(ndp) => {
                 if let NdpMessage::Advertisement(na) = ndp.message {
                     let mac = na.target_lladdr.unwrap_or(frame.source);
-                    self.hear(na.target.into(), mac);
+                    self.hear(na.target.into(), mac, |_| true);
                 }
             }
             Payload::Echo(echo) if self.is_ours(&echo) => {
@@ -233,17 +268,19 @@ impl FollowUp {
             && Some(echo.destination) == self.asker.ip
     }
 
-    /// Somebody says that `ip` is at `mac`.
-    fn hear(&mut self, ip: IpAddr, mac: Mac) {
+    /// Somebody says that `ip` is at `mac`, and `fits` what was asked.
+    fn hear(&mut self, ip: IpAddr, mac: Mac, fits: impl Fn(About) -> bool) {
+        let vip = self.vip.ip();
         for question in &mut self.questions {
-            let answered = match question.about {
-                About::Vip => ip == self.vip.ip(),
-                // Others than who was asked say nothing about it.
-                About::Unused(unused) => ip == unused && mac == question.to,
-                About::Echo => false,
+            let target = match question.about {
+                About::Vip | About::Known => vip,
+                About::Unused(unused) => unused,
+                About::Echo => continue,
             };
-            // Of several answers the one of who was asked says most.
-            if answered && (question.answer.is_none() || mac == question.to) {
+            // By another card than the one that was asked, only for the VIP.
+            let may_answer = mac == question.to || question.about == About::Vip;
+            let better = question.answer.is_none() || mac == question.to;
+            if ip == target && fits(question.about) && may_answer && better {
                 question.answer = Some(mac);
             }
         }
@@ -372,13 +409,20 @@ mod tests {
         for (by, echoes) in [(A, true), (B, true), (B, false)] {
             let mut asked = follow_up(now);
             asked.ask_for_vip(A, now);
+            asked.introduce(B, now);
             asked.ask_for_echo(A, now);
+            let mut introduced = false;
             play(&mut asked, now, |frame| {
-                assert_eq!(frame.destination, A);
-                (echoes || !is_echo(frame)).then(|| reply(frame, by))?
+                introduced |= frame.destination == B;
+                assert!(introduced || !is_echo(frame));
+                let answers = echoes || !is_echo(frame);
+                let by = if frame.destination == B { B } else { by };
+                answers.then(|| reply(frame, by))?
             });
             assert_eq!(asked.answered_for_vip(A), Some(by));
-            assert_eq!(asked.echoed(A), echoes.then_some(by));
+            // Who answers itself is asked for no echo.
+            let echoed = (echoes && by == B).then_some(B);
+            assert_eq!(asked.echoed(A), echoed);
         }
     }
 
@@ -389,7 +433,7 @@ mod tests {
         asked.ask_for_vip(A, now);
         asked.ask_for_echo(A, now);
         let took = play(&mut asked, now, |_| None);
-        assert_eq!((asked.answered_for_vip(A), asked.frames()), (None, 24));
+        assert_eq!((asked.answered_for_vip(A), asked.frames()), (None, 12));
         assert!(took < Duration::from_millis(500), "{took:?}");
     }
 
@@ -427,7 +471,10 @@ mod tests {
             strings(near(24, &["10.0.0.73"])),
             ["10.0.0.119", "10.0.0.82", "10.0.0.127"]
         );
-        assert_eq!(near(31, &[]), [""; 0].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert_eq!(
+            near(31, &[]),
+            [""; 0].map(|ip| ip.parse::<IpAddr>().unwrap())
+        );
         let subnet: Prefix = "fd00::/64".parse().unwrap();
         let of_v6 = unused_near("fd00::100".parse().unwrap(), subnet, |_| false);
         assert_eq!(strings(of_v6)[0], "fd00::12d");

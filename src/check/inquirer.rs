@@ -322,11 +322,15 @@ impl Asked {
         match (self.inquiry.verdict(cached), cached) {
             (Verdict::Stale, Some(cached)) if cached.is_unicast() => {
                 follow_up.ask_for_vip(cached, now);
+                for (owner, _) in self.inquiry.answers() {
+                    follow_up.introduce(owner, now);
+                }
                 follow_up.ask_for_echo(cached, now);
                 follow_up.ask_for_unused(cached, &self.unused, now);
             }
             (Verdict::Conflict, _) => {
                 for (mac, _) in self.inquiry.answers() {
+                    follow_up.introduce(mac, now);
                     follow_up.ask_for_echo(mac, now);
                     follow_up.ask_for_unused(mac, &self.unused, now);
                 }
@@ -439,9 +443,10 @@ impl Asked {
         let owners = || finding.owners.iter().map(|(mac, _)| *mac);
         finding.proxies = owners().filter(|mac| follow_up.is_proxy(*mac)).collect();
         let echoes: Vec<_> = owners().map(|mac| follow_up.echoed(mac)).collect();
-        // Through whichever card the question comes in, the answer leaves by the same.
+        // Through whichever card the question comes in, an IPv4 answer leaves by the same. (An IPv6
+        // one leaves by the card that it came in by, and tells nothing.)
         let one_host = echoes.iter().all(|by| by.is_some() && *by == echoes[0]);
-        if one_host && finding.proxies.is_empty() {
+        if one_host && finding.proxies.is_empty() && self.ip().is_ipv4() {
             let sends_there = cached.is_none_or(|cached| owners().any(|owner| owner == cached));
             finding.verdict = if sends_there {
                 Verdict::Ok
@@ -449,14 +454,9 @@ impl Asked {
                 Verdict::Stale
             };
             let all: Vec<_> = owners().map(|mac| mac.to_string()).collect();
-            let cure = match self.ip() {
-                IpAddr::V4(_) => {
-                    "; `sysctl -w net.ipv4.conf.all.arp_ignore=1` there makes one answer"
-                }
-                IpAddr::V6(_) => "",
-            };
             finding.notes.push(format!(
-                "{} are interfaces of one host, which all answer for it{cure}",
+                "{} are interfaces of one host, which all answer for it; \
+                 `sysctl -w net.ipv4.conf.all.arp_ignore=1` there makes one answer",
                 all.join(" and ")
             ));
         }

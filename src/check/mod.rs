@@ -183,8 +183,10 @@ pub async fn plan(kernel: &Kernel, order: &Order) -> Result<String, Error> {
 pub async fn look(kernel: &Kernel, order: &Order) -> Result<Vec<Finding>, Error> {
     let places = Places::find(kernel, order).await?;
     let placed = places.placed(&order.vips);
-    let (here, elsewhere): (Vec<_>, Vec<_>) =
-        placed.iter().cloned().partition(|placed| places.holds(placed));
+    let (here, elsewhere): (Vec<_>, Vec<_>) = placed
+        .iter()
+        .cloned()
+        .partition(|placed| places.holds(placed));
     // Both at once may not exceed the rate.
     let both = !here.is_empty() && !elsewhere.is_empty();
     let share = NonZeroU32::new(order.rate.get() / if both { 2 } else { 1 });

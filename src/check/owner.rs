@@ -227,13 +227,14 @@ fn tell(
     silence: Option<Silence>,
 ) {
     if let Some(silence) = silence {
-        if finding.verdict == Verdict::Ok {
+        // Peers that do not follow are mended by nothing else first.
+        if matches!(finding.verdict, Verdict::Conflict | Verdict::Failed) {
+            finding.notes.push(silence.to_string());
+        } else {
             finding.verdict = Verdict::Unproven;
             finding.why = Some(format!(
-                "this host holds it, but new hosts do not find it. {silence}"
+                "this host holds it, but who asks for it does not find it: {silence}"
             ));
-        } else {
-            finding.notes.push(silence.to_string());
         }
     }
     let seen = observer.seen(claim.interface(), claim.vip);

@@ -57,11 +57,11 @@ pub(super) async fn why_deaf(
     }
     let Some(ip) = by else { return Ok(None) };
     let (protocol, look_at) = match ip {
-        IpAddr::V4(_) => ("ARP", "`nft list ruleset` (tables arp, netdev), `arptables -S`"),
-        IpAddr::V6(_) => (
-            "neighbour discovery",
-            "`nft list ruleset`, `ip6tables -S`",
+        IpAddr::V4(_) => (
+            "ARP",
+            "`nft list ruleset` (tables arp, netdev), `arptables -S`",
         ),
+        IpAddr::V6(_) => ("neighbour discovery", "`nft list ruleset`, `ip6tables -S`"),
     };
     let name = &link.name;
     let why = match seen {

@@ -50,7 +50,9 @@ impl Kernel {
             .push(RouteAttribute::Destination(destination));
         if let Some(source) = source {
             message.header.source_prefix_length = prefix_len;
-            message.attributes.push(RouteAttribute::Source(source.into()));
+            message
+                .attributes
+                .push(RouteAttribute::Source(source.into()));
         }
         // With a destination it is one look-up, not a dump.
         let mut answers = Box::pin(self.handle.route().get(message).execute());

@@ -176,7 +176,12 @@ impl CheckReport {
             .filter(|one| one.finding.verdict != Verdict::Ok)
             .map(|one| {
                 let finding = &one.finding;
-                format!("{} {}: {}", finding.placed.vip, finding.verdict.name(), means(one))
+                format!(
+                    "{} {}: {}",
+                    finding.placed.vip,
+                    finding.verdict.name(),
+                    means(one)
+                )
             })
             .collect();
         let text = match (wrong.as_slice(), self.checked.as_slice()) {
@@ -438,6 +443,10 @@ fn end_conflict(finding: &Finding) -> String {
         let release = format!(
             "`vipherald release {vip}` if its keepalived is dead, or find out why both are MASTER"
         );
+        let there = match vip.ip() {
+            IpAddr::V4(_) => "`sysctl -w net.ipv4.conf.all.arp_ignore=1` there makes one answer",
+            IpAddr::V6(_) => "it has the VIP on two interfaces: take it off one",
+        };
         steps.push(match finding.role {
             _ if others.is_empty() => format!("On the other host run {release}."),
             Role::Owner { .. } => format!(
@@ -446,8 +455,7 @@ fn end_conflict(finding: &Finding) -> String {
             ),
             Role::Other(_) => format!(
                 "See which of {} is keepalived's MASTER; on the other run {release}. Should the \
-                 MACs be of one host, `sysctl -w net.ipv4.conf.all.arp_ignore=1` there makes one \
-                 answer.",
+                 MACs be of one host, {there}.",
                 named(others)
             ),
         });
