@@ -1,7 +1,7 @@
 //! Addresses that must not be mixed up: the virtual IP, a hardware address, an interface's index.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -257,6 +257,22 @@ impl Prefix {
         differing.checked_shr(free).unwrap_or(0) == 0
     }
 
+    /// Its first address: of an IPv4 subnet that of the network itself.
+    #[must_use]
+    pub fn first(self) -> IpAddr {
+        let free = u32::from(bits(self.ip) - self.length);
+        match self.ip {
+            IpAddr::V4(ip) => {
+                let hosts = u32::MAX.checked_shr(32 - free).unwrap_or(0);
+                Ipv4Addr::from_bits(ip.to_bits() & !hosts).into()
+            }
+            IpAddr::V6(ip) => {
+                let hosts = u128::MAX.checked_shr(128 - free).unwrap_or(0);
+                Ipv6Addr::from_bits(ip.to_bits() & !hosts).into()
+            }
+        }
+    }
+
     /// The address of all its hosts, where it is of a link with more than two (RFC 3021).
     #[must_use]
     pub fn broadcast(self) -> Option<Ipv4Addr> {
@@ -386,6 +402,15 @@ mod tests {
         assert_eq!(broadcast("10.9.0.7/24").as_deref(), Some("10.9.0.255"));
         assert_eq!(broadcast("10.9.0.7/31"), None);
         assert_eq!(broadcast("fd09::/64"), None);
+        for (text, first) in [
+            ("10.9.0.7/24", "10.9.0.0"),
+            ("10.9.0.7/0", "0.0.0.0"),
+            ("10.9.0.7/32", "10.9.0.7"),
+            ("fd09::7/64", "fd09::"),
+            ("fd09::7/0", "::"),
+        ] {
+            assert_eq!(prefix(text).first().to_string(), first, "{text}");
+        }
         for bad in ["", "x", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1"] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad}");
         }

@@ -6,7 +6,7 @@
 //!   [`orphan`]: how
 //! - [`keepalived`]: what keepalived.conf says; [`wiring`]: whether keepalived's scripts run
 //!   vipherald; [`loaded`]: when keepalived read its files
-//! - [`host`]: where a VIP counts as held
+//! - [`host`]: where a VIP counts as held; [`answering`]: whether the kernel answers for it there
 //! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
 //! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`printable`]: as one line
 //! - [`privileges`]: what is missing where something is refused; [`regular_file`]: what may be read
@@ -14,6 +14,7 @@
 
 pub mod address;
 pub mod announce;
+pub mod answering;
 pub mod check;
 pub mod cli;
 pub mod commands;

@@ -110,17 +110,26 @@ impl Port {
     /// If the kernel refuses, such as when the interface is gone.
     pub fn listen(&mut self, link: &Link) -> Result<(), Error> {
         if !self.listens {
-            self.receive_answers()
+            self.receive_by(&ANSWERS)
                 .map_err(|error| Error::open(link, error))?;
             self.listens = true;
         }
         Ok(())
     }
 
-    fn receive_answers(&self) -> io::Result<()> {
+    /// Begins to receive ARP and neighbour discovery, also what this host itself sends.
+    ///
+    /// # Errors
+    /// As [`Port::listen`].
+    pub fn observe(&mut self, link: &Link) -> Result<(), Error> {
+        self.receive_by(&BOTH_WAYS)
+            .map_err(|error| Error::open(link, error))
+    }
+
+    fn receive_by(&self, filter: &[SockFilter]) -> io::Result<()> {
         let socket = self.socket.get();
         // Before the bind, so that nothing else gets in.
-        SockRef::from(socket).attach_filter(&ANSWERS)?;
+        SockRef::from(socket).attach_filter(filter)?;
         // More than net.core.rmem_max needs CAP_NET_ADMIN; without it, the default has to do.
         let _ = setsockopt(socket, RcvBufForce, &RECEIVE_BUFFER);
         let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
@@ -182,49 +191,68 @@ fn link_address(interface: InterfaceIndex, protocol: u16) -> nix::Result<LinkAdd
 /// advertisements; none that this host sends, and none of another VLAN, whose tag the kernel has
 /// stripped from the octets. Everything is checked again when it is parsed: this only spares a
 /// busy host the copies.
-static ANSWERS: [SockFilter; 23] = {
-    const fn load(width: u32, at: u32) -> SockFilter {
-        op(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, at)
-    }
-    /// Skips `yes` instructions if what was loaded is `value`, else `no`.
-    const fn equal(value: u32, yes: u8, no: u8) -> SockFilter {
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value)
-    }
-    #[expect(clippy::cast_possible_truncation)]
-    const fn op(code: u32, yes: u8, no: u8, value: u32) -> SockFilter {
-        SockFilter::new(code as u16, yes, no, value)
-    }
-    #[expect(clippy::cast_sign_loss)]
-    const fn about_packet(what: i32) -> u32 {
-        (libc::SKF_AD_OFF + what) as u32
-    }
-    const BYTE: u32 = libc::BPF_B;
-    const HALF: u32 = libc::BPF_H;
-    [
-        load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
-        equal(libc::PACKET_OUTGOING as u32, 20, 0),
-        load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
-        equal(0, 0, 18),
-        load(HALF, 12),
-        equal(libc::ETH_P_ARP as u32, 15, 0),
-        equal(libc::ETH_P_IP as u32, 0, 7),
-        // IPv4: ICMP, no fragment, an echo reply behind a header of any length.
-        load(BYTE, 23),
-        equal(libc::IPPROTO_ICMP as u32, 0, 13),
-        load(HALF, 20),
-        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 11, 0, 0x3fff),
-        op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 14),
-        op(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, 14),
-        equal(0, 7, 8),
-        equal(libc::ETH_P_IPV6 as u32, 0, 7),
-        // IPv6: ICMPv6 without extension headers, of one of the three types.
-        load(BYTE, 20),
-        equal(libc::IPPROTO_ICMPV6 as u32, 0, 5),
-        load(BYTE, 54),
-        equal(129, 2, 0),
-        equal(135, 1, 0),
-        equal(136, 0, 1),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-    ]
-};
+static ANSWERS: [SockFilter; 23] = [
+    load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
+    equal(libc::PACKET_OUTGOING as u32, 20, 0),
+    load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
+    equal(0, 0, 18),
+    load(HALF, 12),
+    equal(libc::ETH_P_ARP as u32, 15, 0),
+    equal(libc::ETH_P_IP as u32, 0, 7),
+    // IPv4: ICMP, no fragment, an echo reply behind a header of any length.
+    load(BYTE, 23),
+    equal(libc::IPPROTO_ICMP as u32, 0, 13),
+    load(HALF, 20),
+    op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 11, 0, 0x3fff),
+    op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 14),
+    op(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, 14),
+    equal(0, 7, 8),
+    equal(libc::ETH_P_IPV6 as u32, 0, 7),
+    // IPv6: ICMPv6 without extension headers, of one of the three types.
+    load(BYTE, 20),
+    equal(libc::IPPROTO_ICMPV6 as u32, 0, 5),
+    load(BYTE, 54),
+    equal(129, 2, 0),
+    equal(135, 1, 0),
+    equal(136, 0, 1),
+    op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32),
+    op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+];
+
+/// What may come in or go out: ARP, neighbour solicitations and advertisements.
+static BOTH_WAYS: [SockFilter; 12] = [
+    load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
+    equal(0, 0, 9),
+    load(HALF, 12),
+    equal(libc::ETH_P_ARP as u32, 6, 0),
+    equal(libc::ETH_P_IPV6 as u32, 0, 6),
+    load(BYTE, 20),
+    equal(libc::IPPROTO_ICMPV6 as u32, 0, 4),
+    load(BYTE, 54),
+    equal(135, 1, 0),
+    equal(136, 0, 1),
+    op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32),
+    op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+];
+
+const BYTE: u32 = libc::BPF_B;
+const HALF: u32 = libc::BPF_H;
+
+const fn load(width: u32, at: u32) -> SockFilter {
+    op(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, at)
+}
+
+/// Skips `yes` instructions if what was loaded is `value`, else `no`.
+const fn equal(value: u32, yes: u8, no: u8) -> SockFilter {
+    op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value)
+}
+
+#[expect(clippy::cast_possible_truncation)]
+const fn op(code: u32, yes: u8, no: u8, value: u32) -> SockFilter {
+    SockFilter::new(code as u16, yes, no, value)
+}
+
+#[expect(clippy::cast_sign_loss)]
+const fn about_packet(what: i32) -> u32 {
+    (libc::SKF_AD_OFF + what) as u32
+}

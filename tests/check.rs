@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use vipherald_lab::{Direction, Host, Lab, Mac, State, eventually};
 
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, VIP6, announcements, ip_batch, run, second_interface, signal,
-    take, vipherald, without_privilege,
+    Ended, OLD_MAC, Run, SOON, VIP, VIP6, announcements, cable, ip_batch, mac_of, run,
+    second_interface, signal, take, vipherald, without_privilege,
 };
 
 const VIPS: [&str; 2] = [VIP, VIP6];
@@ -604,4 +604,236 @@ fn a_check_yields_to_a_run_that_announces_and_does_not_end_it() {
     let ended = announcing.end_or_terminate(Duration::from_secs(20));
     assert_eq!(ended.status, 0, "{ended:?}");
     assert_eq!(report(&ended)["result"], json!("ok"));
+}
+
+/// An instance of keepalived.conf with one VIP.
+fn instance(lab: &Lab, name: &str, interface: &str, vip: &str) -> String {
+    let file = lab.directory().join(format!("{name}.conf"));
+    let text = format!(
+        "vrrp_instance {name} {{\n interface {interface}\n virtual_router_id 51\n \
+         virtual_ipaddress {{\n {vip}\n }}\n}}\n"
+    );
+    fs::write(&file, text).unwrap();
+    format!("--keepalived-conf {}", file.display())
+}
+
+#[test]
+fn a_real_server_asks_its_link_and_says_that_lo_has_the_vip_too() {
+    let lab = Lab::new();
+    let (director, real) = (lab.host("director"), lab.host("real"));
+    for host in [&director, &real] {
+        host.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+        host.sysctl("net/ipv4/conf/all/arp_announce", "2");
+    }
+    let mac = json!([director.mac().to_string()]);
+    for vip in VIPS {
+        give(&director, vip, "eth0");
+        common::give(&real, vip, "lo");
+        common::give(&director, vip, "lo");
+        let told = check(&director, vip, 0);
+        assert_eq!((&told["owners"], &told["held_here"]), (&mac, &json!(true)));
+        assert_eq!(
+            (&told["interface"], &told["also_on"]),
+            (&json!("eth0"), &json!(["lo"]))
+        );
+        let conf = instance(&lab, "VI_1", "eth0", vip);
+        for arguments in [
+            vip.to_owned(),
+            format!("{vip} -i eth0"),
+            format!("--instance VI_1 {conf}"),
+        ] {
+            let told = check(&real, &arguments, 0);
+            assert_eq!((verdict(&told), &told["owners"]), ("ok", &mac));
+            assert_eq!(
+                (&told["held_here"], &told["interface"], &told["also_on"]),
+                (&json!(false), &json!("eth0"), &json!(["lo"]))
+            );
+        }
+        let ended = run(&real, &format!("check {vip}"));
+        let also = "  also on            lo, which is a loopback interface\n";
+        assert!(ended.stdout.contains(also), "{ended:?}");
+        take(&director, vip, "eth0");
+        assert_eq!(verdict(&check(&real, vip, 5)), "unowned");
+    }
+    // Where the subnet is on another interface than the one that is down.
+    second_interface(&real);
+    ip_batch(&real, "link set v0 down\n");
+    take(&real, VIP, "lo");
+    give(&real, VIP, "v0");
+    give(&director, VIP, "eth0");
+    let told = check(&real, VIP, 0);
+    assert_eq!(
+        (&told["interface"], &told["also_on"]),
+        (&json!("eth0"), &json!(["v0"]))
+    );
+    // Of another subnet, and a route tells the link.
+    for host in [&director, &real] {
+        host.run("ip route add 192.0.2.0/24 dev eth0");
+    }
+    give(&director, "192.0.2.10", "eth0");
+    give(&real, "192.0.2.10", "lo");
+    let told = check(&real, "192.0.2.10", 0);
+    assert_eq!(
+        (&told["interface"], &told["also_on"]),
+        (&json!("eth0"), &json!(["lo"]))
+    );
+}
+
+#[test]
+fn a_real_server_that_answers_for_the_vip_is_a_conflict() {
+    let lab = Lab::new();
+    let (director, real) = (lab.host("director"), lab.host("real"));
+    give(&director, VIP, "eth0");
+    give(&real, VIP, "lo");
+    let told = check(&real, VIP, 4);
+    let owners = [real.mac(), director.mac()].map(|mac| mac.to_string());
+    assert_eq!(told["owners"], json!(owners));
+    let note = told["notes"][0].as_str().unwrap();
+    assert!(note.contains("net.ipv4.conf.all.arp_ignore=1"), "{note}");
+    real.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+    assert_eq!(verdict(&check(&real, VIP, 0)), "ok");
+}
+
+#[test]
+fn where_nothing_was_looked_at_nothing_is_right() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = instance(&lab, "VI_1", "eth0", "127.0.0.77/32");
+    let ended = run(&a, &format!("check --all --nagios {conf}"));
+    assert_eq!(ended.status, 3, "{ended:?}");
+    assert!(
+        ended.stdout.starts_with("VIPHERALD UNKNOWN - "),
+        "{ended:?}"
+    );
+    let ended = run(&a, &format!("check --all --json {conf}"));
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert_eq!(report(&ended)["result"], json!("failed"));
+    // One that is only where nobody can be asked, and nothing tells on which link others have it.
+    let conf = instance(&lab, "VI_1", "eth7", "192.0.2.77/32");
+    give(&a, "192.0.2.77", "lo");
+    let ended = run(&a, &format!("check --all --nagios {conf}"));
+    assert_eq!(ended.status, 3, "{ended:?}");
+    assert!(ended.stdout.contains("failed=1"), "{ended:?}");
+}
+
+#[test]
+fn a_link_local_vip_is_another_one_on_each_link() {
+    const LINK_LOCAL: &str = "fe80::1:100";
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    cable(&a, &b);
+    a.run("ip addr add fe80::a/64 dev v0 nodad");
+    b.run("ip addr add fe80::b/64 dev v1 nodad");
+    let v1 = mac_of(&b, "v1");
+    let conf = ["eth0", "v0"].map(|on| {
+        let vip = format!("{LINK_LOCAL}/64 dev {on}");
+        format!(
+            "--instance VI_{on} {}",
+            instance(&lab, &format!("VI_{on}"), on, &vip)
+        )
+    });
+    let remember = |mac: &str| {
+        a.run(&format!(
+            "ip neigh replace {LINK_LOCAL} lladdr {mac} dev v0 nud reachable"
+        ));
+    };
+    let on_v0 = || a.run(&format!("ip neigh show {LINK_LOCAL} dev v0"));
+
+    // Nobody has it, and there are two links that it could be on.
+    let told = check(&a, LINK_LOCAL, 1);
+    let why = told["reason"].as_str().unwrap();
+    assert!(why.contains("eth0, v0") && why.contains("-i"), "{why}");
+
+    common::give(&a, LINK_LOCAL, "eth0");
+    common::give(&b, LINK_LOCAL, "v1");
+    // The kernel joins the solicited-node group a while later.
+    eventually("both answer", SOON, || {
+        let on_eth0 = run(&c, &format!("check {LINK_LOCAL}")).status == 0;
+        (on_eth0 && run(&a, &format!("check {LINK_LOCAL} -i v0")).status == 0).then_some(())
+    });
+    for arguments in [format!("{LINK_LOCAL} -i eth0"), conf[0].clone()] {
+        let told = check(&a, &arguments, 0);
+        assert_eq!(
+            (&told["held_here"], &told["interface"]),
+            (&json!(true), &json!("eth0"))
+        );
+        let told = run(&a, &format!("purge {arguments}"));
+        assert_eq!(told.status, 5, "{told:?}");
+    }
+    for arguments in [format!("{LINK_LOCAL} -i v0"), conf[1].clone()] {
+        let told = check(&a, &arguments, 0);
+        assert_eq!(
+            (&told["held_here"], &told["interface"]),
+            (&json!(false), &json!("v0"))
+        );
+        assert_eq!(told["owners"], json!([v1]));
+        assert_eq!(told["also_on"], json!([]));
+
+        // The entry of that link is mended, and the VIP of the other one not announced.
+        let capture = c.capture();
+        remember(OLD_MAC);
+        let told = check(&a, &format!("--fix {arguments}"), 0);
+        assert_eq!(
+            (&told["before"], &told["action"]),
+            (&json!("stale"), &json!("deleted"))
+        );
+        assert!(on_v0().contains(&v1), "{}", on_v0());
+        assert_eq!(announcements(&capture.frames()), []);
+
+        remember(OLD_MAC);
+        let purged = run(&a, &format!("purge {arguments}"));
+        assert_eq!((purged.status, on_v0().as_str()), (0, ""), "{purged:?}");
+    }
+    // Without an interface: here on one link, and purged on the other.
+    remember(OLD_MAC);
+    let purged = run(&a, &format!("purge {LINK_LOCAL}"));
+    assert_eq!((purged.status, on_v0().as_str()), (5, ""), "{purged:?}");
+    assert!(purged.stdout.contains("eth0") || purged.stderr.contains("eth0"));
+}
+
+/// Makes a host drop what resolves one VIP.
+fn drop_answers(host: &Host, vip: &str) {
+    let rule = match vip {
+        VIP => format!("arp f i arp saddr ip {vip} drop"),
+        _ => "ip6 f i icmpv6 type nd-neighbor-advert drop".to_owned(),
+    };
+    let family = rule.split(' ').next().unwrap();
+    host.run(&format!("nft add table {family} f"));
+    let chain = format!("add chain {family} f i {{ type filter hook input priority 0 ; }}");
+    assert!(host.command("nft").arg(chain).status().unwrap().success());
+    host.run(&format!("nft add rule {rule}"));
+}
+
+#[test]
+fn what_was_not_resolved_anew_is_not_mended() {
+    let lab = Lab::new();
+    let (a, c) = (lab.host("a"), lab.host("c"));
+    for vip in VIPS {
+        // Its owner was away for a while: the next answer is taken in.
+        c.try_run(&format!("ping -c 1 -W 4 {vip}"));
+        eventually("its entry has failed", SOON, || {
+            let entry = c.neighbour(vip)?;
+            (entry.state == State::Failed).then_some(())
+        });
+        give(&a, vip, "eth0");
+        assert_eq!(verdict(&check(&c, vip, 0)), "ok");
+        assert_eq!(c.neighbour(vip).unwrap().mac, Some(a.mac()));
+
+        drop_answers(&c, vip);
+        c.remember(vip, OLD_MAC);
+        let told = check(&c, &format!("--fix {vip}"), 3);
+        assert_eq!(
+            (verdict(&told), &told["before"], &told["action"]),
+            ("unproven", &json!("stale"), &json!("deleted"))
+        );
+        let why = told["reason"].as_str().unwrap();
+        assert!(why.contains("nft list ruleset"), "{why}");
+        // Nor is it right where nothing was mended.
+        assert_eq!(verdict(&check(&c, vip, 3)), "unproven");
+        let ended = run(&c, &format!("check --fix {vip}"));
+        assert_eq!(ended.status, 3, "{ended:?}");
+        assert!(ended.stdout.contains("UNPROVEN"), "{ended:?}");
+        c.run("nft flush ruleset");
+        assert_eq!(verdict(&check(&c, &format!("--fix {vip}"), 0)), "ok");
+    }
 }

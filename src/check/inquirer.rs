@@ -1,22 +1,23 @@
 //! The shell around inquiries: it reads this kernel's entries, keeps them as they are while others
-//! are asked, sends, and hands over what comes in.
+//! are asked, and says what the answers mean.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
-use std::future;
 use std::net::IpAddr;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use log::{debug, trace};
-use tokio::time::sleep_until;
+use log::debug;
+use nix::errno::Errno;
 
-use super::{Finding, Inquiry, Order, Places, Role, Verdict, not_asked};
-use crate::address::{InterfaceIndex, Mac, Vip};
+use super::drive::{Asker, drive};
+use super::follow_up::{self, FollowUp, unused_near};
+use super::{Finding, Inquiry, Order, Places, RESOLVED_WITHIN, Role, Verdict, not_asked};
+use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::announce::{Bucket, Surroundings, asking_address};
+use crate::answering;
 use crate::error::Error;
 use crate::host::PlacedVip;
-use crate::kernel::{Address, Kernel, Link, Neighbour, NeighbourState, Over};
+use crate::kernel::{Address, Kernel, Link, Neighbour, NeighbourState, Over, Usability};
 use crate::port::Port;
 use crate::wire::Frame;
 
@@ -25,9 +26,17 @@ const PIN_AGAIN: Duration = Duration::from_millis(600);
 
 /// One VIP that is being asked for.
 struct Asked {
-    vip: Vip,
+    placed: PlacedVip,
     link: Link,
     inquiry: Inquiry,
+    /// What is asked once the inquiry is over, where its answers do not tell all.
+    follow_up: Option<FollowUp>,
+    asker: follow_up::Asker,
+    /// Addresses of the VIP's subnet that nobody has.
+    unused: Vec<IpAddr>,
+    /// Why this host's own kernel answers for the VIP, too, though it does not count as held here.
+    answers_itself: Option<String>,
+    wait: Duration,
     /// The kernel's entry before anything was asked.
     before: Option<Neighbour>,
     /// When its entry was kept last from taking in the answers that this host asks for.
@@ -45,45 +54,58 @@ pub(super) async fn ask(
     let mut asked = Vec::new();
     let mut ports = BTreeMap::new();
     let mut hosts = BTreeMap::new();
+    let mut neighbours: BTreeMap<InterfaceIndex, Vec<IpAddr>> = BTreeMap::new();
     let all_vips: HashSet<_> = order.vips.iter().map(|placed| placed.vip.ip()).collect();
     for placed in vips {
-        let vip = &placed.vip;
         let link = match places.link_to(kernel, placed).await? {
             Ok(link) => link,
             Err(why) => {
                 let (only, failed) = (places.only.as_ref(), Verdict::Failed);
-                findings.push(not_asked(*vip, only, failed, &why, Role::Other(None)));
+                findings.push(not_asked(
+                    placed.clone(),
+                    only,
+                    failed,
+                    &why,
+                    Role::Other(None),
+                ));
                 continue;
             }
         };
         if let Entry::Vacant(none) = ports.entry(link.index) {
             none.insert(Port::open(link)?).listen(link)?;
-            name_hosts(&mut hosts, kernel, link.index, &all_vips).await?;
+            let known = name_hosts(&mut hosts, kernel, link.index, &all_vips).await?;
+            neighbours.insert(link.index, known);
         }
-        let mut around = Surroundings::of(link.clone());
-        let here = |own: &&Address| own.interface == link.index;
-        around.addresses = places.host.addresses.iter().filter(here).copied().collect();
         // The link has a MAC, or it would be unlike Ethernet.
         let Some(mac) = link.mac else { continue };
-        let from = asking_address(&all_vips, &around);
-        if vip.ip().is_ipv6() && from.is_none() {
+        let asker = asker(places, link, mac, placed.vip, &all_vips);
+        if placed.vip.ip().is_ipv6() && asker.ip.is_none() {
             debug!(
-                "{vip}: {} has no IPv6 address of its own to ask from: the answers go to all nodes",
-                link.name
+                "{}: {} has no IPv6 address of its own to ask from: the answers go to all nodes",
+                placed.vip, link.name
             );
         }
-        let before = kernel.neighbour(link.index, vip.ip()).await?;
+        let before = kernel.neighbour(link.index, placed.vip.ip()).await?;
+        let known = |ip| all_vips.contains(&ip) || neighbours[&link.index].contains(&ip);
         let mut one = Asked {
-            vip: *vip,
+            placed: placed.clone(),
             link: link.clone(),
             inquiry: Inquiry::new(
-                *vip,
+                placed.vip,
                 mac,
-                from,
+                match asker.ip {
+                    Some(IpAddr::V6(from)) => Some(from),
+                    _ => None,
+                },
                 places.host.macs().collect(),
                 order.wait,
                 Instant::now(),
             ),
+            follow_up: None,
+            asker,
+            unused: unused(places, placed.vip, known),
+            answers_itself: answers_itself(places, placed, link),
+            wait: order.wait,
             before,
             pinned: None,
         };
@@ -98,92 +120,163 @@ pub(super) async fn ask(
     Ok(findings)
 }
 
-/// The hosts that have a MAC, by the neighbour table of an interface. A VIP is no host.
+/// Who asks about a VIP on a link: this host, from an address of its own there that is no VIP, one
+/// of the VIP's subnet if there is one.
+pub(super) fn asker(
+    places: &Places,
+    link: &Link,
+    mac: Mac,
+    vip: Vip,
+    all_vips: &HashSet<IpAddr>,
+) -> follow_up::Asker {
+    let mut around = Surroundings::of(link.clone());
+    let here = |own: &&Address| own.interface == link.index;
+    around.addresses = places.host.addresses.iter().filter(here).copied().collect();
+    let ip = match vip.ip() {
+        IpAddr::V4(_) => {
+            let own = around.addresses.iter().filter(|own| {
+                let usable = own.usability == Usability::Usable;
+                own.ip.is_ipv4() && usable && !all_vips.contains(&own.ip)
+            });
+            own.max_by_key(|own| Prefix::of(own).contains(vip.ip()))
+                .map(|own| own.ip)
+        }
+        IpAddr::V6(_) => asking_address(all_vips, &around).map(IpAddr::V6),
+    };
+    // Whatever is left of it tells runs apart well enough.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    follow_up::Asker {
+        mac,
+        ip,
+        identifier: u16::from_be_bytes([high, low]) ^ 0x5a5a,
+    }
+}
+
+/// Addresses of a VIP's subnet that nobody is known to have.
+pub(super) fn unused(places: &Places, vip: Vip, known: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+    let own = &places.host.addresses;
+    let subnets = own.iter().map(Prefix::of);
+    let subnet = subnets
+        .filter(|subnet| !subnet.is_host())
+        .find(|subnet| subnet.contains(vip.ip()));
+    // No subnet that is in use is smaller, but for links of two hosts.
+    let small = if vip.ip().is_ipv4() { 24 } else { 64 };
+    let subnet = subnet.unwrap_or_else(|| Prefix::new(vip.ip(), small));
+    unused_near(vip, subnet, |ip| {
+        known(ip) || own.iter().any(|own| own.ip == ip)
+    })
+}
+
+/// Why this host's kernel answers for a VIP on a link, where it has that elsewhere: a real server of
+/// LVS without `arp_ignore`.
+fn answers_itself(places: &Places, placed: &PlacedVip, link: &Link) -> Option<String> {
+    if placed.vip.ip().is_ipv6() || !answering::answers_for_others(&link.name) {
+        return None;
+    }
+    let elsewhere = places.host.places_of(&PlacedVip::anywhere(placed.vip));
+    // The kernel has no address that is on an interface which is down.
+    let name = &elsewhere.into_iter().find(|link| link.up)?.name;
+    Some(format!(
+        "this host has it on {name}, and its kernel answers for it on {} as well: \
+         `sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2`",
+        link.name
+    ))
+}
+
+/// Collects the hosts that have a MAC, by the neighbour table of an interface, and gives their
+/// addresses. A VIP is no host.
 async fn name_hosts(
     hosts: &mut BTreeMap<Mac, IpAddr>,
     kernel: &Kernel,
     interface: InterfaceIndex,
     vips: &HashSet<IpAddr>,
-) -> Result<(), Error> {
+) -> Result<Vec<IpAddr>, Error> {
+    let mut known = Vec::new();
     for neighbour in kernel.neighbours(interface).await? {
         let is_vip = vips.contains(&neighbour.ip);
         if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
             let host = hosts.entry(mac).or_insert(neighbour.ip);
             *host = neighbour.ip.min(*host);
+            known.push(neighbour.ip);
         }
     }
-    Ok(())
+    Ok(known)
 }
 
-async fn drive(
-    kernel: &Kernel,
-    asked: &mut [Asked],
-    ports: &BTreeMap<InterfaceIndex, Port>,
-    mut bucket: Bucket,
-) -> Result<(), Error> {
-    loop {
-        let now = Instant::now();
-        for (interface, port) in ports {
-            while let Some(octets) = port.receive() {
-                let Some(frame) = Frame::parse(&octets) else {
-                    continue;
-                };
-                trace!("interface {}: received {frame:?}", interface.0);
-                for one in asked.iter_mut().filter(|one| one.link.index == *interface) {
-                    one.inquiry.received(now, &frame);
-                }
-            }
+/// That a kernel takes in no answer for a VIP, and what to look at.
+pub(super) fn not_resolved(vip: Vip) -> String {
+    let look_at = if vip.ip().is_ipv4() {
+        "`nft list ruleset` (tables arp, netdev), `arptables -S`"
+    } else {
+        "`nft list ruleset`, `ip6tables -S`"
+    };
+    format!(
+        "its owner answers, but this host's kernel does not take the answers in, and reaches nobody \
+         at it: a filter of this host drops them? See {look_at}"
+    )
+}
+
+impl Asker for Asked {
+    fn interface(&self) -> InterfaceIndex {
+        self.link.index
+    }
+
+    async fn prepare(&mut self, kernel: &Kernel, now: Instant) -> Result<(), Error> {
+        if self.pinned.is_some_and(|at| at.elapsed() >= PIN_AGAIN) {
+            self.pin(kernel).await;
         }
-        if asked.iter().all(|one| one.inquiry.is_over(now)) {
-            return Ok(());
+        if self.follow_up.is_none() && self.inquiry.is_over(now) {
+            let cached = self.cached(kernel).await?;
+            self.follow_up = Some(self.follow(cached.and_then(|entry| entry.mac), now));
         }
-        for one in asked.iter_mut() {
-            one.pin_again(kernel).await;
-            let Some(frame) = one.inquiry.poll_transmit(now) else {
-                continue;
-            };
-            if !bucket.take(now) {
-                break;
-            }
-            match ports[&one.link.index].send(&frame.to_bytes()) {
-                Ok(()) => {
-                    trace!("interface {}: sent {frame:?}", one.link.index.0);
-                    one.inquiry.sent(now);
-                }
-                Err(errno) => one.inquiry.refused(now, errno),
-            }
-        }
-        // Who asks first is first in line for the next token, too.
-        asked.sort_by_key(|one| one.inquiry.probes());
-        let next = |one: &Asked| {
-            let due = one.inquiry.next_deadline(now);
-            match one.inquiry.poll_transmit(now) {
-                Some(_) => due.max(bucket.ready_at()),
-                None => due,
-            }
-        };
-        let open = asked.iter().filter(|one| !one.inquiry.is_over(now));
-        let deadline = open.map(next).min().unwrap_or(now);
-        tokio::select! {
-            readable = readable(ports) => readable.map_err(Error::Runtime)?,
-            () = sleep_until(deadline.into()) => {}
+        Ok(())
+    }
+
+    fn received(&mut self, now: Instant, frame: &Frame) {
+        match &mut self.follow_up {
+            Some(follow_up) => follow_up.received(frame),
+            None => self.inquiry.received(now, frame),
         }
     }
-}
 
-async fn readable(ports: &BTreeMap<InterfaceIndex, Port>) -> std::io::Result<()> {
-    future::poll_fn(|context| {
-        let mut any = Poll::Pending;
-        for port in ports.values() {
-            let one = port.poll_readable(context);
-            any = if one.is_ready() { one } else { any };
+    fn poll_transmit(&self, now: Instant) -> Option<Frame> {
+        match &self.follow_up {
+            Some(follow_up) => follow_up.poll_transmit(now),
+            None => self.inquiry.poll_transmit(now),
         }
-        any
-    })
-    .await
+    }
+
+    fn sent(&mut self, now: Instant, result: Result<(), Errno>) {
+        match (&mut self.follow_up, result) {
+            (Some(follow_up), result) => follow_up.sent(now, result),
+            (None, Ok(())) => self.inquiry.sent(now),
+            (None, Err(errno)) => self.inquiry.refused(now, errno),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let followed = self.follow_up.as_ref();
+        followed.is_some_and(|follow_up| follow_up.is_over(now))
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        match &self.follow_up {
+            Some(follow_up) => follow_up.next_deadline(now),
+            None => self.inquiry.next_deadline(now),
+        }
+    }
+
+    fn frames(&self) -> u32 {
+        let followed = self.follow_up.as_ref().map_or(0, FollowUp::frames);
+        self.inquiry.probes() + followed
+    }
 }
 
 impl Asked {
+    fn ip(&self) -> IpAddr {
+        self.placed.vip.ip()
+    }
+
     /// Pins the entry, where answers would change it and the kernel resolves it itself.
     async fn pin(&mut self, kernel: &Kernel) {
         let pinned = |entry: &Neighbour| {
@@ -203,7 +296,7 @@ impl Asked {
         // Whichever of the two it is in, one of them is a change; and STALE means that the kernel
         // asks again before it relies on the entry.
         for state in [NeighbourState::Reachable, NeighbourState::Stale] {
-            let (interface, ip) = (self.link.index, self.vip.ip());
+            let (interface, ip) = (self.link.index, self.ip());
             let set = kernel.set_neighbour(interface, ip, mac, state, Over::SameMac);
             if let Err(error) = set.await {
                 debug!("the answers to this check may change this host's entry: {error}");
@@ -213,10 +306,38 @@ impl Asked {
         }
     }
 
-    async fn pin_again(&mut self, kernel: &Kernel) {
-        if self.pinned.is_some_and(|at| at.elapsed() >= PIN_AGAIN) {
-            self.pin(kernel).await;
+    /// The entry that counts: what the VIP's owner announced meanwhile holds; what only this check's
+    /// answers did, does not.
+    async fn cached(&self, kernel: &Kernel) -> Result<Option<Neighbour>, Error> {
+        if self.inquiry.heard_a_claim() {
+            return Ok(kernel.neighbour(self.link.index, self.ip()).await?);
         }
+        Ok(self.before)
+    }
+
+    /// What is still to be asked, where this host sends frames for the VIP to `cached`.
+    fn follow(&self, cached: Option<Mac>, now: Instant) -> FollowUp {
+        let (vip, enough) = (self.placed.vip, self.inquiry.enough());
+        let mut follow_up = FollowUp::new(vip, self.asker, enough, self.wait, now);
+        match (self.inquiry.verdict(cached), cached) {
+            (Verdict::Stale, Some(cached)) if cached.is_unicast() => {
+                follow_up.ask_for_vip(cached, now);
+                for (owner, _) in self.inquiry.answers() {
+                    follow_up.introduce(owner, now);
+                }
+                follow_up.ask_for_echo(cached, now);
+                follow_up.ask_for_unused(cached, &self.unused, now);
+            }
+            (Verdict::Conflict, _) => {
+                for (mac, _) in self.inquiry.answers() {
+                    follow_up.introduce(mac, now);
+                    follow_up.ask_for_echo(mac, now);
+                    follow_up.ask_for_unused(mac, &self.unused, now);
+                }
+            }
+            _ => {}
+        }
+        follow_up
     }
 
     async fn finding(
@@ -224,52 +345,148 @@ impl Asked {
         kernel: &Kernel,
         hosts: &BTreeMap<Mac, IpAddr>,
     ) -> Result<Finding, Error> {
-        let (interface, ip) = (self.link.index, self.vip.ip());
-        let now = kernel.neighbour(interface, ip).await?;
-        // What its owner announced meanwhile holds; what only this check's answers did, does not.
-        let cached = if self.inquiry.heard_a_claim() {
-            now
-        } else {
-            self.before
-        };
+        let cached = self.cached(kernel).await?;
+        let now = kernel.neighbour(self.link.index, self.ip()).await?;
         let mac = cached.and_then(|entry| entry.mac);
-        let verdict = match self.inquiry.refusal() {
-            Some(_) if self.inquiry.probes() == 0 => Verdict::Failed,
-            _ => self.inquiry.verdict(mac),
-        };
         self.put_back(kernel, now).await;
-        let why = match (verdict, self.inquiry.refusal()) {
-            (Verdict::Failed, Some(errno)) => {
-                Some(format!("{} takes no frames ({errno})", self.link.name))
-            }
-            // Of several that answered one after the other there is nothing to add.
-            (Verdict::Unproven, _) if self.inquiry.answers().count() < 2 => {
-                let answers = self.inquiry.answers();
-                let heard = match answers.map(|(_, count)| count).sum::<u32>() {
-                    0 => "no answer".to_owned(),
-                    1 => "1 answer".to_owned(),
-                    many => format!("{many} answers"),
-                };
-                Some(format!(
-                    "{heard} to {} probes: too few to tell; ask again, with a longer --wait",
-                    self.inquiry.probes()
-                ))
-            }
-            _ => None,
-        };
-        let owners = self.inquiry.answers();
-        Ok(Finding {
-            vip: self.vip,
+        let mut finding = Finding {
+            placed: self.placed.clone(),
             interface: Some(self.link.name.clone()),
             also_on: Vec::new(),
-            verdict,
-            why,
-            owners: owners
+            verdict: match self.inquiry.refusal() {
+                Some(_) if self.inquiry.probes() == 0 => Verdict::Failed,
+                _ => self.inquiry.verdict(mac),
+            },
+            why: None,
+            notes: Vec::new(),
+            owners: self
+                .inquiry
+                .answers()
                 .map(|(mac, _)| (mac, hosts.get(&mac).copied()))
                 .collect(),
-            frames: self.inquiry.probes(),
+            proxies: Vec::new(),
+            frames: self.frames(),
             role: Role::Other(cached),
-        })
+        };
+        match (finding.verdict, self.inquiry.refusal()) {
+            (Verdict::Failed, Some(errno)) => {
+                finding.why = Some(format!("{} takes no frames ({errno})", self.link.name));
+            }
+            (Verdict::Unproven, _) => finding.why = self.too_few_answers(),
+            (Verdict::Stale, _) => self.judge_cached(&mut finding, mac),
+            (Verdict::Conflict, _) => self.judge_owners(&mut finding, mac),
+            (Verdict::Ok, _) if !self.is_taken_in(kernel, now).await? => {
+                finding.verdict = Verdict::Unproven;
+                finding.why = Some(not_resolved(self.placed.vip));
+                finding.role = Role::Other(now);
+            }
+            _ => {}
+        }
+        if let Some(why) = &self.answers_itself {
+            if matches!(finding.verdict, Verdict::Ok | Verdict::Stale) {
+                finding.verdict = Verdict::Conflict;
+            }
+            finding.owners.insert(0, (self.asker.mac, self.asker.ip));
+            finding.notes.push(why.clone());
+        }
+        Ok(finding)
+    }
+
+    fn too_few_answers(&self) -> Option<String> {
+        // Of several that answered one after the other there is nothing to add.
+        if self.inquiry.answers().count() > 1 {
+            return None;
+        }
+        let answers = self.inquiry.answers();
+        let heard = match answers.map(|(_, count)| count).sum::<u32>() {
+            0 => "no answer".to_owned(),
+            1 => "1 answer".to_owned(),
+            many => format!("{many} answers"),
+        };
+        Some(format!(
+            "{heard} to {} probes: too few to tell; ask again, with a longer --wait",
+            self.inquiry.probes()
+        ))
+    }
+
+    /// This host sends to a MAC that answered no broadcast.
+    fn judge_cached(&self, finding: &mut Finding, cached: Option<Mac>) {
+        let (Some(follow_up), Some(cached)) = (&self.follow_up, cached) else {
+            return;
+        };
+        if follow_up.is_proxy(cached) {
+            finding.proxies.push(cached);
+            return;
+        }
+        let itself = match follow_up.answered_for_vip(cached) {
+            Some(by) if by == cached => true,
+            // By another card; or a switch said what it knows. Only who has the VIP echoes.
+            Some(_) => follow_up.echoed(cached).is_some(),
+            None => false,
+        };
+        if itself {
+            finding.verdict = Verdict::Ok;
+            let owner = finding.owners.first().map(|(mac, _)| mac.to_string());
+            finding.why = Some(format!(
+                "it is answered by {}; {cached}, to which this host sends, answers for it when it \
+                 is asked itself, as a bond in mode balance-alb does",
+                owner.unwrap_or_default()
+            ));
+        }
+    }
+
+    /// Several MACs answer: two hosts, or one by two cards, or a proxy.
+    fn judge_owners(&self, finding: &mut Finding, cached: Option<Mac>) {
+        let Some(follow_up) = &self.follow_up else {
+            return;
+        };
+        let owners = || finding.owners.iter().map(|(mac, _)| *mac);
+        finding.proxies = owners().filter(|mac| follow_up.is_proxy(*mac)).collect();
+        let echoes: Vec<_> = owners().map(|mac| follow_up.echoed(mac)).collect();
+        // Through whichever card the question comes in, an IPv4 answer leaves by the same. (An IPv6
+        // one leaves by the card that it came in by, and tells nothing.)
+        let one_host = echoes.iter().all(|by| by.is_some() && *by == echoes[0]);
+        if one_host && finding.proxies.is_empty() && self.ip().is_ipv4() {
+            let sends_there = cached.is_none_or(|cached| owners().any(|owner| owner == cached));
+            finding.verdict = if sends_there {
+                Verdict::Ok
+            } else {
+                Verdict::Stale
+            };
+            let all: Vec<_> = owners().map(|mac| mac.to_string()).collect();
+            finding.notes.push(format!(
+                "{} are interfaces of one host, which all answer for it; \
+                 `sysctl -w net.ipv4.conf.all.arp_ignore=1` there makes one answer",
+                all.join(" and ")
+            ));
+        }
+    }
+
+    /// Whether this host's kernel takes the answers in, as far as it can be told: it does where it
+    /// has no entry, or one with a MAC.
+    async fn is_taken_in(&self, kernel: &Kernel, now: Option<Neighbour>) -> Result<bool, Error> {
+        let unresolved = |entry: Neighbour| {
+            let waits = matches!(
+                entry.state,
+                NeighbourState::Failed | NeighbourState::Incomplete
+            );
+            waits && entry.mac.is_none()
+        };
+        let Some(entry) = now.filter(|entry| unresolved(*entry)) else {
+            return Ok(true);
+        };
+        // An IPv6 entry that has FAILED takes no answer in until the kernel asks again.
+        if entry.state == NeighbourState::Failed && self.ip().is_ipv6() {
+            let anew = kernel.resolve(self.link.index, self.ip(), RESOLVED_WITHIN);
+            return match anew.await {
+                Ok(entry) => Ok(entry.is_some_and(|entry| entry.mac.is_some())),
+                Err(error) => {
+                    debug!("whether its entry can be resolved is not known: {error}");
+                    Ok(false)
+                }
+            };
+        }
+        Ok(false)
     }
 
     /// IPv6 has no `locktime`: the kernel took the answers in. Where several hosts answered, this
@@ -279,14 +496,18 @@ impl Asked {
         let (Some(before), Some(now)) = (before, now.and_then(|entry| entry.mac)) else {
             return;
         };
-        let answered = |mac| self.inquiry.answers().any(|(owner, _)| owner == mac);
-        if self.vip.ip().is_ipv6()
+        let itself = |mac| {
+            let follow_up = self.follow_up.as_ref();
+            follow_up.is_some_and(|follow_up| follow_up.answered_for_vip(mac) == Some(mac))
+        };
+        let answered = |mac| self.inquiry.answers().any(|(owner, _)| owner == mac) || itself(mac);
+        if self.ip().is_ipv6()
             && before != now
             && answered(before)
             && answered(now)
             && !self.inquiry.heard_a_claim()
         {
-            let (interface, ip) = (self.link.index, self.vip.ip());
+            let (interface, ip) = (self.link.index, self.ip());
             let state = NeighbourState::Stale;
             let set = kernel.set_neighbour(interface, ip, before, state, Over::AnyMac);
             if let Err(error) = set.await {

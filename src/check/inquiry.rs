@@ -138,8 +138,13 @@ impl Inquiry {
 
     /// Whether so many probes left that nobody who answers went unheard by chance.
     fn is_certain(&self) -> bool {
+        self.probes >= self.enough()
+    }
+
+    /// So many questions are not lost all by chance, as far as the answers so far tell.
+    pub(super) fn enough(&self) -> u32 {
         let best_heard = self.answers.values().map(|answers| answers.count).max();
-        self.probes >= enough_probes(best_heard.unwrap_or(0), self.probes)
+        enough_probes(best_heard.unwrap_or(0), self.probes)
     }
 
     fn wants_to_ask(&self, now: Instant) -> bool {

@@ -10,7 +10,6 @@ use crate::check;
 use crate::cli::{Check, Global};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::host::PlacedVip;
 use crate::kernel::Kernel;
 use crate::printable::one_line;
 use crate::report::{CheckReport, Checked};
@@ -75,7 +74,7 @@ async fn fix(
     let mut to_announce = Vec::new();
     for one in &mut checked {
         if one.finding.can_be_announced() {
-            to_announce.push(PlacedVip::anywhere(one.finding.vip));
+            to_announce.push(one.finding.placed.clone());
             one.mended = Some(check::Mended::Announced);
         } else {
             one.mended = check::mend(kernel, &one.finding, permanent).await?;
@@ -94,17 +93,20 @@ async fn fix(
         vips: checked
             .iter()
             .filter(changed)
-            .map(|one| PlacedVip::anywhere(one.finding.vip))
+            .map(|one| one.finding.placed.clone())
             .collect(),
         ..order.clone()
     };
     for finding in check::look(kernel, &again).await? {
         let same = |one: &&mut Checked| {
-            one.finding.vip == finding.vip && one.finding.interface == finding.interface
+            one.finding.placed == finding.placed && one.finding.interface == finding.interface
         };
         if let Some(one) = checked.iter_mut().find(same) {
             one.before = Some(one.finding.verdict);
             one.finding = finding;
+            if matches!(one.mended, Some(check::Mended::Deleted)) {
+                one.finding.has_to_be_resolved();
+            }
         }
     }
     Ok(checked)

@@ -52,7 +52,7 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
             owners
                 .entry(*owner)
                 .or_default()
-                .push(PlacedVip::anywhere(found.vip));
+                .push(PlacedVip::anywhere(found.placed.vip));
         }
     }
     for (mac, vips) in owners {

@@ -245,7 +245,8 @@ impl Kernel {
         }
     }
 
-    /// Sets an entry that is there to a MAC and a state, REACHABLE or else STALE; creates none.
+    /// Sets an entry that is there to a MAC and a state, REACHABLE, PROBE (the kernel asks at once),
+    /// or else STALE; creates none.
     ///
     /// Linux takes no ARP answer into an entry that changed within `locktime` (1 s): an entry whose
     /// state has just been set keeps its MAC while this host asks others for the address.
@@ -264,6 +265,7 @@ impl Kernel {
         let mut entry = key(interface, ip, Table::Neighbours);
         entry.header.state = match state {
             NeighbourState::Reachable => Nud::Reachable,
+            NeighbourState::Probe => Nud::Probe,
             _ => Nud::Stale,
         };
         let lladdr = NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec());

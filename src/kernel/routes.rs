@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
+};
 
 use super::{Error, Kernel, answered};
-use crate::address::InterfaceIndex;
+use crate::address::{InterfaceIndex, Prefix};
 
 /// Where a packet to an address leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,18 @@ impl Kernel {
     /// # Errors
     /// If the kernel does not answer.
     pub async fn route(&self, ip: IpAddr) -> Result<Option<Route>, Error> {
+        self.look_up(ip, None).await
+    }
+
+    /// The same for a packet that has an address of this host as its source.
+    ///
+    /// # Errors
+    /// As [`Kernel::route`].
+    pub async fn route_from(&self, source: IpAddr, ip: IpAddr) -> Result<Option<Route>, Error> {
+        self.look_up(ip, Some(source)).await
+    }
+
+    async fn look_up(&self, ip: IpAddr, source: Option<IpAddr>) -> Result<Option<Route>, Error> {
         let mut message = RouteMessage::default();
         let (family, prefix_len, destination) = match ip {
             IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
@@ -34,6 +48,12 @@ impl Kernel {
         message
             .attributes
             .push(RouteAttribute::Destination(destination));
+        if let Some(source) = source {
+            message.header.source_prefix_length = prefix_len;
+            message
+                .attributes
+                .push(RouteAttribute::Source(source.into()));
+        }
         // With a destination it is one look-up, not a dump.
         let mut answers = Box::pin(self.handle.route().get(message).execute());
         match answered(|| format!("find the route to {ip}"), answers.try_next()).await {
@@ -51,20 +71,55 @@ impl Kernel {
     pub async fn gateways(&self, interface: InterfaceIndex) -> Result<Vec<IpAddr>, Error> {
         let mut gateways = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut message = RouteMessage::default();
-            message.header.address_family = family;
-            // The kernel hands over this interface's routes alone: a router may have a million.
-            message.attributes.push(RouteAttribute::Oif(interface.0));
-            let dump = self.handle.route().get(message).execute();
-            let routes: Vec<_> =
-                answered(|| "list the routes".to_owned(), dump.try_collect()).await?;
-            for route in &routes {
+            for route in &self.routes_through(interface, family).await? {
                 gateways.extend(gateways_through(&route.attributes, interface));
             }
         }
         gateways.sort_unstable();
         gateways.dedup();
         Ok(gateways)
+    }
+
+    /// The most specific route through an interface, without a gateway, to an address, as its
+    /// prefix length: the address is on the interface's link, also where this host has it itself.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn on_link_route(
+        &self,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+    ) -> Result<Option<u8>, Error> {
+        let family = match ip {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let routes = self.routes_through(interface, family).await?;
+        let lengths = routes.iter().filter_map(|route| {
+            let unicast = route.header.kind == RouteType::Unicast;
+            let via = gateways_through(&route.attributes, interface);
+            let destination = route.attributes.iter().find_map(|one| match one {
+                RouteAttribute::Destination(to) => address(to),
+                _ => None,
+            })?;
+            let length = route.header.destination_prefix_length;
+            let contains = Prefix::new(destination, length).contains(ip);
+            (unicast && via.is_empty() && contains).then_some(length)
+        });
+        Ok(lengths.max())
+    }
+
+    async fn routes_through(
+        &self,
+        interface: InterfaceIndex,
+        family: AddressFamily,
+    ) -> Result<Vec<RouteMessage>, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        // The kernel hands over this interface's routes alone: a router may have a million.
+        message.attributes.push(RouteAttribute::Oif(interface.0));
+        let dump = self.handle.route().get(message).execute();
+        answered(|| "list the routes".to_owned(), dump.try_collect()).await
     }
 }
 

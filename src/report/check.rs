@@ -109,13 +109,16 @@ struct CheckedVip {
     address: Vip,
     interface: Option<String>,
     held_here: bool,
+    also_on: Vec<String>,
     verdict: Verdict,
     owners: Vec<Mac>,
     hosts: BTreeMap<String, IpAddr>,
+    proxies: Vec<Mac>,
     cached: Option<Cached>,
     frames_sent: u32,
     peers: Vec<AskedPeer>,
     reason: Option<String>,
+    notes: Vec<String>,
     before: Option<Verdict>,
     action: Option<&'static str>,
 }
@@ -161,7 +164,8 @@ impl CheckReport {
     pub fn plugin(&self) -> Plugin {
         let all = self.checked.iter().map(|one| one.finding.verdict.plugin());
         all.max_by_key(|plugin| plugin.weight())
-            .unwrap_or(Plugin::Ok)
+            // Nothing was looked at.
+            .unwrap_or(Plugin::Unknown)
     }
 
     /// One line, as monitoring plugins print it.
@@ -173,11 +177,17 @@ impl CheckReport {
             .filter(|one| one.finding.verdict != Verdict::Ok)
             .map(|one| {
                 let finding = &one.finding;
-                format!("{} {}: {}", finding.vip, finding.verdict.name(), means(one))
+                format!(
+                    "{} {}: {}",
+                    finding.placed.vip,
+                    finding.verdict.name(),
+                    means(one)
+                )
             })
             .collect();
         let text = match (wrong.as_slice(), self.checked.as_slice()) {
-            ([], [only]) => format!("{} ok: {}", only.finding.vip, means(only)),
+            ([], [only]) => format!("{} ok: {}", only.finding.placed.vip, means(only)),
+            ([], []) => "no VIP was looked at".to_owned(),
             ([], all) => format!("{} VIPs ok", all.len()),
             (wrong, _) => wrong.join("; "),
         };
@@ -218,7 +228,8 @@ pub fn plugin_line(plugin: Plugin, text: &str, numbers: &str) -> String {
 
 fn worst(checked: &[Checked]) -> Verdict {
     let all = checked.iter().map(|one| one.finding.verdict);
-    all.min().unwrap_or(Verdict::Ok)
+    // Where nothing was looked at, nothing is right.
+    all.min().unwrap_or(Verdict::Failed)
 }
 
 impl CheckedVip {
@@ -241,9 +252,14 @@ impl CheckedVip {
             ),
         };
         Self {
-            address: finding.vip,
+            address: finding.placed.vip,
             interface: finding.interface.clone(),
             held_here: matches!(finding.role, Role::Owner { .. }),
+            also_on: finding
+                .also_on
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect(),
             verdict: finding.verdict,
             owners: finding.owners.iter().map(|(mac, _)| *mac).collect(),
             hosts: finding
@@ -251,6 +267,7 @@ impl CheckedVip {
                 .iter()
                 .filter_map(|(mac, host)| Some((mac.to_string(), (*host)?)))
                 .collect(),
+            proxies: finding.proxies.clone(),
             cached,
             frames_sent: finding.frames,
             peers,
@@ -258,6 +275,7 @@ impl CheckedVip {
                 Some(Mended::Kept(why)) => Some(why.to_owned()),
                 _ => None,
             }),
+            notes: finding.notes.clone(),
             before: checked.before,
             action: checked.mended.as_ref().map(|mended| match mended {
                 Mended::Deleted => "deleted",
@@ -280,11 +298,12 @@ fn all_hosts(owners: &[(Mac, Option<IpAddr>)]) -> String {
     owners.iter().map(host).collect::<Vec<_>>().join(" and ")
 }
 
-/// A number of hosts, as a sentence begins.
-fn how_many(number: usize) -> String {
-    match number {
-        2 => "two hosts hold it".to_owned(),
-        _ => format!("{number} hosts hold it"),
+/// How many hosts hold a VIP that several answer for, as the end of a sentence. A proxy holds none.
+fn how_many(finding: &Finding) -> String {
+    match finding.owners.len().saturating_sub(finding.proxies.len()) {
+        0 | 1 => String::new(),
+        2 => ": two hosts hold it".to_owned(),
+        number => format!(": {number} hosts hold it"),
     }
 }
 
@@ -320,15 +339,15 @@ fn means(checked: &Checked) -> String {
             )
         }
         (Role::Owner { .. }, Verdict::Conflict) => format!(
-            "this host holds it, and it is also answered by {}: {}",
+            "this host holds it, and it is also answered by {}{}",
             all_hosts(owners.get(1..).unwrap_or_default()),
-            how_many(owners.len())
+            how_many(finding)
         ),
         (Role::Other(_), Verdict::Conflict) => format!(
-            "{} is answered by {}: {}",
-            finding.vip,
+            "{} is answered by {}{}",
+            finding.placed.vip,
             all_hosts(owners),
-            how_many(owners.len())
+            how_many(finding)
         ),
         (Role::Other(entry), Verdict::Ok) => {
             let owner = all_hosts(owners);
@@ -340,8 +359,13 @@ fn means(checked: &Checked) -> String {
         (Role::Other(entry), Verdict::Stale) => {
             let cached = entry.and_then(|entry| entry.mac);
             let cached = cached.map_or_else(String::new, |mac| mac.to_string());
+            let does_not = if finding.proxies.is_empty() {
+                "which does not answer for it"
+            } else {
+                "a proxy, which answers for addresses that nobody has"
+            };
             format!(
-                "this host sends to {cached}, which does not answer for it; {} does",
+                "this host sends to {cached}, {does_not}; {} answers for it",
                 all_hosts(owners)
             )
         }
@@ -355,7 +379,7 @@ fn means(checked: &Checked) -> String {
 /// The next step in words.
 fn next_step(checked: &Checked) -> Option<String> {
     let finding = &checked.finding;
-    let vip = finding.vip;
+    let vip = finding.placed.vip;
     if let Some(Mended::Kept(why)) = checked.mended {
         let again = match &finding.role {
             Role::Other(Some(entry)) if entry.state == NeighbourState::Permanent => {
@@ -380,37 +404,69 @@ fn next_step(checked: &Checked) -> Option<String> {
             "To mend it, run `vipherald check --fix {vip}` there, or here, which \
              announces the VIP again."
         ),
-        (Verdict::Conflict, role) => {
-            let others = match role {
-                Role::Owner { .. } => finding.owners.get(1..).unwrap_or_default(),
-                Role::Other(_) => &finding.owners,
-            };
-            let named: Vec<_> = others
-                .iter()
-                .map(|(mac, host)| host.map_or_else(|| mac.to_string(), |host| host.to_string()))
-                .collect();
-            let stop = match (role, named.as_slice()) {
-                (Role::Owner { .. }, []) => "Take it from the other host".to_owned(),
-                (Role::Owner { .. }, named) => format!(
-                    "If this host is keepalived's MASTER, take the address from {}",
-                    named.join(" and ")
-                ),
-                (Role::Other(_), named) => format!(
-                    "See which of {} is keepalived's MASTER, and take the address from the other",
-                    named.join(" and ")
-                ),
-            };
-            format!(
-                "{stop} (`ip addr del {vip}/… dev …` there, or stop that host). Until then nothing \
-                 is mended here: the next answer would decide anew. Afterwards run \
-                 `vipherald check --fix {vip}`."
-            )
-        }
+        (Verdict::Conflict, _) => end_conflict(finding),
         (Verdict::Unowned, _) => "Is keepalived running, and MASTER on any host of this link? Is \
                                   this the VIP's interface (-i)?"
             .to_owned(),
     };
     Some(text)
+}
+
+/// How a conflict is ended.
+fn end_conflict(finding: &Finding) -> String {
+    let vip = finding.placed.vip;
+    let name = |(mac, host): &(Mac, Option<IpAddr>)| {
+        host.map_or_else(|| mac.to_string(), |host| host.to_string())
+    };
+    let others = match finding.role {
+        Role::Owner { .. } => finding.owners.get(1..).unwrap_or_default(),
+        Role::Other(_) => &finding.owners,
+    };
+    let is_proxy = |(mac, _): &&(Mac, Option<IpAddr>)| finding.proxies.contains(mac);
+    let (proxies, others): (Vec<_>, Vec<_>) = others.iter().partition(is_proxy);
+    let named = |all: Vec<_>| all.into_iter().map(name).collect::<Vec<_>>().join(" and ");
+    let mut steps = Vec::new();
+    if !proxies.is_empty() {
+        steps.push(format!(
+            "{} answers for addresses that nobody has, too: a proxy (proxy ARP or ND), no second \
+             owner. Switch that off there, on the interface to this link (Linux: `sysctl -w \
+             net.ipv4.conf.IF.proxy_arp=0`), or exclude the VIP from it by a route to it on this \
+             link (`ip route add {vip} dev IF`).",
+            named(proxies)
+        ));
+    }
+    let rivals = match finding.role {
+        Role::Owner { .. } => others.len(),
+        // One of them is right.
+        Role::Other(_) => others.len().saturating_sub(1),
+    };
+    let by_detection = finding.proxies.is_empty() && rivals == 0;
+    if rivals > 0 || by_detection {
+        let release = format!(
+            "`vipherald release {vip}` if its keepalived is dead, or find out why both are MASTER"
+        );
+        let there = match vip.ip() {
+            IpAddr::V4(_) => "`sysctl -w net.ipv4.conf.all.arp_ignore=1` there makes one answer",
+            IpAddr::V6(_) => "it has the VIP on two interfaces: take it off one",
+        };
+        steps.push(match finding.role {
+            _ if others.is_empty() => format!("On the other host run {release}."),
+            Role::Owner { .. } => format!(
+                "If this host is keepalived's MASTER, on {} run {release}.",
+                named(others)
+            ),
+            Role::Other(_) => format!(
+                "See which of {} is keepalived's MASTER; on the other run {release}. Should the \
+                 MACs be of one host, {there}.",
+                named(others)
+            ),
+        });
+    }
+    steps.push(format!(
+        "Until then nothing is mended here: the next answer would decide anew. Afterwards run \
+         `vipherald check --fix {vip}`."
+    ));
+    steps.join(" ")
 }
 
 /// A row of the table.
@@ -422,7 +478,7 @@ impl CheckReport {
     fn rows(&self, checked: &Checked) -> Vec<String> {
         let finding = &checked.finding;
         let word = finding.verdict.name().to_uppercase();
-        let mut head = finding.vip.to_string();
+        let mut head = finding.placed.vip.to_string();
         if let Some(interface) = &finding.interface {
             head += &format!(" on {interface}");
         }
@@ -431,6 +487,12 @@ impl CheckReport {
             head += &format!(" (was {})", before.name().to_uppercase());
         }
         let mut rows = vec![head];
+        rows.extend(
+            finding
+                .also_on
+                .iter()
+                .map(|(name, why)| row("also on", &format!("{name}, which {why}"))),
+        );
         let (own, others) = match finding.role {
             Role::Owner { .. } if !finding.owners.is_empty() => finding.owners.split_at(1),
             _ => finding.owners.split_at(0),
@@ -456,15 +518,15 @@ impl CheckReport {
             Role::Owner { peers, .. } => rows.extend(peer_rows(peers)),
         }
         match checked.mended {
-            Some(Mended::Deleted) => rows.push(row("mended", "entry deleted, resolved anew")),
+            Some(Mended::Deleted) if finding.is_resolved() => {
+                rows.push(row("mended", "entry deleted, resolved anew"));
+            }
+            Some(Mended::Deleted) => rows.push(row("not mended", "entry deleted, not resolved")),
             Some(Mended::Announced) => rows.push(row("mended", "announced to everyone")),
             Some(Mended::Kept(_)) | None => {}
         }
-        let mut means = means(checked);
-        if let Some(first) = means.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
-        rows.extend(wrapped(&format!("{means}.")));
+        rows.extend(sentence(&means(checked)));
+        rows.extend(finding.notes.iter().flat_map(|note| sentence(note)));
         rows.extend(next_step(checked).iter().flat_map(|text| wrapped(text)));
         rows
     }
@@ -498,6 +560,15 @@ fn peer_rows(peers: &[(announce::Confirmation, announce::Verdict)]) -> Vec<Strin
         row("", &format!("{} {verdict}", peer.ip))
     });
     std::iter::once(row("peers", &all)).chain(wrong).collect()
+}
+
+/// A clause as a sentence, in lines.
+fn sentence(clause: &str) -> Vec<String> {
+    let mut text = format!("{clause}.");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    wrapped(&text)
 }
 
 /// A sentence in lines that an 80-column terminal shows.

@@ -306,6 +306,28 @@ pub(crate) fn what_gives_privilege() -> &'static str {
     }
 }
 
+/// The MAC of one of a host's interfaces.
+pub(crate) fn mac_of(host: &Host, interface: &str) -> String {
+    let link = host.run(&format!("ip -o link show dev {interface}"));
+    let mut words = link.split_whitespace();
+    words.find(|word| *word == "link/ether").unwrap();
+    words.next().unwrap().to_owned()
+}
+
+/// A cable from a host's new interface `v0` to the new `v1` of another.
+pub(crate) fn cable(host: &Host, other: &Host) {
+    second_interface(host);
+    let mut sleeper = other.command("sleep").arg("600").spawn().unwrap();
+    host.run(&format!("ip link set v1 netns {}", sleeper.id()));
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    ip_batch(other, "link set v1 addrgenmode none\nlink set v1 up\n");
+    eventually("the cable carries", SOON, || {
+        let state = host.run("ip link show dev v0");
+        state.contains("LOWER_UP").then_some(())
+    });
+}
+
 /// `vipherald` on a host, run by one who has no privilege: by `nobody`, where there is such a user
 /// in this user namespace, else by a root that may not do anything.
 pub(crate) fn without_privilege(lab: &Lab, host: &Host, arguments: &str) -> Command {

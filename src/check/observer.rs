@@ -1,0 +1,216 @@
+//! What is seen of the questions that others put to this host for the VIPs that it holds: a
+//! packet socket sees them before a firewall does, and the answers only after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future;
+use std::net::IpAddr;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use log::trace;
+
+use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
+use crate::error::Error;
+use crate::host::{HostSnapshot, PlacedVip};
+use crate::kernel::Link;
+use crate::port::Port;
+use crate::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
+
+/// The kernel answers at once: a question that is older has got its answer, or gets none.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(50);
+/// Frames that are read before others get their turn.
+const FRAMES_AT_ONCE: u32 = 1024;
+
+/// What was seen of one VIP on one interface.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    questions: u32,
+    first_question: Option<Instant>,
+    answers: u32,
+    /// The MACs of other interfaces of this host that answered for it.
+    pub(super) also_answered: BTreeSet<Mac>,
+}
+
+impl Seen {
+    /// How often it was asked for, if nobody got an answer.
+    pub(super) fn unanswered(&self, now: Instant) -> Option<u32> {
+        let asked = self.first_question.filter(|_| self.answers == 0)?;
+        (now.duration_since(asked) >= ANSWERED_WITHIN).then_some(self.questions)
+    }
+}
+
+/// One interface that is watched.
+struct Watched {
+    link: Link,
+    port: Port,
+    /// The subnets of who is answered there.
+    subnets: Vec<Prefix>,
+    vips: BTreeMap<Vip, Seen>,
+}
+
+/// Watches the interfaces that hold some VIPs.
+pub(super) struct Observer {
+    own_macs: BTreeSet<Mac>,
+    own_ips: BTreeSet<IpAddr>,
+    watched: Vec<Watched>,
+}
+
+impl Observer {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// If no packet socket can be had.
+    pub(super) fn start(host: &HostSnapshot, vips: &[PlacedVip]) -> Result<Self, Error> {
+        let mut watched: BTreeMap<InterfaceIndex, Watched> = BTreeMap::new();
+        for placed in vips {
+            for link in host.holders(placed) {
+                if !watched.contains_key(&link.index) {
+                    let mut port = Port::open(link)?;
+                    port.observe(link)?;
+                    let on = [Some(link.index), link.lower];
+                    let subnets = host.addresses.iter();
+                    let one = Watched {
+                        link: link.clone(),
+                        port,
+                        subnets: subnets
+                            .filter(|own| on.contains(&Some(own.interface)))
+                            .map(Prefix::of)
+                            .collect(),
+                        vips: BTreeMap::new(),
+                    };
+                    watched.insert(link.index, one);
+                }
+                if let Some(one) = watched.get_mut(&link.index) {
+                    one.vips.entry(placed.vip).or_default();
+                }
+            }
+        }
+        Ok(Self {
+            own_macs: host.macs().collect(),
+            own_ips: host.addresses.iter().map(|own| own.ip).collect(),
+            watched: watched.into_values().collect(),
+        })
+    }
+
+    /// Watches until it is dropped.
+    ///
+    /// # Errors
+    /// If the runtime can no longer watch a socket.
+    pub(super) async fn watch(&mut self) -> Result<(), Error> {
+        loop {
+            self.look();
+            let readable = future::poll_fn(|context| {
+                let mut any = Poll::Pending;
+                for one in &self.watched {
+                    let readable = one.port.poll_readable(context);
+                    any = if readable.is_ready() { readable } else { any };
+                }
+                any
+            });
+            readable.await.map_err(Error::Runtime)?;
+        }
+    }
+
+    /// Reads what came in or went out so far.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        for one in &mut self.watched {
+            for _ in 0..FRAMES_AT_ONCE {
+                let Some(octets) = one.port.receive() else {
+                    break;
+                };
+                if let Some(frame) = Frame::parse(&octets) {
+                    trace!("interface {}: seen {frame:?}", one.link.index.0);
+                    one.see(now, &frame, &self.own_macs, &self.own_ips);
+                }
+            }
+        }
+    }
+
+    /// What was seen of a VIP on an interface.
+    pub(super) fn seen(&self, interface: InterfaceIndex, vip: Vip) -> Option<&Seen> {
+        let mut watched = self.watched.iter();
+        let one = watched.find(|one| one.link.index == interface)?;
+        one.vips.get(&vip)
+    }
+}
+
+impl Watched {
+    fn see(
+        &mut self,
+        now: Instant,
+        frame: &Frame,
+        own_macs: &BTreeSet<Mac>,
+        own_ips: &BTreeSet<IpAddr>,
+    ) {
+        let (target, question) = match &frame.payload {
+            Payload::Arp(arp) => arp_of(arp),
+            Payload::Ndp(ndp) => ndp_of(frame, ndp),
+            Payload::Echo(_) => return,
+        };
+        let own = self.link.mac;
+        // To nobody else: an interface may be promiscuous.
+        let for_us = !frame.destination.is_unicast() || Some(frame.destination) == own;
+        let is_answered = |from: IpAddr| {
+            let on_link = || self.subnets.iter().any(|subnet| subnet.contains(from));
+            !own_ips.contains(&from) && (from.is_unspecified() || on_link())
+        };
+        let asks = |from| for_us && !own_macs.contains(&frame.source) && is_answered(from);
+        let counts = match question {
+            Said::Question(from) => asks(from),
+            Said::Answer(_) => true,
+            Said::Other => false,
+        };
+        let seen = self.vips.iter_mut().find(|(vip, _)| vip.ip() == target);
+        let Some((_, seen)) = seen.filter(|_| counts) else {
+            return;
+        };
+        match question {
+            Said::Answer(mac) if Some(mac) == own => seen.answers += 1,
+            Said::Answer(mac) if own_macs.contains(&mac) => drop(seen.also_answered.insert(mac)),
+            Said::Question(_) => {
+                seen.questions += 1;
+                seen.first_question.get_or_insert(now);
+            }
+            Said::Answer(_) | Said::Other => {}
+        }
+    }
+}
+
+/// What a frame says of its target.
+#[derive(Clone, Copy)]
+enum Said {
+    /// Somebody asks for it, from this address.
+    Question(IpAddr),
+    /// It is at this MAC, says an answer.
+    Answer(Mac),
+    /// Nothing of interest.
+    Other,
+}
+
+fn arp_of(arp: &Arp) -> (IpAddr, Said) {
+    let gratuitous = arp.sender_ip == arp.target_ip;
+    match arp.operation {
+        _ if gratuitous => (arp.target_ip.into(), Said::Other),
+        ArpOperation::Request => {
+            let from = arp.sender_ip.into();
+            (arp.target_ip.into(), Said::Question(from))
+        }
+        ArpOperation::Reply => (arp.sender_ip.into(), Said::Answer(arp.sender_mac)),
+    }
+}
+
+fn ndp_of(frame: &Frame, ndp: &Ndp) -> (IpAddr, Said) {
+    match ndp.message {
+        // Asked from `::`, the answer goes to all nodes, and is no solicited one.
+        NdpMessage::Solicitation(ns) if !ndp.source.is_unspecified() => {
+            (ns.target.into(), Said::Question(ndp.source.into()))
+        }
+        NdpMessage::Solicitation(ns) => (ns.target.into(), Said::Other),
+        NdpMessage::Advertisement(na) if na.solicited => {
+            let mac = na.target_lladdr.unwrap_or(frame.source);
+            (na.target.into(), Said::Answer(mac))
+        }
+        NdpMessage::Advertisement(na) => (na.target.into(), Said::Other),
+    }
+}

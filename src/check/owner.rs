@@ -1,0 +1,295 @@
+//! Looking at the VIPs that are here: their peers are asked by an [`Announcement`] in the manner of a
+//! check, and who asks this host for them is watched meanwhile.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::drive::{Alone, drive};
+use super::follow_up::FollowUp;
+use super::inquirer::{asker, unused};
+use super::observer::Observer;
+use super::places::Places;
+use super::self_test::why_deaf;
+use super::{Finding, Order, Role, Verdict, not_asked};
+use crate::address::Mac;
+use crate::announce::session::{self, Session};
+use crate::announce::{self, Announcement, Bucket, Claim, Confirmation, Manner, Pace, Standing};
+use crate::answering::{self, Silence, why_silent};
+use crate::error::Error;
+use crate::host::PlacedVip;
+use crate::kernel::Kernel;
+use crate::port::Port;
+use crate::settings::Orders;
+use crate::takeover::Age;
+
+/// So many questions to a MAC that has just been heard are enough.
+const ENOUGH: u32 = 12;
+
+/// Looks at VIPs that are here.
+pub(super) async fn ask_peers(
+    kernel: &Kernel,
+    places: &Places,
+    vips: Vec<PlacedVip>,
+    order: &Order,
+) -> Result<Vec<Finding>, Error> {
+    if vips.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut observer = Observer::start(&places.host, &vips)?;
+    let mut session = prepare(&vips, order).await?;
+    tokio::select! {
+        done = session.run(std::future::pending::<()>(), |_, _| ()) => drop(done?),
+        // It ends only with an error.
+        watched = observer.watch() => watched?,
+    }
+    observer.look();
+    let core = session.core();
+    let mut findings = Vec::new();
+    for claim in core.claims() {
+        let mut finding = judge(core, claim, placed(places, &vips, claim));
+        if claim.standing() == Standing::Ready {
+            let silence = why_unanswered(kernel, places, &observer, claim).await?;
+            tell(&mut finding, places, &observer, claim, silence);
+        }
+        find_proxies(kernel, places, order, claim, &mut finding).await?;
+        findings.push(finding);
+    }
+    let gone = core.absent().map(|placed| {
+        let why = "it has just left this host: ask again";
+        not_asked(
+            placed.clone(),
+            None,
+            Verdict::Unproven,
+            why,
+            Role::Other(None),
+        )
+    });
+    findings.extend(gone);
+    Ok(findings)
+}
+
+async fn prepare(vips: &[PlacedVip], order: &Order) -> Result<Session, Error> {
+    let order = session::Order {
+        manner: Manner::Check,
+        vips: vips.to_vec(),
+        // Wherever they are: the kernel knows better than whoever typed -i.
+        interface: None,
+        peers: order.peers.clone(),
+        confirm: order.confirm,
+        pace: Pace {
+            rate: order.rate,
+            wait: Duration::ZERO,
+            // Peers take questions of three kinds.
+            timeout: (2 * order.wait).max(Duration::from_millis(1)),
+            conflict_watch: Duration::ZERO,
+        },
+        age: Age::now(),
+        // Who only asks gives none.
+        orders: Orders::default(),
+        instance: String::new(),
+    };
+    Session::prepare(&order, Instant::now()).await
+}
+
+/// The VIP of the check that a claim is of.
+fn placed(places: &Places, vips: &[PlacedVip], claim: &Claim) -> PlacedVip {
+    let lower = places.host.lower(&claim.link);
+    let mut vips = vips.iter().filter(|placed| placed.vip == claim.vip);
+    let its_own = vips.find(|placed| placed.place.admits(&claim.link, lower));
+    its_own
+        .cloned()
+        .unwrap_or_else(|| PlacedVip::anywhere(claim.vip))
+}
+
+fn judge(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding {
+    let conflicts = claim.conflicts().map(|mac| (mac, core.host_of(mac)));
+    let owners: Vec<_> = claim
+        .mac()
+        .map(|mac| (mac, None))
+        .into_iter()
+        .chain(conflicts)
+        .collect();
+    let name = &claim.link.name;
+    let (verdict, why) = match claim.standing() {
+        Standing::DadFailed => (
+            Verdict::Conflict,
+            Some(format!(
+                "duplicate address detection on {name} found another owner"
+            )),
+        ),
+        Standing::Left => (Verdict::Unproven, Some(format!("it has just left {name}"))),
+        Standing::Unfit(why) => (
+            Verdict::Failed,
+            Some(format!("nobody can be asked on {name}: it {why}")),
+        ),
+        Standing::Waiting(why) => (Verdict::Failed, Some(why.to_owned())),
+        Standing::Superseded => (Verdict::Unproven, None),
+        Standing::Ready => judge_answers(claim),
+    };
+    Finding {
+        placed,
+        interface: Some(name.clone()),
+        also_on: Vec::new(),
+        verdict,
+        why,
+        notes: Vec::new(),
+        owners,
+        proxies: Vec::new(),
+        frames: claim.frames_sent,
+        role: Role::Owner {
+            began: core.started(),
+            peers: claim
+                .confirmations()
+                .iter()
+                .map(|peer| (peer.clone(), claim.verdict_of(peer)))
+                .collect(),
+        },
+    }
+}
+
+/// The verdict on a VIP that frames could leave for.
+fn judge_answers(claim: &Claim) -> (Verdict, Option<String>) {
+    let name = &claim.link.name;
+    let peers = claim.confirmations();
+    let is = |peer: &Confirmation, verdict| claim.verdict_of(peer) == verdict;
+    match claim.last_refusal {
+        _ if claim.conflicts().next().is_some() => (Verdict::Conflict, None),
+        Some(errno) if claim.frames_sent == 0 => (
+            Verdict::Failed,
+            Some(format!("{name} takes no frames ({errno})")),
+        ),
+        _ if peers.iter().any(|peer| is(peer, announce::Verdict::Stale)) => (Verdict::Stale, None),
+        _ if peers
+            .iter()
+            .any(|peer| peer.peer.required && is(peer, announce::Verdict::Silent)) =>
+        {
+            (
+                Verdict::Unproven,
+                Some("a peer that has to follow is silent".to_owned()),
+            )
+        }
+        _ if !claim.is_certain_of_owners() => (
+            Verdict::Unproven,
+            Some("the time was too short to rule out another owner".to_owned()),
+        ),
+        _ => (Verdict::Ok, None),
+    }
+}
+
+/// Why this host does not answer who asks for a VIP that it holds, if so: by its settings, by what
+/// was seen, or because its kernel resolves nobody.
+async fn why_unanswered(
+    kernel: &Kernel,
+    places: &Places,
+    observer: &Observer,
+    claim: &Claim,
+) -> Result<Option<Silence>, Error> {
+    let (link, vip) = (&claim.link, claim.vip);
+    if let Some(silence) = why_silent(kernel, &places.host, link, vip).await? {
+        return Ok(Some(silence));
+    }
+    let answering = claim.confirmations().iter().filter(|peer| {
+        let answered = peer.acknowledged.is_some() || peer.proven.is_some();
+        answered && peer.answered_by.is_none()
+    });
+    let answering = answering.map(|peer| peer.peer.ip);
+    if let Some(silence) = why_deaf(kernel, link, answering).await? {
+        return Ok(Some(silence));
+    }
+    let seen = observer.seen(link.index, vip);
+    let unanswered = seen.and_then(|seen| seen.unanswered(Instant::now()));
+    Ok(unanswered.map(|times| Silence {
+        why: format!(
+            "this host was asked for it {times} times on {}, and its kernel did not answer",
+            link.name
+        ),
+        cure: match vip.ip() {
+            IpAddr::V4(_) => {
+                "a filter of this host drops the questions or the answers? See `nft list ruleset` \
+                 (tables arp, netdev), `arptables -S`"
+            }
+            IpAddr::V6(_) => {
+                "a filter of this host drops neighbour solicitations or advertisements? See `nft \
+                 list ruleset`, `ip6tables -S`"
+            }
+        }
+        .to_owned(),
+    }))
+}
+
+/// Puts into a finding what was seen of this host's own answers.
+fn tell(
+    finding: &mut Finding,
+    places: &Places,
+    observer: &Observer,
+    claim: &Claim,
+    silence: Option<Silence>,
+) {
+    if let Some(silence) = silence {
+        // Peers that do not follow are mended by nothing else first.
+        if matches!(finding.verdict, Verdict::Conflict | Verdict::Failed) {
+            finding.notes.push(silence.to_string());
+        } else {
+            finding.verdict = Verdict::Unproven;
+            finding.why = Some(format!(
+                "this host holds it, but who asks for it does not find it: {silence}"
+            ));
+        }
+    }
+    let seen = observer.seen(claim.interface(), claim.vip);
+    for mac in seen.iter().flat_map(|seen| &seen.also_answered) {
+        let mut links = places.host.links.iter();
+        if let Some(link) = links.find(|link| link.mac == Some(*mac)) {
+            let cure = if answering::answers_for_others(&link.name) && claim.vip.ip().is_ipv4() {
+                ": `sysctl -w net.ipv4.conf.all.arp_ignore=1` ends that"
+            } else {
+                ""
+            };
+            finding.notes.push(format!(
+                "{} of this host answers for it as well, as {mac}, and peers may follow that{cure}",
+                link.name
+            ));
+        }
+    }
+}
+
+/// Asks the other MACs that answer for a VIP whether they answer for everything.
+async fn find_proxies(
+    kernel: &Kernel,
+    places: &Places,
+    order: &Order,
+    claim: &Claim,
+    finding: &mut Finding,
+) -> Result<(), Error> {
+    let others: Vec<Mac> = claim.conflicts().collect();
+    let Some(mac) = claim.mac().filter(|_| !others.is_empty()) else {
+        return Ok(());
+    };
+    let (link, now) = (&claim.link, Instant::now());
+    let all_vips: HashSet<_> = order.vips.iter().map(|placed| placed.vip.ip()).collect();
+    let asker = asker(places, link, mac, claim.vip, &all_vips);
+    let neighbours = kernel.neighbours(link.index).await?;
+    let known = |ip| {
+        let mut neighbours = neighbours.iter().filter(|entry| entry.mac.is_some());
+        all_vips.contains(&ip) || neighbours.any(|entry| entry.ip == ip)
+    };
+    let unused = unused(places, claim.vip, known);
+    let mut follow_up = FollowUp::new(claim.vip, asker, ENOUGH, order.wait, now);
+    for other in &others {
+        follow_up.ask_for_unused(*other, &unused, now);
+    }
+    let mut port = Port::open(link)?;
+    port.listen(link)?;
+    let ports = BTreeMap::from([(link.index, port)]);
+    let mut alone = [Alone {
+        interface: link.index,
+        follow_up,
+    }];
+    drive(kernel, &mut alone, &ports, Bucket::new(order.rate, now)).await?;
+    let [Alone { follow_up, .. }] = alone;
+    finding.frames += follow_up.frames();
+    finding.proxies = others;
+    finding.proxies.retain(|mac| follow_up.is_proxy(*mac));
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! What a check says of those that answer for a VIP: one host with two cards, a proxy, a host that
+//! answers only when it is asked itself; and of an owner that does not answer.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use vipherald_lab::{Host, Lab, eventually};
+
+use common::{SOON, VIP, VIP6, cable, give, ip_batch, mac_of, run, second_interface, take};
+
+/// Checks one VIP; gives its part of the report, having seen the exit status.
+fn check(host: &Host, arguments: &str, status: i32) -> Value {
+    let ended = run(host, &format!("check --json {arguments}"));
+    assert_eq!(ended.status, status, "{ended:#?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    report["vips"][0].clone()
+}
+
+fn contains(told: &Value, words: &[&str]) {
+    let text = told.to_string();
+    for word in words {
+        assert!(text.contains(word), "{word}: {told:#}");
+    }
+}
+
+/// nft commands, one a line.
+fn nft(host: &Host, lines: &str) {
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut nft = host
+        .command("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    nft.stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    assert!(nft.wait().unwrap().success(), "{lines}");
+}
+
+/// Gives a host a second card, `v0`, in the same subnet. The other end of its cable is `v1` of
+/// another host, which is a switch from now on.
+fn second_card(host: &Host, switch: &Host) -> String {
+    cable(host, switch);
+    ip_batch(
+        switch,
+        "link add br1 type bridge stp_state 0 mcast_snooping 0\n\
+         link set eth0 master br1\n\
+         link set v1 master br1\n\
+         link set br1 up\n",
+    );
+    host.run("ip addr add 10.9.0.201/24 dev v0");
+    host.run("ip addr add fd09::201/64 dev v0 nodad");
+    eventually("the second card is on the link", SOON, || {
+        let ping = host.try_run(&format!("arping -c 1 -w 1 -I v0 {}", host.ipv4()));
+        let forwards = switch.run("bridge link");
+        let all = forwards.matches("state forwarding").count() == 2;
+        (all || ping.status.success()).then_some(())
+    });
+    mac_of(host, "v0")
+}
+
+#[test]
+fn two_cards_of_one_host_are_no_conflict() {
+    let lab = Lab::new();
+    let (a, switch, c) = (lab.host("a"), lab.host("switch"), lab.host("c"));
+    let other = second_card(&a, &switch);
+    give(&a, VIP, "eth0");
+    for cached in [None, Some(a.mac().to_string()), Some(other.clone())] {
+        if let Some(mac) = &cached {
+            c.remember(VIP, mac);
+        }
+        let told = check(&c, VIP, 0);
+        assert_eq!(told["owners"].as_array().unwrap().len(), 2, "{told:#}");
+        contains(&told, &["one host", "arp_ignore=1", &other]);
+        let held = c.neighbour(VIP).and_then(|entry| entry.mac);
+        assert_eq!(held.map(|mac| mac.to_string()), cached, "only looked");
+    }
+    c.remember(VIP, a.mac());
+    let told = check(&a, VIP, 0);
+    contains(&told, &["v0 of this host answers", "arp_ignore=1", &other]);
+
+    // With the cure both say nothing of it.
+    a.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+    for host in [&a, &c] {
+        c.remember(VIP, a.mac());
+        let told = check(host, VIP, 0);
+        assert_eq!(told["notes"], json!([]));
+        assert_eq!(told["owners"], json!([a.mac().to_string()]));
+    }
+    // An IPv6 VIP by mistake on both: each answers by itself, and nothing tells them from two hosts.
+    give(&a, VIP6, "eth0");
+    give(&a, VIP6, "v0");
+    eventually("both answer", SOON, || {
+        let told = run(&c, &format!("check --json {VIP6}")).stdout;
+        let both = told.contains(&other) && told.contains(&a.mac().to_string());
+        both.then_some(())
+    });
+    let words = run(&c, &format!("check {VIP6}")).stdout;
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("two interfaces: take it off one"), "{words}");
+}
+
+#[test]
+fn two_hosts_are_a_conflict_and_the_advice_can_be_pasted() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    for vip in [VIP, VIP6] {
+        give(&a, vip, "eth0");
+        give(&b, vip, "eth0");
+        eventually("both answer", SOON, || {
+            (run(&c, &format!("check {vip}")).status == 4).then_some(())
+        });
+        for host in [&a, &c] {
+            let ended = run(host, &format!("check {vip}"));
+            assert_eq!(ended.status, 4, "{ended:?}");
+            let words = ended
+                .stdout
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ");
+            assert!(words.contains("two hosts hold it"), "{words}");
+            assert!(
+                words.contains(&format!("`vipherald release {vip}`")),
+                "{words}"
+            );
+            assert!(!words.contains('…'), "{words}");
+            let of_a_peer = words.contains("Should the MACs be of one host");
+            assert_eq!(of_a_peer, host.name() == "c", "{words}");
+        }
+        let told = check(&c, vip, 4);
+        assert_eq!((&told["proxies"], &told["notes"]), (&json!([]), &json!([])));
+    }
+}
+
+#[test]
+fn a_cached_mac_that_answers_when_it_is_asked_itself_is_right() {
+    let lab = Lab::new();
+    let (a, switch, c) = (lab.host("a"), lab.host("switch"), lab.host("c"));
+    let other = second_card(&a, &switch);
+    // As the second card of a bond in mode balance-alb: it takes what is sent to it, and answers no
+    // broadcast.
+    nft(
+        &a,
+        "add table netdev lab\n\
+         add chain netdev lab in { type filter hook ingress device v0 priority 0; }\n\
+         add rule netdev lab in ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop\n",
+    );
+    give(&a, VIP6, "v0");
+    for vip in [VIP, VIP6] {
+        give(&a, vip, "eth0");
+        eventually("it answers", SOON, || {
+            (run(&switch, &format!("check {vip} -i br1")).status == 0).then_some(())
+        });
+        c.remember(vip, &other);
+        let told = check(&c, vip, 0);
+        assert_eq!(told["owners"], json!([a.mac().to_string()]), "{told:#}");
+        assert_eq!(told["cached"]["mac"], json!(other));
+        contains(&told, &["asked itself", &other]);
+        let held = c.neighbour(vip).unwrap().mac.unwrap();
+        assert_eq!(held.to_string(), other, "only looked");
+        let told = check(&c, &format!("--fix {vip}"), 0);
+        assert_eq!(told["action"], json!(null), "nothing is to be mended");
+        // A MAC that takes nothing, and one of a host that has not got it, are as wrong as ever.
+        for wrong in [common::OLD_MAC.to_owned(), switch.mac().to_string()] {
+            c.remember(vip, &wrong);
+            assert_eq!(check(&c, vip, 3)["verdict"], json!("stale"), "{wrong}");
+        }
+    }
+    // The answer comes by another card than the one that was asked: only who has the VIP echoes.
+    nft(
+        &a,
+        "add table arp out\n\
+         add chain arp out o { type filter hook output priority 0; }\n\
+         add rule arp out o oifname v0 arp operation reply drop\n",
+    );
+    let answering = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| answer_for(&a, "v0", &answering, |target| target == VIP));
+        c.remember(VIP, &other);
+        let told = check(&c, VIP, 0);
+        contains(&told, &["asked itself", &other]);
+        a.sysctl("net/ipv4/icmp_echo_ignore_all", "1");
+        c.remember(VIP, &other);
+        assert_eq!(check(&c, VIP, 3)["verdict"], json!("stale"));
+        answering.store(false, Ordering::Relaxed);
+    });
+}
+
+/// Answers ARP requests that come in on an interface from `eth0`, as its MAC, for addresses that it
+/// is told.
+fn answer_for(host: &Host, interface: &str, go_on: &AtomicBool, has: impl Fn(&str) -> bool) {
+    let capture = host.capture_on(interface);
+    while go_on.load(Ordering::Relaxed) {
+        for frame in capture.frames() {
+            let body = frame.payload();
+            let ours = frame.source() == host.mac();
+            if frame.ether_type() != 0x0806 || body[7] != 1 || ours {
+                continue;
+            }
+            let target = format!("{}.{}.{}.{}", body[24], body[25], body[26], body[27]);
+            if !has(&target) {
+                continue;
+            }
+            let asker = &body[8..14];
+            let mut reply = [asker, &host.mac().0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
+            reply.extend(host.mac().0);
+            reply.extend(&body[24..28]);
+            reply.extend(asker);
+            reply.extend(&body[14..18]);
+            host.send(&reply);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_proxy_is_told_from_a_second_owner() {
+    let lab = Lab::new();
+    let (a, router, c) = (lab.host("a"), lab.host("router"), lab.host("c"));
+    let proxy = router.mac().to_string();
+    give(&a, VIP, "eth0");
+    // One that answers probes, too.
+    let answering = AtomicBool::new(true);
+    let hosts: HashSet<String> = [&a, &router, &c].map(|host| host.ipv4().to_string()).into();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            answer_for(&router, "eth0", &answering, |target| {
+                !hosts.contains(target)
+            });
+        });
+        for host in [&c, &a] {
+            eventually("it answers", SOON, || {
+                let told = run(host, &format!("check --json {VIP}"));
+                (told.status == 4).then_some(())
+            });
+            let told = check(host, VIP, 4);
+            assert_eq!(told["proxies"], json!([proxy]), "{told:#}");
+            let words = run(host, &format!("check {VIP}")).stdout;
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(words.contains("a proxy (proxy ARP"), "{words}");
+            assert!(words.contains("proxy_arp=0"), "{words}");
+            assert!(!words.contains("two hosts hold it"), "{words}");
+            assert!(!words.contains("vipherald release"), "{words}");
+        }
+        answering.store(false, Ordering::Relaxed);
+    });
+    // Linux's own answers none, but everyone else.
+    second_interface(&router);
+    router.sysctl("net/ipv4/conf/all/forwarding", "1");
+    router.sysctl("net/ipv4/conf/eth0/proxy_arp", "1");
+    router.run("ip addr add 192.0.2.1/24 dev v0");
+    router.run("ip route add 10.9.0.64/26 via 192.0.2.2 dev v0");
+    c.remember(VIP, &proxy);
+    let told = check(&c, VIP, 3);
+    assert_eq!(
+        (&told["verdict"], &told["proxies"]),
+        (&json!("stale"), &json!([proxy]))
+    );
+    assert!(run(&c, &format!("check {VIP}")).stdout.contains("a proxy"));
+}
+
+/// On the owner the check is unproven, and says why.
+fn is_silent(owner: &Host, vip: &str, words: &[&str]) {
+    let told = check(owner, vip, 3);
+    assert_eq!(told["verdict"], json!("unproven"), "{words:?}: {told:#}");
+    contains(&told, words);
+}
+
+#[test]
+fn an_owner_whose_settings_keep_it_from_answering_is_told() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let cannot_be_found = |vip: &str| {
+        let found = b.try_run(&format!("arping -c 1 -w 1 -I eth0 {vip}"));
+        assert!(!found.status.success(), "{found:?}");
+    };
+    give(&a, VIP, "eth0");
+    for (setting, interface) in [("all", "all"), ("eth0", "eth0")] {
+        a.sysctl(&format!("net/ipv4/conf/{setting}/arp_ignore"), "8");
+        cannot_be_found(VIP);
+        let cure = format!("`sysctl -w net.ipv4.conf.{interface}.arp_ignore=1`");
+        is_silent(&a, VIP, &["arp_ignore is 8", &cure]);
+        a.sysctl(&format!("net/ipv4/conf/{setting}/arp_ignore"), "0");
+        assert_eq!(check(&a, VIP, 0)["verdict"], json!("ok"));
+    }
+    // 2: only who shares a subnet with an address of the interface is answered.
+    a.sysctl("net/ipv4/conf/all/arp_ignore", "2");
+    assert_eq!(check(&a, VIP, 0)["verdict"], json!("ok"));
+    give(&a, "192.0.2.10", "eth0");
+    is_silent(&a, "192.0.2.10", &["arp_ignore is 2"]);
+    // 1 or 2, and the VIP is on another interface than its subnet.
+    take(&a, VIP, "eth0");
+    second_interface(&a);
+    give(&a, VIP, "v0");
+    for value in ["1", "2"] {
+        a.sysctl("net/ipv4/conf/all/arp_ignore", value);
+        cannot_be_found(VIP);
+        let is = format!("arp_ignore is {value}");
+        is_silent(&a, VIP, &[&is, "put the VIP on eth0", "v0"]);
+    }
+    a.sysctl("net/ipv4/conf/all/arp_ignore", "0");
+    assert_eq!(check(&a, VIP, 0)["verdict"], json!("ok"));
+
+    // The route to its subnet leaves elsewhere, and the kernel minds.
+    a.run("ip addr add 10.9.0.201/24 dev v0");
+    for setting in ["arp_filter", "rp_filter"] {
+        a.sysctl(&format!("net/ipv4/conf/v0/{setting}"), "1");
+        let cure = format!("`sysctl -w net.ipv4.conf.v0.{setting}=0`");
+        is_silent(&a, VIP, &[setting, "leaves by eth0", &cure]);
+        a.sysctl(&format!("net/ipv4/conf/v0/{setting}"), "0");
+    }
+}
+
+#[test]
+fn a_vmac_as_keepalived_makes_it_is_not_called_silent() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    a.vmac("vrrp.51", "00:00:5e:00:01:33");
+    give(&a, VIP, "vrrp.51");
+    a.remember(b.ipv4(), b.mac());
+    let told = check(&a, VIP, 0);
+    assert_eq!(
+        (&told["verdict"], &told["notes"]),
+        (&json!("ok"), &json!([]))
+    );
+}
+
+#[test]
+fn an_owner_whose_firewall_keeps_it_from_answering_is_told() {
+    let filters = [
+        // All that comes in, or goes out.
+        (VIP, "arp", "input", "drop"),
+        (VIP, "arp", "output", "drop"),
+        (
+            VIP6,
+            "ip6",
+            "input",
+            "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop",
+        ),
+        (
+            VIP6,
+            "ip6",
+            "output",
+            "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop",
+        ),
+        // Only what is about the VIP.
+        (VIP, "arp", "input", "arp daddr ip 10.9.0.100 drop"),
+        (VIP, "arp", "output", "arp saddr ip 10.9.0.100 drop"),
+        (VIP, "arp", "output", "arp operation reply drop"),
+        (VIP6, "ip6", "input", "icmpv6 type nd-neighbor-solicit drop"),
+        (VIP6, "ip6", "output", "icmpv6 type nd-neighbor-advert drop"),
+    ];
+    for (vip, family, hook, rule) in filters {
+        let lab = Lab::new();
+        let (a, b) = (lab.host("a"), lab.host("b"));
+        let peer = |host: &Host| match vip {
+            VIP => host.ipv4().to_string(),
+            _ => host.ipv6().to_string(),
+        };
+        give(&a, vip, "eth0");
+        a.remember(peer(&b), b.mac());
+        b.remember(peer(&a), a.mac());
+        eventually("it is right", SOON, || {
+            (run(&a, &format!("check {vip}")).status == 0).then_some(())
+        });
+        b.try_run(&format!("ip neigh del {vip} dev eth0"));
+        nft(
+            &a,
+            &format!(
+                "add table {family} f\n\
+                 add chain {family} f c {{ type filter hook {hook} priority 0; }}\n\
+                 add rule {family} f c {rule}\n"
+            ),
+        );
+        is_silent(&a, vip, &["nft list ruleset"]);
+        // Who has an entry already asks for nothing; what drops all is noticed all the same.
+        if rule == "drop" || rule.contains('{') {
+            a.remember(peer(&b), b.mac());
+            b.remember(vip, a.mac());
+            is_silent(&a, vip, &["a filter of this host drops"]);
+            assert_eq!(a.neighbour(peer(&b)).unwrap().mac, Some(b.mac()));
+        }
+    }
+}
