@@ -7,7 +7,6 @@ mod drive;
 mod follow_up;
 mod inquirer;
 mod inquiry;
-mod observer;
 mod owner;
 mod places;
 mod self_test;

@@ -2,20 +2,18 @@
 //! check, and who asks this host for them is watched meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::drive::{Alone, drive};
 use super::follow_up::FollowUp;
 use super::inquirer::{asker, unused};
-use super::observer::Observer;
 use super::places::Places;
 use super::self_test::why_deaf;
 use super::{Finding, Order, Role, Verdict, not_asked};
 use crate::address::Mac;
 use crate::announce::session::{self, Session};
 use crate::announce::{self, Announcement, Bucket, Claim, Confirmation, Manner, Pace, Standing};
-use crate::answering::{self, Silence, why_silent};
+use crate::answering::{self, Observer, Silence, why_silent};
 use crate::error::Error;
 use crate::host::PlacedVip;
 use crate::kernel::Kernel;
@@ -197,25 +195,7 @@ async fn why_unanswered(
     if let Some(silence) = why_deaf(kernel, link, answering).await? {
         return Ok(Some(silence));
     }
-    let seen = observer.seen(link.index, vip);
-    let unanswered = seen.and_then(|seen| seen.unanswered(Instant::now()));
-    Ok(unanswered.map(|times| Silence {
-        why: format!(
-            "this host was asked for it {times} times on {}, and its kernel did not answer",
-            link.name
-        ),
-        cure: match vip.ip() {
-            IpAddr::V4(_) => {
-                "a filter of this host drops the questions or the answers? See `nft list ruleset` \
-                 (tables arp, netdev), `arptables -S`"
-            }
-            IpAddr::V6(_) => {
-                "a filter of this host drops neighbour solicitations or advertisements? See `nft \
-                 list ruleset`, `ip6tables -S`"
-            }
-        }
-        .to_owned(),
-    }))
+    Ok(observer.why_unanswered(link, vip))
 }
 
 /// Puts into a finding what was seen of this host's own answers.

@@ -1,18 +1,31 @@
 //! `announce`: as their new owner, announce VIPs to every host of their link.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::{Duration, Instant};
+
+use log::debug;
+use tokio::time::sleep;
 
 use super::output::{Done, deliver, print};
 use super::target::Target;
+use crate::address::Vip;
 use crate::announce::session::{self, Session};
-use crate::announce::{Announcement, Pace};
+use crate::announce::{Announcement, Claim, Pace, Standing};
+use crate::answering::{Observer, Silence, why_silent};
 use crate::cli::{Announce, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
+use crate::host::{HostSnapshot, PlacedVip};
+use crate::kernel::{self, Kernel};
 use crate::report::{AnnounceReport, news_line};
 use crate::settings::Settings;
 use crate::termination::termination;
+
+/// What may come before whether this host's kernel answers is watched: the first frames, of many
+/// VIPs, too.
+const FIRST_FRAMES: Duration = Duration::from_millis(100);
 
 pub(super) async fn announce(
     args: &Announce,
@@ -54,10 +67,58 @@ pub(super) async fn run(
         return Ok(Done { exit, stdout });
     }
     let tell = |core: &Announcement, news| news_line(name, core, news).log();
-    let stopped = session.run(stop, tell).await?;
+    let mut observer = None;
+    let stopped = tokio::select! {
+        stopped = session.run(stop, tell) => stopped?,
+        never = observe(&order.vips, &mut observer) => match never {},
+    };
+    let core = session.core();
+    let silences = match stopped {
+        None => silences(core, observer.as_ref()).await,
+        Some(_) => Vec::new(),
+    };
     let (now, expected) = (Instant::now(), &target.real_servers);
-    let report = AnnounceReport::new(name, session.core(), now, stopped, expected);
+    let report = AnnounceReport::new(name, core, now, stopped, expected).with_silences(silences);
     let stdout = deliver(global, &report)?;
     let exit = stopped.unwrap_or(report.exit());
     Ok(Done { exit, stdout })
+}
+
+/// Once the first frames are out, watches whether this host's kernel answers who asks for the VIPs.
+async fn observe(vips: &[PlacedVip], observer: &mut Option<Observer>) -> Infallible {
+    sleep(FIRST_FRAMES).await;
+    let start = async {
+        let host = HostSnapshot::take(&Kernel::connect()?).await?;
+        Observer::start(&host, vips)
+    };
+    let watched = match start.await {
+        Ok(started) => observer.insert(started).watch().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = watched {
+        debug!("whether this host answers for the VIPs is not seen: {error}");
+    }
+    pending().await
+}
+
+/// The VIPs for which this host's kernel does not answer, with their interfaces, and why.
+async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip, String, Silence)> {
+    let found = async {
+        let kernel = Kernel::connect()?;
+        let host = HostSnapshot::take(&kernel).await?;
+        let mut silences = Vec::new();
+        let ready = |claim: &&Claim| claim.standing() == Standing::Ready;
+        for claim in core.claims().iter().filter(ready) {
+            let (link, vip) = (&claim.link, claim.vip);
+            let by_setting = why_silent(&kernel, &host, link, vip).await?;
+            let seen = || observer.and_then(|observer| observer.why_unanswered(link, vip));
+            let silence = by_setting.or_else(seen);
+            silences.extend(silence.map(|silence| (vip, link.name.clone(), silence)));
+        }
+        Ok::<_, kernel::Error>(silences)
+    };
+    found.await.unwrap_or_else(|error| {
+        debug!("whether this host answers for the VIPs is not known: {error}");
+        Vec::new()
+    })
 }

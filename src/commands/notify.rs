@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use log::{debug, warn};
+use log::{debug, error, warn};
 
+use super::advice::with_advice;
 use super::output::Done;
 use super::target::{Target, read_configuration};
 use super::{announce, purge, yielded};
@@ -54,8 +55,8 @@ pub(super) async fn answer(
     began: Instant,
     stop: Stop,
 ) -> Result<Done, Error> {
-    let target = Target::of_event(event, configuration)?;
-    let done = match call {
+    let (target, refused) = Target::of_event(event, configuration)?;
+    let mut done = match call {
         Call::Announce => {
             let order = target.to_announce(settings);
             announce::run(&target, &order, global, began, stop).await
@@ -71,6 +72,17 @@ pub(super) async fn answer(
         }
     };
     // Last: no frame waits for it.
+    for error in &refused {
+        error!("{}: {}", event.name, with_advice("notify", error));
+        if let Ok(
+            done @ Done {
+                exit: Exit::Done, ..
+            },
+        ) = &mut done
+        {
+            done.exit = error.exit();
+        }
+    }
     for problem in configuration.warnings_about(&event.name) {
         warn!("{problem}");
     }

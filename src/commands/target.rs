@@ -70,11 +70,19 @@ impl Target {
         })
     }
 
-    pub(super) fn of_event(event: &Event, configuration: &Configuration) -> Result<Self, Error> {
+    /// What an event is about. Of a group, members that can't be relied on keep no other from its
+    /// due: the errors about them come with it.
+    ///
+    /// # Errors
+    /// If nothing of it can be relied on.
+    pub(super) fn of_event(
+        event: &Event,
+        configuration: &Configuration,
+    ) -> Result<(Self, Vec<Error>), Error> {
         match event.of {
             Subject::Instance => {
                 let instance = configuration.instance(&event.name)?;
-                Ok(Self::of_instance(instance, configuration))
+                Ok((Self::of_instance(instance, configuration), Vec::new()))
             }
             Subject::Group => {
                 let group = configuration.group(&event.name)?;
@@ -84,12 +92,23 @@ impl Target {
                     peers: Vec::new(),
                     real_servers: configuration.real_servers().collect(),
                 };
+                let mut refused = Vec::new();
                 for member in &group.instances {
-                    let member = Self::of_instance(configuration.instance(member)?, configuration);
-                    target.vips.extend(member.vips);
-                    target.peers.extend(member.peers);
+                    match configuration.instance(member) {
+                        Ok(instance) => {
+                            target.vips.extend(instance.placed_vips());
+                            target.peers.extend(&instance.peers);
+                        }
+                        Err(error) => refused.push(error.into()),
+                    }
                 }
-                Ok(target)
+                match refused.pop() {
+                    Some(error) if target.vips.is_empty() => Err(error),
+                    last => {
+                        refused.extend(last);
+                        Ok((target, refused))
+                    }
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use super::order::words;
 use super::{Line, NAMED, Report, count, list, seconds};
 use crate::address::{Mac, Vip};
 use crate::announce::{Announcement, Claim, Confirmation, News, Source, Standing, Verdict};
+use crate::answering::Silence;
 use crate::exit::Exit;
 use crate::host::PlacedVip;
 use crate::order::{Fate, Outcome};
@@ -121,6 +122,18 @@ impl AnnounceReport {
             _ => "SIGTERM",
         });
         Self::read(name, core, now, false, cut_short, real_servers)
+    }
+
+    /// Adds for which VIPs, on which interfaces, this host's own kernel does not answer. Who follows
+    /// now does not need it to; whoever asks later finds nobody.
+    #[must_use]
+    pub fn with_silences(mut self, silences: Vec<(Vip, String, Silence)>) -> Self {
+        for (vip, on, silence) in silences {
+            let line = Line(Level::Warn, format!("{vip} on {on}: {silence}"));
+            self.lines.push(line.about(self.instance.as_deref()));
+            self.result = self.result.min(AnnounceResult::Unproven);
+        }
+        self
     }
 
     fn read(

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::trace;
 
+use super::Silence;
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::error::Error;
 use crate::host::{HostSnapshot, PlacedVip};
@@ -23,17 +24,17 @@ const FRAMES_AT_ONCE: u32 = 1024;
 
 /// What was seen of one VIP on one interface.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     questions: u32,
     first_question: Option<Instant>,
     answers: u32,
     /// The MACs of other interfaces of this host that answered for it.
-    pub(super) also_answered: BTreeSet<Mac>,
+    pub(crate) also_answered: BTreeSet<Mac>,
 }
 
 impl Seen {
     /// How often it was asked for, if nobody got an answer.
-    pub(super) fn unanswered(&self, now: Instant) -> Option<u32> {
+    pub(crate) fn unanswered(&self, now: Instant) -> Option<u32> {
         let asked = self.first_question.filter(|_| self.answers == 0)?;
         (now.duration_since(asked) >= ANSWERED_WITHIN).then_some(self.questions)
     }
@@ -49,7 +50,7 @@ struct Watched {
 }
 
 /// Watches the interfaces that hold some VIPs.
-pub(super) struct Observer {
+pub(crate) struct Observer {
     own_macs: BTreeSet<Mac>,
     own_ips: BTreeSet<IpAddr>,
     watched: Vec<Watched>,
@@ -60,7 +61,7 @@ impl Observer {
     ///
     /// # Errors
     /// If no packet socket can be had.
-    pub(super) fn start(host: &HostSnapshot, vips: &[PlacedVip]) -> Result<Self, Error> {
+    pub(crate) fn start(host: &HostSnapshot, vips: &[PlacedVip]) -> Result<Self, Error> {
         let mut watched: BTreeMap<InterfaceIndex, Watched> = BTreeMap::new();
         for placed in vips {
             for link in host.holders(placed) {
@@ -96,7 +97,7 @@ impl Observer {
     ///
     /// # Errors
     /// If the runtime can no longer watch a socket.
-    pub(super) async fn watch(&mut self) -> Result<(), Error> {
+    pub(crate) async fn watch(&mut self) -> Result<(), Error> {
         loop {
             self.look();
             let readable = future::poll_fn(|context| {
@@ -112,7 +113,7 @@ impl Observer {
     }
 
     /// Reads what came in or went out so far.
-    pub(super) fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
         let now = Instant::now();
         for one in &mut self.watched {
             for _ in 0..FRAMES_AT_ONCE {
@@ -127,8 +128,31 @@ impl Observer {
         }
     }
 
+    /// Why this host does not answer who asks for a VIP on an interface, if that was seen.
+    #[must_use]
+    pub(crate) fn why_unanswered(&self, link: &Link, vip: Vip) -> Option<Silence> {
+        let times = self.seen(link.index, vip)?.unanswered(Instant::now())?;
+        let cure = match vip.ip() {
+            IpAddr::V4(_) => {
+                "a filter of this host drops the questions or the answers? See `nft list ruleset` \
+                 (tables arp, netdev), `arptables -S`"
+            }
+            IpAddr::V6(_) => {
+                "a filter of this host drops neighbour solicitations or advertisements? See `nft \
+                 list ruleset`, `ip6tables -S`"
+            }
+        };
+        Some(Silence {
+            why: format!(
+                "this host was asked for it {times} times on {}, and its kernel did not answer",
+                link.name
+            ),
+            cure: cure.to_owned(),
+        })
+    }
+
     /// What was seen of a VIP on an interface.
-    pub(super) fn seen(&self, interface: InterfaceIndex, vip: Vip) -> Option<&Seen> {
+    pub(crate) fn seen(&self, interface: InterfaceIndex, vip: Vip) -> Option<&Seen> {
         let mut watched = self.watched.iter();
         let one = watched.find(|one| one.link.index == interface)?;
         one.vips.get(&vip)

@@ -2,7 +2,9 @@
 //!
 //! An announcement reaches who is there; who comes later asks. An owner that does not answer is
 //! followed by everyone, and found by nobody. Some settings of the kernel alone tell so, for IPv4;
-//! what a firewall drops is seen: see `check`.
+//! what a firewall drops, an observer sees.
+
+mod observer;
 
 use std::fmt;
 use std::fs;
@@ -12,6 +14,8 @@ use std::path::Path;
 use crate::address::{Prefix, Vip};
 use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::{self, Kernel, Link};
+
+pub(crate) use observer::Observer;
 
 /// Why a kernel leaves questions for a VIP unanswered, and what changes that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,21 +30,6 @@ impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.why, self.cure)
     }
-}
-
-/// What to warn of for a VIP that the interface of this name holds, in a line; `None`: no setting
-/// keeps the kernel from answering.
-///
-/// # Errors
-/// If the kernel does not answer.
-pub async fn warning(interface: &str, vip: Vip) -> Result<Option<String>, kernel::Error> {
-    let kernel = Kernel::connect()?;
-    let host = HostSnapshot::take(&kernel).await?;
-    let Some(link) = host.link_named(interface) else {
-        return Ok(None);
-    };
-    let silence = why_silent(&kernel, &host, link, vip).await?;
-    Ok(silence.map(|silence| format!("{vip} on {interface}: {silence}")))
 }
 
 /// Which setting of the kernel keeps it from answering questions for a VIP that `link` holds.
