@@ -229,10 +229,14 @@ impl Confirmation {
         self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
-    /// Whether it shall be ordered to purge now, and if so, whether it was found stale. The order
-    /// counts as sent.
-    pub(super) fn take_due_order(&mut self) -> Option<bool> {
-        let stale = self.verdict() == Verdict::Stale;
+    /// Whether it shall be ordered to purge now, and if so, whether it was found stale. So is a
+    /// rival, who does not have the VIP just for itself. The order counts as sent.
+    pub(super) fn take_due_order(&mut self, is_rival: bool) -> Option<bool> {
+        let stale = match self.verdict() {
+            Verdict::Stale => true,
+            Verdict::Holder => is_rival,
+            _ => false,
+        };
         let due = match &self.order {
             None => stale || self.peer.source == Source::Configured,
             // It did what it could, and has learned wrong again since.
@@ -793,17 +797,26 @@ mod tests {
     #[test]
     fn who_was_configured_is_ordered_at_once_and_others_when_they_are_stale() {
         let mut learned = peer(Some(PEER));
-        assert_eq!(learned.take_due_order(), None);
+        assert_eq!(learned.take_due_order(false), None);
         make_stale(&mut learned);
-        assert_eq!(learned.take_due_order(), Some(true));
-        assert_eq!(learned.take_due_order(), None, "it is on its way");
+        assert_eq!(learned.take_due_order(false), Some(true));
+        assert_eq!(learned.take_due_order(false), None, "it is on its way");
         let mut configured = peer(Some(PEER));
         configured.peer.source = Source::Configured;
-        assert_eq!(configured.take_due_order(), Some(false));
+        assert_eq!(configured.take_due_order(false), Some(false));
         let mut offlink = configured.clone();
         offlink.order = None;
         offlink.peer.onlink = false;
-        assert_eq!(offlink.take_due_order(), None);
+        assert_eq!(offlink.take_due_order(false), None);
+    }
+
+    #[test]
+    fn who_has_the_vip_is_ordered_if_it_claims_it_and_a_real_server_is_not() {
+        let mut holder = peer(Some(PEER));
+        holder.asked(Question::Holder);
+        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert_eq!(holder.take_due_order(false), None);
+        assert_eq!(holder.take_due_order(true), Some(true));
     }
 
     #[test]
@@ -812,10 +825,14 @@ mod tests {
         make_stale(&mut stale);
         let mut orders = 0;
         for _ in 0..10 {
-            orders += u32::from(stale.take_due_order().is_some());
+            orders += u32::from(stale.take_due_order(false).is_some());
             stale.order = Some(answered(Outcome::Purged));
             stale.order_carried_out();
-            assert_eq!(stale.take_due_order(), None, "it has not been asked since");
+            assert_eq!(
+                stale.take_due_order(false),
+                None,
+                "it has not been asked since"
+            );
             for _ in 0..STALE_AFTER {
                 stale.asked(Question::Echo);
             }
@@ -824,7 +841,7 @@ mod tests {
         let mut refused = peer(Some(PEER));
         make_stale(&mut refused);
         refused.order = Some(answered(Outcome::Kept(Reason::Permanent)));
-        assert_eq!(refused.take_due_order(), None);
+        assert_eq!(refused.take_due_order(false), None);
     }
 
     #[test]

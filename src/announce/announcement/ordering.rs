@@ -21,13 +21,13 @@ pub struct DueOrder {
     pub vip: Vip,
     /// The MAC that it is announced with.
     pub mac: Mac,
-    /// Whether the peer was found to follow a wrong one.
+    /// Whether the peer was found to follow a wrong one, or to be another owner.
     pub stale: bool,
 }
 
 impl Announcement {
     /// The peers that shall be ordered now, each told once: those that were configured, and those
-    /// found stale.
+    /// found stale or to be another owner.
     pub fn take_due_orders(&mut self) -> Vec<DueOrder> {
         let mut due = Vec::new();
         for claim in &mut self.claims {
@@ -35,8 +35,10 @@ impl Announcement {
             let Some(mac) = claim.mac().filter(|_| claim.standing() == Standing::Ready) else {
                 continue;
             };
+            let owners: Vec<_> = claim.conflicts().collect();
             for confirmation in claim.confirmations_mut() {
-                if let Some(stale) = confirmation.take_due_order() {
+                let is_rival = confirmation.peer.mac.is_some_and(|mac| owners.contains(&mac));
+                if let Some(stale) = confirmation.take_due_order(is_rival) {
                     due.push(DueOrder {
                         peer: confirmation.peer.ip,
                         from: confirmation.peer.control.map(|control| control.ip),
