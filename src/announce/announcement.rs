@@ -654,8 +654,7 @@ impl Announcement {
         self.agenda.note(now + after, task);
     }
 
-    /// Whether a look at rivals goes on with another probe. If not, its result is acted on: once
-    /// none is left, whoever followed one has to hear the rounds, and to be asked, again.
+    /// Whether a look at rivals goes on with another probe. If not, its result is acted on.
     fn goes_on_looking(&mut self, now: Instant, task: Task) -> bool {
         let claim = &mut self.claims[task.claim];
         let interface = claim.interface();
@@ -676,16 +675,21 @@ impl Announcement {
                     self.look_at_rivals(now, task.claim, after);
                 }
             }
-            Step::Gone => {
-                self.news.push(News::ConflictOver { vip, interface });
-                claim.ask_peers_anew();
-                if self.pace.conflict_watch > Duration::ZERO {
-                    self.end_at = self.end_at.max(now + self.pace.timeout);
-                }
-                self.start_rounds(now, task.claim);
-            }
+            Step::Gone => self.conflict_is_over(now, task.claim),
         }
         false
+    }
+
+    /// No other owner is left: whoever followed one has to hear the rounds, and to be asked, again.
+    fn conflict_is_over(&mut self, now: Instant, index: usize) {
+        let claim = &mut self.claims[index];
+        let (vip, interface) = (claim.vip, claim.interface());
+        self.news.push(News::ConflictOver { vip, interface });
+        claim.ask_peers_anew();
+        if self.pace.conflict_watch > Duration::ZERO {
+            self.end_at = self.end_at.max(now + self.pace.timeout);
+        }
+        self.start_rounds(now, index);
     }
 
     /// The frame of a task, unless the task is void.

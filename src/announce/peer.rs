@@ -253,8 +253,10 @@ impl Confirmation {
         Some(stale)
     }
 
-    /// It did as it was ordered: what it did not answer before says nothing.
-    pub(super) fn order_carried_out(&mut self) {
+    /// It did as it was ordered: what it did not answer before says nothing; nor does it that it
+    /// had the VIP, if it was `released`.
+    pub(super) fn order_carried_out(&mut self, released: bool) {
+        self.holds_vip &= !released;
         self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
@@ -786,7 +788,7 @@ mod tests {
             turn(&mut stale, Some(5));
         }
         assert!(!stale.is_open(Some(5)));
-        stale.order_carried_out();
+        stale.order_carried_out(false);
         for _ in 0..5 {
             assert!(stale.is_open(Some(5)));
             turn(&mut stale, Some(5));
@@ -817,6 +819,10 @@ mod tests {
         assert!(holder.hear_holder(PEER, run().sequence(0), run()));
         assert_eq!(holder.take_due_order(false), None);
         assert_eq!(holder.take_due_order(true), Some(true));
+        holder.order_carried_out(false);
+        assert_eq!(holder.verdict(), Verdict::Holder);
+        holder.order_carried_out(true);
+        assert!(holder.wants_turns(), "it follows like any other, now");
     }
 
     #[test]
@@ -827,7 +833,7 @@ mod tests {
         for _ in 0..10 {
             orders += u32::from(stale.take_due_order(false).is_some());
             stale.order = Some(answered(Outcome::Purged));
-            stale.order_carried_out();
+            stale.order_carried_out(false);
             assert_eq!(
                 stale.take_due_order(false),
                 None,

@@ -80,23 +80,25 @@ impl Announcement {
             if claim.interface() != interface || claim.vip != vip {
                 continue;
             }
+            let at = claim.find_peer(peer);
+            let had_rivals = claim.conflicts().next().is_some();
             if released {
+                let mac = at.and_then(|at| claim.confirmations()[at].peer.mac);
                 let hosts = &self.hosts;
-                claim.forget_conflicts(|mac| hosts.get(&mac) == Some(&peer));
+                claim.forget_conflicts(|other| {
+                    Some(other) == mac || hosts.get(&other) == Some(&peer)
+                });
             }
-            let Some(at) = claim.find_peer(peer) else {
+            if claim.rounds_over && had_rivals && claim.conflicts().next().is_none() {
+                self.conflict_is_over(now, index);
+            }
+            let Some(at) = at else {
                 continue;
             };
-            let confirmation = &mut claim.confirmations_mut()[at];
+            let confirmation = &mut self.claims[index].confirmations_mut()[at];
             confirmation.order = Some(fate.clone());
-            let mac = confirmation.peer.mac;
             if is_good {
-                confirmation.order_carried_out();
-            }
-            if released {
-                claim.forget_conflicts(|other| Some(other) == mac);
-            }
-            if is_good {
+                confirmation.order_carried_out(released);
                 self.ask_anew(now, index, at);
             }
         }
