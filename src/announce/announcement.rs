@@ -663,6 +663,7 @@ impl Announcement {
         }
         let vip = claim.vip;
         let was_told = claim.watched_until().is_some();
+        let before: Vec<_> = claim.conflicts().collect();
         let enough = self.paths.enough_probes(interface);
         match claim.rivals.next_step(now, enough) {
             Step::Probe => return true,
@@ -673,6 +674,15 @@ impl Announcement {
                         self.news.push(News::Conflict { vip, interface });
                     }
                     self.look_at_rivals(now, task.claim, after);
+                }
+                // Who has let go is a peer like any other, though not the last to do so.
+                for peer in 0..self.claims[task.claim].confirmations().len() {
+                    let claim = &mut self.claims[task.claim];
+                    let one = &claim.confirmations()[peer].peer;
+                    if one.mac.is_some_and(|mac| before.contains(&mac)) && !claim.is_rival(one) {
+                        claim.ask_peer_anew(peer);
+                        self.ask_anew(now, task.claim, peer);
+                    }
                 }
             }
             Step::Gone => self.conflict_is_over(now, task.claim),
