@@ -811,9 +811,15 @@ impl Announcement {
             }
             _ => {
                 claim.rounds_over = true;
-                // Whom only a broadcast mends, the last one may have mended.
                 for peer in 0..self.claims[task.claim].confirmations().len() {
-                    if self.claims[task.claim].confirmations()[peer].is_heard() {
+                    let claim = &mut self.claims[task.claim];
+                    let confirmation = &claim.confirmations()[peer];
+                    if confirmation.holds_vip && !claim.is_rival(&confirmation.peer) {
+                        // It may be the old owner, who has let go since it was asked.
+                        claim.ask_peer_anew(peer);
+                        self.ask_anew(now, task.claim, peer);
+                    } else if confirmation.is_heard() {
+                        // Whom only a broadcast mends, the last one may have mended.
                         self.ask_anew(now, task.claim, peer);
                     }
                 }
