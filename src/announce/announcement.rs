@@ -12,7 +12,7 @@ use super::claim::{Claim, Manner, Place as RoundPlace, Standing};
 use super::path::Paths;
 use super::peer::{Control, Question, Run};
 use super::rate::Bucket;
-use super::rivals::Step;
+use super::rivals::{LOOK_AGAIN, Step};
 use super::surroundings::{Near, Surroundings, asking_address};
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::host::{HostSnapshot, Place, PlacedVip};
@@ -400,7 +400,8 @@ impl Announcement {
                 claim.left |= until.is_some_and(|until| until < now);
                 let was_ready = claim.standing() == Standing::Ready;
                 claim.set_usability(now, Some(usability));
-                if !was_ready {
+                // What was known of a VIP that left for good stays known.
+                if !was_ready && !claim.left {
                     claim.ask_peers_anew();
                 }
                 (index, was_ready)
@@ -668,13 +669,11 @@ impl Announcement {
         match claim.rivals.next_step(now, enough) {
             Step::Probe => return true,
             Step::Nothing => {}
-            Step::StillThere(again) => {
-                if let Some(after) = again {
-                    if !was_told {
-                        self.news.push(News::Conflict { vip, interface });
-                    }
-                    self.look_at_rivals(now, task.claim, after);
+            Step::StillThere => {
+                if claim.rivals.is_open() && !was_told {
+                    self.news.push(News::Conflict { vip, interface });
                 }
+                self.look_at_rivals(now, task.claim, LOOK_AGAIN);
                 // Who has let go is a peer like any other, though not the last to do so.
                 for peer in 0..self.claims[task.claim].confirmations().len() {
                     let claim = &mut self.claims[task.claim];
@@ -816,7 +815,7 @@ impl Announcement {
                     let confirmation = &claim.confirmations()[peer];
                     if confirmation.holds_vip && !claim.is_rival(&confirmation.peer) {
                         // It may be the old owner, who has let go since it was asked.
-                        claim.ask_peer_anew(peer);
+                        claim.confirmations_mut()[peer].doubt_holder();
                         self.ask_anew(now, task.claim, peer);
                     } else if confirmation.is_heard() {
                         // Whom only a broadcast mends, the last one may have mended.

@@ -133,6 +133,8 @@ pub struct Confirmation {
     /// Where it is asked from; for an address that this host has not, it is not asked.
     from: Option<IpAddr>,
     control_answered: bool,
+    /// Whether it answered an echo to the VIP before that was asked again.
+    held_vip: bool,
     /// Turns since its last step forward.
     turn: u32,
     directed: u32,
@@ -158,6 +160,7 @@ impl Confirmation {
             order: None,
             orders: 0,
             control_answered: false,
+            held_vip: false,
             turn: 0,
             directed: 0,
             echoes: 0,
@@ -173,6 +176,15 @@ impl Confirmation {
         let epoch = self.epoch;
         *self = Self::new(self.peer.clone(), from);
         self.epoch = epoch;
+    }
+
+    /// Whether it still has the VIP is asked as if never before. Should it answer nothing, that it
+    /// had the VIP is what is known.
+    pub(super) fn doubt_holder(&mut self) {
+        (self.holds_vip, self.held_vip) = (false, true);
+        self.control_answered = false;
+        (self.echoes, self.controls, self.holders) = (0, 0, 0);
+        self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
     /// An own address is gone.
@@ -197,12 +209,14 @@ impl Confirmation {
 
     /// Whether anything was heard from it.
     pub(super) fn is_heard(&self) -> bool {
-        self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
+        let answered = self.acknowledged.is_some() || self.control_answered || self.held_vip;
+        answered || self.answered_by.is_some()
     }
 
     /// Whether it answered anything itself.
     pub(super) fn has_answered(&self) -> bool {
-        self.acknowledged.is_some() || self.proven.is_some() || self.control_answered
+        let answered = self.acknowledged.is_some() || self.control_answered || self.held_vip;
+        answered || self.proven.is_some()
     }
 
     /// How many questions of a kind were put while the path was alive, as far as is known.
@@ -257,6 +271,7 @@ impl Confirmation {
     /// had the VIP, if it was `released`.
     pub(super) fn order_carried_out(&mut self, released: bool) {
         self.holds_vip &= !released;
+        self.held_vip &= !released;
         self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
@@ -309,7 +324,7 @@ impl Confirmation {
             Question::Control => control_possible && !simple && self.turn % 2 == 1,
             // Not before the control was answered: a host that has no entry for this one's own
             // address would ask for it from the VIP, unless arp_announce forbids that.
-            Question::Holder => control_possible && self.control_answered,
+            Question::Holder => control_possible && (self.control_answered || self.held_vip),
         }
     }
 
@@ -385,7 +400,8 @@ impl Confirmation {
 
     /// A directed request was answered from `mac`. Returns whether that is news.
     pub(super) fn hear_answer(&mut self, now: Instant, mac: Mac) -> bool {
-        if self.directed == 0 || self.acknowledged.is_some() || self.proven.is_some() {
+        let settled = self.acknowledged.is_some() || self.proven.is_some() || self.holds_vip;
+        if self.directed == 0 || settled {
             return false;
         }
         match self.peer.mac {
@@ -433,6 +449,8 @@ impl Confirmation {
         if self.holds_vip || !expected || !run.sent(sequence, self.holders) {
             return false;
         }
+        self.peer.mac = Some(mac);
+        self.answered_by = None;
         self.holds_vip = true;
         true
     }
@@ -460,6 +478,8 @@ impl Confirmation {
             Verdict::Stale
         } else if self.acknowledged.is_some() {
             Verdict::Acknowledged
+        } else if self.held_vip {
+            Verdict::Holder
         } else {
             Verdict::Silent
         }
@@ -757,6 +777,27 @@ mod tests {
         assert!(holder.hear_holder(PEER, run().sequence(0), run()));
         assert_eq!(holder.verdict(), Verdict::Holder);
         assert!(!holder.wants_turns() && !holder.is_open(None));
+        holder.doubt_holder();
+        assert!(holder.wants_turns());
+        assert_eq!(holder.verdict(), Verdict::Holder, "until it is disproved");
+        assert!(
+            !holder.hear_holder(PEER, run().sequence(0), run()),
+            "not sent yet"
+        );
+        holder.hurry();
+        assert_eq!(
+            turn(&mut holder, Some(5)).0,
+            [Question::Echo, Question::Holder]
+        );
+        let mut let_go = holder.clone();
+        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert!(!holder.wants_turns());
+        while let_go.is_open(Some(5)) {
+            turn(&mut let_go, Some(5));
+        }
+        assert_eq!(let_go.verdict(), Verdict::Holder, "nothing is new");
+        assert!(let_go.hear_control(PEER, run().sequence(0), run()));
+        assert_eq!(let_go.verdict(), Verdict::Stale);
     }
 
     fn answered(outcome: Outcome) -> Fate {
