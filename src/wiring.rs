@@ -1,14 +1,14 @@
 //! Which of keepalived's scripts run vipherald, and whether keepalived runs those scripts at all.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::libc;
 use serde::Serialize;
 
 use crate::keepalived::{Block, Configuration, Hook, Instance, Problem, Scripts};
+use crate::regular_file;
 
 /// The name of the program.
 const NAME: &str = "vipherald";
@@ -92,14 +92,7 @@ fn runs_vipherald(hook: &Hook) -> bool {
 }
 
 fn is_script_of_vipherald(path: &Path) -> io::Result<bool> {
-    // What is no file must not be waited for.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Ok(false);
-    }
+    let file = regular_file::open(path, 0)?;
     let mut text = Vec::new();
     file.take(SCRIPT_MAX).read_to_end(&mut text)?;
     Ok(calls_vipherald(&text))

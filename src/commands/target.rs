@@ -39,8 +39,11 @@ impl Target {
         match instance {
             Some(name) => {
                 let configuration = read_configuration(global)?;
-                let instance = configuration.instance(name)?;
-                Ok(Self::of_instance(instance, &configuration))
+                let target = Self::of_instance(configuration.instance(name)?, &configuration);
+                for problem in configuration.warnings_about(name) {
+                    warn!("{problem}");
+                }
+                Ok(target)
             }
             None => Ok(Self {
                 name: None,
@@ -56,7 +59,8 @@ impl Target {
             return Self::named(which.vips(), which.instance.as_deref(), global);
         }
         let configuration = read_configuration(global)?;
-        for problem in configuration.warnings() {
+        let refused = configuration.refused().iter();
+        for problem in refused.chain(configuration.warnings()) {
             warn!("{problem}");
         }
         let instances = configuration.instances().iter();

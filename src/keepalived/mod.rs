@@ -36,11 +36,10 @@ use serde::Serialize;
 
 use crate::address::Vip;
 use crate::host::{Place, PlacedVip};
+use crate::privileges;
 
 pub use files::{Disk, Files, Kind, Memory};
 pub use hook::{Hook, Scripts};
-
-use crate::privileges;
 
 /// What to assume that the files don't say.
 #[derive(Clone, Debug, Default)]
@@ -147,15 +146,14 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.file.display().to_string();
+        write!(f, "{}", self.file.display())?;
         if self.line > 0 {
-            text += &format!(":{}", self.line);
+            write!(f, ":{}", self.line)?;
         }
         if let Some(Block { kind, name }) = &self.block {
-            text += &format!(": {kind} {name}");
+            write!(f, ": {kind} {name}")?;
         }
-        text += &format!(": {}", self.message);
-        f.write_str(&text)
+        write!(f, ": {}", self.message)
     }
 }
 
