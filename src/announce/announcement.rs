@@ -100,22 +100,16 @@ struct Wanted {
 }
 
 /// Something that is worth telling before the run ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Another owner was found, and is watched from now on.
-    Conflict {
-        /// The VIP.
-        vip: Vip,
-        /// The interface.
-        interface: InterfaceIndex,
-    },
-    /// No other owner is left: the VIP is announced anew.
-    ConflictOver {
-        /// The VIP.
-        vip: Vip,
-        /// The interface.
-        interface: InterfaceIndex,
-    },
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The VIP.
+    pub vip: Vip,
+    /// The interface.
+    pub interface: InterfaceIndex,
+    /// The MACs of other owners.
+    pub rivals: Vec<Mac>,
+    /// Whether they are gone, and the VIP is announced anew; else they are watched from now on.
+    pub is_over: bool,
 }
 
 /// A VIP on an interface, as runs tell each other of it; `None`: wherever it comes to.
@@ -710,7 +704,12 @@ impl Announcement {
             Step::Nothing => {}
             Step::StillThere => {
                 if claim.rivals.is_open() && !was_told {
-                    self.news.push(News::Conflict { vip, interface });
+                    self.news.push(News {
+                        vip,
+                        interface,
+                        rivals: claim.conflicts().collect(),
+                        is_over: false,
+                    });
                 }
                 self.look_at_rivals(now, task.claim, LOOK_AGAIN);
                 // Who has let go is a peer like any other, though not the last to do so.
@@ -732,7 +731,12 @@ impl Announcement {
     fn conflict_is_over(&mut self, now: Instant, index: usize) {
         let claim = &mut self.claims[index];
         let (vip, interface) = (claim.vip, claim.interface());
-        self.news.push(News::ConflictOver { vip, interface });
+        self.news.push(News {
+            vip,
+            interface,
+            rivals: claim.past_conflicts().map(|(mac, _)| mac).collect(),
+            is_over: true,
+        });
         claim.ask_peers_anew();
         if self.pace.conflict_watch > Duration::ZERO {
             self.end_at = self.end_at.max(now + self.pace.timeout);

@@ -132,12 +132,12 @@ impl Session {
     pub async fn run<S>(
         &mut self,
         stop: impl Future<Output = S>,
-        tell: impl Fn(&Announcement, News),
+        tell: impl Fn(&Announcement, &News),
     ) -> Result<Option<S>, Error> {
         let mut stop = pin!(stop);
         loop {
             for news in self.core.take_news() {
-                tell(&self.core, news);
+                tell(&self.core, &news);
             }
             // The first frame goes first: `stop` is asked when its turn comes, between frames.
             let now = tokio::select! {

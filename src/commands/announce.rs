@@ -11,7 +11,7 @@ use super::output::{Done, deliver, print};
 use super::target::Target;
 use crate::address::{Mac, Vip};
 use crate::announce::session::{self, Session};
-use crate::announce::{Announcement, Claim, Pace, Standing};
+use crate::announce::{Announcement, Claim, News, Pace, Standing};
 use crate::answering::{Observer, Silence, why_silent};
 use crate::check;
 use crate::cli::{Announce, Global};
@@ -69,7 +69,7 @@ pub(super) async fn run(
         let exit = Exit::Done;
         return Ok(Done { exit, stdout });
     }
-    let tell = |core: &Announcement, news| news_line(name, core, news).log();
+    let tell = |core: &Announcement, news: &News| news_line(name, core, news).log();
     let mut observer = None;
     let stopped = tokio::select! {
         stopped = session.run(stop, tell) => stopped?,

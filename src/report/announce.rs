@@ -349,33 +349,23 @@ fn absence(core: &Announcement, placed: &PlacedVip) -> String {
 
 /// What became known of a VIP while its run goes on.
 #[must_use]
-pub fn news_line(name: Option<&str>, core: &Announcement, news: News) -> Line {
-    let (News::Conflict { vip, interface } | News::ConflictOver { vip, interface }) = news;
-    let mut claims = core.claims().iter();
-    let claim = claims.find(|claim| claim.vip == vip && claim.interface() == interface);
-    let on = claim.map_or("", |claim| claim.link.name.as_str());
-    let macs = |macs: &mut dyn Iterator<Item = Mac>| {
-        let named = macs.map(|mac| format!("{mac} ({})", host_name(core, mac)));
-        named.collect::<Vec<_>>().join(", ")
-    };
-    let line = match (news, claim) {
-        (News::Conflict { .. }, Some(claim)) => {
-            let rivals = macs(&mut claim.conflicts());
-            let text = format!(
-                "{vip} on {on}: conflict: {rivals} answers for it, too; asked again every 2 s, and \
-                 announced anew once it is gone"
-            );
-            Line(Level::Error, text)
-        }
-        (_, claim) => {
-            let past = claim.into_iter().flat_map(Claim::past_conflicts);
-            let rivals = macs(&mut past.map(|(mac, _)| mac));
-            let text = format!(
-                "{vip} on {on}: the conflict is over: {rivals} answers for it no more; announced \
-                 anew"
-            );
-            Line(Level::Warn, text)
-        }
+pub fn news_line(name: Option<&str>, core: &Announcement, news: &News) -> Line {
+    let vip = news.vip;
+    let on = core.link(news.interface).map_or("", |link| &link.name);
+    let rivals = news.rivals.iter();
+    let rivals = rivals.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
+    let rivals = rivals.collect::<Vec<_>>().join(", ");
+    let line = if news.is_over {
+        let text = format!(
+            "{vip} on {on}: the conflict is over: {rivals} answers for it no more; announced anew"
+        );
+        Line(Level::Warn, text)
+    } else {
+        let text = format!(
+            "{vip} on {on}: conflict: {rivals} answers for it, too; asked again every 2 s, and \
+             announced anew once it is gone"
+        );
+        Line(Level::Error, text)
     };
     line.about(name)
 }

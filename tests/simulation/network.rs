@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use vipherald::address::{InterfaceIndex, Mac, Vip};
 use vipherald::announce::{
-    Announcement, Claim, Confirm, DueOrder, News, Source, Surroundings, Transmit, Verdict,
+    Announcement, Claim, Confirm, DueOrder, Source, Surroundings, Transmit, Verdict,
 };
 use vipherald::host::{HostSnapshot, PlacedVip};
 use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
@@ -482,28 +482,24 @@ impl Network {
     /// What the core tells before the run ends, it tells truly and once.
     fn hear_news(&mut self) {
         for news in self.core.take_news() {
-            match news {
-                News::Conflict { vip, interface } => {
-                    assert_eq!(interface, self.above.index);
-                    let vip = self.vip_index[&vip.ip()];
-                    let watch = self.scenario.pace.conflict_watch;
-                    assert!(!watch.is_zero(), "nobody asked for a watch");
-                    self.vips[vip].watched_until = Some(self.now + watch);
-                }
-                News::ConflictOver { vip, interface } => {
-                    assert_eq!(interface, self.above.index);
-                    let index = self.vip_index[&vip.ip()];
-                    let claim = self.claim(index).expect("it is about a claim");
-                    assert_eq!(claim.conflicts().next(), None, "it is not over");
-                    self.vips[index].watched_until = None;
-                    self.vips[index].conflicts_over += 1;
-                    if !self.scenario.pace.conflict_watch.is_zero() {
-                        let again = self.now + self.scenario.pace.timeout;
-                        self.end_at = self.end_at.max(again);
-                    }
-                    self.begin_anew(index);
-                }
+            assert_eq!(news.interface, self.above.index);
+            assert_ne!(news.rivals, [], "who it is about is told");
+            let index = self.vip_index[&news.vip.ip()];
+            if !news.is_over {
+                let watch = self.scenario.pace.conflict_watch;
+                assert!(!watch.is_zero(), "nobody asked for a watch");
+                self.vips[index].watched_until = Some(self.now + watch);
+                continue;
             }
+            let claim = self.claim(index).expect("it is about a claim");
+            assert_eq!(claim.conflicts().next(), None, "it is not over");
+            self.vips[index].watched_until = None;
+            self.vips[index].conflicts_over += 1;
+            if !self.scenario.pace.conflict_watch.is_zero() {
+                let again = self.now + self.scenario.pace.timeout;
+                self.end_at = self.end_at.max(again);
+            }
+            self.begin_anew(index);
         }
     }
 

@@ -293,13 +293,12 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
     let found = is_found(member);
     let kind = match member.kind {
         _ if member.host.habits.dead => false,
-        Kind::Honest => true,
         // A gratuitous frame alone mends it, or breaks it; and it can't be found by ARP.
         Kind::ArpIgnoring => {
             !another_owner_is_near(network, vip) && found && network.vips[vip].macs == 0
         }
         Kind::Rival | Kind::RealServer if member.host.holds == Some(ip) => false,
-        Kind::RealServer => true,
+        Kind::Honest | Kind::RealServer => true,
         // Once it is known to have let go.
         Kind::Rival => !is_near(network, member, vip),
         _ => false,
