@@ -953,6 +953,7 @@ fn the_json_report_has_the_shape_that_monitors_rely_on() {
             "instance": null,
             "result": "not-held",
             "dry_run": false,
+            "cut_short": null,
             "duration_ms": null,
             "frames_sent": frames,
             "vips": [

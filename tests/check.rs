@@ -636,6 +636,14 @@ fn a_real_server_asks_its_link_and_says_that_lo_has_the_vip_too() {
             (&told["interface"], &told["also_on"]),
             (&json!("eth0"), &json!(["lo"]))
         );
+        let of_real = match vip {
+            VIP => IpAddr::from(real.ipv4()),
+            _ => real.ipv6().into(),
+        };
+        director.remember(of_real, real.mac());
+        real.remember(director.ipv4(), director.mac());
+        let ended = run(&director, &format!("check {vip}"));
+        assert!(ended.stdout.contains("1 holder"), "{ended:?}");
         let conf = instance(&lab, "VI_1", "eth0", vip);
         for arguments in [
             vip.to_owned(),

@@ -12,7 +12,7 @@ use super::claim::{Claim, Manner, Place as RoundPlace, Standing};
 use super::path::Paths;
 use super::peer::{Control, Question, Run};
 use super::rate::Bucket;
-use super::rivals::Step;
+use super::rivals::{LOOK_AGAIN, Step};
 use super::surroundings::{Near, Surroundings, asking_address};
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::host::{HostSnapshot, Place, PlacedVip};
@@ -434,7 +434,8 @@ impl Announcement {
                 claim.left |= until.is_some_and(|until| until < now);
                 let was_ready = claim.standing() == Standing::Ready;
                 claim.set_usability(now, Some(usability));
-                if !was_ready {
+                // What was known of a VIP that left for good stays known.
+                if !was_ready && !claim.left {
                     claim.ask_peers_anew();
                 }
                 (index, was_ready)
@@ -693,8 +694,7 @@ impl Announcement {
         self.agenda.note(now + after, task);
     }
 
-    /// Whether a look at rivals goes on with another probe. If not, its result is acted on: once
-    /// none is left, whoever followed one has to hear the rounds, and to be asked, again.
+    /// Whether a look at rivals goes on with another probe. If not, its result is acted on.
     fn goes_on_looking(&mut self, now: Instant, task: Task) -> bool {
         let claim = &mut self.claims[task.claim];
         let interface = claim.interface();
@@ -703,28 +703,41 @@ impl Announcement {
         }
         let vip = claim.vip;
         let was_told = claim.watched_until().is_some();
+        let before: Vec<_> = claim.conflicts().collect();
         let enough = self.paths.enough_probes(interface);
         match claim.rivals.next_step(now, enough) {
             Step::Probe => return true,
             Step::Nothing => {}
-            Step::StillThere(again) => {
-                if let Some(after) = again {
-                    if !was_told {
-                        self.news.push(News::Conflict { vip, interface });
+            Step::StillThere => {
+                if claim.rivals.is_open() && !was_told {
+                    self.news.push(News::Conflict { vip, interface });
+                }
+                self.look_at_rivals(now, task.claim, LOOK_AGAIN);
+                // Who has let go is a peer like any other, though not the last to do so.
+                for peer in 0..self.claims[task.claim].confirmations().len() {
+                    let claim = &mut self.claims[task.claim];
+                    let one = &claim.confirmations()[peer].peer;
+                    if one.mac.is_some_and(|mac| before.contains(&mac)) && !claim.is_rival(one) {
+                        claim.ask_peer_anew(peer);
+                        self.ask_anew(now, task.claim, peer);
                     }
-                    self.look_at_rivals(now, task.claim, after);
                 }
             }
-            Step::Gone => {
-                self.news.push(News::ConflictOver { vip, interface });
-                claim.ask_peers_anew();
-                if self.pace.conflict_watch > Duration::ZERO {
-                    self.end_at = self.end_at.max(now + self.pace.timeout);
-                }
-                self.start_rounds(now, task.claim);
-            }
+            Step::Gone => self.conflict_is_over(now, task.claim),
         }
         false
+    }
+
+    /// No other owner is left: whoever followed one has to hear the rounds, and to be asked, again.
+    fn conflict_is_over(&mut self, now: Instant, index: usize) {
+        let claim = &mut self.claims[index];
+        let (vip, interface) = (claim.vip, claim.interface());
+        self.news.push(News::ConflictOver { vip, interface });
+        claim.ask_peers_anew();
+        if self.pace.conflict_watch > Duration::ZERO {
+            self.end_at = self.end_at.max(now + self.pace.timeout);
+        }
+        self.start_rounds(now, index);
     }
 
     /// The frame of a task, unless the task is void.
@@ -836,9 +849,15 @@ impl Announcement {
             }
             _ => {
                 claim.rounds_over = true;
-                // Whom only a broadcast mends, the last one may have mended.
                 for peer in 0..self.claims[task.claim].confirmations().len() {
-                    if self.claims[task.claim].confirmations()[peer].is_heard() {
+                    let claim = &mut self.claims[task.claim];
+                    let confirmation = &claim.confirmations()[peer];
+                    if confirmation.holds_vip && !claim.is_rival(&confirmation.peer) {
+                        // It may be the old owner, who has let go since it was asked.
+                        claim.confirmations_mut()[peer].doubt_holder();
+                        self.ask_anew(now, task.claim, peer);
+                    } else if confirmation.is_heard() {
+                        // Whom only a broadcast mends, the last one may have mended.
                         self.ask_anew(now, task.claim, peer);
                     }
                 }

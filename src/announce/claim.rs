@@ -261,6 +261,12 @@ impl Claim {
         }
     }
 
+    /// What one peer showed holds no more.
+    pub(super) fn ask_peer_anew(&mut self, peer: usize) {
+        let from = self.asks_peers_from();
+        self.confirmations_mut()[peer].start_over(from);
+    }
+
     /// The place of a peer among the confirmations.
     pub(super) fn find_peer(&self, ip: IpAddr) -> Option<usize> {
         self.by_ip.get(&ip).copied()

@@ -133,6 +133,8 @@ pub struct Confirmation {
     /// Where it is asked from; for an address that this host has not, it is not asked.
     from: Option<IpAddr>,
     control_answered: bool,
+    /// Whether it answered an echo to the VIP before that was asked again.
+    held_vip: bool,
     /// Turns since its last step forward.
     turn: u32,
     directed: u32,
@@ -158,6 +160,7 @@ impl Confirmation {
             order: None,
             orders: 0,
             control_answered: false,
+            held_vip: false,
             turn: 0,
             directed: 0,
             echoes: 0,
@@ -173,6 +176,15 @@ impl Confirmation {
         let epoch = self.epoch;
         *self = Self::new(self.peer.clone(), from);
         self.epoch = epoch;
+    }
+
+    /// Whether it still has the VIP is asked as if never before. Should it answer nothing, that it
+    /// had the VIP is what is known.
+    pub(super) fn doubt_holder(&mut self) {
+        (self.holds_vip, self.held_vip) = (false, true);
+        self.control_answered = false;
+        (self.echoes, self.controls, self.holders) = (0, 0, 0);
+        self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
     /// An own address is gone.
@@ -197,12 +209,14 @@ impl Confirmation {
 
     /// Whether anything was heard from it.
     pub(super) fn is_heard(&self) -> bool {
-        self.acknowledged.is_some() || self.control_answered || self.answered_by.is_some()
+        let answered = self.acknowledged.is_some() || self.control_answered || self.held_vip;
+        answered || self.answered_by.is_some()
     }
 
     /// Whether it answered anything itself.
     pub(super) fn has_answered(&self) -> bool {
-        self.acknowledged.is_some() || self.proven.is_some() || self.control_answered
+        let answered = self.acknowledged.is_some() || self.control_answered || self.held_vip;
+        answered || self.proven.is_some()
     }
 
     /// How many questions of a kind were put while the path was alive, as far as is known.
@@ -229,10 +243,14 @@ impl Confirmation {
         self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
-    /// Whether it shall be ordered to purge now, and if so, whether it was found stale. The order
-    /// counts as sent.
-    pub(super) fn take_due_order(&mut self) -> Option<bool> {
-        let stale = self.verdict() == Verdict::Stale;
+    /// Whether it shall be ordered to purge now, and if so, whether it was found stale. So is a
+    /// rival, who does not have the VIP just for itself. The order counts as sent.
+    pub(super) fn take_due_order(&mut self, is_rival: bool) -> Option<bool> {
+        let stale = match self.verdict() {
+            Verdict::Stale => true,
+            Verdict::Holder => is_rival,
+            _ => false,
+        };
         let due = match &self.order {
             None => stale || self.peer.source == Source::Configured,
             // It did what it could, and has learned wrong again since.
@@ -249,9 +267,11 @@ impl Confirmation {
         Some(stale)
     }
 
-    /// It did as it was ordered: what it did not answer before says nothing.
-    pub(super) fn order_carried_out(&mut self) {
-        self.holds_vip = false;
+    /// It did as it was ordered: what it did not answer before says nothing; nor does it that it
+    /// had the VIP, if it was `released`.
+    pub(super) fn order_carried_out(&mut self, released: bool) {
+        self.holds_vip &= !released;
+        self.held_vip &= !released;
         self.asked_while_dead = QUESTIONS.map(|question| self.count(question));
     }
 
@@ -304,7 +324,7 @@ impl Confirmation {
             Question::Control => control_possible && !simple && self.turn % 2 == 1,
             // Not before the control was answered: a host that has no entry for this one's own
             // address would ask for it from the VIP, unless arp_announce forbids that.
-            Question::Holder => control_possible && self.control_answered,
+            Question::Holder => control_possible && (self.control_answered || self.held_vip),
         }
     }
 
@@ -380,7 +400,8 @@ impl Confirmation {
 
     /// A directed request was answered from `mac`. Returns whether that is news.
     pub(super) fn hear_answer(&mut self, now: Instant, mac: Mac) -> bool {
-        if self.directed == 0 || self.acknowledged.is_some() || self.proven.is_some() {
+        let settled = self.acknowledged.is_some() || self.proven.is_some() || self.holds_vip;
+        if self.directed == 0 || settled {
             return false;
         }
         match self.peer.mac {
@@ -428,6 +449,8 @@ impl Confirmation {
         if self.holds_vip || !expected || !run.sent(sequence, self.holders) {
             return false;
         }
+        self.peer.mac = Some(mac);
+        self.answered_by = None;
         self.holds_vip = true;
         true
     }
@@ -455,6 +478,8 @@ impl Confirmation {
             Verdict::Stale
         } else if self.acknowledged.is_some() {
             Verdict::Acknowledged
+        } else if self.held_vip {
+            Verdict::Holder
         } else {
             Verdict::Silent
         }
@@ -752,6 +777,27 @@ mod tests {
         assert!(holder.hear_holder(PEER, run().sequence(0), run()));
         assert_eq!(holder.verdict(), Verdict::Holder);
         assert!(!holder.wants_turns() && !holder.is_open(None));
+        holder.doubt_holder();
+        assert!(holder.wants_turns());
+        assert_eq!(holder.verdict(), Verdict::Holder, "until it is disproved");
+        assert!(
+            !holder.hear_holder(PEER, run().sequence(0), run()),
+            "not sent yet"
+        );
+        holder.hurry();
+        assert_eq!(
+            turn(&mut holder, Some(5)).0,
+            [Question::Echo, Question::Holder]
+        );
+        let mut let_go = holder.clone();
+        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert!(!holder.wants_turns());
+        while let_go.is_open(Some(5)) {
+            turn(&mut let_go, Some(5));
+        }
+        assert_eq!(let_go.verdict(), Verdict::Holder, "nothing is new");
+        assert!(let_go.hear_control(PEER, run().sequence(0), run()));
+        assert_eq!(let_go.verdict(), Verdict::Stale);
     }
 
     fn answered(outcome: Outcome) -> Fate {
@@ -783,7 +829,7 @@ mod tests {
             turn(&mut stale, Some(5));
         }
         assert!(!stale.is_open(Some(5)));
-        stale.order_carried_out();
+        stale.order_carried_out(false);
         for _ in 0..5 {
             assert!(stale.is_open(Some(5)));
             turn(&mut stale, Some(5));
@@ -794,17 +840,30 @@ mod tests {
     #[test]
     fn who_was_configured_is_ordered_at_once_and_others_when_they_are_stale() {
         let mut learned = peer(Some(PEER));
-        assert_eq!(learned.take_due_order(), None);
+        assert_eq!(learned.take_due_order(false), None);
         make_stale(&mut learned);
-        assert_eq!(learned.take_due_order(), Some(true));
-        assert_eq!(learned.take_due_order(), None, "it is on its way");
+        assert_eq!(learned.take_due_order(false), Some(true));
+        assert_eq!(learned.take_due_order(false), None, "it is on its way");
         let mut configured = peer(Some(PEER));
         configured.peer.source = Source::Configured;
-        assert_eq!(configured.take_due_order(), Some(false));
+        assert_eq!(configured.take_due_order(false), Some(false));
         let mut offlink = configured.clone();
         offlink.order = None;
         offlink.peer.onlink = false;
-        assert_eq!(offlink.take_due_order(), None);
+        assert_eq!(offlink.take_due_order(false), None);
+    }
+
+    #[test]
+    fn who_has_the_vip_is_ordered_if_it_claims_it_and_a_real_server_is_not() {
+        let mut holder = peer(Some(PEER));
+        holder.asked(Question::Holder);
+        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert_eq!(holder.take_due_order(false), None);
+        assert_eq!(holder.take_due_order(true), Some(true));
+        holder.order_carried_out(false);
+        assert_eq!(holder.verdict(), Verdict::Holder);
+        holder.order_carried_out(true);
+        assert!(holder.wants_turns(), "it follows like any other, now");
     }
 
     #[test]
@@ -813,10 +872,14 @@ mod tests {
         make_stale(&mut stale);
         let mut orders = 0;
         for _ in 0..10 {
-            orders += u32::from(stale.take_due_order().is_some());
+            orders += u32::from(stale.take_due_order(false).is_some());
             stale.order = Some(answered(Outcome::Purged));
-            stale.order_carried_out();
-            assert_eq!(stale.take_due_order(), None, "it has not been asked since");
+            stale.order_carried_out(false);
+            assert_eq!(
+                stale.take_due_order(false),
+                None,
+                "it has not been asked since"
+            );
             for _ in 0..STALE_AFTER {
                 stale.asked(Question::Echo);
             }
@@ -825,7 +888,7 @@ mod tests {
         let mut refused = peer(Some(PEER));
         make_stale(&mut refused);
         refused.order = Some(answered(Outcome::Kept(Reason::Permanent)));
-        assert_eq!(refused.take_due_order(), None);
+        assert_eq!(refused.take_due_order(false), None);
     }
 
     #[test]

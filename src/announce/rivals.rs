@@ -34,8 +34,8 @@ struct Look {
 pub(super) enum Step {
     /// Send a probe.
     Probe,
-    /// This look is over: some are still there, and are looked at again after this time, or not.
-    StillThere(Option<Duration>),
+    /// This look is over: some are still there, and shall be looked at again.
+    StillThere,
     /// This look is over: none is left.
     Gone,
     /// There is nobody to look at.
@@ -50,7 +50,8 @@ pub(super) struct Rivals {
     /// How long they are watched once they were found.
     watch: Duration,
     watch_until: Option<Instant>,
-    /// Whether that time is over.
+    /// Whether the run lasts no longer for them: that time is over, and they were looked at last
+    /// since the rounds.
     over: bool,
 }
 
@@ -106,19 +107,21 @@ impl Rivals {
             .is_some_and(|rival| rival.gone.is_none())
     }
 
-    /// Whether a look shall begin: there are rivals, and none is under way or was the last.
+    /// Whether a look shall begin: there are rivals, and none is under way or to come.
     pub(super) fn wants_look(&self) -> bool {
-        self.look.is_none() && self.is_open()
+        self.look.is_none() && self.present().next().is_some()
     }
 
-    /// Whether a look is under way, or more are to come.
+    /// Whether the run lasts for a look. A run that lasts for another reason goes on looking.
     pub(super) fn is_open(&self) -> bool {
-        !self.over && self.present().next().is_some()
+        let under_way = self.look.is_some_and(|look| look.probes > 0);
+        (!self.over || under_way) && self.present().next().is_some()
     }
 
-    /// The look under way ends without a result: the rounds begin again.
+    /// The look under way ends without a result: the rounds begin again, and another look comes
+    /// after them.
     pub(super) fn drop_look(&mut self) {
-        self.look = None;
+        (self.look, self.over) = (None, false);
     }
 
     /// Until when they are watched: set by the first look that found them.
@@ -170,7 +173,7 @@ impl Rivals {
         }
         let until = *self.watch_until.get_or_insert(now + self.watch);
         self.over = now + LOOK_AGAIN >= until;
-        Step::StillThere((!self.over).then_some(LOOK_AGAIN))
+        Step::StillThere
     }
 }
 
@@ -210,9 +213,9 @@ mod tests {
         rivals.heard(now, B);
         now += Duration::from_secs(1);
         assert!(rivals.wants_look());
-        let again = Step::StillThere(Some(LOOK_AGAIN));
-        assert_eq!(look(&mut rivals, &mut now, &[A, B]), (1, again));
-        assert_eq!(look(&mut rivals, &mut now, &[B]), (ENOUGH, again));
+        let still_there = Step::StillThere;
+        assert_eq!(look(&mut rivals, &mut now, &[A, B]), (1, still_there));
+        assert_eq!(look(&mut rivals, &mut now, &[B]), (ENOUGH, still_there));
         assert_eq!(rivals.present().collect::<Vec<_>>(), [B]);
         assert!(rivals.is_open() && !rivals.is_present(A));
         assert_eq!(look(&mut rivals, &mut now, &[]), (ENOUGH, Step::Gone));
@@ -225,18 +228,31 @@ mod tests {
         let mut now = Instant::now();
         let mut rivals = Rivals::new(Duration::from_secs(3));
         rivals.heard(now, A);
-        assert!(matches!(
-            look(&mut rivals, &mut now, &[A]).1,
-            Step::StillThere(Some(_))
-        ));
+        assert_eq!(look(&mut rivals, &mut now, &[A]).1, Step::StillThere);
+        assert!(rivals.is_open());
         now += LOOK_AGAIN;
-        assert_eq!(look(&mut rivals, &mut now, &[A]).1, Step::StillThere(None));
+        assert_eq!(look(&mut rivals, &mut now, &[A]).1, Step::StillThere);
         assert!(!rivals.is_open());
         let mut at_once = Rivals::new(Duration::ZERO);
         at_once.heard(now, A);
         assert!(at_once.is_open());
-        assert_eq!(look(&mut at_once, &mut now, &[A]).1, Step::StillThere(None));
+        assert_eq!(look(&mut at_once, &mut now, &[A]).1, Step::StillThere);
         assert!(!at_once.is_open());
+    }
+
+    #[test]
+    fn a_run_that_lasts_for_another_reason_goes_on_looking() {
+        let mut now = Instant::now();
+        let mut rivals = Rivals::new(Duration::ZERO);
+        rivals.heard(now, A);
+        assert_eq!(look(&mut rivals, &mut now, &[A]).1, Step::StillThere);
+        assert!(rivals.wants_look() && !rivals.is_open());
+        rivals.begin_look(now);
+        rivals.probed(ENOUGH);
+        assert!(rivals.is_open(), "the answer is awaited");
+        rivals.drop_look();
+        assert!(rivals.is_open(), "a look comes after the rounds");
+        assert_eq!(look(&mut rivals, &mut now, &[]).1, Step::Gone);
     }
 
     #[test]
@@ -249,10 +265,7 @@ mod tests {
         rivals.heard(now, A);
         now += Duration::from_secs(5);
         assert!(rivals.wants_look());
-        assert!(matches!(
-            look(&mut rivals, &mut now, &[]).1,
-            Step::StillThere(_)
-        ));
+        assert_eq!(look(&mut rivals, &mut now, &[]).1, Step::StillThere);
         now += QUIET;
         assert_eq!(look(&mut rivals, &mut now, &[]).1, Step::Gone);
     }

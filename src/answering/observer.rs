@@ -1,6 +1,7 @@
 //! What is seen of the questions that others put to this host for the VIPs that it holds: a
 //! packet socket sees them before a firewall does, and the answers only after it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future;
 use std::net::IpAddr;
@@ -65,25 +66,11 @@ impl Observer {
         let mut watched: BTreeMap<InterfaceIndex, Watched> = BTreeMap::new();
         for placed in vips {
             for link in host.holders(placed) {
-                if !watched.contains_key(&link.index) {
-                    let mut port = Port::open(link)?;
-                    port.observe(link)?;
-                    let on = [Some(link.index), link.lower];
-                    let subnets = host.addresses.iter();
-                    let one = Watched {
-                        link: link.clone(),
-                        port,
-                        subnets: subnets
-                            .filter(|own| on.contains(&Some(own.interface)))
-                            .map(Prefix::of)
-                            .collect(),
-                        vips: BTreeMap::new(),
-                    };
-                    watched.insert(link.index, one);
-                }
-                if let Some(one) = watched.get_mut(&link.index) {
-                    one.vips.entry(placed.vip).or_default();
-                }
+                let one = match watched.entry(link.index) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(none) => none.insert(Watched::start(host, link)?),
+                };
+                one.vips.entry(placed.vip).or_default();
             }
         }
         Ok(Self {
@@ -160,6 +147,20 @@ impl Observer {
 }
 
 impl Watched {
+    fn start(host: &HostSnapshot, link: &Link) -> Result<Self, Error> {
+        let mut port = Port::open(link)?;
+        port.observe(link)?;
+        let on = [Some(link.index), link.lower];
+        let own = host.addresses.iter();
+        let there = own.filter(|own| on.contains(&Some(own.interface)));
+        Ok(Self {
+            link: link.clone(),
+            port,
+            subnets: there.map(Prefix::of).collect(),
+            vips: BTreeMap::new(),
+        })
+    }
+
     fn see(
         &mut self,
         now: Instant,

@@ -22,9 +22,9 @@ pub use inquiry::Inquiry;
 use places::Places;
 
 use crate::address::Mac;
-use crate::announce::{self, Confirm, Confirmation};
+use crate::announce::{self, Claim, Confirm, Confirmation};
 use crate::error::Error;
-use crate::host::PlacedVip;
+use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::{Kernel, Link, Neighbour};
 use crate::purge;
 
@@ -204,6 +204,23 @@ pub async fn look(kernel: &Kernel, order: &Order) -> Result<Vec<Finding>, Error>
     }
     findings.sort_by_key(|finding| placed.iter().position(|asked| *asked == finding.placed));
     Ok(findings)
+}
+
+/// Those of the MACs that contest a VIP that an announcement claims which answer for addresses that
+/// nobody has, too: no owners, but proxies. `vips` are all of the announcement.
+///
+/// # Errors
+/// If the kernel can't be asked, or no packet socket can be had.
+pub async fn proxies(
+    kernel: &Kernel,
+    vips: &[PlacedVip],
+    rate: NonZeroU32,
+    claim: &Claim,
+) -> Result<Vec<Mac>, Error> {
+    let host = HostSnapshot::take(kernel).await?;
+    let places = Places { host, only: None };
+    let (proxies, _) = owner::proxies(kernel, &places, vips, rate, WAIT, claim).await?;
+    Ok(proxies)
 }
 
 /// Mends what a finding on a host that does not hold the VIP shows: its stale entry goes, and the

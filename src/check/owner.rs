@@ -2,6 +2,7 @@
 //! check, and who asks this host for them is watched meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::drive::{Alone, drive};
@@ -50,7 +51,10 @@ pub(super) async fn ask_peers(
             let silence = why_unanswered(kernel, places, &observer, claim).await?;
             tell(&mut finding, places, &observer, claim, silence);
         }
-        find_proxies(kernel, places, order, claim, &mut finding).await?;
+        let (all, rate, wait) = (&order.vips, order.rate, order.wait);
+        let (proxies, frames) = proxies(kernel, places, all, rate, wait, claim).await?;
+        finding.proxies = proxies;
+        finding.frames += frames;
         findings.push(finding);
     }
     let gone = core.absent().map(|placed| {
@@ -234,20 +238,22 @@ fn tell(
     }
 }
 
-/// Asks the other MACs that answer for a VIP whether they answer for everything.
-async fn find_proxies(
+/// Asks the other MACs that answer for a VIP whether they answer for everything. Gives those that do,
+/// and how many frames that took.
+pub(super) async fn proxies(
     kernel: &Kernel,
     places: &Places,
-    order: &Order,
+    vips: &[PlacedVip],
+    rate: NonZeroU32,
+    wait: Duration,
     claim: &Claim,
-    finding: &mut Finding,
-) -> Result<(), Error> {
-    let others: Vec<Mac> = claim.conflicts().collect();
+) -> Result<(Vec<Mac>, u32), Error> {
+    let mut others: Vec<Mac> = claim.conflicts().collect();
     let Some(mac) = claim.mac().filter(|_| !others.is_empty()) else {
-        return Ok(());
+        return Ok((Vec::new(), 0));
     };
     let (link, now) = (&claim.link, Instant::now());
-    let all_vips: HashSet<_> = order.vips.iter().map(|placed| placed.vip.ip()).collect();
+    let all_vips: HashSet<_> = vips.iter().map(|placed| placed.vip.ip()).collect();
     let asker = asker(places, link, mac, claim.vip, &all_vips);
     let neighbours = kernel.neighbours(link.index).await?;
     let known = |ip| {
@@ -255,7 +261,7 @@ async fn find_proxies(
         all_vips.contains(&ip) || neighbours.any(|entry| entry.ip == ip)
     };
     let unused = unused(places, claim.vip, known);
-    let mut follow_up = FollowUp::new(claim.vip, asker, ENOUGH, order.wait, now);
+    let mut follow_up = FollowUp::new(claim.vip, asker, ENOUGH, wait, now);
     for other in &others {
         follow_up.ask_for_unused(*other, &unused, now);
     }
@@ -266,10 +272,8 @@ async fn find_proxies(
         interface: link.index,
         follow_up,
     }];
-    drive(kernel, &mut alone, &ports, Bucket::new(order.rate, now)).await?;
+    drive(kernel, &mut alone, &ports, Bucket::new(rate, now)).await?;
     let [Alone { follow_up, .. }] = alone;
-    finding.frames += follow_up.frames();
-    finding.proxies = others;
-    finding.proxies.retain(|mac| follow_up.is_proxy(*mac));
-    Ok(())
+    others.retain(|mac| follow_up.is_proxy(*mac));
+    Ok((others, follow_up.frames()))
 }

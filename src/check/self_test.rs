@@ -122,6 +122,11 @@ async fn resolves(
             sleep(LOOK_AGAIN).await;
         }
         look(port, link, ip, seen);
+        // What came in while nobody looked has been taken in by now, or never is.
+        let entry = kernel.neighbour(link.index, ip).await?;
+        if entry.is_some_and(|entry| entry.state == NeighbourState::Reachable) {
+            return Ok(Some(true));
+        }
     }
     set(NeighbourState::Stale).await?;
     Ok(Some(false))

@@ -9,23 +9,26 @@ use tokio::time::sleep;
 
 use super::output::{Done, deliver, print};
 use super::target::Target;
-use crate::address::Vip;
+use crate::address::{Mac, Vip};
 use crate::announce::session::{self, Session};
 use crate::announce::{Announcement, Claim, Pace, Standing};
 use crate::answering::{Observer, Silence, why_silent};
+use crate::check;
 use crate::cli::{Announce, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
 use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::{self, Kernel};
-use crate::report::{AnnounceReport, news_line};
+use crate::report::{AnnounceReport, Background, news_line};
 use crate::settings::Settings;
 use crate::termination::termination;
 
 /// What may come before whether this host's kernel answers is watched: the first frames, of many
 /// VIPs, too.
 const FIRST_FRAMES: Duration = Duration::from_millis(100);
+/// Where more MACs contest a VIP, it is a loop or an attack, and none is asked.
+const MOST_CONTESTANTS: usize = 8;
 
 pub(super) async fn announce(
     args: &Announce,
@@ -73,12 +76,16 @@ pub(super) async fn run(
         never = observe(&order.vips, &mut observer) => match never {},
     };
     let core = session.core();
-    let silences = match stopped {
-        None => silences(core, observer.as_ref()).await,
-        Some(_) => Vec::new(),
+    let mut background = Background {
+        real_servers: &target.real_servers,
+        ..Background::default()
     };
-    let (now, expected) = (Instant::now(), &target.real_servers);
-    let report = AnnounceReport::new(name, core, now, stopped, expected).with_silences(silences);
+    let now = Instant::now();
+    if stopped.is_none() {
+        background.silences = silences(core, observer.as_ref()).await;
+        background.proxies = proxies(core, order).await;
+    }
+    let report = AnnounceReport::new(name, core, now, stopped, &background);
     let stdout = deliver(global, &report)?;
     let exit = stopped.unwrap_or(report.exit());
     Ok(Done { exit, stdout })
@@ -119,6 +126,25 @@ async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip,
     };
     found.await.unwrap_or_else(|error| {
         debug!("whether this host answers for the VIPs is not known: {error}");
+        Vec::new()
+    })
+}
+
+/// The MACs that contest a VIP only as they answer for everything.
+async fn proxies(core: &Announcement, order: &session::Order) -> Vec<Mac> {
+    let found = async {
+        let kernel = Kernel::connect()?;
+        let mut proxies = Vec::new();
+        let contested =
+            |claim: &&Claim| (1..=MOST_CONTESTANTS).contains(&claim.conflicts().count());
+        for claim in core.claims().iter().filter(contested) {
+            let rate = order.pace.rate;
+            proxies.extend(check::proxies(&kernel, &order.vips, rate, claim).await?);
+        }
+        Ok::<_, Error>(proxies)
+    };
+    found.await.unwrap_or_else(|error| {
+        debug!("whether a proxy answers for the VIPs is not known: {error}");
         Vec::new()
     })
 }

@@ -95,6 +95,18 @@ pub(super) struct AskedPeer {
     order: Option<&'static str>,
 }
 
+/// What is known beside what the announcement itself found out.
+#[derive(Debug, Default)]
+pub struct Background<'a> {
+    /// Real servers of keepalived.conf: that they hold VIPs, too, is no news.
+    pub real_servers: &'a [IpAddr],
+    /// VIPs for which this host's own kernel does not answer, with their interfaces. Who follows now
+    /// does not need it to; whoever asks later finds nobody.
+    pub silences: Vec<(Vip, String, Silence)>,
+    /// MACs that contest a VIP only as they answer for everything.
+    pub proxies: Vec<Mac>,
+}
+
 /// What the claims of one line have in common.
 #[derive(Debug, Default)]
 struct Group {
@@ -107,33 +119,21 @@ struct Group {
 
 impl AnnounceReport {
     /// Reads the state of a run that ended at `now`, by itself or because it was `stopped`, for the
-    /// instance or group of this name. That `real_servers` hold the VIP is no news.
+    /// instance or group of this name.
     #[must_use]
     pub fn new(
         name: Option<&str>,
         core: &Announcement,
         now: Instant,
         stopped: Option<Exit>,
-        real_servers: &[IpAddr],
+        background: &Background<'_>,
     ) -> Self {
         let cut_short = stopped.map(|exit| match exit {
             Exit::Superseded => "a newer event",
             Exit::Interrupted => "SIGINT",
             _ => "SIGTERM",
         });
-        Self::read(name, core, now, false, cut_short, real_servers)
-    }
-
-    /// Adds for which VIPs, on which interfaces, this host's own kernel does not answer. Who follows
-    /// now does not need it to; whoever asks later finds nobody.
-    #[must_use]
-    pub fn with_silences(mut self, silences: Vec<(Vip, String, Silence)>) -> Self {
-        for (vip, on, silence) in silences {
-            let line = Line(Level::Warn, format!("{vip} on {on}: {silence}"));
-            self.lines.push(line.about(self.instance.as_deref()));
-            self.result = self.result.min(AnnounceResult::Unproven);
-        }
-        self
+        Self::read(name, core, now, false, cut_short, background)
     }
 
     fn read(
@@ -142,7 +142,7 @@ impl AnnounceReport {
         now: Instant,
         dry_run: bool,
         cut_short: Option<&'static str>,
-        real_servers: &[IpAddr],
+        background: &Background<'_>,
     ) -> Self {
         let mut results = vec![if core.is_blind() {
             AnnounceResult::Unproven
@@ -164,7 +164,7 @@ impl AnnounceReport {
                 let settled = confirmation.proven.or(confirmation.acknowledged);
                 group.settled = group.settled.max(settled);
             }
-            let (worst, lines) = peculiarities(core, claim, real_servers);
+            let (worst, lines) = peculiarities(core, claim, background);
             results.push(worst);
             peculiar.extend(lines);
             peculiar.extend(unproven_peers(claim));
@@ -188,6 +188,11 @@ impl AnnounceReport {
             let fate = "is awaited by a newer run".to_owned();
             let group = alike.entry((AnnounceResult::Superseded, fate));
             group.or_default().vips.push(vip);
+        }
+        for (vip, on, silence) in &background.silences {
+            results.push(AnnounceResult::Unproven);
+            let text = format!("{vip} on {on}: {silence}");
+            peculiar.push(Line(Level::Warn, text));
         }
         let lines = alike
             .iter()
@@ -223,7 +228,14 @@ impl AnnounceReport {
     /// What a run would do that has looked at the host, and shall not send.
     #[must_use]
     pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
-        let mut report = Self::read(name, core, core.started(), true, None, &[]);
+        let mut report = Self::read(
+            name,
+            core,
+            core.started(),
+            true,
+            None,
+            &Background::default(),
+        );
         report.lines = core
             .claims()
             .iter()
@@ -421,7 +433,7 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
 fn peculiarities(
     core: &Announcement,
     claim: &Claim,
-    real_servers: &[IpAddr],
+    background: &Background<'_>,
 ) -> (AnnounceResult, Vec<Line>) {
     let (vip, name) = (claim.vip, &claim.link.name);
     if claim.standing() != Standing::Ready {
@@ -429,11 +441,19 @@ fn peculiarities(
     }
     let conflicts = claim.conflicts().map(|mac| {
         let host = host_name(core, mac);
-        let text = format!(
+        let text = if background.proxies.contains(&mac) {
+            format!(
+                "{vip} on {name}: conflict: {mac} ({host}) answers for it, too, and for addresses that \
+                 nobody has: a proxy, no second owner; on it switch proxy ARP off for this link \
+                 (`sysctl -w net.ipv4.conf.IF.proxy_arp=0`), or route {vip} to this link"
+            )
+        } else {
+            format!(
             "{vip} on {name}: conflict: {mac} ({host}) answers for it, too; \
              on that host run `vipherald release {vip}` if its keepalived is dead, or find out why \
              both are master"
-        );
+            )
+        };
         (
             AnnounceResult::Conflict,
             [Some(Line(Level::Error, text)), None, None],
@@ -518,7 +538,7 @@ fn peculiarities(
                     "{vip} on {name}: {who} has the VIP itself, and does not answer for it: a real \
                      server"
                 );
-                let level = match real_servers.contains(&peer.ip) {
+                let level = match background.real_servers.contains(&peer.ip) {
                     true => Level::Debug,
                     false => Level::Info,
                 };

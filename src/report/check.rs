@@ -534,12 +534,13 @@ impl CheckReport {
 
 /// How many peers follow, and each that does not.
 fn peer_rows(peers: &[(announce::Confirmation, announce::Verdict)]) -> Vec<String> {
-    use announce::Verdict::{Acknowledged, Offlink, Proven, Silent, Stale};
+    use announce::Verdict::{Acknowledged, Holder, Offlink, Proven, Silent, Stale};
     let counts: Vec<_> = [
         (Proven, "proven"),
         (Acknowledged, "acknowledged"),
         (Stale, "stale"),
         (Silent, "silent"),
+        (Holder, "holder"),
         (Offlink, "offlink"),
     ]
     .into_iter()

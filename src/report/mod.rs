@@ -11,7 +11,7 @@ use std::time::Duration;
 use log::{Level, log};
 use serde::Serialize;
 
-pub use announce::{AnnounceReport, AnnounceResult, news_line};
+pub use announce::{AnnounceReport, AnnounceResult, Background, news_line};
 pub use check::{CheckReport, Checked, plugin_line};
 pub use order::{OrderReport, ReleaseReport};
 pub use purge::{PurgeReport, PurgeResult};

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use vipherald::address::{InterfaceIndex, Mac, Vip};
 use vipherald::announce::{
-    Announcement, Claim, Confirm, Confirmation, DueOrder, Source, Surroundings, Transmit, Verdict,
+    Announcement, Claim, Confirm, DueOrder, News, Source, Surroundings, Transmit, Verdict,
 };
+use vipherald::host::{HostSnapshot, PlacedVip};
 use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
 use vipherald::order::{Done, Fate, Outcome};
 use vipherald::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
@@ -19,7 +20,8 @@ use vipherald::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage,
 use crate::peer::{ALL_NODES, Entry};
 use crate::rng::Rng;
 use crate::scenario::{
-    Beginning, Happening, Member, OLD_OWNER, OWN_MAC, OWN4, OWN6, Scenario, VIRTUAL_MAC, When,
+    BASE_NAME, Beginning, Happening, Member, OLD_OWNER, OWN_MAC, OWN4, OWN6, PlannedVip, Scenario,
+    VIRTUAL_MAC, VMAC_NAME, When,
 };
 
 pub(crate) const BASE: InterfaceIndex = InterfaceIndex(2);
@@ -52,29 +54,77 @@ pub(crate) struct Truth {
     pub(crate) answered: bool,
     /// It answered a control echo.
     pub(crate) control: bool,
+    /// It answered an echo to the VIP, with the VIP as source.
+    pub(crate) holder: bool,
+    /// It answered anything, ever.
+    pub(crate) heard: bool,
     pub(crate) directed: u32,
     pub(crate) echoes: u32,
     pub(crate) controls: u32,
-    /// Echoes since the announced MAC changed last.
-    pub(crate) echoes_this_mac: u32,
-    /// Directed requests since then.
-    pub(crate) directed_this_mac: u32,
+    pub(crate) holders: u32,
+    /// Of each, those since everything was asked anew.
+    pub(crate) directed_anew: u32,
+    pub(crate) echoes_anew: u32,
+    pub(crate) holders_anew: u32,
+}
+
+impl Truth {
+    fn start_over(&mut self) {
+        *self = Self {
+            heard: self.heard,
+            directed: self.directed,
+            echoes: self.echoes,
+            controls: self.controls,
+            holders: self.holders,
+            ..Self::default()
+        };
+    }
+
+    pub(crate) fn frames(&self) -> u32 {
+        self.directed + self.echoes + self.controls + self.holders
+    }
 }
 
 /// What really came about with one VIP.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VipTruth {
-    pub(crate) held: bool,
-    pub(crate) usable: bool,
-    /// It left, and the core was told.
+    /// Its entries, by prefix length, as the core was told.
+    pub(crate) entries: BTreeMap<u8, Usability>,
+    /// Since when it has none, if it had one.
+    pub(crate) gone_since: Option<Duration>,
+    /// How often it came back in time.
+    pub(crate) returned: u32,
+    /// It was gone for longer than a run waits.
     pub(crate) left: bool,
+    /// It was where it counts, on an interface that was up.
+    pub(crate) found: bool,
     pub(crate) ready_since: Option<Duration>,
     /// Claims that reached the announcer: by whom, and when.
     pub(crate) claims: BTreeMap<Mac, Vec<Duration>>,
-    /// Starts of the rounds that something on this host gave cause for.
+    /// Probes after the rounds, for a look at other owners.
+    pub(crate) looks: Vec<Duration>,
+    /// Until when other owners are watched.
+    pub(crate) watched_until: Option<Duration>,
+    /// How often it was told that no other owner is left.
+    pub(crate) conflicts_over: u32,
+    /// Starts of the rounds that something on this host gave cause for, or the end of a conflict.
     pub(crate) starts: u32,
     pub(crate) macs: u32,
 }
+
+impl VipTruth {
+    pub(crate) fn is_here(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|usability| *usability == Usability::Usable)
+    }
+}
+
+/// From when until when a member had a VIP.
+type Holding = (Duration, Option<Duration>);
 
 pub(crate) struct Network {
     pub(crate) scenario: Scenario,
@@ -84,6 +134,10 @@ pub(crate) struct Network {
     /// By VIP, then by member.
     pub(crate) truths: Vec<Vec<Truth>>,
     pub(crate) vips: Vec<VipTruth>,
+    /// By member: when it had its VIP.
+    pub(crate) holdings: Vec<Vec<Holding>>,
+    /// When peers are asked no more.
+    pub(crate) end_at: Duration,
     pub(crate) sent_at: Vec<Duration>,
     /// Frames of the rounds since something on this host gave cause to start them.
     pub(crate) broadcasts: Vec<u32>,
@@ -101,6 +155,10 @@ pub(crate) struct Network {
     above: Link,
     link_gone: bool,
     by_mac: HashMap<Mac, usize>,
+    /// The members, by every MAC that they may be taken to have.
+    by_any_mac: HashMap<Mac, usize>,
+    /// The VIP that a member has, or had.
+    held_by: Vec<Option<usize>>,
     by_ip: HashMap<IpAddr, usize>,
     vip_index: HashMap<IpAddr, usize>,
     events: BinaryHeap<Reverse<(Duration, u64, usize)>>,
@@ -109,15 +167,17 @@ pub(crate) struct Network {
     listening: BTreeSet<InterfaceIndex>,
     looking_around: bool,
     seen_echo: Option<(Echo, Mac)>,
+    /// The last echo to a VIP, and the frame that it was in.
+    seen_holder: Option<(Echo, Frame)>,
 }
 
-fn link(index: InterfaceIndex, mac: Mac, lower: Option<InterfaceIndex>) -> Link {
+fn link(index: InterfaceIndex, mac: Mac, lower: Option<InterfaceIndex>, up: bool) -> Link {
     Link {
         index,
-        name: format!("if{}", index.0),
+        name: if index == BASE { BASE_NAME } else { VMAC_NAME }.to_owned(),
         mac: Some(mac),
-        up: true,
-        carrier: true,
+        up,
+        carrier: up,
         unlike_ethernet: None,
         forwards_ipv6: false,
         lower,
@@ -135,23 +195,42 @@ fn own(ip: IpAddr) -> IpAddr {
 impl Network {
     pub(crate) fn new(scenario: Scenario) -> Self {
         let start = Instant::now();
-        let vips: Vec<Vip> = scenario
+        let vips: Vec<_> = scenario
             .vips
             .iter()
-            .map(|(ip, _)| Vip::try_from(*ip).expect("a VIP"))
+            .map(|vip| PlacedVip {
+                vip: Vip::try_from(vip.ip).expect("a VIP"),
+                place: vip.place.clone(),
+            })
             .collect();
         let members = scenario.members.clone();
-        let base = link(BASE, OWN_MAC, None);
+        let vip_index: HashMap<_, _> = scenario.vips.iter().map(|vip| vip.ip).zip(0..).collect();
+        let up = !scenario.begins_down;
+        let base = link(BASE, OWN_MAC, None, up);
         let above = if scenario.vmac {
-            link(VMAC, VIRTUAL_MAC, Some(BASE))
+            link(VMAC, VIRTUAL_MAC, Some(BASE), up)
         } else {
             base.clone()
         };
+        let every_mac = |(index, member): (usize, &Member)| {
+            let proxy = member.proxy;
+            let of_proxy = proxy
+                .into_iter()
+                .flat_map(|one| [Some(one.mac), one.second]);
+            let macs = of_proxy.chain([Some(member.host.mac), member.known_mac]);
+            macs.flatten().map(|mac| (mac, index)).collect::<Vec<_>>()
+        };
         let mut network = Self {
-            core: Announcement::new(&vips, None, scenario.pace, scenario.seed, start),
+            core: Announcement::new(&vips, scenario.pace, scenario.seed, start),
             now: Duration::ZERO,
             truths: vec![vec![Truth::default(); members.len()]; vips.len()],
             vips: vec![VipTruth::default(); vips.len()],
+            holdings: members
+                .iter()
+                .map(|member| member.host.holds.map(|_| (Duration::ZERO, None)))
+                .map(|held| held.into_iter().collect())
+                .collect(),
+            end_at: scenario.pace.timeout,
             sent_at: Vec::new(),
             broadcasts: vec![0; vips.len()],
             alive_since: None,
@@ -168,18 +247,24 @@ impl Network {
                 .map(|member| member.host.mac)
                 .zip(0..)
                 .collect(),
+            by_any_mac: members.iter().enumerate().flat_map(every_mac).collect(),
+            held_by: members
+                .iter()
+                .map(|member| member.host.holds.map(|vip| vip_index[&vip]))
+                .collect(),
             by_ip: members
                 .iter()
                 .map(|member| member.host.ip)
                 .zip(0..)
                 .collect(),
-            vip_index: scenario.vips.iter().map(|(ip, _)| *ip).zip(0..).collect(),
+            vip_index,
             events: BinaryHeap::new(),
             store: Vec::new(),
             noted: 0,
             listening: BTreeSet::new(),
             looking_around: false,
             seen_echo: None,
+            seen_holder: None,
             members,
             scenario,
         };
@@ -195,11 +280,16 @@ impl Network {
         }
         let above = self.above.clone();
         self.core.link_changed(self.start, &above);
-        for (index, (_, beginning)) in self.scenario.vips.clone().into_iter().enumerate() {
-            match beginning {
-                Beginning::Usable => self.tell_address(index, Usability::Usable),
-                Beginning::Tentative => self.tell_address(index, Usability::Tentative),
-                Beginning::Absent => {}
+        for (index, vip) in self.scenario.vips.clone().into_iter().enumerate() {
+            let usability = match vip.beginning {
+                Beginning::Usable => Usability::Usable,
+                Beginning::Tentative => Usability::Tentative,
+                Beginning::Absent => continue,
+            };
+            let [first, second] = self.prefix_lengths(index);
+            self.tell_entry(index, first, Some(usability));
+            if vip.twice {
+                self.tell_entry(index, second, Some(usability));
             }
         }
     }
@@ -211,7 +301,9 @@ impl Network {
             self.send_due();
             self.post_orders();
             let over = self.core.is_over(self.at());
-            if over && (self.orders_out == 0 || self.now >= self.scenario.pace.timeout) {
+            let ends_at = self.ends_at();
+            self.check_ends_at(ends_at);
+            if over && (self.orders_out == 0 || self.now >= ends_at) {
                 return;
             }
             if self.core.awaits_peers() && !self.looking_around {
@@ -220,7 +312,7 @@ impl Network {
             }
             // A core that is over waits for answers to orders alone.
             let deadline = if over {
-                self.scenario.pace.timeout
+                ends_at
             } else {
                 let deadline = self.core.next_deadline(self.at());
                 deadline.duration_since(self.start)
@@ -266,10 +358,13 @@ impl Network {
     fn send_due(&mut self) {
         loop {
             self.interrupt();
-            let Some(transmit) = self.core.poll_transmit(self.at()) else {
+            let transmit = self.core.poll_transmit(self.at());
+            self.hear_news();
+            let Some(transmit) = transmit else {
                 return;
             };
             self.check_may_leave(&transmit);
+            let looks = self.is_look(&transmit);
             if self.rng.permille(self.scenario.refused) {
                 self.refusals += 1;
                 self.core.refused(self.at(), &transmit, Errno::ENOBUFS);
@@ -281,6 +376,9 @@ impl Network {
                 self.listening.insert(transmit.interface);
             }
             self.count(&transmit);
+            if let Some(vip) = looks {
+                self.vips[vip].looks.push(self.now);
+            }
             let frame = if self.scenario.on_the_wire {
                 let octets = transmit.frame.to_bytes();
                 let read = Frame::parse(&octets);
@@ -300,6 +398,7 @@ impl Network {
     /// Orders go to those that listen; they are sent again until one gets through.
     fn post_orders(&mut self) {
         for order in self.core.take_due_orders() {
+            self.check_is_stale(&order);
             let listens = |index: &usize| self.members[*index].listens;
             if self.by_ip.get(&order.peer).is_some_and(listens) {
                 self.orders_out += 1;
@@ -317,7 +416,12 @@ impl Network {
             return;
         }
         let host = &mut self.members[index].host;
+        let holds = host.holds == Some(order.vip.ip());
         let outcome = match host.follows(order.vip.ip()) {
+            _ if holds => {
+                self.let_go(index);
+                Outcome::Released
+            }
             None => Outcome::Absent,
             Some(mac) if mac == order.mac => Outcome::Right,
             Some(_) => {
@@ -345,9 +449,117 @@ impl Network {
         };
         let fate = Fate::Answered { done, skew: None };
         let now = self.at();
+        let mac = self.members[index].host.mac;
+        let vip = self.vip_index[&order.vip.ip()];
+        if outcome == Outcome::Released && self.is_known_at(vip, index, mac) {
+            self.vips[vip].claims.remove(&mac);
+        }
         self.core
             .order_answered(now, order.interface, order.vip, order.peer, &fate);
+        self.hear_news();
         self.obedience += 1;
+    }
+
+    /// Whether the core, or the kernel, knows that a member has a MAC.
+    fn is_known_at(&self, vip: usize, member: usize, mac: Mac) -> bool {
+        let Member {
+            host, known_mac, ..
+        } = &self.members[member];
+        let confirmations = self.claim(vip).into_iter().flat_map(Claim::confirmations);
+        *known_mac == Some(mac)
+            || confirmations
+                .filter(|confirmation| confirmation.peer.ip == host.ip)
+                .any(|confirmation| confirmation.peer.mac == Some(mac))
+    }
+
+    fn let_go(&mut self, member: usize) {
+        self.members[member].host.holds = None;
+        if let Some((_, until @ None)) = self.holdings[member].last_mut() {
+            *until = Some(self.now);
+        }
+    }
+
+    /// What the core tells before the run ends, it tells truly and once.
+    fn hear_news(&mut self) {
+        for news in self.core.take_news() {
+            match news {
+                News::Conflict { vip, interface } => {
+                    assert_eq!(interface, self.above.index);
+                    let vip = self.vip_index[&vip.ip()];
+                    let watch = self.scenario.pace.conflict_watch;
+                    assert!(!watch.is_zero(), "nobody asked for a watch");
+                    self.vips[vip].watched_until = Some(self.now + watch);
+                }
+                News::ConflictOver { vip, interface } => {
+                    assert_eq!(interface, self.above.index);
+                    let index = self.vip_index[&vip.ip()];
+                    let claim = self.claim(index).expect("it is about a claim");
+                    assert_eq!(claim.conflicts().next(), None, "it is not over");
+                    self.vips[index].watched_until = None;
+                    self.vips[index].conflicts_over += 1;
+                    if !self.scenario.pace.conflict_watch.is_zero() {
+                        let again = self.now + self.scenario.pace.timeout;
+                        self.end_at = self.end_at.max(again);
+                    }
+                    self.begin_anew(index);
+                }
+            }
+        }
+    }
+
+    /// A run ends when it said, but for a conflict that it watches, and no later.
+    fn check_ends_at(&self, ends_at: Duration) {
+        let watched = self.vips.iter().filter_map(|vip| vip.watched_until);
+        let latest = watched.fold(self.end_at, Duration::max);
+        assert!(
+            self.end_at <= ends_at && ends_at <= latest,
+            "it would end at {ends_at:?}, not by {latest:?}"
+        );
+    }
+
+    /// Where nothing is lost and every answer comes before the next question, nobody who has the
+    /// VIP is ever taken to follow a wrong MAC; but another owner is ordered to let go of it.
+    fn check_is_stale(&self, order: &DueOrder) {
+        let member = &self.members[self.by_ip[&order.peer]];
+        let holds = member.host.holds == Some(order.vip.ip());
+        let certain = self.scenario.is_lossless() && self.scenario.is_prompt();
+        assert!(
+            !(order.stale && holds && member.host.on_lo && certain),
+            "{} has {}, and is no stale peer: {:?}",
+            order.peer,
+            order.vip,
+            self.truths[self.vip_index[&order.vip.ip()]][self.by_ip[&order.peer]]
+        );
+    }
+
+    /// Whether a frame is one of a look at other owners; then it asks, and there was one.
+    fn is_look(&self, transmit: &Transmit) -> Option<usize> {
+        let claim = self.core.claim_of(transmit);
+        let vip = self.vip_index[&claim.vip.ip()];
+        let after_the_rounds = claim.is_certain_of_owners();
+        let about_itself = match &transmit.frame.payload {
+            Payload::Arp(arp) => arp.target_ip == claim.vip.ip(),
+            Payload::Ndp(ndp) => match ndp.message {
+                NdpMessage::Solicitation(ns) => ns.target == claim.vip.ip(),
+                NdpMessage::Advertisement(_) => true,
+            },
+            Payload::Echo(_) => false,
+        };
+        if !after_the_rounds || !about_itself {
+            return None;
+        }
+        let asks_from = match &transmit.frame.payload {
+            Payload::Arp(arp) => IpAddr::from(arp.sender_ip),
+            Payload::Ndp(ndp) => ndp.source.into(),
+            Payload::Echo(echo) => echo.source,
+        };
+        assert!(
+            [IpAddr::from([0; 4]), OWN6.into()].contains(&asks_from),
+            "a look changes nobody's table: {:?}",
+            transmit.frame
+        );
+        assert!(claim.conflicts().next().is_some(), "a look at nobody");
+        Some(vip)
     }
 
     /// What happens between two frames of the same moment.
@@ -367,26 +579,31 @@ impl Network {
         }
     }
 
-    /// No frame for an address that is not here, from a link that is not up, with another MAC
-    /// than the link's, or after the time is up.
+    /// No frame for an address that is not here, or not where it counts, from a link that is not
+    /// up, with another MAC than the link's, or after the time is up.
     fn check_may_leave(&self, transmit: &Transmit) {
         let claim = self.core.claim_of(transmit);
         let vip = &self.vips[self.vip_index[&claim.vip.ip()]];
         assert!(
-            vip.held && !vip.left,
+            vip.is_here() && !vip.left,
             "a frame after {} left, at {:?}",
             claim.vip,
             self.now
         );
-        assert!(vip.usable, "a frame before {} was usable", claim.vip);
+        assert!(vip.is_usable(), "a frame before {} was usable", claim.vip);
+        assert!(vip.found, "a frame for {}, which is elsewhere", claim.vip);
         assert!(
             self.above.carrier && !self.link_gone,
             "a frame on a dead link"
         );
-        assert!(
-            self.now < self.scenario.pace.timeout,
-            "a frame after the timeout"
-        );
+        let to_a_peer = self.target(&transmit.frame) != claim.vip.ip()
+            || matches!(transmit.frame.payload, Payload::Echo(_));
+        let end = if to_a_peer {
+            self.end_at
+        } else {
+            self.ends_at()
+        };
+        assert!(self.now < end, "a frame after the time was up");
         let mac = if transmit.interface == self.above.index {
             self.above.mac
         } else {
@@ -400,38 +617,54 @@ impl Network {
         );
     }
 
+    /// The address that a frame of the announcer's is about.
+    fn target(&self, frame: &Frame) -> IpAddr {
+        match &frame.payload {
+            Payload::Arp(arp) => arp.target_ip.into(),
+            Payload::Ndp(ndp) => match ndp.message {
+                NdpMessage::Solicitation(ns) => ns.target.into(),
+                NdpMessage::Advertisement(na) => na.target.into(),
+            },
+            Payload::Echo(echo) => echo.destination,
+        }
+    }
+
     fn count(&mut self, transmit: &Transmit) {
         let vip = self.vip_index[&self.core.claim_of(transmit).vip.ip()];
-        let vip_ip = self.scenario.vips[vip].0;
-        let (target, source) = match &transmit.frame.payload {
-            Payload::Arp(arp) => (arp.target_ip.into(), arp.sender_ip.into()),
-            Payload::Ndp(ndp) => match ndp.message {
-                NdpMessage::Solicitation(ns) => (ns.target.into(), ndp.source.into()),
-                NdpMessage::Advertisement(na) => (na.target.into(), ndp.source.into()),
-            },
-            Payload::Echo(echo) => (echo.destination, echo.source),
-        };
+        let vip_ip = self.scenario.vips[vip].ip;
+        let target = self.target(&transmit.frame);
         assert_ne!(
             Some(target),
             self.scenario.offlink,
             "a frame to a peer that is offlink"
         );
+        let Payload::Echo(echo) = transmit.frame.payload else {
+            if target == vip_ip {
+                self.broadcasts[vip] += 1;
+            } else {
+                let truth = &mut self.truths[vip][self.by_ip[&target]];
+                truth.directed += 1;
+                truth.directed_anew += 1;
+            }
+            return;
+        };
         if target == vip_ip {
-            self.broadcasts[vip] += 1;
+            let member = self.by_any_mac[&transmit.frame.destination];
+            assert_eq!(echo.source, own(vip_ip), "a martian question");
+            let truth = &mut self.truths[vip][member];
+            assert!(truth.control, "a host that may ask back, from the VIP");
+            truth.holders += 1;
+            truth.holders_anew += 1;
+            self.seen_holder = Some((echo, transmit.frame.clone()));
             return;
         }
         let truth = &mut self.truths[vip][self.by_ip[&target]];
-        if let Payload::Echo(echo) = &transmit.frame.payload {
-            if source == vip_ip {
-                truth.echoes += 1;
-                truth.echoes_this_mac += 1;
-                self.seen_echo = Some((*echo, transmit.frame.source));
-            } else {
-                truth.controls += 1;
-            }
+        if echo.source == vip_ip {
+            truth.echoes += 1;
+            truth.echoes_anew += 1;
+            self.seen_echo = Some((echo, transmit.frame.source));
         } else {
-            truth.directed += 1;
-            truth.directed_this_mac += 1;
+            truth.controls += 1;
         }
     }
 
@@ -576,6 +809,7 @@ impl Network {
         let ip = self.members[index].host.ip;
         let to_us = Some(frame.destination) == on.mac;
         let above = on.index == self.above.index;
+        let mut held = None;
         let (destination, echo) = match &frame.payload {
             Payload::Arp(arp) if arp.operation == ArpOperation::Reply && arp.sender_ip == ip => {
                 (IpAddr::from(arp.target_ip), false)
@@ -586,7 +820,10 @@ impl Network {
                 }
                 _ => return,
             },
-            Payload::Echo(echo) if echo.kind == EchoKind::Reply => (echo.destination, true),
+            Payload::Echo(echo) if echo.kind == EchoKind::Reply => {
+                held = self.vip_index.get(&echo.source).copied();
+                (echo.destination, true)
+            }
             _ => return,
         };
         if !to_us {
@@ -594,14 +831,20 @@ impl Network {
         }
         if let Some(vip) = self.vip_index.get(&destination).copied().filter(|_| above) {
             let truth = &mut self.truths[vip][index];
+            truth.heard = true;
             if echo {
                 truth.followed = true;
             } else {
                 truth.answered = true;
             }
-        } else if echo && destination == own(ip) {
+        } else if destination != own(ip) {
+            return;
+        } else if let Some(vip) = held {
+            self.truths[vip][index].holder = true;
+        } else if echo {
             for truths in &mut self.truths {
                 truths[index].control = true;
+                truths[index].heard = true;
             }
         } else {
             return;
@@ -642,7 +885,7 @@ impl Network {
             },
             _ => return,
         };
-        let holds = |index: &usize| self.vips[*index].held && self.vips[*index].usable;
+        let holds = |index: &usize| self.vips[*index].is_usable();
         let mac = if self.vip_index.get(&target).is_some_and(holds) {
             self.above.mac
         } else if target == own(target) {
@@ -655,83 +898,179 @@ impl Network {
         }
     }
 
-    fn tell_address(&mut self, index: usize, usability: Usability) {
-        let was_ready = self.vips[index].held && self.vips[index].usable;
-        self.vips[index].held = true;
-        self.vips[index].usable = usability == Usability::Usable;
-        let address = self.vip_address(index, usability);
-        if let Some(interface) = self.core.unknown_link_of(&address) {
-            assert!(
-                interface == self.above.index,
-                "the only link that VIPs are on"
-            );
-            let above = self.above.clone();
-            self.core.link_changed(self.at(), &above);
+    /// The two prefix lengths that the entries of a VIP have.
+    fn prefix_lengths(&self, index: usize) -> [u8; 2] {
+        if self.scenario.vips[index].ip.is_ipv4() {
+            [32, 24]
+        } else {
+            [128, 64]
         }
-        self.core.address_changed(self.at(), &address);
+    }
+
+    /// An entry of a VIP is here, or is gone.
+    fn tell_entry(&mut self, index: usize, prefix_len: u8, usability: Option<Usability>) {
+        let was_ready = self.is_ready(index);
+        let wait = self.scenario.pace.wait;
+        let now = self.now;
+        let vip = &mut self.vips[index];
+        let address = Address {
+            ip: self.scenario.vips[index].ip,
+            interface: self.above.index,
+            prefix_len,
+            usability: usability.unwrap_or(Usability::Usable),
+        };
+        if let Some(usability) = usability {
+            // What was never held did not leave.
+            let gone = vip.gone_since.take().filter(|_| vip.found);
+            vip.left |= gone.is_some_and(|since| now - since > wait);
+            vip.returned += u32::from(gone.is_some() && !vip.left);
+            vip.entries.insert(prefix_len, usability);
+            self.tell_links_of(&address);
+            self.core.address_changed(self.at(), &address);
+        } else {
+            // Only an entry that was here can go.
+            if vip.entries.remove(&prefix_len).is_some() && vip.entries.is_empty() {
+                vip.gone_since = Some(now);
+            }
+            self.core.address_gone(self.at(), &address);
+        }
+        self.find(index);
         if !was_ready {
             self.became_ready(index);
         }
     }
 
-    fn became_ready(&mut self, index: usize) {
-        let carrier = self.above.carrier;
+    /// Tells the core of the interfaces that it has to know for an address, as the session does.
+    fn tell_links_of(&mut self, address: &Address) {
+        for _ in 0..2 {
+            let link = match self.core.unknown_link_of(address) {
+                Some(index) if index == self.above.index => self.above.clone(),
+                Some(index) if index == self.base.index => self.base.clone(),
+                Some(other) => panic!("{other:?} is unknown here, too"),
+                None => break,
+            };
+            self.core.link_changed(self.at(), &link);
+        }
+        assert_eq!(self.core.unknown_link_of(address), None);
+    }
+
+    /// Whether the VIP is found, now or before.
+    fn find(&mut self, index: usize) {
+        let place = &self.scenario.vips[index].place;
+        let counts = place.admits(&self.above, Some(&self.base).filter(|_| self.scenario.vmac));
         let vip = &mut self.vips[index];
-        if vip.held && vip.usable && !vip.left && carrier {
-            vip.ready_since.get_or_insert(self.now);
-            vip.starts += 1;
-            // All rounds have to come again.
-            self.broadcasts[index] = 0;
+        vip.found |= counts && vip.is_here() && self.above.up && !self.link_gone;
+    }
+
+    fn is_ready(&self, index: usize) -> bool {
+        let vip = &self.vips[index];
+        vip.is_usable() && vip.found && !vip.left && self.above.carrier && !self.link_gone
+    }
+
+    fn became_ready(&mut self, index: usize) {
+        if self.is_ready(index) {
+            self.vips[index].ready_since.get_or_insert(self.now);
+            self.begin_anew(index);
         }
     }
 
-    fn vip_address(&self, index: usize, usability: Usability) -> Address {
-        let ip = self.scenario.vips[index].0;
-        Address {
-            ip,
-            interface: self.above.index,
-            prefix_len: if ip.is_ipv4() { 32 } else { 128 },
-            usability,
+    /// All rounds have to come again, and everybody has to prove itself again.
+    fn begin_anew(&mut self, index: usize) {
+        self.vips[index].starts += 1;
+        self.broadcasts[index] = 0;
+        for truth in &mut self.truths[index] {
+            truth.start_over();
         }
+    }
+
+    /// All entries of the VIPs, as the kernel has them.
+    fn entries(&self) -> Vec<Address> {
+        let of = |(vip, told): (&PlannedVip, &VipTruth)| {
+            let address = |(prefix_len, usability): (&u8, &Usability)| Address {
+                ip: vip.ip,
+                interface: self.above.index,
+                prefix_len: *prefix_len,
+                usability: *usability,
+            };
+            told.entries.iter().map(address).collect::<Vec<_>>()
+        };
+        self.scenario
+            .vips
+            .iter()
+            .zip(&self.vips)
+            .flat_map(of)
+            .collect()
+    }
+
+    /// The host's own addresses, beside the VIPs.
+    fn own_addresses() -> [Address; 2] {
+        [(IpAddr::from(OWN4), 16), (OWN6.into(), 64)].map(|(ip, prefix_len)| Address {
+            ip,
+            interface: BASE,
+            prefix_len,
+            usability: Usability::Usable,
+        })
     }
 
     fn happens(&mut self, what: Happening) {
         match what {
             // They happen where they can.
-            Happening::Arrives(index) | Happening::BecomesUsable(index)
-                if !self.link_gone && !self.vips[index].left =>
-            {
-                self.tell_address(index, Usability::Usable);
+            Happening::Arrives(index) | Happening::Returns(index) if !self.link_gone => {
+                let [first, _] = self.prefix_lengths(index);
+                self.tell_entry(index, first, Some(Usability::Usable));
             }
-            Happening::DadFails(index) if !self.link_gone && self.vips[index].held => {
-                self.tell_address(index, Usability::DadFailed);
+            Happening::ReturnsTentative(index) if !self.link_gone => {
+                let [first, _] = self.prefix_lengths(index);
+                self.tell_entry(index, first, Some(Usability::Tentative));
+            }
+            Happening::BecomesUsable(index) if !self.link_gone => {
+                self.tell_all_entries(index, Usability::Usable);
+            }
+            Happening::DadFails(index) if !self.link_gone => {
+                self.tell_all_entries(index, Usability::DadFailed);
+            }
+            Happening::Gains(index) if !self.link_gone => {
+                let [_, second] = self.prefix_lengths(index);
+                self.tell_entry(index, second, Some(Usability::Usable));
+            }
+            Happening::Loses(index) => {
+                let [_, second] = self.prefix_lengths(index);
+                self.tell_entry(index, second, None);
+            }
+            Happening::LosesFirst(index) => {
+                let [first, _] = self.prefix_lengths(index);
+                self.tell_entry(index, first, None);
             }
             Happening::Leaves(index) => {
-                let address = self.vip_address(index, Usability::Usable);
-                // Only an address that was here can leave.
-                self.vips[index].left |= self.vips[index].held;
-                self.vips[index].held = false;
-                self.core.address_gone(&address);
+                for prefix_len in self.prefix_lengths(index) {
+                    self.tell_entry(index, prefix_len, None);
+                }
             }
-            Happening::Returns(index) if !self.link_gone => {
-                self.tell_address(index, Usability::Usable);
+            Happening::Overrun => {
+                let mut all = Self::own_addresses().to_vec();
+                all.extend(self.entries());
+                self.core.addresses_are(self.at(), &all);
             }
-            Happening::CarrierLost | Happening::CarrierBack if !self.link_gone => {
-                self.above.carrier = matches!(what, Happening::CarrierBack);
-                self.base.carrier = self.above.carrier;
+            Happening::CarrierLost { .. } | Happening::CarrierBack if !self.link_gone => {
+                let is_back = matches!(what, Happening::CarrierBack);
+                let up = !matches!(what, Happening::CarrierLost { down: true });
+                let changes = self.above.carrier != is_back;
+                for link in [&mut self.above, &mut self.base] {
+                    (link.up, link.carrier) = (up, is_back);
+                }
                 self.tell_links();
-                self.restart();
+                for index in 0..self.vips.len() {
+                    self.find(index);
+                }
+                if changes {
+                    self.restart();
+                }
             }
             Happening::MacChanges(mac) if !self.link_gone => {
                 self.by_mac.remove(&mac);
                 self.base.mac = Some(mac);
                 if !self.scenario.vmac {
                     self.above.mac = Some(mac);
-                    for truth in self.truths.iter_mut().flatten() {
-                        (truth.followed, truth.answered) = (false, false);
-                        truth.echoes_this_mac = 0;
-                        truth.directed_this_mac = 0;
-                    }
                 }
                 self.tell_links();
                 // As the kernel does (arp_notify), and the hosts in time by themselves.
@@ -748,10 +1087,12 @@ impl Network {
             }
             Happening::LinkGone => {
                 self.link_gone = true;
-                self.core.link_gone(self.above.index);
+                self.core.link_gone(self.at(), self.above.index);
                 for vip in &mut self.vips {
-                    vip.left |= vip.held;
-                    vip.held = false;
+                    if vip.is_here() {
+                        vip.gone_since = Some(self.now);
+                    }
+                    vip.entries.clear();
                 }
             }
             Happening::OldOwnerClaims(index) => self.claim_by(OLD_OWNER, index, None),
@@ -761,6 +1102,15 @@ impl Network {
                 if let Some(index) = index {
                     self.claim_by(host.mac, index, Some(member));
                 }
+            }
+            Happening::RivalLetsGo(member) => self.let_go(member),
+            Happening::RivalReturns(member) => {
+                let index = self.held_by[member].expect("it had a VIP");
+                let host = &mut self.members[member].host;
+                host.holds = Some(self.scenario.vips[index].ip);
+                let mac = host.mac;
+                self.holdings[member].push((self.now, None));
+                self.claim_by(mac, index, Some(member));
             }
             Happening::Stray => self.stray(),
             _ => {}
@@ -773,6 +1123,15 @@ impl Network {
         self.core.link_changed(self.at(), &above);
     }
 
+    /// What is known of each entry of a VIP that is here.
+    fn tell_all_entries(&mut self, index: usize, usability: Usability) {
+        for prefix_len in self.prefix_lengths(index) {
+            if self.vips[index].entries.contains_key(&prefix_len) {
+                self.tell_entry(index, prefix_len, Some(usability));
+            }
+        }
+    }
+
     fn restart(&mut self) {
         self.alive_since = None;
         for index in 0..self.vips.len() {
@@ -782,7 +1141,7 @@ impl Network {
 
     /// Another host announces a VIP.
     fn claim_by(&mut self, mac: Mac, index: usize, member: Option<usize>) {
-        let frame = match self.scenario.vips[index].0 {
+        let frame = match self.scenario.vips[index].ip {
             IpAddr::V4(vip) => Arp::gratuitous_request(vip, mac),
             IpAddr::V6(vip) => Ndp::unsolicited_advertisement(vip, mac, false),
         };
@@ -799,7 +1158,7 @@ impl Network {
         }
         let index = self.rng.index(self.members.len());
         let (ip, mac) = (self.members[index].host.ip, self.members[index].host.mac);
-        let vips: Vec<_> = self.scenario.vips.iter().map(|(vip, _)| *vip).collect();
+        let vips: Vec<_> = self.scenario.vips.iter().map(|vip| vip.ip).collect();
         let vip = vips[index % vips.len()];
         let announced = self.above.mac.unwrap_or(Mac::ZERO);
         let other = Mac::new([2, 0, 0, 9, 9, 9]);
@@ -837,6 +1196,7 @@ impl Network {
         if !unchanged {
             self.core.received(self.at(), self.above.index, &frame);
         }
+        self.stray_holder(wrong);
         let Some((echo, echo_mac)) = self.seen_echo else {
             return;
         };
@@ -867,6 +1227,35 @@ impl Network {
         self.core.received(self.at(), self.above.index, &frame);
     }
 
+    /// The last echo to a VIP, as a host that has the VIP would answer it but for one thing.
+    fn stray_holder(&mut self, wrong: u64) {
+        let Some((echo, question)) = self.seen_holder.clone() else {
+            return;
+        };
+        let other = Mac::new([2, 0, 0, 9, 9, 9]);
+        let mut reply = Echo {
+            source: echo.destination,
+            destination: echo.source,
+            kind: EchoKind::Reply,
+            ..echo
+        };
+        let (mut source, mut destination) = (question.destination, question.source);
+        match wrong {
+            0 => destination = other,
+            1 => source = other,
+            2 => reply.identifier ^= 1,
+            3 => reply.sequence = reply.sequence.wrapping_add(0x4000),
+            4 => reply.kind = EchoKind::Request,
+            _ => reply.destination = echo.destination,
+        }
+        let frame = Frame {
+            destination,
+            source,
+            payload: Payload::Echo(reply),
+        };
+        self.core.received(self.at(), BASE, &frame);
+    }
+
     /// The kernel's tables are read.
     fn see_around(&mut self) {
         self.looking_around = false;
@@ -874,26 +1263,13 @@ impl Network {
             return;
         }
         let mut above = Surroundings::of(self.above.clone());
-        for index in 0..self.vips.len() {
-            if self.vips[index].held {
-                above
-                    .addresses
-                    .push(self.vip_address(index, Usability::Usable));
-            }
-        }
+        above.addresses = self.entries();
         let mut base = if self.scenario.vmac {
             Surroundings::of(self.base.clone())
         } else {
             above.clone()
         };
-        for (ip, prefix_len) in [(IpAddr::from(OWN4), 16), (OWN6.into(), 64)] {
-            base.addresses.push(Address {
-                ip,
-                interface: BASE,
-                prefix_len,
-                usability: Usability::Usable,
-            });
-        }
+        base.addresses.extend(Self::own_addresses());
         let mut configured: Vec<_> = self.scenario.offlink.into_iter().collect();
         for member in &self.members {
             match member.source {
@@ -917,29 +1293,39 @@ impl Network {
         for around in &surroundings {
             self.core.link_changed(self.at(), &around.link);
         }
-        let own_macs = surroundings
-            .iter()
-            .filter_map(|around| around.link.mac)
-            .collect::<Vec<_>>();
-        self.core.surroundings_are(
-            self.at(),
-            &surroundings,
-            own_macs,
-            &configured,
-            Confirm::All,
-        );
+        let host = HostSnapshot {
+            links: surroundings.iter().map(|one| one.link.clone()).collect(),
+            addresses: surroundings
+                .iter()
+                .flat_map(|one| one.addresses.clone())
+                .collect(),
+        };
+        self.core
+            .surroundings_are(self.at(), &surroundings, &host, &configured, Confirm::All);
     }
 
     pub(crate) fn claim(&self, vip: usize) -> Option<&Claim> {
-        let ip = self.scenario.vips[vip].0;
+        let ip = self.scenario.vips[vip].ip;
         self.core.claims().iter().find(|claim| claim.vip.ip() == ip)
     }
 
     pub(crate) fn verdicts(&self) -> Vec<Verdict> {
         let claims = self.core.claims().iter();
         claims
-            .flat_map(|claim| claim.confirmations().iter().map(Confirmation::verdict))
+            .flat_map(|claim| {
+                let confirmations = claim.confirmations().iter();
+                confirmations.map(|one| claim.verdict_of(one))
+            })
             .collect()
+    }
+
+    /// When the run ends at the latest.
+    pub(crate) fn ends_at(&self) -> Duration {
+        self.since_start(self.core.ends_at())
+    }
+
+    pub(crate) fn since_start(&self, at: Instant) -> Duration {
+        at.duration_since(self.start)
     }
 
     pub(crate) fn announced_mac(&self) -> Option<Mac> {

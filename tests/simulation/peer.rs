@@ -66,6 +66,8 @@ pub(crate) struct Host {
     pub(crate) habits: Habits,
     /// An address of the announcer's that this host also has.
     pub(crate) holds: Option<IpAddr>,
+    /// Whether that is on `lo`, with `arp_ignore=1`, as a real server of LVS has it.
+    pub(crate) on_lo: bool,
     pub(crate) table: Vec<(IpAddr, Entry)>,
     /// Echo replies that wait until the table knows where to.
     waiting: Vec<Echo>,
@@ -80,6 +82,7 @@ impl Host {
             mac,
             habits: Habits::default(),
             holds: None,
+            on_lo: false,
             table: Vec::new(),
             waiting: Vec::new(),
             took_in: Vec::new(),
@@ -127,13 +130,18 @@ impl Host {
         self.ip == ip || self.holds == Some(ip)
     }
 
+    /// Whether who asks the link for an address gets this host's MAC.
+    fn is_asked_for(&self, ip: IpAddr) -> bool {
+        self.ip == ip || (self.holds == Some(ip) && !self.on_lo)
+    }
+
     /// RFC 826, in Linux's order: requests for this host first, then what updates an entry.
     fn hear_arp(&mut self, now: Duration, group: bool, arp: &Arp, out: &mut Vec<Frame>) {
         let (sender, target) = (IpAddr::from(arp.sender_ip), IpAddr::from(arp.target_ip));
         let request = arp.operation == ArpOperation::Request;
         if arp.sender_ip == Ipv4Addr::UNSPECIFIED {
             // A probe changes no table; whoever has the address answers.
-            if request && self.owns(target) && !self.habits.arp_ignore {
+            if request && self.is_asked_for(target) && !self.habits.arp_ignore {
                 out.push(self.arp_reply(arp));
             }
             return;
@@ -143,7 +151,7 @@ impl Host {
             return;
         }
         if request && self.owns(target) {
-            if self.habits.arp_ignore {
+            if self.habits.arp_ignore || !self.is_asked_for(target) {
                 return;
             }
             self.learn(now, sender, arp.sender_mac, true, true, out);
@@ -185,7 +193,7 @@ impl Host {
             NdpMessage::Solicitation(ns) => {
                 let target = IpAddr::from(ns.target);
                 let heard = destination == self.mac || destination == solicited_node(ns.target).1;
-                if !heard || !self.owns(target) || self.owns(source) {
+                if !heard || !self.is_asked_for(target) || self.owns(source) {
                     return;
                 }
                 if ndp.source == Ipv6Addr::UNSPECIFIED {
@@ -278,7 +286,7 @@ impl Host {
     }
 
     fn hear_echo(&mut self, now: Duration, echo: &Echo, out: &mut Vec<Frame>) {
-        let for_me = echo.kind == EchoKind::Request && echo.destination == self.ip;
+        let for_me = echo.kind == EchoKind::Request && self.owns(echo.destination);
         if !for_me || self.habits.ignores_echo || self.owns(echo.source) {
             return;
         }
@@ -426,8 +434,53 @@ mod tests {
         assert_eq!(odd(NOW - LOCKTIME), Some(NEW));
     }
 
+    /// Asks for the VIP by an echo from another address that the host knows.
+    fn echoes_for_the_vip(host: &mut Host) -> Vec<Frame> {
+        let (own, vip): (IpAddr, IpAddr) = if host.ip.is_ipv4() {
+            ([10, 9, 0, 1].into(), VIP4.into())
+        } else {
+            ("fd09::1".parse().unwrap(), VIP6.into())
+        };
+        host.set(own, Entry::Known(NEW, NOW));
+        let echo = Echo::request((own, NEW), (vip, host.mac), 7, 1);
+        host.receive(NOW, &echo)
+    }
+
     #[test]
-    fn a_second_owner_is_silent_but_to_probes() {
+    fn who_has_the_vip_on_lo_is_silent_to_all_but_an_echo_to_it() {
+        let (mut four, mut six) = host(Entry::Known(OLD, NOW));
+        assert!(echoes_for_the_vip(&mut four).is_empty(), "it has it not");
+        for (host, vip) in [(&mut four, IpAddr::from(VIP4)), (&mut six, VIP6.into())] {
+            (host.holds, host.on_lo) = (Some(vip), true);
+            let answers = echoes_for_the_vip(host);
+            let [answer] = &answers[..] else {
+                panic!("{answers:?}");
+            };
+            assert!(matches!(answer.payload, Payload::Echo(echo) if echo.source == vip));
+            let from_it = Echo::request((vip, NEW), (host.ip, host.mac), 7, 1);
+            assert!(host.receive(NOW, &from_it).is_empty(), "martian");
+        }
+        let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
+            unreachable!();
+        };
+        let asks = |from| Arp::directed_request(from, NEW, VIP4, None);
+        for question in [
+            Arp::probe(VIP4, NEW),
+            asks([10, 9, 0, 1].into()),
+            Arp::directed_request(VIP4, NEW, ip4, None),
+        ] {
+            assert!(four.receive(NOW, &question).is_empty());
+        }
+        for question in [
+            Ndp::probe(VIP6, NEW, None),
+            Ndp::directed_solicitation(VIP6, NEW, ip6, None),
+        ] {
+            assert!(six.receive(NOW, &question).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_second_owner_is_silent_but_to_probes_and_to_echoes_to_it() {
         let (mut four, mut six) = host(Entry::None);
         (four.holds, six.holds) = (Some(VIP4.into()), Some(VIP6.into()));
         let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
@@ -441,6 +494,8 @@ mod tests {
             six.receive(NOW, &Ndp::directed_solicitation(VIP6, NEW, ip6, None))
                 .is_empty()
         );
+        assert_eq!(echoes_for_the_vip(&mut four).len(), 1);
+        assert_eq!(echoes_for_the_vip(&mut six).len(), 1);
         assert_eq!(four.receive(NOW, &Arp::probe(VIP4, NEW)).len(), 1);
         assert_eq!(
             six.receive(NOW, &Ndp::probe(VIP6, NEW, None))[0].destination,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use vipherald::address::Mac;
 use vipherald::announce::{Pace, Source};
+use vipherald::host::Place;
 
 use crate::peer::{Entry, Habits, Host};
 use crate::rng::Rng;
@@ -15,6 +16,9 @@ use crate::rng::Rng;
 pub(crate) const OWN_MAC: Mac = Mac::new([2, 0, 0, 0, 0xee, 1]);
 pub(crate) const VIRTUAL_MAC: Mac = Mac::new([0, 0, 0x5e, 0, 1, 69]);
 pub(crate) const OLD_OWNER: Mac = Mac::new([2, 0, 0, 0, 0xdd, 1]);
+/// The names of the interface that has the host's own addresses, and of the macvlan above it.
+pub(crate) const BASE_NAME: &str = "eth0";
+pub(crate) const VMAC_NAME: &str = "vrrp1.69";
 pub(crate) const OWN4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(crate) const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 
@@ -35,6 +39,8 @@ pub(crate) enum Kind {
     Deaf,
     /// It has the VIP, too.
     Rival,
+    /// It has the VIP on `lo`, as a real server of LVS does.
+    RealServer,
     /// It is not there.
     Dead,
 }
@@ -79,7 +85,19 @@ pub(crate) enum Happening {
     DadFails(usize),
     Leaves(usize),
     Returns(usize),
-    CarrierLost,
+    /// It is back, but has to prove first that nobody else has it.
+    ReturnsTentative(usize),
+    /// An entry with another prefix length is added, or goes.
+    Gains(usize),
+    Loses(usize),
+    /// The entry with the first prefix length goes alone.
+    LosesFirst(usize),
+    /// Changes were lost: all addresses are told anew.
+    Overrun,
+    /// The interface has no carrier; or, besides, it is down.
+    CarrierLost {
+        down: bool,
+    },
     CarrierBack,
     MacChanges(Mac),
     LinkGone,
@@ -87,6 +105,10 @@ pub(crate) enum Happening {
     OldOwnerClaims(usize),
     /// A member that has the VIP announces it.
     RivalClaims(usize),
+    /// A member that has the VIP takes it off its interface.
+    RivalLetsGo(usize),
+    /// It takes the VIP again, and announces it.
+    RivalReturns(usize),
     /// A frame that almost is an answer.
     Stray,
 }
@@ -99,14 +121,27 @@ pub(crate) enum Beginning {
     Absent,
 }
 
+/// A VIP of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedVip {
+    pub(crate) ip: IpAddr,
+    pub(crate) beginning: Beginning,
+    /// Where it counts.
+    pub(crate) place: Place,
+    /// Whether its address is there twice from the beginning, with two prefix lengths.
+    pub(crate) twice: bool,
+}
+
 /// A run to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) pace: Pace,
-    pub(crate) vips: Vec<(IpAddr, Beginning)>,
+    pub(crate) vips: Vec<PlannedVip>,
     /// Whether the VIPs are on a macvlan above the interface that has the host's own addresses.
     pub(crate) vmac: bool,
+    /// Whether the interface is down when the run begins.
+    pub(crate) begins_down: bool,
     pub(crate) members: Vec<Member>,
     /// A named peer that the VIP's link does not lead to.
     pub(crate) offlink: Option<IpAddr>,
@@ -127,6 +162,24 @@ pub(crate) struct Scenario {
     pub(crate) happenings: Vec<(When, Happening)>,
     /// Whether every frame is written out as octets and read again.
     pub(crate) on_the_wire: bool,
+}
+
+/// Where a VIP counts: wherever it is, on its interface by name, or, rarely, somewhere else.
+fn draw_place(rng: &mut Rng, vmac: bool) -> Place {
+    let on = |name: &str| Place::On(name.to_owned());
+    let vmac_named = |name: &str| Place::Vmac {
+        name: name.to_owned(),
+        above: BASE_NAME.to_owned(),
+    };
+    match rng.below(20) {
+        0 => on("elsewhere"),
+        1..6 if vmac => vmac_named(VMAC_NAME),
+        // Keepalived chose another name, because that was taken.
+        6..9 if vmac => vmac_named("vrrp.69"),
+        9..12 if vmac => on(VMAC_NAME),
+        1..9 => on(BASE_NAME),
+        _ => Place::Anywhere,
+    }
 }
 
 const fn millis(millis: u64) -> Duration {
@@ -164,9 +217,16 @@ impl Scenario {
                 rate: NonZeroU32::MIN.saturating_add(1999),
                 wait: millis(1000),
                 timeout: millis(60_000),
+                conflict_watch: Duration::ZERO,
             },
-            vips: vec![(vip, Beginning::Usable)],
+            vips: vec![PlannedVip {
+                ip: vip,
+                beginning: Beginning::Usable,
+                place: Place::Anywhere,
+                twice: false,
+            }],
             vmac: false,
+            begins_down: false,
             members: vec![Member {
                 kind: Kind::Honest,
                 source: Source::Gateway,
@@ -206,6 +266,7 @@ impl Scenario {
     pub(crate) fn with_members(seed: u64, members: usize) -> Self {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let families: &[bool] = rng.pick(&[&[true][..], &[false], &[true, false]]);
+        let vmac = rng.permille(200);
         let vips: Vec<_> = (0..rng.pick(&[1, 1, 1, 2, 4]))
             .map(|number| {
                 let four = families[number % families.len()];
@@ -219,7 +280,12 @@ impl Scenario {
                     1 | 2 if !four => Beginning::Tentative,
                     _ => Beginning::Usable,
                 };
-                (ip, beginning)
+                PlannedVip {
+                    ip,
+                    beginning,
+                    place: draw_place(&mut rng, vmac),
+                    twice: rng.permille(150),
+                }
             })
             .collect();
         let clean = rng.permille(400);
@@ -242,8 +308,10 @@ impl Scenario {
                 } else {
                     millis(1) + rng.up_to(Duration::from_secs(12))
                 },
+                conflict_watch: Duration::from_secs(rng.pick(&[0, 0, 5, 30])),
             },
-            vmac: rng.permille(200),
+            vmac,
+            begins_down: rng.permille(30),
             loss_out: loss(&mut rng),
             loss_in: loss(&mut rng),
             duplicated: rng.pick(&[0, 0, 20, 200]),
@@ -307,6 +375,17 @@ impl Scenario {
         }
     }
 
+    /// Whether hosts that have a VIP can be asked for it once its rounds are over. An IPv6 VIP on
+    /// an interface with no other address can't be asked for without misleading everyone.
+    pub(crate) fn can_look(&self, vip: usize) -> bool {
+        self.vips[vip].ip.is_ipv4() || !self.vmac
+    }
+
+    /// Whether no answer takes longer than the time between two questions.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.delay + self.jitter <= millis(2)
+    }
+
     /// Whether nothing is lost for good once the port is open.
     pub(crate) fn is_lossless(&self) -> bool {
         self.loss_in + self.loss_out == 0
@@ -321,7 +400,7 @@ impl Scenario {
     }
 
     fn draw_member(&self, rng: &mut Rng, number: usize, only: Option<Kind>, clean: bool) -> Member {
-        let (vip, _) = self.vips[number % self.vips.len()];
+        let vip = self.vips[number % self.vips.len()].ip;
         let four = vip.is_ipv4();
         let kind = only.unwrap_or_else(|| match rng.below(100) {
             0..5 if four => Kind::ArpIgnoring,
@@ -330,7 +409,8 @@ impl Scenario {
             18..22 => Kind::ResolutionDropping,
             22..24 if four => Kind::Deaf,
             24..26 if number < 20 => Kind::Rival,
-            26..33 => Kind::Dead,
+            26..30 => Kind::RealServer,
+            30..37 => Kind::Dead,
             _ => Kind::Honest,
         });
         let mut host = Host::new(member_ip(four, number), mac(1, number));
@@ -342,8 +422,10 @@ impl Scenario {
             arp_ignore: matches!(kind, Kind::ArpIgnoring | Kind::Deaf),
             drops_gratuitous: kind == Kind::Deaf || (kind == Kind::Honest && rng.permille(200)),
         };
-        host.holds = (kind == Kind::Rival).then_some(vip);
-        for (vip, _) in self.vips.iter().filter(|(vip, _)| vip.is_ipv4() == four) {
+        host.holds = matches!(kind, Kind::Rival | Kind::RealServer).then_some(vip);
+        host.on_lo = kind == Kind::RealServer;
+        let vips = self.vips.iter().map(|vip| vip.ip);
+        for vip in vips.filter(|vip| vip.is_ipv4() == four) {
             let old = Entry::Known(OLD_OWNER, Duration::ZERO);
             let entry = match kind {
                 Kind::Permanent => Entry::Permanent(OLD_OWNER),
@@ -355,7 +437,7 @@ impl Scenario {
                     _ => old,
                 },
             };
-            host.set(*vip, entry);
+            host.set(vip, entry);
         }
         let own: IpAddr = if four { OWN4.into() } else { OWN6.into() };
         host.set(own, Entry::Known(OWN_MAC, Duration::ZERO));
@@ -395,16 +477,22 @@ impl Scenario {
             source,
             known_mac,
             proxy,
-            listens: false,
+            listens: kind == Kind::Rival && rng.permille(300),
             dark,
         }
     }
 
     fn draw_happenings(&mut self, rng: &mut Rng) {
+        let moment = |rng: &mut Rng| {
+            rng.up_to(
+                rng.clone()
+                    .pick(&[millis(60), millis(3000), millis(15_000)]),
+            )
+        };
         let mut happenings = Vec::new();
         let mut at = |when: Duration, what| happenings.push((When::At(when), what));
-        for (index, (_, beginning)) in self.vips.iter().enumerate() {
-            match beginning {
+        for (index, vip) in self.vips.iter().enumerate() {
+            match vip.beginning {
                 Beginning::Usable => {}
                 Beginning::Absent if rng.permille(200) => {}
                 Beginning::Absent => {
@@ -425,24 +513,51 @@ impl Scenario {
             );
         }
         for (index, member) in self.members.iter().enumerate() {
-            if member.kind == Kind::Rival && rng.permille(500) {
+            if member.kind != Kind::Rival {
+                continue;
+            }
+            if rng.permille(500) {
                 at(
                     rng.up_to(Duration::from_secs(8)),
                     Happening::RivalClaims(index),
                 );
             }
+            // Those that listen let go when they are ordered to.
+            if !member.listens && rng.permille(600) {
+                let gone = rng.up_to(Duration::from_secs(rng.clone().pick(&[1, 12, 45])));
+                at(gone, Happening::RivalLetsGo(index));
+                if rng.permille(200) {
+                    let back = gone + rng.up_to(Duration::from_secs(15));
+                    at(back, Happening::RivalReturns(index));
+                }
+            }
+        }
+        if self.begins_down {
+            at(rng.up_to(millis(1500)), Happening::CarrierBack);
+        }
+        for index in 0..self.vips.len() {
+            // A prefix length that changes: the new entry comes before the old one goes, or after.
+            match rng.below(12) {
+                0 => {
+                    let first = moment(rng);
+                    at(first, Happening::Gains(index));
+                    at(first + moment(rng), Happening::LosesFirst(index));
+                }
+                1 => {
+                    let first = moment(rng);
+                    at(first, Happening::LosesFirst(index));
+                    at(first + rng.up_to(millis(1200)), Happening::Gains(index));
+                }
+                2 => at(moment(rng), Happening::Loses(index)),
+                3 => at(moment(rng), Happening::Overrun),
+                _ => {}
+            }
         }
         for _ in 0..rng.pick(&[0, 5, 40]) {
             at(rng.up_to(Duration::from_secs(2)), Happening::Stray);
         }
-        let moment = |rng: &mut Rng| {
-            rng.up_to(
-                rng.clone()
-                    .pick(&[millis(60), millis(3000), millis(15_000)]),
-            )
-        };
         match rng.below(100) {
-            0..15 => {
+            0..20 => {
                 let vip = rng.index(self.vips.len());
                 if rng.permille(300) {
                     let frames = u32::try_from(rng.below(60)).unwrap_or(0);
@@ -450,23 +565,32 @@ impl Scenario {
                 } else {
                     let leaves = moment(rng);
                     happenings.push((When::At(leaves), Happening::Leaves(vip)));
-                    if rng.permille(300) {
-                        let back = leaves + millis(1) + moment(rng);
-                        happenings.push((When::At(back), Happening::Returns(vip)));
+                    if rng.permille(600) {
+                        let wait = self.pace.wait.max(millis(60));
+                        let gone = rng.pick(&[millis(1), wait / 2, wait * 3]);
+                        let back = leaves + millis(1) + rng.up_to(gone);
+                        if rng.permille(300) {
+                            happenings.push((When::At(back), Happening::ReturnsTentative(vip)));
+                            let usable = back + rng.up_to(millis(2000));
+                            happenings.push((When::At(usable), Happening::BecomesUsable(vip)));
+                        } else {
+                            happenings.push((When::At(back), Happening::Returns(vip)));
+                        }
                     }
                 }
             }
-            15..25 => {
-                let down = moment(rng);
-                happenings.push((When::At(down), Happening::CarrierLost));
-                let up = down + moment(rng);
+            20..30 => {
+                let lost = moment(rng);
+                let down = rng.permille(300);
+                happenings.push((When::At(lost), Happening::CarrierLost { down }));
+                let up = lost + moment(rng);
                 happenings.push((When::At(up), Happening::CarrierBack));
             }
-            25..35 => {
+            30..40 => {
                 let mac = Mac::new([2, 0, 0, 0, 0xee, 2]);
                 happenings.push((When::At(moment(rng)), Happening::MacChanges(mac)));
             }
-            35..38 => happenings.push((When::At(moment(rng)), Happening::LinkGone)),
+            40..43 => happenings.push((When::At(moment(rng)), Happening::LinkGone)),
             _ => {}
         }
         self.happenings = happenings;

@@ -13,9 +13,21 @@ pub(crate) struct Statistics {
     pub(crate) frames: u64,
     /// Runs that their timeout ended.
     pub(crate) cut: u64,
-    /// VIPs that left, and VIPs with a conflict.
+    /// VIPs that left; that left and came back in time; and that were never where they count.
     pub(crate) left: u64,
+    pub(crate) returned: u64,
+    pub(crate) elsewhere: u64,
+    /// VIPs with a conflict; with one that is over; and those whose other owners are watched.
     pub(crate) conflicts: u64,
+    pub(crate) past_conflicts: u64,
+    pub(crate) watched: u64,
+    /// Hosts that have the VIP and were heard; those of them that were not known to have it; and
+    /// those that were not heard, for they answer only one in so many questions.
+    pub(crate) holders: u64,
+    pub(crate) misjudged_holders: u64,
+    pub(crate) unheard_holders: u64,
+    /// Other owners that were not known to answer for the VIP by an echo, too.
+    pub(crate) unheld: u64,
     /// Peers that had to be proven; those of them that were not; and that were even called stale.
     pub(crate) honest: u64,
     pub(crate) unproven: u64,
@@ -48,8 +60,10 @@ impl Statistics {
             (Kind::EchoIgnoring, Verdict::Acknowledged),
             (Kind::ResolutionDropping, Verdict::Stale),
             (Kind::Deaf, Verdict::Stale),
-            (Kind::Rival, Verdict::Stale),
+            (Kind::Rival, Verdict::Silent),
             (Kind::Rival, Verdict::Proven),
+            (Kind::RealServer, Verdict::Holder),
+            (Kind::RealServer, Verdict::Proven),
             (Kind::Dead, Verdict::Silent),
         ] {
             assert!(
@@ -57,7 +71,17 @@ impl Statistics {
                 "few {kind:?} were {verdict:?}"
             );
         }
-        assert!(self.left > 100 && self.conflicts > 100 && self.cut > 100);
+        for (what, count) in [
+            ("left", self.left),
+            ("came back", self.returned),
+            ("were elsewhere", self.elsewhere),
+            ("had conflicts", self.conflicts),
+            ("had conflicts that are over", self.past_conflicts),
+            ("were watched", self.watched),
+            ("were in runs that were cut", self.cut),
+        ] {
+            assert!(count > 100, "few VIPs {what}: {count}");
+        }
         // Where frames are lost, chance has a say: but only so much.
         assert!(
             self.unproven * 250 < self.honest,
@@ -68,6 +92,16 @@ impl Statistics {
             self.wronged * 1000 < self.honest,
             "{} called stale",
             self.wronged
+        );
+        assert!(
+            self.misjudged_holders * 250 < self.holders,
+            "{} that have the VIP are not known to",
+            self.misjudged_holders
+        );
+        assert!(
+            self.unheard_holders * 25 < self.holders,
+            "{} that have the VIP were not heard",
+            self.unheard_holders
         );
         assert!(
             self.unnamed * 100 < self.stale,
@@ -81,8 +115,23 @@ impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} runs, {} of them cut; {} frames, at most {} for one peer; {} VIPs left, {} had conflicts",
-            self.runs, self.cut, self.frames, self.most_frames, self.left, self.conflicts
+            "{} runs, {} of them cut; {} frames, at most {} for one peer",
+            self.runs, self.cut, self.frames, self.most_frames
+        )?;
+        writeln!(
+            f,
+            "{} VIPs left, {} came back, {} were elsewhere; {} had conflicts, {} past ones, {} are watched",
+            self.left,
+            self.returned,
+            self.elsewhere,
+            self.conflicts,
+            self.past_conflicts,
+            self.watched
+        )?;
+        writeln!(
+            f,
+            "{} have the VIP, {} of them not known to; {} were not heard; {} other owners not by echo",
+            self.holders, self.misjudged_holders, self.unheard_holders, self.unheld
         )?;
         writeln!(
             f,

@@ -21,13 +21,13 @@ pub struct DueOrder {
     pub vip: Vip,
     /// The MAC that it is announced with.
     pub mac: Mac,
-    /// Whether the peer was found to follow a wrong one.
+    /// Whether the peer was found to follow a wrong one, or to be another owner.
     pub stale: bool,
 }
 
 impl Announcement {
     /// The peers that shall be ordered now, each told once: those that were configured, and those
-    /// found stale.
+    /// found stale or to be another owner.
     pub fn take_due_orders(&mut self) -> Vec<DueOrder> {
         let mut due = Vec::new();
         for claim in &mut self.claims {
@@ -35,8 +35,13 @@ impl Announcement {
             let Some(mac) = claim.mac().filter(|_| claim.standing() == Standing::Ready) else {
                 continue;
             };
+            let owners: Vec<_> = claim.conflicts().collect();
             for confirmation in claim.confirmations_mut() {
-                if let Some(stale) = confirmation.take_due_order() {
+                let is_rival = confirmation
+                    .peer
+                    .mac
+                    .is_some_and(|mac| owners.contains(&mac));
+                if let Some(stale) = confirmation.take_due_order(is_rival) {
                     due.push(DueOrder {
                         peer: confirmation.peer.ip,
                         from: confirmation.peer.control.map(|control| control.ip),
@@ -78,23 +83,25 @@ impl Announcement {
             if claim.interface() != interface || claim.vip != vip {
                 continue;
             }
+            let at = claim.find_peer(peer);
+            let had_rivals = claim.conflicts().next().is_some();
             if released {
+                let mac = at.and_then(|at| claim.confirmations()[at].peer.mac);
                 let hosts = &self.hosts;
-                claim.forget_conflicts(|mac| hosts.get(&mac) == Some(&peer));
+                claim.forget_conflicts(|other| {
+                    Some(other) == mac || hosts.get(&other) == Some(&peer)
+                });
             }
-            let Some(at) = claim.find_peer(peer) else {
+            if claim.rounds_over && had_rivals && claim.conflicts().next().is_none() {
+                self.conflict_is_over(now, index);
+            }
+            let Some(at) = at else {
                 continue;
             };
-            let confirmation = &mut claim.confirmations_mut()[at];
+            let confirmation = &mut self.claims[index].confirmations_mut()[at];
             confirmation.order = Some(fate.clone());
-            let mac = confirmation.peer.mac;
             if is_good {
-                confirmation.order_carried_out();
-            }
-            if released {
-                claim.forget_conflicts(|other| Some(other) == mac);
-            }
-            if is_good {
+                confirmation.order_carried_out(released);
                 self.ask_anew(now, index, at);
             }
         }

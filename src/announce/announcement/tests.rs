@@ -257,14 +257,16 @@ fn while_another_owner_is_there_the_run_stays_and_once_it_is_gone_announces_anew
     assert!(matches!(news[..], [News::Conflict { .. }]), "{news:?}");
     assert_eq!(play(&mut bench, Duration::from_secs(100), true), 0);
     assert_eq!(bench.core.take_news(), []);
-    assert_eq!(
-        play(&mut bench, Duration::from_secs(4), false),
-        10,
-        "the ramp"
-    );
+    let ramp = play(&mut bench, Duration::from_secs(4), false);
+    // Up to two seconds pass before the next look.
+    assert!((8..=10).contains(&ramp), "{ramp}");
     let news = bench.core.take_news();
     assert!(matches!(news[..], [News::ConflictOver { .. }]), "{news:?}");
-    assert_eq!(play(&mut bench, WATCH, false), 6, "and the other rounds");
+    assert_eq!(
+        ramp + play(&mut bench, WATCH, false),
+        16,
+        "and the rest of the rounds"
+    );
     assert!(bench.core.is_over(bench.now));
     let claim = &bench.core.claims()[0];
     assert_eq!(
