@@ -204,10 +204,9 @@ impl<'a> Lines<'a> {
                     Weight::Remark,
                 );
             }
-            if !words.is_empty() || unclosed_quote {
-                if !self.count_words(PER_CHUNK + chunk.len()) {
-                    return None;
-                }
+            let counts = !words.is_empty() || unclosed_quote;
+            if counts && !self.count_words(PER_CHUNK + chunk.len()) {
+                return None;
             }
             if !words.is_empty() {
                 return Some(Chunk {
