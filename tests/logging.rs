@@ -437,8 +437,13 @@ fn control_characters_in_names_reach_neither_the_log_nor_the_terminal() {
     )
     .unwrap();
     let ended = common::run(&a, &format!("--keepalived-conf {} show", named.display()));
-    assert_eq!(
-        ended.stdout, "instance A\\u{1b}]0;x\\u{7}\\u{202e}B on eth0\n",
+    let name = "instance A\\u{1b}]0;x\\u{7}\\u{202e}B";
+    let lines: Vec<_> = ended.stdout.lines().collect();
+    assert_eq!(lines[0], format!("{name} on eth0"), "{ended:?}");
+    let told = format!("{name}: has no virtual_router_id: keepalived does not start");
+    assert!(lines.iter().any(|line| line.ends_with(&told)), "{ended:?}");
+    assert!(
+        !ended.stdout.contains(['\x1b', '\x07', '\u{202e}']),
         "{ended:?}"
     );
     let mut command = vipherald(&a, "check --nagios");

@@ -335,7 +335,12 @@ fn an_unknown_instance_or_group_is_told_with_the_way_out() {
         ("show --instance VI_1", "which only keepalived knows\n"),
     ] {
         let ended = run(&a, &with(&refused, command));
-        assert!(ended.stderr.contains("refused:3: depends on"), "{ended:?}");
+        assert!(
+            ended
+                .stderr
+                .contains("refused:3: vrrp_instance VI_1: depends on"),
+            "{ended:?}"
+        );
         assert!(ended.stderr.contains(way_out), "{ended:?}");
         assert!(!ended.stderr.contains("--keepalived-conf"), "{ended:?}");
     }

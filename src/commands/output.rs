@@ -1,6 +1,7 @@
 //! What a command prints and logs.
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::thread;
@@ -55,7 +56,7 @@ pub(super) fn deliver(global: &Global, report: &impl Report) -> Result<String, E
 pub(super) fn print(global: &Global, report: &impl Report) -> Result<String, Error> {
     if global.json {
         let json = serde_json::to_string(report).map_err(|error| Error::Stdout(error.into()))?;
-        Ok(escape_c1(&json) + "\n")
+        Ok(escape_c1(json) + "\n")
     } else {
         Ok(report.text())
     }
@@ -142,12 +143,17 @@ fn takes_more() -> bool {
 }
 
 /// JSON without the control characters that it allows as they are, and terminals obey.
-fn escape_c1(json: &str) -> String {
+fn escape_c1(json: String) -> String {
+    const C1: RangeInclusive<char> = '\u{7f}'..='\u{9f}';
+    if !json.contains(|character| C1.contains(&character)) {
+        return json;
+    }
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {
-        match character {
-            '\u{7f}'..='\u{9f}' => escaped += &format!("\\u{:04x}", u32::from(character)),
-            _ => escaped.push(character),
+        if C1.contains(&character) {
+            escaped += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
         }
     }
     escaped

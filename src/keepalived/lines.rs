@@ -204,8 +204,8 @@ impl<'a> Lines<'a> {
                     Weight::Remark,
                 );
             }
-            let is_empty = words.is_empty() && !unclosed_quote;
-            if !is_empty && !self.count_words(PER_CHUNK + chunk.len()) {
+            let counts = !words.is_empty() || unclosed_quote;
+            if counts && !self.count_words(PER_CHUNK + chunk.len()) {
                 return None;
             }
             if !words.is_empty() {
