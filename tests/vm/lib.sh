@@ -130,13 +130,18 @@ install_on() {
 # Far enough apart that a busy n2 is not overtaken by n3.
 priority() { echo $((200 - 60 * ${1#n})); }
 
+# example NAME: one of the package's configurations of keepalived.
+example() {
+    dpkg-deb --fsys-tarfile packages/*.deb |
+        tar -xO "./usr/share/doc/vipherald/examples/keepalived/$1.conf"
+}
+
 # configure HOST [EDIT]: the example for a Kubernetes control plane, for this host, without its check
 # of an API server; EDIT is one more of sed's.
 configure() {
     local own=$1 others
     others=$(for n in n1 n2 n3; do [ $n = "$own" ] || address $n; done | xargs printf '        %s\\n')
-    dpkg-deb --fsys-tarfile packages/*.deb |
-        tar -xO ./usr/share/doc/vipherald/examples/keepalived/kubernetes.conf |
+    example kubernetes |
         sed -e '/^vrrp_script/,/^}/d' -e '/track_script {/,/}/d' \
             -e "s/priority 100/priority $(priority "$own")/" \
             -e "s/unicast_src_ip .*/unicast_src_ip $(address "$own")/" \
