@@ -288,6 +288,8 @@ fn nothing_holds_it_up(network: &Network) -> bool {
         && network.members.len() < 100
         && !delays
         && !let_go_unseen
+        // No watch lasts longer.
+        && network.ends_at() <= network.end_at
         && required_follow
         && answered
 }
