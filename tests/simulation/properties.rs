@@ -24,7 +24,7 @@
 //! # Looks at other owners
 //!
 //! Once the rounds of a VIP are over, and only if somebody else has claimed it, probes ask who still
-//! has it: 15 ms apart, until all that claimed it were heard or so many (12 to 270, as frames are
+//! has it: 15 ms apart, until all that claimed it were heard or so many (6 to 270, as frames are
 //! lost) were sent that none can have been missed; and again 2 s later. While all of them answer,
 //! within 15 ms, that is one frame every 2 s.
 
