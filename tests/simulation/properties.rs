@@ -305,8 +305,7 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
         Kind::ArpIgnoring => {
             !another_owner_is_near(network, vip) && found && network.vips[vip].macs == 0
         }
-        Kind::Rival | Kind::RealServer if member.host.holds == Some(ip) => false,
-        Kind::RealServer => true,
+        Kind::RealServer => member.host.holds != Some(ip),
         // Once it is known to have let go.
         Kind::Rival => !is_near(network, member, vip),
         _ => false,
