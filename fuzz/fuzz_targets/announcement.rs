@@ -1,8 +1,10 @@
-//! Any sequence of what can happen to a run: no panic, no frame for a VIP that left or is not
-//! usable, never more frames than the rate allows, and always an end.
+//! Any sequence of what can happen to a run: no panic, no frame for a VIP that is not usable here,
+//! not where it counts, superseded, or that was gone for longer than a run waits; never more frames
+//! than the rate allows; and always an end, when it was said to be.
 
 #![no_main]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -11,7 +13,10 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use nix::errno::Errno;
 use vipherald::address::{InterfaceIndex, Mac, Vip};
-use vipherald::announce::{Announcement, Confirm, Pace, Surroundings};
+use vipherald::announce::{
+    Announcement, Claim, Confirm, News, Pace, Standing, Surroundings, Transmit,
+};
+use vipherald::host::{HostSnapshot, Place, PlacedVip};
 use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
 use vipherald::wire::{
     Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation,
@@ -24,6 +29,136 @@ fuzz_target!(|input: &[u8]| {
     let _ = play(&mut Unstructured::new(input));
 });
 
+type Key = (IpAddr, InterfaceIndex);
+
+fn key(claim: &Claim) -> Key {
+    (claim.vip.ip(), claim.interface())
+}
+
+/// What the core was told, and what follows from it.
+struct Told {
+    placed: Vec<PlacedVip>,
+    pace: Pace,
+    links: BTreeMap<InterfaceIndex, Link>,
+    /// The entries of every address, by prefix length.
+    held: BTreeMap<Key, BTreeMap<u8, Usability>>,
+    claims: usize,
+    /// Since when claimed addresses are gone.
+    gone: BTreeMap<Key, Instant>,
+    /// Those that were gone for too long when a frame could have left.
+    left: BTreeSet<Key>,
+    superseded: BTreeSet<Key>,
+    /// When peers are asked no more.
+    end_at: Instant,
+    watched: BTreeMap<Key, Instant>,
+}
+
+impl Told {
+    fn is_here(&self, key: Key) -> bool {
+        self.held
+            .get(&key)
+            .is_some_and(|entries| !entries.is_empty())
+    }
+
+    /// A new claim is where it counts, on an interface whose neighbours can ask for it; and what is
+    /// gone is gone since now.
+    fn look_at_claims(&mut self, core: &Announcement, now: Instant) {
+        for claim in &core.claims()[self.claims..] {
+            let link = &self.links[&claim.interface()];
+            let lower = link.lower.and_then(|lower| self.links.get(&lower));
+            let counts = |one: &PlacedVip| one.vip == claim.vip && one.place.admits(link, lower);
+            assert!(self.placed.iter().any(counts), "it counts elsewhere");
+            assert!(link.is_askable(), "nobody can ask for it there");
+            assert!(self.is_here(key(claim)), "it is not here");
+        }
+        self.claims = core.claims().len();
+        for key in core.claims().iter().map(key) {
+            if self.is_here(key) {
+                self.gone.remove(&key);
+            } else {
+                self.gone.entry(key).or_insert(now);
+            }
+        }
+        for claim in core.claims() {
+            let key = key(claim);
+            let left = self.left.contains(&key) || !self.is_here(key);
+            assert_eq!(claim.standing() == Standing::Left, left, "whether it left");
+        }
+    }
+
+    /// A frame may leave only now.
+    fn may_leave(&self, core: &Announcement, now: Instant, transmit: &Transmit) {
+        let claim = core.claim_of(transmit);
+        let key = key(claim);
+        assert!(!self.left.contains(&key), "a frame after the address left");
+        assert!(
+            !self.superseded.contains(&key),
+            "a frame beside a newer run"
+        );
+        let usable = |usability: &Usability| *usability == Usability::Usable;
+        assert!(
+            self.held
+                .get(&key)
+                .is_some_and(|entries| entries.values().any(usable)),
+            "a frame for an address that is not usable here"
+        );
+        let link = &self.links[&claim.interface()];
+        assert!(
+            link.carrier && link.unlike_ethernet.is_none(),
+            "a dead link"
+        );
+        let target = match &transmit.frame.payload {
+            Payload::Arp(arp) => arp.target_ip.into(),
+            Payload::Ndp(ndp) => match ndp.message {
+                NdpMessage::Solicitation(ns) => ns.target.into(),
+                NdpMessage::Advertisement(na) => na.target.into(),
+            },
+            // To a peer, whatever address it is for.
+            Payload::Echo(_) => IpAddr::from([0; 4]),
+        };
+        let end = if target == claim.vip.ip() {
+            core.ends_at()
+        } else {
+            self.end_at
+        };
+        assert!(now < end, "a frame after the time was up");
+    }
+
+    fn hear_news(&mut self, core: &mut Announcement, now: Instant) {
+        for news in core.take_news() {
+            match news {
+                News::Conflict { vip, interface } => {
+                    let until = now + self.pace.conflict_watch;
+                    self.watched.insert((vip.ip(), interface), until);
+                }
+                News::ConflictOver { vip, interface } => {
+                    self.watched.remove(&(vip.ip(), interface));
+                    if !self.pace.conflict_watch.is_zero() {
+                        self.end_at = self.end_at.max(now + self.pace.timeout);
+                    }
+                }
+            }
+        }
+        let latest = self
+            .watched
+            .values()
+            .copied()
+            .fold(self.end_at, Instant::max);
+        let ends_at = core.ends_at();
+        assert!(
+            self.end_at <= ends_at && ends_at <= latest,
+            "it ends at another time"
+        );
+    }
+
+    /// Whether all that is gone could not come back any more.
+    fn awaits_nothing(&self, now: Instant) -> bool {
+        let settled = |key: &Key| self.left.contains(key) || self.superseded.contains(key);
+        let mut gone = self.gone.iter();
+        gone.all(|(key, since)| settled(key) || now >= *since + self.pace.wait)
+    }
+}
+
 fn play(input: &mut Unstructured) -> Result<()> {
     let vips = [ip(4, 10), ip(6, 10), ip(4, 11)].map(|ip| Vip::try_from(ip).expect("a VIP"));
     let rate = NonZeroU32::new(input.int_in_range(1..=3000)?).expect("it is more than 0");
@@ -32,27 +167,38 @@ fn play(input: &mut Unstructured) -> Result<()> {
         rate,
         wait: Duration::from_millis(input.int_in_range(0..=1000)?),
         timeout: TIMEOUT,
+        conflict_watch: Duration::from_secs(*input.choose(&[0, 0, 5, 90])?),
     };
-    let mut core = Announcement::new(&vips, None, pace, 0x1234_5678_9abc_def0, start);
+    let mut placed = Vec::new();
+    for vip in vips {
+        let place = place(input)?;
+        placed.push(PlacedVip { vip, place });
+    }
+    let mut core = Announcement::new(&placed, pace, 0x1234_5678_9abc_def0, start);
     let mut now = start;
-    // What was told of the addresses that the run is about, by (address, interface).
-    let mut held: Vec<Address> = Vec::new();
-    let mut left: Vec<(IpAddr, InterfaceIndex)> = Vec::new();
+    let mut told = Told {
+        placed,
+        pace,
+        links: BTreeMap::new(),
+        held: BTreeMap::new(),
+        claims: 0,
+        gone: BTreeMap::new(),
+        left: BTreeSet::new(),
+        superseded: BTreeSet::new(),
+        end_at: start + TIMEOUT,
+        watched: BTreeMap::new(),
+    };
     let mut frames = 0_u64;
     loop {
+        told.look_at_claims(&core, now);
         let mut polls = 0;
-        while let Some(transmit) = core.poll_transmit(now) {
-            let claim = core.claim_of(&transmit);
-            let key = (claim.vip.ip(), claim.interface());
-            assert!(!left.contains(&key), "a frame after the address left");
-            let address = held
-                .iter()
-                .find(|address| (address.ip, address.interface) == key);
-            assert_eq!(
-                address.map(|address| address.usability),
-                Some(Usability::Usable),
-                "a frame for an address that is not usable here"
-            );
+        loop {
+            let transmit = core.poll_transmit(now);
+            told.hear_news(&mut core, now);
+            let Some(transmit) = transmit else {
+                break;
+            };
+            told.may_leave(&core, now, &transmit);
             if polls > 3 || input.ratio(1, 8).unwrap_or(false) {
                 core.refused(now, &transmit, Errno::ENOBUFS);
             } else {
@@ -61,14 +207,10 @@ fn play(input: &mut Unstructured) -> Result<()> {
             }
             polls += 1;
         }
-        // Whoever is gone when a frame could have left is gone for good.
-        for claim in core.claims() {
-            let key = (claim.vip.ip(), claim.interface());
-            let here = held
-                .iter()
-                .any(|address| (address.ip, address.interface) == key);
-            if !here && !left.contains(&key) {
-                left.push(key);
+        // Whoever is gone for so long when a frame could have left is gone for good.
+        for (key, since) in &told.gone {
+            if now >= *since + pace.wait && !told.superseded.contains(key) {
+                told.left.insert(*key);
             }
         }
         let passed = now.duration_since(start).as_secs_f64();
@@ -77,6 +219,10 @@ fn play(input: &mut Unstructured) -> Result<()> {
             "too fast"
         );
         if core.is_over(now) {
+            assert!(
+                now >= core.ends_at() || told.awaits_nothing(now),
+                "it may come back"
+            );
             return Ok(());
         }
         assert!(
@@ -84,7 +230,7 @@ fn play(input: &mut Unstructured) -> Result<()> {
             "asked to wake up in the past"
         );
         assert!(
-            core.next_deadline(now) <= start + TIMEOUT,
+            core.next_deadline(now) <= core.ends_at(),
             "the end was missed"
         );
         if input.is_empty() {
@@ -92,43 +238,44 @@ fn play(input: &mut Unstructured) -> Result<()> {
             now = core.next_deadline(now);
             continue;
         }
-        match input.int_in_range(0..=11)? {
+        match input.int_in_range(0..=12)? {
             0 => {
                 let link = link(input)?;
                 core.link_changed(now, &link);
+                told.links.insert(link.index, link);
             }
             1 => {
                 let interface = interface(input)?;
-                core.link_gone(interface);
-                held.retain(|address| address.interface != interface);
+                core.link_gone(now, interface);
+                told.links.remove(&interface);
+                told.held.retain(|(_, on), _| *on != interface);
             }
             2 | 3 => {
                 let address = address(input)?;
-                let known = core.unknown_link_of(&address).is_none();
                 core.address_changed(now, &address);
-                held.retain(|old| (old.ip, old.interface) != (address.ip, address.interface));
-                if known {
-                    held.push(address);
-                }
+                let entries = told.held.entry((address.ip, address.interface));
+                entries
+                    .or_default()
+                    .insert(address.prefix_len, address.usability);
             }
             4 => {
                 let address = address(input)?;
-                core.address_gone(&address);
-                held.retain(|old| (old.ip, old.interface) != (address.ip, address.interface));
+                core.address_gone(now, &address);
+                let entries = told.held.entry((address.ip, address.interface));
+                entries.or_default().remove(&address.prefix_len);
             }
             5 => {
                 let mut addresses = Vec::new();
+                told.held.clear();
                 for _ in 0..input.int_in_range(0..=3)? {
                     let address = address(input)?;
-                    let twice = addresses.iter().any(|other: &Address| {
-                        (other.ip, other.interface) == (address.ip, address.interface)
-                    });
-                    if core.unknown_link_of(&address).is_none() && !twice {
-                        addresses.push(address);
-                    }
+                    let entries = told.held.entry((address.ip, address.interface));
+                    entries
+                        .or_default()
+                        .insert(address.prefix_len, address.usability);
+                    addresses.push(address);
                 }
                 core.addresses_are(now, &addresses);
-                held = addresses;
             }
             6 => look_around(input, &mut core, now)?,
             7..=9 => {
@@ -137,9 +284,30 @@ fn play(input: &mut Unstructured) -> Result<()> {
                 core.received(now, interface, &frame);
             }
             10 => now = core.next_deadline(now),
+            11 => {
+                let vip = *input.choose(&vips)?;
+                let on = input.ratio(7, 8)?.then_some(interface(input)?);
+                core.superseded(&[(vip, on)]);
+                let taken = |key: &Key| key.0 == vip.ip() && on.is_none_or(|on| on == key.1);
+                told.superseded
+                    .extend(core.claims().iter().map(key).filter(taken));
+            }
             _ => now += Duration::from_micros(input.int_in_range(1..=3_000_000)?),
         }
     }
+}
+
+/// Somewhere that a VIP counts.
+fn place(input: &mut Unstructured) -> Result<Place> {
+    Ok(match input.int_in_range(0..=7)? {
+        0 => Place::On("if2".to_owned()),
+        1 => Place::On("if3".to_owned()),
+        2 => Place::Vmac {
+            name: "vrrp.51".to_owned(),
+            above: "if2".to_owned(),
+        },
+        _ => Place::Anywhere,
+    })
 }
 
 fn ip(family: u8, host: u8) -> IpAddr {
@@ -172,12 +340,13 @@ fn interface(input: &mut Unstructured) -> Result<InterfaceIndex> {
 
 fn link(input: &mut Unstructured) -> Result<Link> {
     let index = interface(input)?;
-    let carrier = input.ratio(7, 8)?;
+    let up = input.ratio(15, 16)?;
+    let carrier = up && input.ratio(7, 8)?;
     Ok(Link {
         index,
         name: format!("if{}", index.0),
         mac: Some(any_mac(input)?).filter(|mac| mac.is_unicast()),
-        up: true,
+        up,
         carrier,
         unlike_ethernet: input.ratio(1, 32)?.then_some("is a loopback interface"),
         forwards_ipv6: input.arbitrary()?,
@@ -223,7 +392,14 @@ fn look_around(input: &mut Unstructured, core: &mut Announcement, now: Instant) 
     }
     let configured = [any_ip(input)?, any_ip(input)?];
     let confirm = *input.choose(&[Confirm::All, Confirm::Peers, Confirm::None])?;
-    core.surroundings_are(now, &surroundings, [any_mac(input)?], &configured, confirm);
+    let host = HostSnapshot {
+        links: surroundings.iter().map(|one| one.link.clone()).collect(),
+        addresses: surroundings
+            .iter()
+            .flat_map(|one| one.addresses.clone())
+            .collect(),
+    };
+    core.surroundings_are(now, &surroundings, &host, &configured, confirm);
     Ok(())
 }
 

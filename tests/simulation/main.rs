@@ -29,7 +29,7 @@ use std::time::Duration;
 use network::Network;
 use peer::{Entry, Host};
 use rng::number;
-use scenario::{Kind, OLD_OWNER, Scenario};
+use scenario::{Happening, Kind, OLD_OWNER, OWN_MAC, OWN4, Scenario, When};
 use statistics::Statistics;
 use vipherald::address::Mac;
 use vipherald::announce::{Source, Verdict};
@@ -174,6 +174,113 @@ fn what_was_lost_before_a_port_opened_does_not_make_the_path_look_bad() {
     });
     assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Stale]);
     assert!(network.now < Duration::from_secs(20), "{:?}", network.now);
+}
+
+/// The gateway, and another host with the VIP.
+fn with_another_owner(scenario: &mut Scenario) {
+    let mut other = scenario.members[0].clone();
+    other.host = Host::new([10, 9, 1, 1].into(), Mac::new([2, 0, 0, 1, 0, 1]));
+    other.host.holds = Some([10, 9, 0, 10].into());
+    other
+        .host
+        .set(OWN4.into(), Entry::Known(OWN_MAC, Duration::ZERO));
+    other.kind = Kind::Rival;
+    other.source = Source::Learned;
+    other.known_mac = Some(other.host.mac);
+    scenario.members.push(other);
+}
+
+/// What happens at some second of the run.
+fn at(seconds: u64, what: Happening) -> (When, Happening) {
+    (When::At(Duration::from_secs(seconds)), what)
+}
+
+#[test]
+fn a_real_server_costs_no_more_than_is_stated() {
+    let network = quiet(|scenario| {
+        with_another_owner(scenario);
+        scenario.members[1].kind = Kind::RealServer;
+        scenario.members[1].host.on_lo = true;
+    });
+    assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Holder]);
+    assert_eq!(network.core.claims()[0].conflicts().next(), None);
+    // Two directed requests, two more with an echo and a control echo; then, once it is heard and
+    // again after the last round, an echo and one to the VIP.
+    assert_eq!(network.sent_at.len(), 24 + 2 + 6 + 2 + 2);
+}
+
+#[test]
+fn another_owner_that_answers_costs_one_frame_in_two_seconds() {
+    for (seconds, looks) in [(0, 1), (60, 30)] {
+        let network = quiet(|scenario| {
+            with_another_owner(scenario);
+            scenario.pace.conflict_watch = Duration::from_secs(seconds);
+        });
+        assert_eq!(network.vips[0].looks.len(), looks);
+        assert_eq!(network.core.claims()[0].conflicts().count(), 1);
+        assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Silent]);
+    }
+}
+
+#[test]
+fn once_another_owner_is_gone_the_rounds_are_sent_again_and_everyone_follows() {
+    let network = quiet(|scenario| {
+        with_another_owner(scenario);
+        scenario.pace.conflict_watch = Duration::from_secs(600);
+        scenario.happenings = vec![
+            // The gateway follows it.
+            at(40, Happening::RivalClaims(1)),
+            at(100, Happening::RivalLetsGo(1)),
+        ];
+    });
+    assert_eq!(network.verdicts(), [Verdict::Proven; 2]);
+    let claim = &network.core.claims()[0];
+    assert_eq!(
+        (claim.conflicts().count(), claim.past_conflicts().count()),
+        (0, 1)
+    );
+    let vip = &network.vips[0];
+    assert_eq!((vip.starts, vip.conflicts_over), (2, 1));
+    // One probe every 2 s for 90 s, and then 48 at once.
+    let looks = vip.looks.len();
+    assert!((44 + 48..=46 + 48).contains(&looks), "{looks}");
+    assert!(network.now < Duration::from_secs(115), "{:?}", network.now);
+}
+
+#[test]
+fn an_owner_that_obeys_late_is_followed_by_new_rounds() {
+    let network = quiet(|scenario| {
+        with_another_owner(scenario);
+        scenario.pace.conflict_watch = Duration::from_secs(600);
+        scenario.members[1].listens = true;
+        // When no order gets there yet, its claim takes the gateway.
+        scenario.happenings = vec![at(15, Happening::RivalClaims(1))];
+        scenario.orders_from = Duration::from_secs(20);
+    });
+    assert_eq!(network.verdicts(), [Verdict::Proven; 2]);
+    assert_eq!(network.vips[0].starts, 2);
+    assert!(network.obedience > 0);
+}
+
+#[test]
+fn a_vip_that_is_gone_is_waited_for_and_not_one_frame_leaves() {
+    for (gone_for, comes_back) in [(900, true), (1100, false)] {
+        let left = Duration::from_secs(5);
+        let back = left + Duration::from_millis(gone_for);
+        let network = quiet(|scenario| {
+            scenario.happenings = vec![
+                (When::At(left), Happening::Leaves(0)),
+                (When::At(back), Happening::Returns(0)),
+            ];
+        });
+        let last = if comes_back { back } else { left };
+        let between = |at: &&Duration| left <= **at && **at < back;
+        assert_eq!(network.sent_at.iter().filter(between).count(), 0);
+        let after = network.sent_at.iter().filter(|at| **at >= last).count();
+        assert_eq!(after, if comes_back { 24 + 2 } else { 0 });
+        let ends = if comes_back { 16 } else { 6 };
+        assert_eq!(network.now.as_secs(), ends);
+    }
 }
 
 #[test]

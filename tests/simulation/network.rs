@@ -410,7 +410,8 @@ impl Network {
 
     fn obey(&mut self, order: DueOrder) {
         let index = self.by_ip[&order.peer];
-        let lost = self.rng.permille(self.scenario.loss_out);
+        let lost =
+            self.rng.permille(self.scenario.loss_out) || self.now < self.scenario.orders_from;
         if lost || self.is_dark(Some(index)) || self.members[index].host.habits.dead {
             self.note(self.now + ORDERED_AGAIN, Event::Ordered(order));
             return;

@@ -24,7 +24,7 @@
 //! # Looks at other owners
 //!
 //! Once the rounds of a VIP are over, and only if somebody else has claimed it, probes ask who still
-//! has it: 15 ms apart, until all that claimed it were heard or so many (12 to 270, as frames are
+//! has it: 15 ms apart, until all that claimed it were heard or so many (6 to 270, as frames are
 //! lost) were sent that none can have been missed; and again 2 s later. While all of them answer,
 //! within 15 ms, that is one frame every 2 s.
 
@@ -272,10 +272,15 @@ fn nothing_holds_it_up(network: &Network) -> bool {
             .filter(|member| member.source != Source::Learned)
             .all(|member| settles(member, vip))
     });
-    let answered = network
-        .truths
-        .iter()
-        .any(|truths| truths.iter().any(|truth| truth.answered));
+    // An answer from where nobody expects it does not tell how much is lost.
+    let expected = |member: &Member| match member.known_mac {
+        Some(_) => is_found(member),
+        None => member.proxy.is_none(),
+    };
+    let answered = network.truths.iter().any(|truths| {
+        let mut of_members = truths.iter().zip(&network.members);
+        of_members.any(|(truth, member)| truth.answered && expected(member))
+    });
     scenario.is_lossless()
         && scenario.port_opens.is_zero()
         && scenario.pace.timeout >= Duration::from_secs(60)
@@ -283,6 +288,8 @@ fn nothing_holds_it_up(network: &Network) -> bool {
         && network.members.len() < 100
         && !delays
         && !let_go_unseen
+        // No watch lasts longer.
+        && network.ends_at() <= network.end_at
         && required_follow
         && answered
 }
@@ -293,12 +300,12 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
     let found = is_found(member);
     let kind = match member.kind {
         _ if member.host.habits.dead => false,
+        Kind::Honest => true,
         // A gratuitous frame alone mends it, or breaks it; and it can't be found by ARP.
         Kind::ArpIgnoring => {
             !another_owner_is_near(network, vip) && found && network.vips[vip].macs == 0
         }
-        Kind::Rival | Kind::RealServer if member.host.holds == Some(ip) => false,
-        Kind::Honest | Kind::RealServer => true,
+        Kind::RealServer => member.host.holds != Some(ip),
         // Once it is known to have let go.
         Kind::Rival => !is_near(network, member, vip),
         _ => false,

@@ -154,6 +154,8 @@ pub(crate) struct Scenario {
     /// Until when, from the beginning, nothing gets through at all.
     pub(crate) port_opens: Duration,
     pub(crate) blackouts: Vec<(Duration, Duration)>,
+    /// Until when no order gets through.
+    pub(crate) orders_from: Duration,
     /// Frames in a thousand that the announcer's own queue refuses.
     pub(crate) refused: u64,
     /// How late the driver may wake up.
@@ -244,6 +246,7 @@ impl Scenario {
             jitter: millis(1),
             port_opens: Duration::ZERO,
             blackouts: Vec::new(),
+            orders_from: Duration::ZERO,
             refused: 0,
             lateness: Duration::ZERO,
             looking_around: millis(1),
@@ -330,6 +333,7 @@ impl Scenario {
                 _ => Duration::ZERO,
             },
             blackouts: Vec::new(),
+            orders_from: Duration::from_secs(rng.pick(&[0, 0, 0, 20])),
             refused: rng.pick(&[0, 0, 0, 50, 500]),
             lateness: rng.pick(&[Duration::ZERO, Duration::ZERO, millis(3)]),
             looking_around: rng.up_to(millis(rng.clone().pick(&[1, 20]))),
