@@ -91,10 +91,12 @@ pub async fn purge(kernel: &Kernel, order: &Order) -> Result<Purged, Error> {
     let host = HostSnapshot::take(kernel).await?;
     let only = match &order.interface {
         None => None,
-        Some(name) => match host.link_named(name) {
-            Some(link) => Some(link),
-            None => return Err(Error::NoSuchInterface(name.clone())),
-        },
+        Some(name) => {
+            // By an alternative name, too.
+            let named = kernel.link_named(name).await?;
+            let link = named.and_then(|named| host.link(named.index));
+            Some(link.ok_or_else(|| Error::NoSuchInterface(name.clone()))?)
+        }
     };
     let mut purged = Purged::default();
     for (at, placed) in order.vips.iter().enumerate() {

@@ -37,6 +37,8 @@ struct Asked {
     /// Why this host's own kernel answers for the VIP, too, though it does not count as held here.
     answers_itself: Option<String>,
     wait: Duration,
+    /// As [`Order::openly`].
+    openly: bool,
     /// The kernel's entry before anything was asked.
     before: Option<Neighbour>,
     /// When its entry was kept last from taking in the answers that this host asks for.
@@ -93,10 +95,7 @@ pub(super) async fn ask(
             inquiry: Inquiry::new(
                 placed.vip,
                 mac,
-                match asker.ip {
-                    Some(IpAddr::V6(from)) => Some(from),
-                    _ => None,
-                },
+                asker.ip.filter(|ip| ip.is_ipv6() || order.openly),
                 places.host.macs().collect(),
                 order.wait,
                 Instant::now(),
@@ -106,6 +105,7 @@ pub(super) async fn ask(
             unused: unused(places, placed.vip, known),
             answers_itself: answers_itself(places, placed, link),
             wait: order.wait,
+            openly: order.openly,
             before,
             pinned: None,
         };
@@ -320,6 +320,8 @@ impl Asked {
         let (vip, enough) = (self.placed.vip, self.inquiry.enough());
         let mut follow_up = FollowUp::new(vip, self.asker, enough, self.wait, now);
         match (self.inquiry.verdict(cached), cached) {
+            // Who asks like that wants to know of an owner that nobody contests, and no more.
+            _ if self.openly => {}
             (Verdict::Stale, Some(cached)) if cached.is_unicast() => {
                 follow_up.ask_for_vip(cached, now);
                 for (owner, _) in self.inquiry.answers() {

@@ -5,7 +5,7 @@
 //! that is heard best has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,8 +32,8 @@ struct Answers {
 pub struct Inquiry {
     vip: Vip,
     mac: Mac,
-    /// Where an IPv6 VIP is asked for from; `None`: from `::`.
-    from: Option<Ipv6Addr>,
+    /// The own address that the VIP is asked for from; `None`: from 0.0.0.0 or `::`.
+    from: Option<IpAddr>,
     own_macs: BTreeSet<Mac>,
     end_at: Instant,
     next_probe: Instant,
@@ -45,13 +45,13 @@ pub struct Inquiry {
 }
 
 impl Inquiry {
-    /// Asks for `vip` as `mac`, and for IPv6 from an address of this host, for `wait` at most.
+    /// Asks for `vip` as `mac`, from an address of this host or from none, for `wait` at most.
     /// `own_macs`, those of this host's interfaces, are no owners.
     #[must_use]
     pub fn new(
         vip: Vip,
         mac: Mac,
-        from: Option<Ipv6Addr>,
+        from: Option<IpAddr>,
         own_macs: BTreeSet<Mac>,
         wait: Duration,
         now: Instant,
@@ -74,9 +74,18 @@ impl Inquiry {
     /// The probe that may leave now.
     #[must_use]
     pub fn poll_transmit(&self, now: Instant) -> Option<Frame> {
-        (self.wants_to_ask(now) && self.next_probe <= now).then(|| match self.vip.ip() {
-            IpAddr::V4(vip) => Arp::probe(vip, self.mac),
-            IpAddr::V6(vip) => Ndp::probe(vip, self.mac, self.from),
+        let from_v6 = match self.from {
+            Some(IpAddr::V6(from)) => Some(from),
+            _ => None,
+        };
+        (self.wants_to_ask(now) && self.next_probe <= now).then(|| {
+            match (self.vip.ip(), self.from) {
+                (IpAddr::V4(vip), Some(IpAddr::V4(from))) => {
+                    Arp::directed_request(from, self.mac, vip, None)
+                }
+                (IpAddr::V4(vip), _) => Arp::probe(vip, self.mac),
+                (IpAddr::V6(vip), _) => Ndp::probe(vip, self.mac, from_v6),
+            }
         })
     }
 
@@ -96,10 +105,11 @@ impl Inquiry {
     /// A frame came in on the interface.
     pub fn received(&mut self, now: Instant, frame: &Frame) {
         let to_us = frame.destination == self.mac;
+        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         match frame.payload {
             Payload::Arp(arp) if IpAddr::V4(arp.sender_ip) == self.vip.ip() => {
                 let answers = arp.operation == ArpOperation::Reply
-                    && arp.target_ip == Ipv4Addr::UNSPECIFIED
+                    && IpAddr::V4(arp.target_ip) == self.from.unwrap_or(nobody)
                     && arp.target_mac == self.mac
                     && to_us;
                 self.hear(now, arp.sender_mac, answers);
@@ -107,7 +117,7 @@ impl Inquiry {
             Payload::Ndp(ndp) => match ndp.message {
                 NdpMessage::Advertisement(na) if IpAddr::V6(na.target) == self.vip.ip() => {
                     let answers = match self.from {
-                        Some(from) => na.solicited && ndp.destination == from && to_us,
+                        Some(from) => na.solicited && IpAddr::V6(ndp.destination) == from && to_us,
                         // The answer to duplicate address detection goes to all nodes.
                         None => !na.solicited && ndp.destination.is_multicast(),
                     };
@@ -217,6 +227,8 @@ impl Inquiry {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use proptest::prelude::RngExt as _;
     use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -271,7 +283,7 @@ mod tests {
         mut gets_through: impl FnMut(&Inquiry, Mac) -> bool,
     ) -> (Inquiry, Duration) {
         let start = Instant::now();
-        let from = Some("fd00::1".parse().unwrap());
+        let from = vip.ip().is_ipv6().then(|| "fd00::1".parse().unwrap());
         let mut inquiry = Inquiry::new(vip, OWN, from, [OWN].into(), WAIT, start);
         let mut now = start;
         while !inquiry.is_over(now) {
@@ -389,6 +401,7 @@ mod tests {
             (None, OWN, "fd00::1", false, "fd00::10", 0, true),
         ] {
             let from = from.map(ip);
+            let from = from.map(IpAddr::V6);
             let mut asked = Inquiry::new(vip("fd00::10"), OWN, from, [OWN].into(), WAIT, now);
             asked.sent(now);
             let advertisement = Frame {

@@ -48,6 +48,9 @@ pub struct Order {
     pub rate: NonZeroU32,
     /// How long an answer is waited for.
     pub wait: Duration,
+    /// Whether IPv4 VIPs, too, are asked for from an address of this host, as its kernel would. Other
+    /// hosts then learn nothing of the VIP, but who has it learns of this host.
+    pub openly: bool,
 }
 
 /// What was found.

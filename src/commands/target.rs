@@ -160,6 +160,7 @@ impl Target {
             confirm: settings.confirm,
             rate: settings.rate,
             wait: check::WAIT,
+            openly: false,
         }
     }
 

@@ -39,7 +39,11 @@ pub(super) async fn order_peers(target: &Target, settings: &Settings, stop: Stop
 }
 
 async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Error> {
-    let request = target.to_check(settings);
+    // A node that has just lost a VIP sends not even a probe for it that an owner could have sent.
+    let request = check::Order {
+        openly: true,
+        ..target.to_check(settings)
+    };
     if request.peers.is_empty() {
         return Ok(());
     }
