@@ -116,6 +116,30 @@ impl HostSnapshot {
         })
     }
 
+    /// Asks the kernel only for the interfaces that have some of these VIPs, and those below: to list
+    /// all of them takes as long as all the rest of a purge.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn around(kernel: &Kernel, vips: &[PlacedVip]) -> Result<Self, kernel::Error> {
+        let mut host = Self {
+            links: Vec::new(),
+            addresses: kernel.addresses().await?,
+        };
+        let has_vip = |own: &&Address| vips.iter().any(|placed| placed.vip.ip() == own.ip);
+        let holders = host.addresses.iter().filter(has_vip);
+        let mut unknown: Vec<_> = holders.map(|own| own.interface).collect();
+        while let Some(index) = unknown.pop() {
+            if host.link(index).is_none()
+                && let Some(link) = kernel.link(index).await?
+            {
+                unknown.extend(link.lower);
+                host.links.push(link);
+            }
+        }
+        Ok(host)
+    }
+
     /// The interface with this index.
     #[must_use]
     pub fn link(&self, index: InterfaceIndex) -> Option<&Link> {

@@ -88,16 +88,17 @@ pub struct Purged {
 /// # Errors
 /// If the interface does not exist, or the kernel refuses.
 pub async fn purge(kernel: &Kernel, order: &Order) -> Result<Purged, Error> {
-    let host = HostSnapshot::take(kernel).await?;
-    let only = match &order.interface {
-        None => None,
+    let (host, only) = match &order.interface {
+        None => (HostSnapshot::take(kernel).await?, None),
         Some(name) => {
             // By an alternative name, too.
-            let named = kernel.link_named(name).await?;
-            let link = named.and_then(|named| host.link(named.index));
-            Some(link.ok_or_else(|| Error::NoSuchInterface(name.clone()))?)
+            let link = kernel.link_named(name).await?;
+            let link = link.ok_or_else(|| Error::NoSuchInterface(name.clone()))?;
+            let host = HostSnapshot::around(kernel, &order.vips).await?;
+            (host, Some(link))
         }
     };
+    let only = only.as_ref();
     let mut purged = Purged::default();
     for (at, placed) in order.vips.iter().enumerate() {
         if order.vips[..at].contains(placed) {

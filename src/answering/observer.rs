@@ -8,8 +8,6 @@ use std::net::IpAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use log::trace;
-
 use super::Silence;
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::error::Error;
@@ -108,7 +106,6 @@ impl Observer {
                     break;
                 };
                 if let Some(frame) = Frame::parse(&octets) {
-                    trace!("interface {}: seen {frame:?}", one.link.index.0);
                     one.see(now, &frame, &self.own_macs, &self.own_ips);
                 }
             }

@@ -12,13 +12,14 @@ use crate::check::{self, Role};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
-use crate::host::PlacedVip;
+use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::Kernel;
 use crate::order::send;
 use crate::settings::Settings;
 
-/// How long peers are asked for an answer: not every one listens.
-const ORDERED_WITHIN: Duration = Duration::from_secs(2);
+/// How long peers are asked for an answer: not every one listens, and soon another host may have the
+/// VIPs, or this one.
+const ORDERED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Orders the peers to purge what they have for the VIPs other than their owner's MAC. Returns what
 /// `stop` gave, if that ended it. Nothing of it is certain to be needed, so that failures are told
@@ -59,7 +60,10 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
                 .push(PlacedVip::anywhere(found.placed.vip));
         }
     }
-    for (mac, vips) in owners {
+    let host = HostSnapshot::take(&Kernel::connect()?).await?;
+    for (mac, mut vips) in owners {
+        // Those that came (back) meanwhile are announced by another run.
+        vips.retain(|placed| host.holders(placed).is_empty());
         let request = send::Request {
             vips,
             peers: request.peers.clone(),
