@@ -54,10 +54,10 @@ struct Told {
 }
 
 impl Told {
+    /// Whether an address is on an interface that is there.
     fn is_here(&self, key: Key) -> bool {
-        self.held
-            .get(&key)
-            .is_some_and(|entries| !entries.is_empty())
+        let mut entries = self.held.get(&key).into_iter().flatten();
+        self.links.contains_key(&key.1) && entries.next().is_some()
     }
 
     /// A new claim is where it counts, on an interface whose neighbours can ask for it; and what is

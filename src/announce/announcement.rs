@@ -414,6 +414,10 @@ impl Announcement {
     /// Brings the claim of a VIP on an interface up to date, or makes it, if this host holds it
     /// there.
     fn claim(&mut self, now: Instant, vip: Vip, interface: InterfaceIndex) {
+        // What an interface has that is not known, or not any more, counts once it is.
+        let Some(link) = self.links.get(&interface) else {
+            return;
+        };
         let Some(usability) = self.usability(vip, interface) else {
             return;
         };
@@ -435,9 +439,6 @@ impl Announcement {
                 (index, was_ready)
             }
             None => {
-                let Some(link) = self.links.get(&interface) else {
-                    return;
-                };
                 let lower = link.lower.and_then(|lower| self.links.get(&lower));
                 let mut here = false;
                 for wanted in self.wanted.iter_mut().filter(|one| one.placed.vip == vip) {

@@ -409,6 +409,12 @@ impl Network {
     }
 
     fn obey(&mut self, order: DueOrder) {
+        // As the session does: what is announced no more is ordered no more.
+        let (interface, vip, mac) = (order.interface, order.vip, order.mac);
+        if !self.core.announces(interface, vip, mac) {
+            self.orders_out -= 1;
+            return;
+        }
         let index = self.by_ip[&order.peer];
         let lost =
             self.rng.permille(self.scenario.loss_out) || self.now < self.scenario.orders_from;

@@ -531,8 +531,12 @@ impl Seen<'_> {
                     asked >= enough || verdict == Verdict::Holder,
                     "given up after {asked} of {enough} questions: {who}"
                 );
-            } else if lossless && !another_owner_is_near(network, vip) {
-                // Nor does anyone follow a former owner.
+            } else if lossless
+                && !another_owner_is_near(network, vip)
+                && !(network.vips[vip].macs > 0 && member.host.habits.drops_gratuitous)
+            {
+                // Nor does anyone follow a former owner. (Frames with a former MAC of this host may
+                // be overtaken by those with the new one; the rounds mend that.)
                 assert!(
                     !entry_is_wrong(network, member, vip),
                     "it follows another one: {who}"
