@@ -187,28 +187,38 @@ fn a_conflict_that_ends_during_the_run_is_told_as_past_and_the_exit_status_is_th
     }
 }
 
-#[test]
-fn a_watch_ends_with_the_vip_with_a_newer_run_or_when_its_time_is_over() {
+/// A host whose run watches a rival: its rounds are over.
+fn watching(seconds: u32) -> (Lab, Host, Run) {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
-    give(&b, VIP, "eth0");
-    let watching = |seconds: u32| {
-        let arguments = format!("--json announce {VIP} --conflict-watch {seconds}");
-        let watching = Run::start(vipherald(&a, &arguments));
-        // The rounds are over.
-        thread::sleep(Duration::from_secs(13));
-        watching
-    };
-    give(&a, VIP, "eth0");
-    let mut run_out = watching(10);
-    assert!(!run_out.has_ended());
-    assert_eq!(run_out.end().status, 4);
-    let newer = watching(600);
-    run(&a, &format!("announce {VIP} --timeout 0.1"));
-    assert_eq!(newer.end().status, 6);
-    let left = watching(600);
-    take(&a, VIP, "eth0");
-    assert_eq!(left.end().status, 5);
+    for host in [&a, &b] {
+        give(host, VIP, "eth0");
+    }
+    let arguments = format!("--json announce {VIP} --conflict-watch {seconds}");
+    let mut watching = Run::start(vipherald(&a, &arguments));
+    thread::sleep(Duration::from_secs(13));
+    assert!(!watching.has_ended());
+    (lab, a, watching)
+}
+
+#[test]
+fn a_watch_ends_with_the_vip_with_a_newer_run_or_when_its_time_is_over() {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (_lab, _, watching) = watching(10);
+            assert_eq!(watching.end().status, 4);
+        });
+        scope.spawn(|| {
+            let (_lab, a, watching) = watching(600);
+            run(&a, &format!("announce {VIP} --timeout 0.1"));
+            assert_eq!(watching.end().status, 6);
+        });
+        scope.spawn(|| {
+            let (_lab, a, watching) = watching(600);
+            take(&a, VIP, "eth0");
+            assert_eq!(watching.end().status, 5);
+        });
+    });
 }
 
 #[test]

@@ -723,19 +723,22 @@ impl Announcement {
                     }
                 }
             }
-            Step::Gone => self.conflict_is_over(now, task.claim),
+            Step::Gone => {
+                let rivals = self.claims[task.claim].known_rivals();
+                self.conflict_is_over(now, task.claim, rivals);
+            }
         }
         false
     }
 
     /// No other owner is left: whoever followed one has to hear the rounds, and to be asked, again.
-    fn conflict_is_over(&mut self, now: Instant, index: usize) {
+    fn conflict_is_over(&mut self, now: Instant, index: usize, rivals: Vec<Mac>) {
         let claim = &mut self.claims[index];
         let (vip, interface) = (claim.vip, claim.interface());
         self.news.push(News {
             vip,
             interface,
-            rivals: claim.past_conflicts().map(|(mac, _)| mac).collect(),
+            rivals,
             is_over: true,
         });
         claim.ask_peers_anew();

@@ -195,6 +195,12 @@ impl Claim {
         self.rivals.past()
     }
 
+    /// All of these, present or past.
+    pub(super) fn known_rivals(&self) -> Vec<Mac> {
+        let past = self.past_conflicts().map(|(mac, _)| mac);
+        self.conflicts().chain(past).collect()
+    }
+
     /// Until when other owners are asked for again and again.
     #[must_use]
     pub fn watched_until(&self) -> Option<Instant> {

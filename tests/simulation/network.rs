@@ -490,8 +490,8 @@ impl Network {
     fn hear_news(&mut self) {
         for news in self.core.take_news() {
             assert_eq!(news.interface, self.above.index);
-            assert_ne!(news.rivals, [], "who it is about is told");
             let index = self.vip_index[&news.vip.ip()];
+            assert_ne!(news.rivals, [], "who it is about is told");
             if !news.is_over {
                 let watch = self.scenario.pace.conflict_watch;
                 assert!(!watch.is_zero(), "nobody asked for a watch");

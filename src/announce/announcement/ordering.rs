@@ -85,6 +85,7 @@ impl Announcement {
             }
             let at = claim.find_peer(peer);
             let had_rivals = claim.conflicts().next().is_some();
+            let all_rivals = claim.known_rivals();
             if released {
                 let mac = at.and_then(|at| claim.confirmations()[at].peer.mac);
                 let hosts = &self.hosts;
@@ -93,7 +94,7 @@ impl Announcement {
                 });
             }
             if claim.rounds_over && had_rivals && claim.conflicts().next().is_none() {
-                self.conflict_is_over(now, index);
+                self.conflict_is_over(now, index, all_rivals);
             }
             let Some(at) = at else {
                 continue;
