@@ -1,7 +1,8 @@
 //! Checking: who answers for a VIP, and does everyone follow?
 //!
-//! Where the VIP is on this host, an [`Announcement`] in the manner of a check asks; where it is
-//! not, an [`Inquiry`] does, and compares the answers with this kernel's own entry.
+//! Where the VIP is on this host, an [`Announcement`](crate::announce::Announcement) in the manner of
+//! a check asks; where it is not, an [`Inquiry`] does, and compares the answers with this kernel's
+//! own entry.
 
 mod drive;
 mod follow_up;
