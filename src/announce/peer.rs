@@ -244,11 +244,11 @@ impl Confirmation {
     }
 
     /// Whether it shall be ordered to purge now, and if so, whether it was found stale. So is a
-    /// rival, who does not have the VIP just for itself. The order counts as sent.
-    pub(super) fn take_due_order(&mut self, is_rival: bool) -> Option<bool> {
+    /// host that has the VIP and is among its `owners`, who claim it. The order counts as sent.
+    pub(super) fn take_due_order(&mut self, owners: &[Mac]) -> Option<bool> {
         let stale = match self.verdict() {
             Verdict::Stale => true,
-            Verdict::Holder => is_rival,
+            Verdict::Holder => self.peer.mac.is_some_and(|mac| owners.contains(&mac)),
             _ => false,
         };
         let due = match &self.order {
@@ -840,17 +840,17 @@ mod tests {
     #[test]
     fn who_was_configured_is_ordered_at_once_and_others_when_they_are_stale() {
         let mut learned = peer(Some(PEER));
-        assert_eq!(learned.take_due_order(false), None);
+        assert_eq!(learned.take_due_order(&[]), None);
         make_stale(&mut learned);
-        assert_eq!(learned.take_due_order(false), Some(true));
-        assert_eq!(learned.take_due_order(false), None, "it is on its way");
+        assert_eq!(learned.take_due_order(&[]), Some(true));
+        assert_eq!(learned.take_due_order(&[]), None, "it is on its way");
         let mut configured = peer(Some(PEER));
         configured.peer.source = Source::Configured;
-        assert_eq!(configured.take_due_order(false), Some(false));
+        assert_eq!(configured.take_due_order(&[]), Some(false));
         let mut offlink = configured.clone();
         offlink.order = None;
         offlink.peer.onlink = false;
-        assert_eq!(offlink.take_due_order(false), None);
+        assert_eq!(offlink.take_due_order(&[]), None);
     }
 
     #[test]
@@ -858,8 +858,8 @@ mod tests {
         let mut holder = peer(Some(PEER));
         holder.asked(Question::Holder);
         assert!(holder.hear_holder(PEER, run().sequence(0), run()));
-        assert_eq!(holder.take_due_order(false), None);
-        assert_eq!(holder.take_due_order(true), Some(true));
+        assert_eq!(holder.take_due_order(&[]), None);
+        assert_eq!(holder.take_due_order(&[PEER]), Some(true));
         holder.order_carried_out(false);
         assert_eq!(holder.verdict(), Verdict::Holder);
         holder.order_carried_out(true);
@@ -872,11 +872,11 @@ mod tests {
         make_stale(&mut stale);
         let mut orders = 0;
         for _ in 0..10 {
-            orders += u32::from(stale.take_due_order(false).is_some());
+            orders += u32::from(stale.take_due_order(&[]).is_some());
             stale.order = Some(answered(Outcome::Purged));
             stale.order_carried_out(false);
             assert_eq!(
-                stale.take_due_order(false),
+                stale.take_due_order(&[]),
                 None,
                 "it has not been asked since"
             );
@@ -888,7 +888,7 @@ mod tests {
         let mut refused = peer(Some(PEER));
         make_stale(&mut refused);
         refused.order = Some(answered(Outcome::Kept(Reason::Permanent)));
-        assert_eq!(refused.take_due_order(false), None);
+        assert_eq!(refused.take_due_order(&[]), None);
     }
 
     #[test]

@@ -37,11 +37,7 @@ impl Announcement {
             };
             let owners: Vec<_> = claim.conflicts().collect();
             for confirmation in claim.confirmations_mut() {
-                let is_rival = confirmation
-                    .peer
-                    .mac
-                    .is_some_and(|mac| owners.contains(&mac));
-                if let Some(stale) = confirmation.take_due_order(is_rival) {
+                if let Some(stale) = confirmation.take_due_order(&owners) {
                     due.push(DueOrder {
                         peer: confirmation.peer.ip,
                         from: confirmation.peer.control.map(|control| control.ip),
