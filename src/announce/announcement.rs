@@ -636,7 +636,7 @@ impl Announcement {
 
     /// Begins new turns of a peer that does not follow yet, at once and with short gaps.
     fn ask_anew(&mut self, now: Instant, index: usize, peer: usize) {
-        let confirmation = &mut self.claims[index].confirmations_mut()[peer];
+        let confirmation = self.claims[index].confirmation_mut(peer);
         if confirmation.wants_turns() {
             confirmation.hurry();
             let task = Task {
@@ -829,7 +829,7 @@ impl Announcement {
                 let interface = claim.interface();
                 self.paths.count_question(now, interface);
                 let enough = self.paths.enough_questions(interface);
-                let confirmation = &mut claim.confirmations_mut()[peer];
+                let confirmation = claim.confirmation_mut(peer);
                 confirmation.asked(question);
                 let (gap, next) = match confirmation.next_question(Some(question)) {
                     Some(next) => (Duration::ZERO, Some(next)),
@@ -862,7 +862,7 @@ impl Announcement {
                     let confirmation = &claim.confirmations()[peer];
                     if confirmation.holds_vip && !claim.is_rival(&confirmation.peer) {
                         // It may be the old owner, who has let go since it was asked.
-                        claim.confirmations_mut()[peer].doubt_holder();
+                        claim.confirmation_mut(peer).doubt_holder();
                         self.ask_anew(now, task.claim, peer);
                     } else if confirmation.is_heard() {
                         // Whom only a broadcast mends, the last one may have mended.

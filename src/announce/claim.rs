@@ -84,6 +84,8 @@ pub struct Claim {
     /// The peers, once they are known.
     confirmations: Option<Vec<Confirmation>>,
     by_ip: HashMap<IpAddr, usize>,
+    /// The confirmations that changed since it was last asked whom to order.
+    changed: BTreeSet<usize>,
 }
 
 /// A place in the rounds: which round, and which of its frames.
@@ -135,6 +137,7 @@ impl Claim {
             own_answers: BTreeSet::new(),
             confirmations: None,
             by_ip: HashMap::new(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -214,7 +217,31 @@ impl Claim {
     }
 
     pub(super) fn confirmations_mut(&mut self) -> &mut [Confirmation] {
+        self.all_changed();
         self.confirmations.as_deref_mut().unwrap_or_default()
+    }
+
+    /// One of [`Self::confirmations`].
+    pub(super) fn confirmation_mut(&mut self, at: usize) -> &mut Confirmation {
+        self.changed.insert(at);
+        let all = self.confirmations.as_deref_mut().unwrap_or_default();
+        &mut all[at]
+    }
+
+    fn all_changed(&mut self) {
+        self.changed.extend(0..self.confirmations().len());
+    }
+
+    /// The confirmations of the peers that shall be ordered to purge now, and whether each was found
+    /// stale. Their orders count as sent. Only those that changed since it was last asked are looked
+    /// at: there may be thousands of others.
+    pub(super) fn take_due_orders(&mut self) -> Vec<(usize, bool)> {
+        let owners: Vec<_> = self.conflicts().collect();
+        let all = self.confirmations.as_deref_mut().unwrap_or_default();
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed
+            .filter_map(|at| Some((at, all[at].take_due_order(&owners)?)))
+            .collect()
     }
 
     /// An own address is gone: no question is sent from it any more.
@@ -257,6 +284,7 @@ impl Claim {
                 .map(|peer| Confirmation::new(peer, from))
                 .collect(),
         );
+        self.all_changed();
     }
 
     /// What the peers proved holds no more: they are asked again, from the VIP as it is now.
@@ -270,7 +298,7 @@ impl Claim {
     /// What one peer showed holds no more.
     pub(super) fn ask_peer_anew(&mut self, peer: usize) {
         let from = self.asks_peers_from();
-        self.confirmations_mut()[peer].start_over(from);
+        self.confirmation_mut(peer).start_over(from);
     }
 
     /// The place of a peer among the confirmations.
@@ -285,7 +313,11 @@ impl Claim {
             Manner::Check => Duration::ZERO,
         };
         if self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast() {
+            let known = self.rivals.is_present(mac);
             self.rivals.heard(now, mac);
+            if !known {
+                self.all_changed();
+            }
         }
     }
 

@@ -442,11 +442,16 @@ impl Confirmation {
         true
     }
 
+    /// Whether such an answer would be news.
+    pub(super) fn expects_holder(&self, mac: Mac, sequence: u16, run: Run) -> bool {
+        let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
+        !self.holds_vip && expected && run.sent(sequence, self.holders)
+    }
+
     /// An echo to the VIP was answered, with the VIP as source, from `mac`. Returns whether that is
     /// news.
     pub(super) fn hear_holder(&mut self, mac: Mac, sequence: u16, run: Run) -> bool {
-        let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
-        if self.holds_vip || !expected || !run.sent(sequence, self.holders) {
+        if !self.expects_holder(mac, sequence, run) {
             return false;
         }
         self.peer.mac = Some(mac);

@@ -80,7 +80,7 @@ impl Announcement {
             let Some(at) = claim.find_peer(peer) else {
                 continue;
             };
-            let confirmation = &mut claim.confirmations_mut()[at];
+            let confirmation = claim.confirmation_mut(at);
             let answered_before = confirmation.has_answered();
             if confirmation.hear_answer(now, mac) {
                 let counts = confirmation.acknowledged.is_some() && !answered_before;
@@ -112,7 +112,7 @@ impl Announcement {
             let Some(at) = claim.find_peer(echo.source) else {
                 continue;
             };
-            let confirmation = &mut claim.confirmations_mut()[at];
+            let confirmation = claim.confirmation_mut(at);
             let to_control = confirmation.peer.control.is_some_and(|control| {
                 control.interface == interface
                     && control.ip == echo.destination
@@ -144,12 +144,13 @@ impl Announcement {
                     && control.ip == echo.destination
                     && control.mac == frame.destination
             };
-            let mut all = claim.confirmations_mut().iter_mut();
-            let answers = all.position(|one| {
+            let answers = claim.confirmations().iter().position(|one| {
                 one.peer.control.as_ref().is_some_and(asked_from)
-                    && one.hear_holder(mac, sequence, run)
+                    && one.expects_holder(mac, sequence, run)
             });
-            if let Some(at) = answers {
+            if let Some(at) = answers
+                && claim.confirmation_mut(at).hear_holder(mac, sequence, run)
+            {
                 self.peer_answers(now, index, at, Question::Holder, false);
             }
         }

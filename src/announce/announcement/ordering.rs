@@ -35,18 +35,16 @@ impl Announcement {
             let Some(mac) = claim.mac().filter(|_| claim.standing() == Standing::Ready) else {
                 continue;
             };
-            let owners: Vec<_> = claim.conflicts().collect();
-            for confirmation in claim.confirmations_mut() {
-                if let Some(stale) = confirmation.take_due_order(&owners) {
-                    due.push(DueOrder {
-                        peer: confirmation.peer.ip,
-                        from: confirmation.peer.control.map(|control| control.ip),
-                        interface,
-                        vip,
-                        mac,
-                        stale,
-                    });
-                }
+            for (at, stale) in claim.take_due_orders() {
+                let peer = &claim.confirmations()[at].peer;
+                due.push(DueOrder {
+                    peer: peer.ip,
+                    from: peer.control.map(|control| control.ip),
+                    interface,
+                    vip,
+                    mac,
+                    stale,
+                });
             }
         }
         due
@@ -95,7 +93,7 @@ impl Announcement {
             let Some(at) = at else {
                 continue;
             };
-            let confirmation = &mut self.claims[index].confirmations_mut()[at];
+            let confirmation = self.claims[index].confirmation_mut(at);
             confirmation.order = Some(fate.clone());
             if is_good {
                 confirmation.order_carried_out(released);
