@@ -130,7 +130,7 @@ fn fail_over(hook: Option<&Path>, percent: f64) -> Outcome {
     for host in &others {
         nodes[1].remember(host.ipv4(), host.mac());
     }
-    let before: Vec<_> = others.iter().map(|host| entry(host)).collect();
+    let before: Vec<_> = others.iter().map(|host| host.cached(VIP)).collect();
     lab.loss(lossy, Direction::ToHost, percent);
 
     let watches: Vec<_> = others.iter().map(|host| host.watch_neighbours()).collect();
@@ -154,7 +154,7 @@ fn fail_over(hook: Option<&Path>, percent: f64) -> Outcome {
         sleep_until(master + WATCHED);
         over.store(true, Ordering::Relaxed);
 
-        let after: Vec<_> = others.iter().map(|host| entry(host)).collect();
+        let after: Vec<_> = others.iter().map(|host| host.cached(VIP)).collect();
         let is_arp = |frame: &Frame| frame.ether_type() == 0x0806;
         let by_node2 = |frame: &Frame| frame.direction == Direction::FromHost;
         let frames = sent.frames();
@@ -217,11 +217,6 @@ fn hooks(program: &Path) -> String {
         hook("notify_stop", "purge"),
     ]
     .concat()
-}
-
-/// The MAC that a host has in its table for the VIP.
-fn entry(host: &Host) -> Option<Mac> {
-    host.neighbour(VIP)?.mac
 }
 
 /// Whether each host gets an answer from the VIP within a second.

@@ -192,6 +192,27 @@ impl Host {
         self.neighbours().into_iter().find(|entry| entry.ip == ip)
     }
 
+    /// The MAC in that entry.
+    pub fn cached(&self, ip: impl Display) -> Option<Mac> {
+        self.neighbour(ip)?.mac
+    }
+
+    /// Whether one of its interfaces has an address.
+    pub fn holds(&self, ip: impl Display) -> bool {
+        self.run("ip -o addr show").contains(&format!(" {ip}/"))
+    }
+
+    /// The MAC that an interface has now.
+    pub fn interface_mac(&self, interface: &str) -> Mac {
+        let link = self.run(&format!("ip -o link show dev {interface}"));
+        let mut words = link.split_whitespace();
+        words.find(|word| *word == "link/ether");
+        words
+            .next()
+            .and_then(|mac| mac.parse().ok())
+            .unwrap_or_else(|| panic!("no MAC: {link}"))
+    }
+
     /// Gives the neighbour table a REACHABLE entry on `eth0`.
     pub fn remember(&self, ip: impl Display, mac: impl Display) {
         self.remember_as(ip, mac, State::Reachable);
@@ -234,8 +255,7 @@ impl Host {
 
     /// Drops every ARP frame that the host receives, before the kernel answers or learns from it.
     pub fn filter_arp_input(&self) {
-        programs::run(
-            self.command("nft").args(["-f", "-"]),
+        self.nft(
             "add table arp lab\n\
              add chain arp lab input { type filter hook input priority 0; policy drop; }\n",
         );
@@ -273,7 +293,12 @@ impl Host {
     }
 
     /// Runs `ip` commands, one a line.
-    fn ip(&self, batch: &str) {
+    pub fn ip(&self, batch: &str) {
         programs::run(self.command("ip").args(["-batch", "-"]), batch);
+    }
+
+    /// Runs `nft` commands, one a line.
+    pub fn nft(&self, commands: &str) {
+        programs::run(self.command("nft").args(["-f", "-"]), commands);
     }
 }

@@ -1,5 +1,6 @@
 //! The lab: a switch and the hosts on it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -167,14 +168,16 @@ impl Lab {
     }
 
     /// Copies a program to where keepalived's `enable_script_security` lets it run as a hook. It
-    /// is removed with the lab.
+    /// is removed with the lab. A copy that is there already stays: it may be running.
     pub fn install_hook(&self, program: impl AsRef<Path>) -> PathBuf {
         let program = program.as_ref();
         let name = program
             .file_name()
             .unwrap_or_else(|| panic!("{program:?} is not a file"));
         let hook = self.directory().join(name);
-        place(program, "", &hook);
+        if !hook.exists() {
+            install(program, &hook);
+        }
         hook
     }
 
@@ -232,6 +235,18 @@ impl Drop for Lab {
         namespaces.push(self.switch.clone());
         netns::kill_processes(&namespaces);
     }
+}
+
+/// Copies a program, or links to the copy of another lab, if that is still there: a debug build has a
+/// hundred megabytes, and /run is memory.
+fn install(program: &Path, hook: &Path) {
+    static COPIES: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let other = copies.get(program);
+    if other.is_none_or(|other| fs::hard_link(other, hook).is_err()) {
+        place(program, "", hook);
+    }
+    copies.insert(program.to_owned(), hook.to_owned());
 }
 
 /// Makes an executable of a file, or of `text` as standard input.

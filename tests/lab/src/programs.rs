@@ -82,7 +82,7 @@ mod tests {
     use super::not_installed;
 
     #[test]
-    fn a_missing_program_is_told_with_its_package() {
+    fn a_missing_program_is_named_with_its_package() {
         assert_eq!(
             not_installed("keepalived"),
             "keepalived is not installed: apt-get install keepalived"
