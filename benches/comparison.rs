@@ -1,12 +1,10 @@
 //! Programs that do the same, measured in turns, as a table in Markdown.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
-use crate::ranges;
 use crate::stopwatch::{quantile, time};
 
 /// Turns that make a block: ratios are those of blocks' medians.
@@ -60,12 +58,6 @@ impl Comparison {
         }
         println!();
         self.write(question);
-    }
-
-    /// Draws it into a file of docs/.
-    pub(crate) fn draw(&self, title: &str, file: &str) {
-        let plot = ranges::draw(title, self.ours, &self.programs);
-        fs::write(Path::new("docs").join(file), plot).expect("docs is writable");
     }
 
     /// Prints comparisons of the same programs, made under several conditions, as one table: medians,

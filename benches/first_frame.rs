@@ -122,7 +122,6 @@ fn first_frame(program: &Path) {
         }
     }
     comparison.print("first_frame");
-    comparison.draw("From exec to the first frame", "first-frame.svg");
 }
 
 fn first_round(program: &Path) {

@@ -7,17 +7,15 @@
 //! ```
 //!
 //! Without a question it asks all of [`QUESTIONS`], which takes ten minutes. Single
-//! measurements go to `target/bench/QUESTION.csv`, plots to docs/.
+//! measurements go to `target/bench/QUESTION.csv`, the plot to docs/.
 
 mod comparison;
 mod convergence;
 mod failover;
 mod first_frame;
-mod ranges;
 mod responders;
 mod scale;
 mod stopwatch;
-mod svg;
 mod tables;
 mod tools;
 

@@ -1,7 +1,6 @@
 //! What the benchmarks share: running programs on hosts, and knowing their frames.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,22 +23,7 @@ pub(crate) fn quiet(command: &mut Command) -> &mut Command {
 
 /// Runs `ip` commands.
 pub(crate) fn batch(host: &Host, lines: impl IntoIterator<Item = String>) {
-    let lines: Vec<_> = lines.into_iter().collect();
-    let mut ip = host
-        .command("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("ip can be started");
-    let mut stdin = ip.stdin.take().expect("it was piped");
-    stdin
-        .write_all(lines.join("\n").as_bytes())
-        .expect("ip reads its commands");
-    drop(stdin);
-    assert!(
-        ip.wait().is_ok_and(|status| status.success()),
-        "ip -batch: {lines:?}"
-    );
+    host.ip(&lines.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
 /// Compiles a C program of this folder, statically.

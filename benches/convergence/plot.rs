@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Method;
 use crate::stopwatch::time;
-use crate::svg::{self, line, number, rect, text};
 
 /// A small chart.
 pub(crate) struct Panel {
@@ -58,13 +57,12 @@ pub(crate) fn draw(rows: &[Vec<Panel>]) -> String {
         LEFT + COLUMN * number(columns),
         TOP + ROW * number(rows.len()) - 44.0,
     );
-    let mut svg = svg::begin(width, height);
-    svg::head(
-        &mut svg,
-        LEFT,
-        "A virtual IP has moved: which hosts follow it, and when?",
-        "Share of 30 Linux hosts whose neighbour table holds the new owner's MAC, over the seconds since the announcement began",
-    );
+    let mut svg = begin(width, height);
+    let large = "font-size=\"17\" font-weight=\"600\"";
+    let title = "A virtual IP has moved: which hosts follow it, and when?";
+    text(&mut svg, (LEFT, 28.0), large, title);
+    let reading = "Share of 30 Linux hosts whose neighbour table holds the new owner's MAC, over the seconds since the announcement began";
+    text(&mut svg, (LEFT, 48.0), "fill=\"#59636e\"", reading);
     let mut x = LEFT;
     for method in [Method::Vipherald, Method::Keepalived, Method::Arping] {
         let (colour, dashes, thickness) = style(method);
@@ -161,4 +159,44 @@ impl Line {
 /// How far to the right a time is.
 fn across(time: Duration) -> f64 {
     WIDTH * time.as_secs_f64().min(SECONDS) / SECONDS
+}
+
+// Lengths are pixels, colours those of SVG.
+
+/// A white page.
+fn begin(width: f64, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+         font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"12\" \
+         fill=\"#1f2328\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
+    )
+}
+
+fn line(svg: &mut String, path: &str, colour: &str, dashes: &str, thickness: f64) {
+    writeln!(
+        svg,
+        "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{thickness}\" \
+         stroke-dasharray=\"{dashes}\"/>"
+    )
+    .expect("a String takes all");
+}
+
+fn rect(svg: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), colour: &str) {
+    writeln!(
+        svg,
+        "<rect x=\"{x}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>"
+    )
+    .expect("a String takes all");
+}
+
+/// Text without `<` or `&`.
+fn text(svg: &mut String, (x, y): (f64, f64), attributes: &str, text: &str) {
+    writeln!(svg, "<text x=\"{x}\" y=\"{y}\" {attributes}>{text}</text>")
+        .expect("a String takes all");
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+fn number(count: usize) -> f64 {
+    count as f64
 }
