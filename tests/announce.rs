@@ -10,13 +10,14 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, State, eventually, write_pcap};
 
+use common::arp::{ARP, is_sent};
 use common::{
     Announced, BEFORE_THE_ROUNDS_END, Form, OLD_MAC, Run, SOON, SUSPENDED, VIP, VIP6, announcement,
-    announcements, assert_followed, assert_seldom_late, give, ip_batch, keeps, remember_old, run,
-    second_interface, take, taken, told_frames, vipherald, wait_for_announcement,
+    assert_followed, assert_seldom_late, give, give_all, keeps, old_mac, remember_old, run,
+    second_interface, since, take, taken, told_frames, vipherald, wait_for_announcement,
     wait_until_followed, watch_for,
 };
 
@@ -28,12 +29,6 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-fn since(earlier: SystemTime, later: SystemTime) -> Duration {
-    later
-        .duration_since(earlier)
-        .unwrap_or_else(|e| panic!("{:?} too early", e.duration()))
 }
 
 /// The announcements that a host sent, as its captures saw them, in the order they left.
@@ -59,8 +54,7 @@ fn both_arp_forms_leave_and_the_replys_target_is_its_sender() {
     let (a, b) = (lab.host("a"), lab.host("b"));
     give(&a, VIP, "eth0");
     let capture = b.capture();
-    let ended = run(&a, &format!("announce {VIP} {FEW_ROUNDS}"));
-    assert_eq!(ended.status, 0, "{ended:?}");
+    run(&a, &format!("announce {VIP} {FEW_ROUNDS}")).exits(0);
 
     let frames = announcement_frames(&capture);
     assert!(frames.len() >= 2, "{frames:?}");
@@ -88,8 +82,7 @@ fn the_advertisement_is_as_rfc_4861_says_and_its_router_flag_as_the_interface_fo
     let capture = b.capture();
     for (forwarding, flags) in [("0", 0x20), ("1", 0xa0)] {
         a.sysctl("net/ipv6/conf/eth0/forwarding", forwarding);
-        let ended = run(&a, &format!("announce {VIP6} {FEW_ROUNDS}"));
-        assert_eq!(ended.status, 0, "{ended:?}");
+        run(&a, &format!("announce {VIP6} {FEW_ROUNDS}")).exits(0);
 
         let frames = announcement_frames(&capture);
         assert!(!frames.is_empty());
@@ -128,8 +121,7 @@ fn every_receivers_entry_holds_the_new_mac() {
     }
     give(&a, VIP, "eth0");
     give(&a, VIP6, "eth0");
-    let ended = run(&a, &format!("announce {VIP} {VIP6} {FEW_ROUNDS}"));
-    assert_eq!(ended.status, 0, "{ended:?}");
+    run(&a, &format!("announce {VIP} {VIP6} {FEW_ROUNDS}")).exits(0);
     assert_followed(&peers, &[VIP, VIP6], a.mac());
 }
 
@@ -144,15 +136,10 @@ fn the_rounds_go_on_for_ten_seconds_and_the_log_says_all_in_one_line() {
     let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --json")));
     // The ramp is over: only the slow rounds reach who comes late.
     wait_for_announcement(&capture, VIP, 8);
-    assert_followed(
-        std::slice::from_ref(&late),
-        &[VIP],
-        OLD_MAC.parse().unwrap(),
-    );
+    assert_followed([&late], &[VIP], old_mac());
     late.remember(VIP, OLD_MAC);
     lab.restore(&late);
-    let ended = announcing.end();
-    assert_eq!(ended.status, 0, "{ended:?}");
+    let ended = announcing.end().exits(0);
     assert_followed(&[late], &[VIP], a.mac());
 
     let sent = sent(&[&capture]);
@@ -199,8 +186,7 @@ fn the_first_round_of_all_vips_on_all_interfaces_precedes_every_second_frame() {
     remember_old(&peers, &on_eth0);
     let captures = [a.capture(), a.capture_on("v0")];
     let vips: Vec<_> = on_eth0.into_iter().chain(on_v0).collect();
-    let ended = run(&a, &format!("announce {} {FEW_ROUNDS}", vips.join(" ")));
-    assert_eq!(ended.status, 0, "{ended:?}");
+    run(&a, &format!("announce {} {FEW_ROUNDS}", vips.join(" "))).exits(0);
     assert_followed(&peers, &on_eth0, a.mac());
 
     let [eth0, v0] = captures.map(|capture| sent(&[&capture]));
@@ -221,15 +207,11 @@ fn three_hundred_vips_are_announced_in_one_run() {
     let vips: Vec<_> = (0..300)
         .map(|n| format!("10.9.{}.{}", 1 + n / 200, 1 + n % 200))
         .collect();
-    let lines = |line: &dyn Fn(&String) -> String| vips.iter().map(line).collect::<String>();
-    ip_batch(&a, &lines(&|vip| format!("addr add {vip}/32 dev eth0\n")));
-    ip_batch(
-        &b,
-        &lines(&|vip| format!("neigh add {vip} lladdr {OLD_MAC} dev eth0 nud reachable\n")),
-    );
+    give_all(&a, &vips);
+    let entry = |vip| format!("neigh add {vip} lladdr {OLD_MAC} dev eth0 nud reachable\n");
+    b.ip(&vips.iter().map(entry).collect::<String>());
     let capture = a.capture();
-    let ended = run(&a, &format!("announce {} --timeout 4", vips.join(" ")));
-    assert_eq!(ended.status, 0, "{ended:?}");
+    let ended = run(&a, &format!("announce {} --timeout 4", vips.join(" "))).exits(0);
 
     let followed = |entry: &vipherald_lab::Neighbour| {
         entry.mac == Some(a.mac()) && vips.contains(&entry.ip.to_string())
@@ -251,8 +233,7 @@ fn a_vip_named_twice_is_announced_once() {
     let a = lab.host("a");
     give(&a, VIP, "eth0");
     let capture = a.capture();
-    let ended = run(&a, &format!("announce {VIP} {VIP} {FEW_ROUNDS}"));
-    assert_eq!(ended.status, 0, "{ended:?}");
+    run(&a, &format!("announce {VIP} {VIP} {FEW_ROUNDS}")).exits(0);
     let forms: Vec<_> = sent(&[&capture]).iter().map(|a| a.form).collect();
     assert!(!forms.is_empty());
     for round in forms.chunks_exact(2) {
@@ -283,8 +264,7 @@ fn a_vip_on_two_interfaces_is_announced_on_both_or_on_the_one_named() {
     }
     // Elsewhere does not count.
     take(&a, VIP, "v0");
-    let ended = run(&a, &format!("announce {VIP} -i v0 --wait 0"));
-    assert_eq!(ended.status, 5, "{ended:?}");
+    run(&a, &format!("announce {VIP} -i v0 --wait 0")).exits(5);
     assert!(sent(&[&captures[0], &captures[1]]).is_empty());
 }
 
@@ -301,8 +281,7 @@ fn a_vmac_announces_its_own_mac() {
     give(&a, VIP6, "vrrp6.51");
     remember_old(&peers, &[VIP, VIP6]);
     let capture = peers[0].capture();
-    let ended = run(&a, &format!("announce {VIP} {VIP6} {FEW_ROUNDS}"));
-    assert_eq!(ended.status, 0, "{ended:?}");
+    run(&a, &format!("announce {VIP} {VIP6} {FEW_ROUNDS}")).exits(0);
     assert_followed(&peers, &[VIP], vmac);
     assert_followed(&peers, &[VIP6], vmac6);
     for frame in announcement_frames(&capture) {
@@ -376,10 +355,7 @@ fn an_independent_dissector_finds_nothing_wrong() {
     let capture = b.capture();
     for forwarding in ["0", "1"] {
         a.sysctl("net/ipv6/conf/eth0/forwarding", forwarding);
-        assert_eq!(
-            run(&a, &format!("announce {VIP} {VIP6} {FEW_ROUNDS}")).status,
-            0
-        );
+        run(&a, &format!("announce {VIP} {VIP6} {FEW_ROUNDS}")).exits(0);
     }
     let frames = announcement_frames(&capture);
     let dissected = dissect(&lab, "sent.pcap", &frames);
@@ -435,8 +411,7 @@ fn a_vip_that_never_comes_gets_no_frame_and_exit_5() {
         let least = Duration::from_millis(least);
         // Without the option it would wait for 1 s.
         keeps(900 * MILLISECOND, || {
-            let ended = run(&a, &format!("announce {VIP} {VIP6} --wait {wait}"));
-            assert_eq!(ended.status, 5, "{ended:?}");
+            let ended = run(&a, &format!("announce {VIP} {VIP6} --wait {wait}")).exits(5);
             assert!(ended.lasted >= least, "{ended:?}");
             let line = format!("warning: {VIP}, {VIP6} not on this host: nothing announced\n");
             assert_eq!(ended.stderr, line);
@@ -460,7 +435,7 @@ fn a_vip_that_comes_while_waited_for_is_announced_at_once() {
             give(&a, vip, "eth0");
             let given = SystemTime::now();
             let first = wait_for_announcement(&capture, vip, 1);
-            wait_until_followed(&peers, &[vip], a.mac(), SOON);
+            wait_until_followed(&peers, &[vip], a.mac());
             take(&a, vip, "eth0");
             // It would wait for the VIP to come back.
             assert_eq!(announcing.terminate().0.status, 143);
@@ -477,15 +452,10 @@ fn some_vips_here_and_some_absent_announces_those_and_exits_5() {
     remember_old(&peers, &[VIP]);
     give(&a, VIP, "eth0");
     let arguments = format!("announce 10.9.0.101 {VIP} --wait 0.1 {FEW_ROUNDS}");
-    let ended = run(&a, &arguments);
-    assert_eq!(ended.status, 5, "{ended:?}");
+    let ended = run(&a, &arguments).exits(5);
     assert_followed(&peers, &[VIP], a.mac());
-    assert!(
-        ended
-            .stderr
-            .contains("warning: 10.9.0.101 not on this host")
-    );
-    assert!(ended.stderr.contains(&format!("{VIP} announced on eth0")));
+    ended.logs("warning: 10.9.0.101 not on this host");
+    ended.logs(format!("{VIP} announced on eth0"));
 }
 
 #[test]
@@ -526,14 +496,14 @@ fn no_frame_leaves_after_the_vip_was_removed() {
         let length = if vip.contains(':') { 128 } else { 32 };
         format!("addr del {vip}/{length} dev eth0\n")
     };
-    ip_batch(&a, &at_once.iter().map(lines).collect::<String>());
+    a.ip(&at_once.iter().map(lines).collect::<String>());
     let all_gone = SystemTime::now();
     removed.extend(at_once.iter().map(|vip| (ip(vip), all_gone)));
     let ended = announcing.end();
     let end = SystemTime::now();
     assert_eq!(ended.status, 5, "{ended:?}");
     assert!(since(all_gone, end) < BEFORE_THE_ROUNDS_END, "ends at once");
-    assert!(ended.stderr.contains("left eth0: stopped"), "{ended:?}");
+    ended.logs("left eth0: stopped");
 
     let seen = captures.map(|capture| taken(&capture));
     assert_eq!(seen[0].len(), seen[1].len());
@@ -559,7 +529,7 @@ fn a_removed_vip_ends_the_run_in_every_phase() {
         let lasted = since(removed, SystemTime::now());
         assert_eq!(ended.status, 5, "{ended:?}");
         assert!(sent(&[&capture]).iter().all(|a| a.time <= removed));
-        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let report = ended.report();
         assert_eq!(
             (&report["result"], &report["vips"][0]["held"]),
             (&json!("not-held"), &json!(false))
@@ -584,12 +554,11 @@ fn a_vip_whose_prefix_changes_or_that_is_taken_and_given_back_is_announced_anew(
         let announcing = Run::start(vipherald(&a, &format!("announce {vip}")));
         wait_for_announcement(&capture, vip, 4);
         // As keepalived does at a reload, within a tenth of a millisecond.
-        ip_batch(
-            &a,
-            &format!("addr del {vip}/{long} dev eth0\naddr add {vip}/{short} dev eth0 nodad\n"),
-        );
+        a.ip(&format!(
+            "addr del {vip}/{long} dev eth0\naddr add {vip}/{short} dev eth0 nodad\n"
+        ));
         remember_old(&peers, &[vip]);
-        wait_until_followed(&peers, &[vip], a.mac(), SOON);
+        wait_until_followed(&peers, &[vip], a.mac());
         // A network manager takes its time.
         a.run(&format!("ip addr del {vip}/{short} dev eth0"));
         let gone = SystemTime::now();
@@ -597,7 +566,7 @@ fn a_vip_whose_prefix_changes_or_that_is_taken_and_given_back_is_announced_anew(
         remember_old(&peers, &[vip]);
         let back = SystemTime::now();
         a.run(&format!("ip addr add {vip}/{short} dev eth0 nodad"));
-        wait_until_followed(&peers, &[vip], a.mac(), SOON);
+        wait_until_followed(&peers, &[vip], a.mac());
         let seen = taken(&capture);
         let meanwhile = seen.iter().filter(|a| a.time > gone && a.time < back);
         assert_eq!(meanwhile.count(), 0, "{seen:?}");
@@ -618,9 +587,8 @@ fn an_address_that_is_there_twice_has_not_left_when_one_of_them_goes() {
         wait_for_announcement(&capture, VIP, 4);
         remember_old(&peers, &[VIP]);
         a.run(&format!("ip addr del {VIP}/{gone} dev eth0"));
-        wait_until_followed(&peers, &[VIP], a.mac(), SOON);
-        let ended = announcing.end();
-        assert_eq!(ended.status, 0, "{ended:?}");
+        wait_until_followed(&peers, &[VIP], a.mac());
+        announcing.end().exits(0);
         let left = if gone == 24 { 32 } else { 24 };
         a.run(&format!("ip addr del {VIP}/{left} dev eth0"));
     }
@@ -664,10 +632,9 @@ fn an_interface_that_is_deleted_ends_the_run() {
         wait_for_announcement(&capture, vip, 2);
         a.run("ip link del v0");
         let removed = SystemTime::now();
-        let ended = announcing.end();
-        assert_eq!(ended.status, 5, "{ended:?}");
+        let ended = announcing.end().exits(5);
         assert!(since(removed, SystemTime::now()) < BEFORE_THE_ROUNDS_END);
-        assert!(ended.stderr.contains("left v0: stopped"), "{ended:?}");
+        ended.logs("left v0: stopped");
     }
 }
 
@@ -713,7 +680,6 @@ fn the_rounds_start_over_when_the_carrier_comes_back() {
     });
     remember_old(&peers, &vips);
     capture.frames();
-    let plugged = SystemTime::now();
     lab.plug(&a);
     wait_for_announcement(&capture, VIP, 8);
     let followed: Vec<_> = taken(&capture)
@@ -721,11 +687,9 @@ fn the_rounds_start_over_when_the_carrier_comes_back() {
         .filter(|a| a.vip == ip(VIP))
         .collect();
     assert_followed(&peers, &vips, a.mac());
-    let at = |frame: usize| since(plugged, followed[frame].time);
-    assert!(at(0) < SOON, "{followed:?}");
     // The ramp once more, 0.6 s from the first to the fourth round. Later rounds are 2 s and more
-    // apart, so that three gaps take 6 s.
-    let ramp = at(6) - at(0);
+    // apart, so that three gaps take 6 s: only the time shows which these are.
+    let ramp = since(followed[0].time, followed[6].time);
     assert!(
         ramp + SUSPENDED > 600 * MILLISECOND && ramp < 5000 * MILLISECOND,
         "{ramp:?}"
@@ -749,7 +713,7 @@ fn a_mac_that_changes_is_announced_and_the_old_one_no_more() {
     let new: Mac = "02:00:00:00:0a:01".parse().unwrap();
     a.run(&format!("ip link set eth0 address {new}"));
     let changed = SystemTime::now();
-    wait_until_followed(&peers, &vips, new, SOON);
+    wait_until_followed(&peers, &vips, new);
     // All rounds again, from the first one on.
     wait_for_announcement(&capture, VIP, 6 + 8);
     assert_eq!(announcing.terminate().0.status, 143);
@@ -761,13 +725,13 @@ fn a_mac_that_changes_is_announced_and_the_old_one_no_more() {
 
 fn arp_frames(capture: &Capture) -> impl Iterator<Item = Frame> {
     let frames = capture.frames().into_iter();
-    frames.filter(|frame| frame.ether_type() == 0x0806)
+    frames.filter(|frame| frame.ether_type() == ARP)
 }
 
 /// When each ARP frame left: announcements and questions alike.
 fn arp_sent(capture: &Capture) -> Vec<SystemTime> {
     arp_frames(capture)
-        .filter(|frame| frame.direction == Direction::FromHost)
+        .filter(is_sent)
         .map(|frame| frame.time)
         .collect()
 }
@@ -791,15 +755,12 @@ fn the_rate_is_kept_in_every_window_and_the_timeout_ends_the_run() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let vips: Vec<_> = (1..=40).map(|n| format!("10.9.1.{n}")).collect();
-    for vip in &vips {
-        give(&a, vip, "eth0");
-    }
+    give_all(&a, &vips);
     let vips = vips.join(" ");
     for (rate, timeout) in [(30, 4), (200, 3)] {
         let captures = [a.capture(), b.capture()];
         let arguments = format!("announce {vips} --rate {rate} --timeout {timeout}");
-        let ended = run(&a, &arguments);
-        assert_eq!(ended.status, 0, "{ended:?}");
+        let ended = run(&a, &arguments).exits(0);
         let least = Duration::from_secs(timeout);
         assert!(
             ended.lasted >= least && ended.lasted < BEFORE_THE_ROUNDS_END,
@@ -849,10 +810,7 @@ fn a_vip_whose_turn_never_came_is_no_success() {
     );
     assert_eq!(sent(&[&capture]).len(), 1);
     assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(
-        ended.stderr.contains(&format!("error: {other} ")),
-        "{ended:?}"
-    );
+    ended.logs(format!("error: {other} "));
 }
 
 #[test]
@@ -874,7 +832,7 @@ fn a_tentative_vip_waits_for_duplicate_address_detection() {
     let first = wait_for_announcement(&capture, VIP6, 1);
     // RetransTimer is 1 s.
     assert!(since(detection.time, first.time) > 900 * MILLISECOND);
-    wait_until_followed(&peers, &[VIP6], a.mac(), SOON);
+    wait_until_followed(&peers, &[VIP6], a.mac());
     assert_eq!(announcing.terminate().0.status, 143);
 }
 
@@ -886,14 +844,12 @@ fn a_vip_that_another_host_defends_is_a_conflict_and_never_announced() {
     peers[0].remember(VIP6, owner.mac());
     let capture = a.capture();
     a.run(&format!("ip addr add {VIP6}/128 dev eth0"));
-    let waiting = run(&a, &format!("announce {VIP6} --json"));
-    assert_eq!(waiting.status, 4, "{waiting:?}");
+    let waiting = run(&a, &format!("announce {VIP6} --json")).exits(4);
     // Found so from the start, too.
-    let known = run(&a, &format!("announce {VIP6}"));
-    assert_eq!(known.status, 4, "{known:?}");
+    let known = run(&a, &format!("announce {VIP6}")).exits(4);
     assert_eq!(sent(&[&capture]), []);
     assert_followed(&peers, &[VIP6], owner.mac());
-    let report: Value = serde_json::from_str(&waiting.stdout).unwrap();
+    let report = waiting.report();
     assert_eq!(report["result"], json!("conflict"));
     assert!(known.stderr.starts_with("error: "), "{known:?}");
 }
@@ -907,8 +863,7 @@ fn a_dry_run_sends_nothing_and_says_what_it_would() {
     give(&a, VIP6, "eth0");
     let capture = a.capture();
     let arguments = format!("announce {VIP} {VIP6} 10.9.0.101 --dry-run");
-    let ended = run(&a, &arguments);
-    assert_eq!(ended.status, 0, "{ended:?}");
+    let ended = run(&a, &arguments).exits(0);
     assert!(ended.lasted < BEFORE_THE_ROUNDS_END, "{ended:?}");
     let mac = a.mac();
     assert_eq!(
@@ -921,14 +876,14 @@ fn a_dry_run_sends_nothing_and_says_what_it_would() {
              10.9.0.101 is not on this host\n"
         )
     );
-    let report: Value = serde_json::from_str(&run(&a, &(arguments + " --json")).stdout).unwrap();
+    let report = run(&a, &(arguments + " --json")).report();
     assert_eq!(
         (&report["dry_run"], &report["frames_sent"]),
         (&json!(true), &json!(0))
     );
     watch_for(100 * MILLISECOND);
     assert_eq!(sent(&[&capture]), []);
-    assert_followed(&peers, &[VIP, VIP6], OLD_MAC.parse().unwrap());
+    assert_followed(&peers, &[VIP, VIP6], old_mac());
 }
 
 #[test]
@@ -938,10 +893,9 @@ fn the_json_report_has_the_shape_that_monitors_rely_on() {
     give(&a, VIP, "eth0");
     let capture = a.capture();
     let arguments = format!("announce {VIP} 10.9.0.101 --json {FEW_ROUNDS} --wait 0");
-    let ended = run(&a, &arguments);
-    assert_eq!(ended.status, 5, "{ended:?}");
+    let ended = run(&a, &arguments).exits(5);
     assert_eq!(ended.stdout.lines().count(), 1, "one object: {ended:?}");
-    let mut report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let mut report = ended.report();
     let duration = report["duration_ms"].take().as_u64().unwrap();
     assert!((2000..8000).contains(&duration), "{duration}");
     let frames = arp_sent(&capture).len();
@@ -984,14 +938,10 @@ fn the_json_report_has_the_shape_that_monitors_rely_on() {
 
 /// Makes the host's own queue refuse every frame: to the sender it looks full (`ENOBUFS`).
 fn refuse_frames(host: &Host) {
-    host.run("nft add table netdev t");
-    host.run(
-        "nft add chain netdev t c { type filter hook egress device eth0 priority 0; policy drop; }",
+    host.nft(
+        "add table netdev t\n\
+         add chain netdev t c { type filter hook egress device eth0 priority 0; policy drop; }\n",
     );
-}
-
-fn accept_frames(host: &Host) {
-    host.run("nft delete table netdev t");
 }
 
 #[test]
@@ -1014,7 +964,7 @@ fn frames_that_the_queue_refuses_are_tried_again_until_they_leave() {
         (refused >= 5).then_some(())
     });
     assert_eq!(sent(&[&capture]), []);
-    accept_frames(&a);
+    a.nft("delete table netdev t\n");
     wait_for_announcement(&capture, VIP, 8);
     assert_followed(&peers, &[VIP], a.mac());
     // None was left out: the first round came first.
@@ -1029,11 +979,8 @@ fn a_queue_that_refuses_to_the_end_is_reported_as_failed() {
     let a = lab.host("a");
     give(&a, VIP, "eth0");
     refuse_frames(&a);
-    let ended = run(&a, &format!("announce {VIP} {FEW_ROUNDS} --json"));
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(ended.stderr.contains("error: "), "{ended:?}");
-    assert!(ended.stderr.contains("ENOBUFS"), "{ended:?}");
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let ended = run(&a, &format!("announce {VIP} {FEW_ROUNDS} --json")).exits(1);
+    let report = ended.logs("error: ").logs("ENOBUFS").report();
     assert_eq!(
         (&report["result"], &report["frames_sent"]),
         (&json!("failed"), &json!(0))
@@ -1048,10 +995,7 @@ fn other_addresses_of_the_host_are_never_announced() {
         give(&a, vip, "eth0");
     }
     let capture = b.capture();
-    assert_eq!(run(&a, &format!("announce {VIP} {FEW_ROUNDS}")).status, 0);
-    let announced: BTreeSet<_> = announcements(&capture.frames())
-        .iter()
-        .map(|a| a.vip)
-        .collect();
+    run(&a, &format!("announce {VIP} {FEW_ROUNDS}")).exits(0);
+    let announced: BTreeSet<_> = taken(&capture).iter().map(|a| a.vip).collect();
     assert_eq!(announced, [ip(VIP)].into());
 }

@@ -33,11 +33,12 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vipherald::order::message::PORT;
-use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, Mac, State, eventually};
+use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, State, eventually};
 
 use addresses::Addresses;
-use common::{OLD_MAC, SOON, VIP, VIP6, signal, vipherald};
-use events::{fifo, file, is_about, mac_of, since, with};
+use common::arp::{IPV6, is_sent};
+use common::{OLD_MAC, SOON, VIP, VIP6, signal, since, vipherald};
+use events::{fifo, file, is_about, with};
 use helpers::{Orders, wait_until_it_listens};
 use hooks::{GROUP, Hooks, INSTANCES, configuration};
 use lasting::{Lasting, log_to};
@@ -283,8 +284,8 @@ impl Chaos {
         }
         fs::remove_file(&self.trouble).unwrap();
         let master = self.settled();
-        // A host that was told wrong when nobody could tell it better believes that for up to a
-        // minute: events are what hooks act on.
+        // A host that learned a wrong MAC while nobody could correct it keeps that for up to a
+        // minute: hooks act on events only.
         self.nodes[master].keepalived.take().unwrap().stop();
         let began = Instant::now();
         for vip in VIPS {
@@ -328,7 +329,7 @@ impl Chaos {
         });
         eventually("the master has the VIPs", QUIET, || {
             VIPS.iter()
-                .all(|vip| holds(&self.nodes[MASTER].host, vip))
+                .all(|vip| self.nodes[MASTER].host.holds(vip))
                 .then_some(())
         });
         MASTER
@@ -340,16 +341,16 @@ impl Chaos {
             .nodes
             .iter()
             .map(|node| &node.host)
-            .filter(|host| holds(host, vip))
+            .filter(|host| host.holds(vip))
             .collect();
         let [holder] = holders.as_slice() else {
             return false;
         };
-        let mac = interface_mac(holder);
+        let mac = holder.interface_mac("eth0");
         self.clients.iter().all(|client| {
-            // One without an entry asks, and may be told wrong.
+            // A client without an entry asks, and may get a wrong answer.
             let ping = client.try_run(&format!("ping -c 1 -W 1 {vip}"));
-            ping.status.success() && mac_of(client, vip) == Some(mac)
+            ping.status.success() && client.cached(vip) == Some(mac)
         })
     }
 
@@ -358,11 +359,8 @@ impl Chaos {
         let nodes = self.nodes.iter().map(|node| {
             let keepalived = node.keepalived.as_ref();
             let states = INSTANCES.map(|instance| keepalived.and_then(|k| k.state(instance)));
-            let (host, mac) = (node.host.name(), interface_mac(&node.host));
-            format!(
-                "{host} {mac} holds: {}, {states:?}\n",
-                holds(&node.host, vip)
-            )
+            let (host, mac) = (node.host.name(), node.host.interface_mac("eth0"));
+            format!("{host} {mac} holds: {}, {states:?}\n", node.host.holds(vip))
         });
         let clients = self.clients.iter().map(|client| {
             let entry = client.neighbour(vip);
@@ -397,7 +395,7 @@ impl Chaos {
                 }
                 let lost = last.filter(|last| !last.here);
                 // It was back already, and that was read only later. Of an IPv6 address without
-                // duplicate address detection the kernel tells from a work queue, and not at all
+                // duplicate address detection the kernel reports from a work queue, and not at all
                 // if it has gone again by then.
                 let back = moves.peek().is_some_and(|next| {
                     !next.here || since(frame.time, next.at) < Duration::from_secs(1)
@@ -437,7 +435,7 @@ impl Chaos {
         });
         for node in &self.nodes {
             assert!(
-                VIPS.iter().all(|vip| !holds(&node.host, vip)),
+                VIPS.iter().all(|vip| !node.host.holds(vip)),
                 "{}",
                 node.host.name()
             );
@@ -489,17 +487,6 @@ fn remove(host: &Host, vip: &str) {
     }
 }
 
-fn holds(host: &Host, vip: &str) -> bool {
-    host.run("ip -o addr show dev eth0")
-        .contains(&format!(" {vip}/"))
-}
-
-fn interface_mac(host: &Host) -> Mac {
-    let link = host.run("ip -o link show dev eth0");
-    let (_, rest) = link.split_once("link/ether ").unwrap();
-    rest.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 /// Starts what answers the events that come through the FIFO.
 fn read_events(host: &Host, hooks: &Hooks, fifo: &Path) -> Lasting {
     let mut command = host.command("setpriv");
@@ -528,28 +515,26 @@ fn listen(host: &Host, hooks: &Hooks) -> Lasting {
     Lasting::new(format!("listen on {}", host.name()), run)
 }
 
-/// Drops what keepalived announces itself: what is left is what the hooks and the kernel say.
+/// Drops what keepalived announces itself: what is left is what the hooks and the kernel say. The
+/// class of a late frame shows whether a hook or the kernel sent it.
 fn mute_keepalived(host: &Host) {
-    for command in [
-        "nft add table netdev mute",
-        "nft add chain netdev mute out { type filter hook egress device eth0 priority 0; }",
-        "nft add rule netdev mute out meta skgid 0 ether type arp drop",
-        "nft add rule netdev mute out meta skgid 0 icmpv6 type nd-neighbor-advert drop",
-        // The class of a late frame tells whether it was a hook's or the kernel's.
-        "nft add rule netdev mute out meta skgid 1 ip6 dscp set cs1",
-    ] {
-        host.run(command);
-    }
+    host.nft(
+        "add table netdev mute\n\
+         add chain netdev mute out { type filter hook egress device eth0 priority 0; }\n\
+         add rule netdev mute out meta skgid 0 ether type arp drop\n\
+         add rule netdev mute out meta skgid 0 icmpv6 type nd-neighbor-advert drop\n\
+         add rule netdev mute out meta skgid 1 ip6 dscp set cs1\n",
+    );
 }
 
 /// The VIP that a host itself speaks for in a frame.
 fn spoken_for(frame: &Frame) -> Option<&'static str> {
-    if frame.direction != Direction::FromHost {
+    if !is_sent(frame) {
         return None;
     }
     let body = frame.payload();
     let vip6 = VIP6.parse::<Ipv6Addr>().unwrap().octets();
-    let for_vip6 = frame.ether_type() == 0x86dd
+    let for_vip6 = frame.ether_type() == IPV6
         && (body[8..24] == vip6 || (body[6] == 58 && body[40] == 136 && body[48..64] == vip6));
     if is_about(frame, VIP) {
         Some(VIP)

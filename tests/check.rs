@@ -4,21 +4,21 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+mod events;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
-use std::process::{Child, Stdio};
-use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use vipherald_lab::{Direction, Host, Lab, Mac, State, eventually};
+use vipherald_lab::{Capture, Direction, Host, Lab, Mac, State, eventually};
 
+use common::arp::ARP;
+use common::tls::{TlsServer, tls_to_vip};
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, VIP6, announcements, cable, ip_batch, mac_of, run,
-    second_interface, signal, take, vipherald, without_privilege,
+    OLD_MAC, Run, SOON, VIP, VIP6, address_beside, by_address, cable, old_mac, run,
+    second_interface, take, taken, vipherald, without_privilege,
 };
+use events::{file, instance, with};
 
 const VIPS: [&str; 2] = [VIP, VIP6];
 
@@ -34,21 +34,22 @@ fn give(host: &Host, vip: &str, interface: &str) {
     }
 }
 
-fn report(ended: &Ended) -> Value {
-    serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {ended:?}"))
-}
-
-/// Checks one VIP; gives its part of the report, having seen the exit status.
+/// Checks one VIP and the exit status; gives the VIP's part of the report.
 fn check(host: &Host, arguments: &str, status: i32) -> Value {
-    let ended = run(host, &format!("check --json {arguments}"));
-    assert_eq!(ended.status, status, "{ended:#?}");
-    let report = report(&ended);
+    let ended = run(host, &format!("check --json {arguments}")).exits(status);
+    let report = ended.report();
     assert_eq!(report["vips"].as_array().unwrap().len(), 1, "{report}");
     report["vips"][0].clone()
 }
 
 fn verdict(told: &Value) -> &str {
     told["verdict"].as_str().unwrap()
+}
+
+fn assert_none_announced(capture: &Capture, vip: &str) {
+    let mut announced = taken(capture);
+    announced.retain(|one| one.vip.to_string() == vip);
+    assert_eq!(announced, []);
 }
 
 /// The VIPs' entries on a host: all but the state, which answering changes.
@@ -61,63 +62,11 @@ fn entries(host: &Host) -> BTreeSet<(IpAddr, Option<Mac>, u32)> {
         .collect()
 }
 
-/// The MACs that every host holds for every other: what an entry holds may not change, but who had
-/// to answer an IPv6 question may have learned who asked.
+/// No host's entries for the VIPs have changed.
 fn assert_same(before: &[BTreeSet<(IpAddr, Option<Mac>, u32)>], hosts: &[&Host]) {
     for (before, host) in before.iter().zip(hosts) {
         assert_eq!(*before, entries(host), "{}", host.name());
     }
-}
-
-/// A node of the story: TLS behind the VIP.
-struct Server(Child);
-
-impl Server {
-    /// Serves TLS on every address of a host, once it does.
-    fn start(lab: &Lab, host: &Host) -> Self {
-        let directory = lab.directory().display();
-        let (key, certificate) = (
-            format!("{directory}/key"),
-            format!("{directory}/certificate"),
-        );
-        host.run(&format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
-             -subj /CN=vip -keyout {key} -out {certificate}"
-        ));
-        let server = host
-            .command("openssl")
-            .args(["s_server", "-quiet", "-accept", "6443"])
-            .args(["-key", &key, "-cert", &certificate])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        eventually("TLS is served", SOON, || {
-            shakes_hands(host, &host.ipv4().to_string()).then_some(())
-        });
-        Self(server)
-    }
-
-    /// The kernel goes on accepting connections; nobody answers any more.
-    fn freeze(&self) {
-        signal(self.0.id(), Signal::SIGSTOP);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whether a TLS handshake completes in a while.
-fn shakes_hands(client: &Host, server: &str) -> bool {
-    let handshake = format!("timeout 2 openssl s_client -connect {server}:6443");
-    let output = client.try_run(&handshake);
-    let told = String::from_utf8_lossy(&output.stdout);
-    output.status.success() && told.contains("BEGIN CERTIFICATE")
 }
 
 #[test]
@@ -128,23 +77,22 @@ fn the_tls_handshake_that_hangs_is_explained_and_mended() {
         give(node, VIP, "eth0");
         node3.run(&format!("ping -c 1 -W 5 {}", node.ipv4()));
     }
-    let frozen = Server::start(&lab, &dead);
+    let frozen = TlsServer::start(&lab, &dead);
     frozen.freeze();
-    let _server = Server::start(&lab, &new);
+    let _server = TlsServer::start(&lab, &new);
     node3.remember(VIP, dead.mac());
     node3.run(&format!("ping -c 1 -W 5 {VIP}"));
-    assert!(!shakes_hands(&node3, VIP), "it hangs");
+    assert_eq!(tls_to_vip(&node3), None, "it hangs");
 
-    let ended = run(&node3, &format!("check {VIP}"));
-    assert_eq!(ended.status, 4, "{ended:?}");
+    let ended = run(&node3, &format!("check {VIP}")).exits(4);
     for node in [&dead, &new] {
         let named = format!("{} ({})", node.mac(), node.ipv4());
-        assert!(ended.stdout.contains(&named), "{ended:?}");
+        ended.prints(&named);
     }
-    // With two owners nothing is mended by rolling the dice again.
+    // With two owners, a new answer would be a matter of luck.
     let told = check(&node3, &format!("--fix {VIP}"), 4);
     assert_eq!(told["action"], json!(null));
-    assert_eq!(node3.neighbour(VIP).unwrap().mac, Some(dead.mac()));
+    assert_eq!(node3.cached(VIP), Some(dead.mac()));
 
     take(&dead, VIP, "eth0");
     let told = check(&node3, &format!("--fix {VIP}"), 0);
@@ -152,22 +100,18 @@ fn the_tls_handshake_that_hangs_is_explained_and_mended() {
         (&told["before"], &told["action"]),
         (&json!("stale"), &json!("deleted"))
     );
-    assert_eq!(node3.neighbour(VIP).unwrap().mac, Some(new.mac()));
-    assert!(shakes_hands(&node3, VIP), "it is mended");
+    assert_eq!(node3.cached(VIP), Some(new.mac()));
+    assert_eq!(tls_to_vip(&node3).as_deref(), Some("new"), "it is mended");
 
     // Another wrong MAC, and only one owner.
     node3.remember(VIP, dead.mac());
-    assert!(!shakes_hands(&node3, VIP));
+    assert_eq!(tls_to_vip(&node3), None);
     let told = check(&node3, VIP, 3);
     assert_eq!(verdict(&told), "stale");
     assert_eq!(told["cached"]["mac"], json!(dead.mac().to_string()));
-    assert_eq!(
-        node3.neighbour(VIP).unwrap().mac,
-        Some(dead.mac()),
-        "only looked"
-    );
+    assert_eq!(node3.cached(VIP), Some(dead.mac()), "only looked");
     assert_eq!(verdict(&check(&node3, &format!("--fix {VIP}"), 0)), "ok");
-    assert!(shakes_hands(&node3, VIP));
+    assert_eq!(tls_to_vip(&node3).as_deref(), Some("new"));
     let again = check(&node3, &format!("--fix {VIP}"), 0);
     assert_eq!(
         again["action"],
@@ -212,11 +156,7 @@ fn from_any_host_each_verdict_is_true_and_nothing_changes() {
             let held = c.neighbour(vip).unwrap();
             // IPv6 has no locktime: there the answer to the question mends, unless PERMANENT.
             let keeps = vip == VIP || state == State::Permanent;
-            let expected = if keeps {
-                OLD_MAC.parse().unwrap()
-            } else {
-                a.mac()
-            };
+            let expected = if keeps { old_mac() } else { a.mac() };
             assert_eq!(held.mac, Some(expected), "{state} {vip}");
         }
 
@@ -242,10 +182,7 @@ fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
     let lab = Lab::new();
     let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
     for vip in VIPS {
-        let peer = |host: &Host| match vip {
-            VIP => IpAddr::from(host.ipv4()),
-            _ => host.ipv6().into(),
-        };
+        let peer = |host: &Host| address_beside(vip, host);
         give(&a, vip, "eth0");
         let capture = b.capture();
         assert_eq!(verdict(&check(&a, vip, 0)), "ok", "nobody is known");
@@ -255,9 +192,7 @@ fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
             host.remember(vip, a.mac());
         }
         let of = |told: &Value, host: &Host| {
-            let peers = told["peers"].as_array().unwrap();
-            let address = json!(peer(host).to_string());
-            let one = peers.iter().find(|one| one["address"] == address).unwrap();
+            let one = by_address(&told["peers"], &peer(host).to_string());
             one["verdict"].as_str().unwrap().to_owned()
         };
         let told = check(&a, vip, 0);
@@ -270,14 +205,11 @@ fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
             (&json!(true), &json!([a.mac().to_string()]))
         );
 
-        // A peer that is not mended by being asked: that is how a check differs.
+        // Unlike an announcement, the check does not mend the peer that it asks.
         b.remember_as(vip, OLD_MAC, State::Reachable);
         let told = check(&a, vip, 3);
         assert_eq!((verdict(&told), of(&told, &b)), ("stale", "stale".into()));
-        assert_eq!(
-            b.neighbour(vip).unwrap().mac,
-            Some(OLD_MAC.parse().unwrap())
-        );
+        assert_eq!(b.cached(vip), Some(old_mac()));
         assert_eq!(of(&told, &c), "proven");
         b.remember(vip, a.mac());
 
@@ -293,12 +225,7 @@ fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
         );
         b.sysctl(ignore, "0");
 
-        let sent: Vec<_> = announcements(&capture.frames());
-        let own: Vec<_> = sent
-            .iter()
-            .filter(|a| a.vip == vip.parse::<IpAddr>().unwrap())
-            .collect();
-        assert!(own.is_empty(), "{own:?}");
+        assert_none_announced(&capture, vip);
 
         give(&c, vip, "eth0");
         let told = check(&a, vip, 4);
@@ -308,10 +235,10 @@ fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
         );
         take(&c, vip, "eth0");
 
-        // A silent segment: one peer that has to follow says nothing.
+        // A peer that has to follow does not answer.
         lab.blackout(&b);
-        let config = lab.directory().join("settings.toml");
-        fs::write(&config, format!("peers = [\"{}\"]\n", peer(&b))).unwrap();
+        let peers = format!("peers = [\"{}\"]\n", peer(&b));
+        let config = file(&lab, "settings.toml", &peers);
         let told = check(&a, &format!("{vip} --config {}", config.display()), 3);
         assert_eq!(
             (verdict(&told), of(&told, &b)),
@@ -348,28 +275,28 @@ fn what_cannot_be_asked_is_told_with_the_way_out() {
     fails("2001:db8::10", &["not on a link", &gateway]);
     fails(&format!("{VIP} -i lo"), &["lo", "loopback"]);
     second_interface(&a);
-    ip_batch(&a, "link set v0 down\n");
+    a.ip("link set v0 down\n");
     fails(
         &format!("{VIP} -i v0"),
         &["v0 is down", "ip link set v0 up"],
     );
     fails(&format!("{VIP} -i v1"), &["v1 has no carrier"]);
-    let ended = run(&a, &format!("check {VIP} -i eth7"));
-    assert_eq!(ended.status, 1);
-    assert!(ended.stderr.contains("no interface eth7"), "{ended:?}");
+    let ended = run(&a, &format!("check {VIP} -i eth7")).exits(1);
+    ended.logs("no interface eth7");
 
-    let ended = Run::start(without_privilege(&lab, &a, &format!("check {VIP}"))).end();
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(ended.stderr.contains("CAP_NET_RAW"), "{ended:?}");
+    let ended = Run::start(without_privilege(&lab, &a, &format!("check {VIP}")))
+        .end()
+        .exits(1);
+    ended.logs("CAP_NET_RAW");
 
-    // A VIP that is here, where nobody can be asked.
+    // A VIP of this host, on an interface without neighbours.
     give(&a, "10.8.0.100", "v0");
     fails("10.8.0.100", &["v0 is down"]);
     give(&a, "10.8.0.101", "lo");
     fails("10.8.0.101", &["lo", "loopback"]);
 
-    // On another interface of this host than the one that was named: its own, all the same.
-    ip_batch(&a, "link set v0 up\n");
+    // The host has the VIP on another interface than the one that was named: it is its own.
+    a.ip("link set v0 up\n");
     give(&a, VIP, "v0");
     let told = check(&a, &format!("{VIP} -i eth0"), 0);
     assert_eq!(
@@ -387,15 +314,9 @@ fn a_dry_run_asks_nobody() {
     let ended = run(&a, &format!("check {VIP} --fix --dry-run"));
     assert_eq!(ended.stdout, format!("{VIP} would be asked for on eth0\n"));
     let ended = run(&b, &format!("check {VIP} --dry-run"));
-    assert!(ended.stdout.contains("is here"), "{ended:?}");
-    assert_eq!(
-        capture
-            .frames()
-            .iter()
-            .filter(|f| f.ether_type() == 0x0806)
-            .count(),
-        0
-    );
+    ended.prints("is here");
+    let frames = capture.frames();
+    assert!(!frames.iter().any(|f| f.ether_type() == ARP), "{frames:?}");
 }
 
 /// Tries of each case; `CHECK_TRIES=N` makes it N.
@@ -427,8 +348,7 @@ fn under_loss_both_ways_no_verdict_is_wrong() {
                 if two {
                     give(&b, vip, "eth0");
                 }
-                let ended = run(&c, &format!("check --json {vip}"));
-                let report = report(&ended);
+                let report = run(&c, &format!("check --json {vip}")).report();
                 let told = report["result"].as_str().unwrap();
                 let true_or_none = told == truth || told == "unproven";
                 assert!(true_or_none, "not {truth}, try {try_}: {report}");
@@ -453,13 +373,12 @@ fn permanent_entries_are_mended_when_told_so() {
     for vip in VIPS {
         give(&a, vip, "eth0");
         c.remember_as(vip, OLD_MAC, State::Permanent);
-        let ended = run(&c, &format!("check --fix {vip}"));
-        assert_eq!(ended.status, 3, "{ended:?}");
-        assert!(ended.stdout.contains("--permanent"), "{ended:?}");
+        let ended = run(&c, &format!("check --fix {vip}")).exits(3);
+        ended.prints("--permanent");
         assert_eq!(c.neighbour(vip).unwrap().state, State::Permanent);
         let told = check(&c, &format!("--fix --permanent {vip}"), 0);
         assert_eq!(told["action"], json!("deleted"));
-        assert_eq!(c.neighbour(vip).unwrap().mac, Some(a.mac()));
+        assert_eq!(c.cached(vip), Some(a.mac()));
     }
 }
 
@@ -475,32 +394,23 @@ fn fix_on_the_owner_announces() {
         (&told["before"], &told["action"]),
         (&json!("stale"), &json!("announced"))
     );
-    assert_eq!(b.neighbour(VIP).unwrap().mac, Some(a.mac()));
+    assert_eq!(b.cached(VIP), Some(a.mac()));
 }
 
 #[test]
 fn all_instances_are_checked_in_one_report() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
-    let file = lab.directory().join("keepalived.conf");
-    let instance = |name: &str, id: u8, vip: &str| {
-        format!(
-            "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {id}\n \
-             virtual_ipaddress {{\n {vip}\n }}\n}}\n"
-        )
-    };
     let text = [
-        instance("VI_1", 1, "10.9.0.100/24"),
-        instance("VI_2", 2, "10.9.0.101/24"),
-        instance("VI_6", 6, "fd09::100/64"),
+        instance("VI_1", 1, 100, &["10.9.0.100/24"], ""),
+        instance("VI_2", 2, 100, &["10.9.0.101/24"], ""),
+        instance("VI_6", 6, 100, &["fd09::100/64"], ""),
     ];
-    fs::write(&file, text.concat()).unwrap();
+    let conf = file(&lab, "keepalived.conf", &text.concat());
     give(&a, "10.9.0.101", "eth0");
     give(&b, VIP, "eth0");
-    let conf = format!("--keepalived-conf {}", file.display());
-    let ended = run(&a, &format!("check --all --json {conf}"));
-    assert_eq!(ended.status, 5, "{ended:?}");
-    let told = report(&ended);
+    let ended = run(&a, &with(&conf, "check --all --json")).exits(5);
+    let told = ended.report();
     let found = told["vips"].as_array().unwrap().iter();
     let found: Vec<_> = found
         .map(|one| (one["address"].as_str().unwrap(), verdict(one)))
@@ -513,8 +423,8 @@ fn all_instances_are_checked_in_one_report() {
             ("fd09::100", "unowned")
         ]
     );
-    let one = run(&a, &format!("check --instance VI_1 --json {conf}"));
-    assert_eq!((one.status, &report(&one)["instance"]), (0, &json!("VI_1")));
+    let one = run(&a, &with(&conf, "check --instance VI_1 --json")).exits(0);
+    assert_eq!(one.report()["instance"], "VI_1");
 }
 
 #[test]
@@ -554,8 +464,7 @@ fn monitors_and_jq_read_the_outputs() {
 
     lab.unplug(&c);
     plugin(3, &["UNKNOWN"]);
-    let ended = run(&c, &format!("check --nagios {VIP} -i eth7"));
-    assert_eq!(ended.status, 3);
+    let ended = run(&c, &format!("check --nagios {VIP} -i eth7")).exits(3);
     assert!(
         ended.stdout.starts_with("VIPHERALD UNKNOWN - "),
         "{ended:?}"
@@ -600,21 +509,15 @@ fn a_check_yields_to_a_run_that_announces_and_does_not_end_it() {
     give(&a, VIP, "eth0");
     let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --timeout 4 --json")));
     announcing.wait_until_it_waits();
-    assert_eq!(run(&a, &format!("check {VIP}")).status, 0);
-    let ended = announcing.end_or_terminate(Duration::from_secs(20));
-    assert_eq!(ended.status, 0, "{ended:?}");
-    assert_eq!(report(&ended)["result"], json!("ok"));
+    run(&a, &format!("check {VIP}")).exits(0);
+    let ended = announcing.end().exits(0);
+    assert_eq!(ended.report()["result"], "ok");
 }
 
-/// An instance of keepalived.conf with one VIP.
-fn instance(lab: &Lab, name: &str, interface: &str, vip: &str) -> String {
-    let file = lab.directory().join(format!("{name}.conf"));
-    let text = format!(
-        "vrrp_instance {name} {{\n interface {interface}\n virtual_router_id 51\n \
-         virtual_ipaddress {{\n {vip}\n }}\n}}\n"
-    );
-    fs::write(&file, text).unwrap();
-    format!("--keepalived-conf {}", file.display())
+/// An instance of keepalived.conf with one VIP on an interface, as an option.
+fn conf_of(lab: &Lab, name: &str, interface: &str, vip: &str) -> String {
+    let text = instance(name, 51, 100, &[vip], "").replace("eth0", interface);
+    with(&file(lab, &format!("{name}.conf"), &text), "")
 }
 
 #[test]
@@ -636,15 +539,11 @@ fn a_real_server_asks_its_link_and_says_that_lo_has_the_vip_too() {
             (&told["interface"], &told["also_on"]),
             (&json!("eth0"), &json!(["lo"]))
         );
-        let of_real = match vip {
-            VIP => IpAddr::from(real.ipv4()),
-            _ => real.ipv6().into(),
-        };
-        director.remember(of_real, real.mac());
+        director.remember(address_beside(vip, &real), real.mac());
         real.remember(director.ipv4(), director.mac());
         let ended = run(&director, &format!("check {vip}"));
-        assert!(ended.stdout.contains("1 holder"), "{ended:?}");
-        let conf = instance(&lab, "VI_1", "eth0", vip);
+        ended.prints("1 holder");
+        let conf = conf_of(&lab, "VI_1", "eth0", vip);
         for arguments in [
             vip.to_owned(),
             format!("{vip} -i eth0"),
@@ -659,13 +558,13 @@ fn a_real_server_asks_its_link_and_says_that_lo_has_the_vip_too() {
         }
         let ended = run(&real, &format!("check {vip}"));
         let also = "  also on            lo, which is a loopback interface\n";
-        assert!(ended.stdout.contains(also), "{ended:?}");
+        ended.prints(also);
         take(&director, vip, "eth0");
         assert_eq!(verdict(&check(&real, vip, 5)), "unowned");
     }
     // Where the subnet is on another interface than the one that is down.
     second_interface(&real);
-    ip_batch(&real, "link set v0 down\n");
+    real.ip("link set v0 down\n");
     take(&real, VIP, "lo");
     give(&real, VIP, "v0");
     give(&director, VIP, "eth0");
@@ -674,7 +573,7 @@ fn a_real_server_asks_its_link_and_says_that_lo_has_the_vip_too() {
         (&told["interface"], &told["also_on"]),
         (&json!("eth0"), &json!(["v0"]))
     );
-    // Of another subnet, and a route tells the link.
+    // The VIP is of another subnet, and a route names the link.
     for host in [&director, &real] {
         host.run("ip route add 192.0.2.0/24 dev eth0");
     }
@@ -706,22 +605,19 @@ fn a_real_server_that_answers_for_the_vip_is_a_conflict() {
 fn where_nothing_was_looked_at_nothing_is_right() {
     let lab = Lab::new();
     let a = lab.host("a");
-    let conf = instance(&lab, "VI_1", "eth0", "127.0.0.77/32");
-    let ended = run(&a, &format!("check --all --nagios {conf}"));
-    assert_eq!(ended.status, 3, "{ended:?}");
+    let conf = conf_of(&lab, "VI_1", "eth0", "127.0.0.77/32");
+    let ended = run(&a, &format!("check --all --nagios {conf}")).exits(3);
     assert!(
         ended.stdout.starts_with("VIPHERALD UNKNOWN - "),
         "{ended:?}"
     );
-    let ended = run(&a, &format!("check --all --json {conf}"));
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert_eq!(report(&ended)["result"], json!("failed"));
-    // One that is only where nobody can be asked, and nothing tells on which link others have it.
-    let conf = instance(&lab, "VI_1", "eth7", "192.0.2.77/32");
+    let ended = run(&a, &format!("check --all --json {conf}")).exits(1);
+    assert_eq!(ended.report()["result"], json!("failed"));
+    // The VIP is only on lo, and nothing names the link where others have it.
+    let conf = conf_of(&lab, "VI_1", "eth7", "192.0.2.77/32");
     give(&a, "192.0.2.77", "lo");
-    let ended = run(&a, &format!("check --all --nagios {conf}"));
-    assert_eq!(ended.status, 3, "{ended:?}");
-    assert!(ended.stdout.contains("failed=1"), "{ended:?}");
+    let ended = run(&a, &format!("check --all --nagios {conf}")).exits(3);
+    ended.prints("failed=1");
 }
 
 #[test]
@@ -732,12 +628,12 @@ fn a_link_local_vip_is_another_one_on_each_link() {
     cable(&a, &b);
     a.run("ip addr add fe80::a/64 dev v0 nodad");
     b.run("ip addr add fe80::b/64 dev v1 nodad");
-    let v1 = mac_of(&b, "v1");
+    let v1 = b.interface_mac("v1").to_string();
     let conf = ["eth0", "v0"].map(|on| {
         let vip = format!("{LINK_LOCAL}/64 dev {on}");
         format!(
             "--instance VI_{on} {}",
-            instance(&lab, &format!("VI_{on}"), on, &vip)
+            conf_of(&lab, &format!("VI_{on}"), on, &vip)
         )
     });
     let remember = |mac: &str| {
@@ -747,7 +643,7 @@ fn a_link_local_vip_is_another_one_on_each_link() {
     };
     let on_v0 = || a.run(&format!("ip neigh show {LINK_LOCAL} dev v0"));
 
-    // Nobody has it, and there are two links that it could be on.
+    // Nobody has it, and it could be on either of two links.
     let told = check(&a, LINK_LOCAL, 1);
     let why = told["reason"].as_str().unwrap();
     assert!(why.contains("eth0, v0") && why.contains("-i"), "{why}");
@@ -765,8 +661,7 @@ fn a_link_local_vip_is_another_one_on_each_link() {
             (&told["held_here"], &told["interface"]),
             (&json!(true), &json!("eth0"))
         );
-        let told = run(&a, &format!("purge {arguments}"));
-        assert_eq!(told.status, 5, "{told:?}");
+        run(&a, &format!("purge {arguments}")).exits(5);
     }
     for arguments in [format!("{LINK_LOCAL} -i v0"), conf[1].clone()] {
         let told = check(&a, &arguments, 0);
@@ -777,7 +672,7 @@ fn a_link_local_vip_is_another_one_on_each_link() {
         assert_eq!(told["owners"], json!([v1]));
         assert_eq!(told["also_on"], json!([]));
 
-        // The entry of that link is mended, and the VIP of the other one not announced.
+        // This mends the entry on that link, and does not announce the VIP of the other link.
         let capture = c.capture();
         remember(OLD_MAC);
         let told = check(&a, &format!("--fix {arguments}"), 0);
@@ -786,17 +681,13 @@ fn a_link_local_vip_is_another_one_on_each_link() {
             (&json!("stale"), &json!("deleted"))
         );
         assert!(on_v0().contains(&v1), "{}", on_v0());
-        let of_it: Vec<_> = announcements(&capture.frames())
-            .into_iter()
-            .filter(|one| one.vip.to_string() == LINK_LOCAL)
-            .collect();
-        assert_eq!(of_it, []);
+        assert_none_announced(&capture, LINK_LOCAL);
 
         remember(OLD_MAC);
         let purged = run(&a, &format!("purge {arguments}"));
         assert_eq!((purged.status, on_v0().as_str()), (0, ""), "{purged:?}");
     }
-    // Without an interface: here on one link, and purged on the other.
+    // Without an interface, purge keeps the VIP that is here, and purges the one on the other link.
     remember(OLD_MAC);
     let purged = run(&a, &format!("purge {LINK_LOCAL}"));
     assert_eq!((purged.status, on_v0().as_str()), (5, ""), "{purged:?}");
@@ -810,10 +701,11 @@ fn drop_answers(host: &Host, vip: &str) {
         _ => "ip6 f i icmpv6 type nd-neighbor-advert drop".to_owned(),
     };
     let family = rule.split(' ').next().unwrap();
-    host.run(&format!("nft add table {family} f"));
-    let chain = format!("add chain {family} f i {{ type filter hook input priority 0 ; }}");
-    assert!(host.command("nft").arg(chain).status().unwrap().success());
-    host.run(&format!("nft add rule {rule}"));
+    host.nft(&format!(
+        "add table {family} f\n\
+         add chain {family} f i {{ type filter hook input priority 0; }}\n\
+         add rule {rule}\n"
+    ));
 }
 
 #[test]
@@ -821,7 +713,7 @@ fn what_was_not_resolved_anew_is_not_mended() {
     let lab = Lab::new();
     let (a, c) = (lab.host("a"), lab.host("c"));
     for vip in VIPS {
-        // Its owner was away for a while: the next answer is taken in.
+        // The owner was away for a while; the kernel accepts its next answer.
         c.try_run(&format!("ping -c 1 -W 4 {vip}"));
         eventually("its entry has failed", SOON, || {
             let entry = c.neighbour(vip)?;
@@ -829,7 +721,7 @@ fn what_was_not_resolved_anew_is_not_mended() {
         });
         give(&a, vip, "eth0");
         assert_eq!(verdict(&check(&c, vip, 0)), "ok");
-        assert_eq!(c.neighbour(vip).unwrap().mac, Some(a.mac()));
+        assert_eq!(c.cached(vip), Some(a.mac()));
 
         drop_answers(&c, vip);
         c.remember(vip, OLD_MAC);
@@ -840,11 +732,10 @@ fn what_was_not_resolved_anew_is_not_mended() {
         );
         let why = told["reason"].as_str().unwrap();
         assert!(why.contains("nft list ruleset"), "{why}");
-        // Nor is it right where nothing was mended.
+        // Nor is the check "ok" without --fix.
         assert_eq!(verdict(&check(&c, vip, 3)), "unproven");
-        let ended = run(&c, &format!("check --fix {vip}"));
-        assert_eq!(ended.status, 3, "{ended:?}");
-        assert!(ended.stdout.contains("UNPROVEN"), "{ended:?}");
+        let ended = run(&c, &format!("check --fix {vip}")).exits(3);
+        ended.prints("UNPROVEN");
         c.run("nft flush ruleset");
         assert_eq!(verdict(&check(&c, &format!("--fix {vip}"), 0)), "ok");
     }

@@ -1,5 +1,5 @@
-//! What a check says of those that answer for a VIP: one host with two cards, a proxy, a host that
-//! answers only when it is asked itself; and of an owner that does not answer.
+//! What a check says of hosts that answer for a VIP: one with two cards, a proxy, one that answers
+//! only direct questions; and of an owner that does not answer.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,14 +13,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use vipherald_lab::{Host, Lab, eventually};
 
-use common::{SOON, VIP, VIP6, cable, give, ip_batch, mac_of, run, second_interface, take};
+use common::arp::Arp;
+use common::{Ended, SOON, VIP, VIP6, address_beside, cable, give, run, second_interface, take};
 
-/// Checks one VIP; gives its part of the report, having seen the exit status.
+/// Checks one VIP and the exit status; gives the VIP's part of the report.
 fn check(host: &Host, arguments: &str, status: i32) -> Value {
-    let ended = run(host, &format!("check --json {arguments}"));
-    assert_eq!(ended.status, status, "{ended:#?}");
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-    report["vips"][0].clone()
+    let ended = run(host, &format!("check --json {arguments}")).exits(status);
+    ended.report()["vips"][0].clone()
 }
 
 fn contains(told: &Value, words: &[&str]) {
@@ -30,35 +29,27 @@ fn contains(told: &Value, words: &[&str]) {
     }
 }
 
-/// nft commands, one a line.
-fn nft(host: &Host, lines: &str) {
-    use std::io::Write;
-    use std::process::Stdio;
-    let mut nft = host
-        .command("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    nft.stdin
-        .take()
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    assert!(nft.wait().unwrap().success(), "{lines}");
+/// What was printed, without line breaks.
+fn words(ended: &Ended) -> String {
+    let words: Vec<_> = ended.stdout.split_whitespace().collect();
+    words.join(" ")
+}
+
+/// Waits until a check has this exit status: an IPv6 VIP is answered for a moment after it was added.
+fn wait_for_status(host: &Host, arguments: &str, status: i32) {
+    eventually(&format!("{status} of check {arguments}"), SOON, || {
+        (run(host, &format!("check {arguments}")).status == status).then_some(())
+    });
 }
 
 /// Gives a host a second card, `v0`, in the same subnet. The other end of its cable is `v1` of
 /// another host, which is a switch from now on.
 fn second_card(host: &Host, switch: &Host) -> String {
     cable(host, switch);
-    ip_batch(
-        switch,
-        "link add br1 type bridge stp_state 0 mcast_snooping 0\n\
+    switch.ip("link add br1 type bridge stp_state 0 mcast_snooping 0\n\
          link set eth0 master br1\n\
          link set v1 master br1\n\
-         link set br1 up\n",
-    );
+         link set br1 up\n");
     host.run("ip addr add 10.9.0.201/24 dev v0");
     host.run("ip addr add fd09::201/64 dev v0 nodad");
     eventually("the second card is on the link", SOON, || {
@@ -67,7 +58,7 @@ fn second_card(host: &Host, switch: &Host) -> String {
         let all = forwards.matches("state forwarding").count() == 2;
         (all || ping.status.success()).then_some(())
     });
-    mac_of(host, "v0")
+    host.interface_mac("v0").to_string()
 }
 
 #[test]
@@ -83,14 +74,14 @@ fn two_cards_of_one_host_are_no_conflict() {
         let told = check(&c, VIP, 0);
         assert_eq!(told["owners"].as_array().unwrap().len(), 2, "{told:#}");
         contains(&told, &["one host", "arp_ignore=1", &other]);
-        let held = c.neighbour(VIP).and_then(|entry| entry.mac);
+        let held = c.cached(VIP);
         assert_eq!(held.map(|mac| mac.to_string()), cached, "only looked");
     }
     c.remember(VIP, a.mac());
     let told = check(&a, VIP, 0);
     contains(&told, &["v0 of this host answers", "arp_ignore=1", &other]);
 
-    // With the cure both say nothing of it.
+    // After the cure, neither mentions it.
     a.sysctl("net/ipv4/conf/all/arp_ignore", "1");
     for host in [&a, &c] {
         c.remember(VIP, a.mac());
@@ -98,7 +89,7 @@ fn two_cards_of_one_host_are_no_conflict() {
         assert_eq!(told["notes"], json!([]));
         assert_eq!(told["owners"], json!([a.mac().to_string()]));
     }
-    // An IPv6 VIP by mistake on both: each answers by itself, and nothing tells them from two hosts.
+    // An IPv6 VIP by mistake on both: each answers for itself, as two hosts would.
     give(&a, VIP6, "eth0");
     give(&a, VIP6, "v0");
     eventually("both answer", SOON, || {
@@ -106,8 +97,7 @@ fn two_cards_of_one_host_are_no_conflict() {
         let both = told.contains(&other) && told.contains(&a.mac().to_string());
         both.then_some(())
     });
-    let words = run(&c, &format!("check {VIP6}")).stdout;
-    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = words(&run(&c, &format!("check {VIP6}")));
     assert!(words.contains("two interfaces: take it off one"), "{words}");
 }
 
@@ -118,22 +108,12 @@ fn two_hosts_are_a_conflict_and_the_advice_can_be_pasted() {
     for vip in [VIP, VIP6] {
         give(&a, vip, "eth0");
         give(&b, vip, "eth0");
-        eventually("both answer", SOON, || {
-            (run(&c, &format!("check {vip}")).status == 4).then_some(())
-        });
+        wait_for_status(&c, vip, 4);
         for host in [&a, &c] {
-            let ended = run(host, &format!("check {vip}"));
-            assert_eq!(ended.status, 4, "{ended:?}");
-            let words = ended
-                .stdout
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ");
-            assert!(words.contains("two hosts hold it"), "{words}");
-            assert!(
-                words.contains(&format!("`vipherald release {vip}`")),
-                "{words}"
-            );
+            let words = words(&run(host, &format!("check {vip}")).exits(4));
+            for part in ["two hosts hold it", &format!("`vipherald release {vip}`")] {
+                assert!(words.contains(part), "{part}: {words}");
+            }
             assert!(!words.contains('…'), "{words}");
             let of_a_peer = words.contains("Should the MACs be of one host");
             assert_eq!(of_a_peer, host.name() == "c", "{words}");
@@ -150,8 +130,7 @@ fn a_cached_mac_that_answers_when_it_is_asked_itself_is_right() {
     let other = second_card(&a, &switch);
     // As the second card of a bond in mode balance-alb: it takes what is sent to it, and answers no
     // broadcast.
-    nft(
-        &a,
+    a.nft(
         "add table netdev lab\n\
          add chain netdev lab in { type filter hook ingress device v0 priority 0; }\n\
          add rule netdev lab in ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop\n",
@@ -159,27 +138,24 @@ fn a_cached_mac_that_answers_when_it_is_asked_itself_is_right() {
     give(&a, VIP6, "v0");
     for vip in [VIP, VIP6] {
         give(&a, vip, "eth0");
-        eventually("it answers", SOON, || {
-            (run(&switch, &format!("check {vip} -i br1")).status == 0).then_some(())
-        });
+        wait_for_status(&switch, &format!("{vip} -i br1"), 0);
         c.remember(vip, &other);
         let told = check(&c, vip, 0);
         assert_eq!(told["owners"], json!([a.mac().to_string()]), "{told:#}");
         assert_eq!(told["cached"]["mac"], json!(other));
         contains(&told, &["asked itself", &other]);
-        let held = c.neighbour(vip).unwrap().mac.unwrap();
+        let held = c.cached(vip).unwrap();
         assert_eq!(held.to_string(), other, "only looked");
         let told = check(&c, &format!("--fix {vip}"), 0);
         assert_eq!(told["action"], json!(null), "nothing is to be mended");
-        // A MAC that takes nothing, and one of a host that has not got it, are as wrong as ever.
+        // The MAC of nobody, or of a host without the VIP, is as wrong as ever.
         for wrong in [common::OLD_MAC.to_owned(), switch.mac().to_string()] {
             c.remember(vip, &wrong);
             assert_eq!(check(&c, vip, 3)["verdict"], json!("stale"), "{wrong}");
         }
     }
     // The answer comes by another card than the one that was asked: only who has the VIP echoes.
-    nft(
-        &a,
+    a.nft(
         "add table arp out\n\
          add chain arp out o { type filter hook output priority 0; }\n\
          add rule arp out o oifname v0 arp operation reply drop\n",
@@ -197,28 +173,25 @@ fn a_cached_mac_that_answers_when_it_is_asked_itself_is_right() {
     });
 }
 
-/// Answers ARP requests that come in on an interface from `eth0`, as its MAC, for addresses that it
-/// is told.
+/// Answers the ARP requests that come in on an interface, for some addresses, from `eth0` and with
+/// its MAC.
 fn answer_for(host: &Host, interface: &str, go_on: &AtomicBool, has: impl Fn(&str) -> bool) {
     let capture = host.capture_on(interface);
     while go_on.load(Ordering::Relaxed) {
         for frame in capture.frames() {
-            let body = frame.payload();
-            let ours = frame.source() == host.mac();
-            if frame.ether_type() != 0x0806 || body[7] != 1 || ours {
+            let asked =
+                Arp::read(&frame).filter(|arp| arp.operation == 1 && frame.source() != host.mac());
+            let Some(Arp { sender, target, .. }) = asked else {
                 continue;
+            };
+            if has(&target.1.to_string()) {
+                let reply = Arp {
+                    operation: 2,
+                    sender: (host.mac(), target.1),
+                    target: sender,
+                };
+                host.send(&reply.frame(host.mac(), sender.0));
             }
-            let target = format!("{}.{}.{}.{}", body[24], body[25], body[26], body[27]);
-            if !has(&target) {
-                continue;
-            }
-            let asker = &body[8..14];
-            let mut reply = [asker, &host.mac().0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
-            reply.extend(host.mac().0);
-            reply.extend(&body[24..28]);
-            reply.extend(asker);
-            reply.extend(&body[14..18]);
-            host.send(&reply);
         }
         thread::sleep(Duration::from_millis(2));
     }
@@ -230,7 +203,7 @@ fn a_proxy_is_told_from_a_second_owner() {
     let (a, router, c) = (lab.host("a"), lab.host("router"), lab.host("c"));
     let proxy = router.mac().to_string();
     give(&a, VIP, "eth0");
-    // One that answers probes, too.
+    // A proxy that answers probes, too.
     let answering = AtomicBool::new(true);
     let hosts: HashSet<String> = [&a, &router, &c].map(|host| host.ipv4().to_string()).into();
     thread::scope(|scope| {
@@ -240,22 +213,20 @@ fn a_proxy_is_told_from_a_second_owner() {
             });
         });
         for host in [&c, &a] {
-            eventually("it answers", SOON, || {
-                let told = run(host, &format!("check --json {VIP}"));
-                (told.status == 4).then_some(())
-            });
+            wait_for_status(host, VIP, 4);
             let told = check(host, VIP, 4);
             assert_eq!(told["proxies"], json!([proxy]), "{told:#}");
-            let words = run(host, &format!("check {VIP}")).stdout;
-            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(words.contains("a proxy (proxy ARP"), "{words}");
-            assert!(words.contains("proxy_arp=0"), "{words}");
-            assert!(!words.contains("two hosts hold it"), "{words}");
-            assert!(!words.contains("vipherald release"), "{words}");
+            let words = words(&run(host, &format!("check {VIP}")));
+            for part in ["a proxy (proxy ARP", "proxy_arp=0"] {
+                assert!(words.contains(part), "{part}: {words}");
+            }
+            for part in ["two hosts hold it", "vipherald release"] {
+                assert!(!words.contains(part), "{part}: {words}");
+            }
         }
         answering.store(false, Ordering::Relaxed);
     });
-    // Linux's own answers none, but everyone else.
+    // Linux's own answers no probes, but all other requests.
     second_interface(&router);
     router.sysctl("net/ipv4/conf/all/forwarding", "1");
     router.sysctl("net/ipv4/conf/eth0/proxy_arp", "1");
@@ -270,7 +241,7 @@ fn a_proxy_is_told_from_a_second_owner() {
     assert!(run(&c, &format!("check {VIP}")).stdout.contains("a proxy"));
 }
 
-/// On the owner the check is unproven, and says why.
+/// On the owner, the check is unproven and says why.
 fn is_silent(owner: &Host, vip: &str, words: &[&str]) {
     let told = check(owner, vip, 3);
     assert_eq!(told["verdict"], json!("unproven"), "{words:?}: {told:#}");
@@ -364,32 +335,24 @@ fn an_owner_whose_firewall_keeps_it_from_answering_is_told() {
     for (vip, family, hook, rule) in filters {
         let lab = Lab::new();
         let (a, b) = (lab.host("a"), lab.host("b"));
-        let peer = |host: &Host| match vip {
-            VIP => host.ipv4().to_string(),
-            _ => host.ipv6().to_string(),
-        };
+        let peer = |host: &Host| address_beside(vip, host);
         give(&a, vip, "eth0");
         a.remember(peer(&b), b.mac());
         b.remember(peer(&a), a.mac());
-        eventually("it is right", SOON, || {
-            (run(&a, &format!("check {vip}")).status == 0).then_some(())
-        });
+        wait_for_status(&a, vip, 0);
         b.try_run(&format!("ip neigh del {vip} dev eth0"));
-        nft(
-            &a,
-            &format!(
-                "add table {family} f\n\
-                 add chain {family} f c {{ type filter hook {hook} priority 0; }}\n\
-                 add rule {family} f c {rule}\n"
-            ),
-        );
+        a.nft(&format!(
+            "add table {family} f\n\
+             add chain {family} f c {{ type filter hook {hook} priority 0; }}\n\
+             add rule {family} f c {rule}\n"
+        ));
         is_silent(&a, vip, &["nft list ruleset"]);
-        // Who has an entry already asks for nothing; what drops all is noticed all the same.
+        // A peer with an entry does not ask; a filter that drops everything shows all the same.
         if rule == "drop" || rule.contains('{') {
             a.remember(peer(&b), b.mac());
             b.remember(vip, a.mac());
             is_silent(&a, vip, &["a filter of this host drops"]);
-            assert_eq!(a.neighbour(peer(&b)).unwrap().mac, Some(b.mac()));
+            assert_eq!(a.cached(peer(&b)), Some(b.mac()));
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The examples do what they say: the real keepalived takes each one, and runs its hooks.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot do fails it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use vipherald::cli::{Cli, Command, Notify, With};
@@ -13,57 +16,28 @@ use vipherald::event::{Call, Event};
 use vipherald::settings::Settings;
 use vipherald_lab::{Direction, Frame, Host, Keepalived, Lab, eventually};
 
+use common::arp::{Arp, IPV6, is_request_for, is_sent};
+use common::{OLD_MAC, VIPHERALD, run};
+
 /// Where the examples expect the program.
 const INSTALLED: &str = "/usr/libexec/keepalived/vipherald";
 /// An instance waits for three advertisements of 1 s, on a machine busy with other tests.
 const SOON: Duration = Duration::from_secs(40);
 /// Where the FIFO example has its FIFO.
 const FIFO: &str = "/run/vipherald.fifo";
-const FORMER: &str = "02:00:00:00:00:99";
 
 #[test]
-fn multicast_works() {
-    keepalived_runs_the_hooks_of("multicast.conf");
-}
-
-#[test]
-fn unicast_works() {
-    keepalived_runs_the_hooks_of("unicast.conf");
-}
-
-#[test]
-fn vmac_works() {
-    keepalived_runs_the_hooks_of("vmac.conf");
-}
-
-#[test]
-fn dual_stack_works() {
-    keepalived_runs_the_hooks_of("dual-stack.conf");
-}
-
-#[test]
-fn kubernetes_works() {
-    keepalived_runs_the_hooks_of("kubernetes.conf");
-}
-
-#[test]
-fn a_sync_group_works() {
-    keepalived_runs_the_hooks_of("sync-group.conf");
-}
-
-#[test]
-fn a_fifo_works() {
-    keepalived_runs_the_hooks_of("fifo.conf");
-}
-
-#[test]
-fn explicit_hooks_work() {
-    keepalived_runs_the_hooks_of("explicit-hooks.conf");
-}
-
-#[test]
-fn lvs_by_direct_routing_works() {
-    keepalived_runs_the_hooks_of("lvs-dr.conf");
+fn keepalived_takes_every_example_and_runs_its_hooks() {
+    thread::scope(|scope| {
+        for path in configurations() {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            // A failure names its thread.
+            let thread = thread::Builder::new().name(name.clone());
+            thread
+                .spawn_scoped(scope, move || keepalived_runs_the_hooks_of(&name))
+                .unwrap();
+        }
+    });
 }
 
 #[test]
@@ -77,22 +51,12 @@ fn a_master_that_another_one_yields_to_announces_again_by_fifo() {
 }
 
 #[test]
-fn every_example_for_keepalived_is_tested() {
-    let source = fs::read_to_string(file!()).unwrap();
-    for path in configurations() {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let call = format!("keepalived_runs_the_hooks_of(\"{name}\")");
-        assert!(source.contains(&call), "no test runs {name}");
-    }
-}
-
-#[test]
 fn every_instance_is_told_of_and_each_hook_is_a_command_that_vipherald_takes() {
     for path in configurations() {
         let example = Example::read(&path);
         for instance in &example.instances {
             let hooks = example.hooks(instance);
-            // What has to be told: the four changes of state, and that another master yielded.
+            // The four changes of state, and the event that another master yielded.
             for (state, command) in hooks.commands() {
                 let words = command.split_whitespace();
                 let cli = Cli::read(["vipherald"].into_iter().chain(words))
@@ -249,12 +213,11 @@ impl Example {
     fn prepare(&self, host: &Host) {
         for interface in self.interfaces() {
             if interface != "eth0" {
-                let far = format!("far-{interface}");
-                host.run(&format!(
-                    "ip link add {interface} type veth peer name {far}"
+                host.ip(&format!(
+                    "link add {interface} type veth peer name far-{interface}\n\
+                     link set far-{interface} up\n\
+                     link set {interface} up\n"
                 ));
-                host.run(&format!("ip link set {far} up"));
-                host.run(&format!("ip link set {interface} up"));
             }
         }
         for instance in &self.instances {
@@ -396,12 +359,7 @@ impl Node {
         let host_name = host;
         let host = lab.host(host_name);
         example.prepare(&host);
-        let program = lab.directory().join("vipherald");
-        let program = if program.exists() {
-            program
-        } else {
-            lab.install_hook(env!("CARGO_BIN_EXE_vipherald"))
-        };
+        let program = lab.install_hook(VIPHERALD);
         let of_host = |suffix: &str| lab.directory().join(format!("{host_name}.{suffix}"));
         let (file, told, log) = (of_host("conf"), of_host("told"), of_host("log"));
         let hook = lab.write_hook(
@@ -422,13 +380,8 @@ impl Node {
         ));
         assert!(verdict.status.success(), "{verdict:?}");
         assert!(verdict.stderr.is_empty(), "{verdict:?}");
-        let shown = host.try_run(&format!(
-            "{} --keepalived-conf {} show --json",
-            program.display(),
-            file.display()
-        ));
-        assert!(shown.status.success(), "{shown:?}");
-        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        let show = format!("--keepalived-conf {} show --json", file.display());
+        let shown = run(&host, &show).exits(0).report();
         assert_eq!(shown["warnings"], serde_json::json!([]));
         for instance in shown["instances"].as_array().unwrap() {
             assert_ne!(instance["wired"], serde_json::json!([]), "{instance}");
@@ -466,7 +419,7 @@ impl Node {
     fn remember_former_owner(&self) {
         for instance in &self.example.instances {
             let (vip, interface) = (instance.vip, &instance.interface);
-            let entry = format!("{vip} lladdr {FORMER} dev {interface} nud stale");
+            let entry = format!("{vip} lladdr {OLD_MAC} dev {interface} nud stale");
             self.host.run(&format!("ip neigh replace {entry}"));
         }
     }
@@ -573,7 +526,7 @@ fn a_master_announces_again_with(name: &str) {
     others.wait_for_state(&instance.name, "BACKUP", SOON);
     let yielded = hooks.told("MASTER_RX_LOWER_PRI");
     node.wait_until_told(&yielded);
-    // The general `notify` is told nothing, and so needs the line beside it.
+    // `notify` gets no such event, and so the example needs the line beside it.
     if let Hooks::Notify { .. } = hooks {
         let told = node.times_told("notify ") - before;
         assert_eq!(told, node.times_told(&yielded));
@@ -585,15 +538,14 @@ fn a_master_announces_again_with(name: &str) {
 /// replies, nor from the kernel, which does not probe for the addresses that keepalived adds.
 fn is_vipheralds(frame: &Frame, vip: IpAddr) -> bool {
     let payload = frame.payload();
-    let kind = frame.ether_type();
-    frame.direction == Direction::FromHost
+    is_sent(frame)
         && match vip {
             IpAddr::V4(vip) => {
-                kind == 0x0806 && payload[6..8] == [0, 2] && payload[14..18] == vip.octets()
+                Arp::read(frame).is_some_and(|arp| arp.operation == 2 && arp.sender.1 == vip)
             }
             IpAddr::V6(vip) => {
                 // A neighbour solicitation from the unspecified address, whose target is the VIP.
-                kind == 0x86dd
+                frame.ether_type() == IPV6
                     && payload[6] == 58
                     && payload[8..24] == [0; 16]
                     && payload[40] == 135
@@ -604,10 +556,7 @@ fn is_vipheralds(frame: &Frame, vip: IpAddr) -> bool {
 
 /// Whether the frame asks the peer from the VIP.
 fn is_question(frame: &Frame, vip: IpAddr, peer: Ipv4Addr) -> bool {
-    let payload = frame.payload();
-    frame.direction == Direction::FromHost
-        && frame.ether_type() == 0x0806
-        && payload[6..8] == [0, 1]
-        && IpAddr::from(<[u8; 4]>::try_from(&payload[14..18]).unwrap()) == vip
-        && payload[24..28] == peer.octets()
+    is_sent(frame)
+        && is_request_for(frame, peer)
+        && Arp::read(frame).is_some_and(|arp| arp.sender.1 == vip)
 }

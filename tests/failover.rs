@@ -41,14 +41,12 @@ fn instance(priority: u8, announce: &Path, vipherald: &Path) -> String {
 
 /// Drops whatever a host announces, as if its first burst were lost on the wire.
 fn mute(host: &Host) {
-    for command in [
-        "nft add table netdev mute",
-        "nft add chain netdev mute out { type filter hook egress device eth0 priority 0; }",
-        "nft add rule netdev mute out ether type arp drop",
-        "nft add rule netdev mute out icmpv6 type nd-neighbor-advert drop",
-    ] {
-        host.run(command);
-    }
+    host.nft(
+        "add table netdev mute\n\
+         add chain netdev mute out { type filter hook egress device eth0 priority 0; }\n\
+         add rule netdev mute out ether type arp drop\n\
+         add rule netdev mute out icmpv6 type nd-neighbor-advert drop\n",
+    );
 }
 
 #[test]
@@ -97,7 +95,7 @@ fn master_stops_and_every_entry_follows() -> Duration {
             }
         }
         thread::sleep(Duration::from_millis(100));
-        let known = |host: &Host, vip| host.neighbour(vip).and_then(|e| e.mac) == Some(n1.mac());
+        let known = |host: &Host, vip| host.cached(vip) == Some(n1.mac());
         others
             .iter()
             .all(|host| VIPS.iter().all(|vip| known(host, vip)))
@@ -115,7 +113,7 @@ fn master_stops_and_every_entry_follows() -> Duration {
     let followed = thread::scope(|scope| {
         let stop = scope.spawn(|| assert!(k1.stop().success()));
         k2.wait_for_state("VI", "MASTER", SOON);
-        wait_until_followed(&others, &VIPS, n2.mac(), SOON);
+        wait_until_followed(&others, &VIPS, n2.mac());
         let followed = SystemTime::now();
         stop.join().unwrap();
         followed
@@ -128,10 +126,7 @@ fn master_stops_and_every_entry_follows() -> Duration {
     // The former master resolves anew, and finds the new one.
     for vip in VIPS {
         n1.run(&format!("ping -c 1 -W 5 {vip}"));
-        assert_eq!(
-            n1.neighbour(vip).and_then(|entry| entry.mac),
-            Some(n2.mac())
-        );
+        assert_eq!(n1.cached(vip), Some(n2.mac()));
     }
 
     // It was vipherald: both forms for each address in turn, and nothing else came through.
@@ -200,7 +195,7 @@ fn in_a_hundred_flaps_no_frame_leaves_a_node_that_does_not_hold_the_vip() {
     let lab = Lab::new();
     let nodes = [lab.host("n1"), lab.host("n2")];
     let client = lab.host("client");
-    remember_old(std::slice::from_ref(&client), &BOTH);
+    remember_old([&client], &BOTH);
     let captures = [nodes[0].capture(), nodes[1].capture()];
     let mut spells: [Spells; 2] = [Vec::new(), Vec::new()];
     let mut runs: Vec<Run> = Vec::new();
@@ -230,12 +225,7 @@ fn in_a_hundred_flaps_no_frame_leaves_a_node_that_does_not_hold_the_vip() {
                     .wait_for(SOON, mine)
                     .expect("an announcement");
             }
-            _ => wait_until_followed(
-                std::slice::from_ref(&client),
-                &BOTH,
-                nodes[owner].mac(),
-                SOON,
-            ),
+            _ => wait_until_followed([&client], &BOTH, nodes[owner].mac()),
         }
         if flap + 1 < FLAPS {
             let [_, removed] = BOTH.map(|vip| take(&nodes[owner], vip, "eth0"));
@@ -246,18 +236,14 @@ fn in_a_hundred_flaps_no_frame_leaves_a_node_that_does_not_hold_the_vip() {
         }
     }
     let last: Mac = nodes[(FLAPS - 1) % 2].mac();
-    wait_until_followed(std::slice::from_ref(&client), &BOTH, last, SOON);
+    wait_until_followed([&client], &BOTH, last);
 
     let still = runs
         .iter_mut()
         .filter_map(|run| (!run.has_ended()).then_some(()))
         .count();
-    for mut run in runs {
-        let ended = if run.has_ended() {
-            run.end()
-        } else {
-            run.end_or_terminate(2 * SECOND)
-        };
+    for run in runs {
+        let ended = run.end_or_terminate(2 * SECOND);
         // 6: a later hook for the same spell took over.
         assert!([0, 5, 6, 143].contains(&ended.status), "{ended:?}");
     }

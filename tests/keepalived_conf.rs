@@ -379,10 +379,10 @@ fn named_in(file: &Path, interfaces: &mut BTreeSet<String>) {
     }
 }
 
-/// Ours against theirs, for one configuration.
 /// A line of the example for LVS.
 const SYNC_DAEMON: &str = "lvs_sync_daemon eth0 VI_1";
 
+/// Ours against theirs, for one configuration.
 fn compare(path: &Path, folder: &Path) -> Result<(), String> {
     let configuration =
         keepalived::read(path, &options(path)).map_err(|error| error.to_string())?;
@@ -408,6 +408,21 @@ fn compare(path: &Path, folder: &Path) -> Result<(), String> {
         writeln!(text, "({warning})").unwrap();
     }
     Err(text)
+}
+
+/// Works on many configurations at once: keepalived takes a second to stop, which costs nothing.
+fn side_by_side(all: &[PathBuf], work: impl Fn(usize, &Path) + Sync) {
+    let queue = Mutex::new(all.iter().enumerate());
+    let next = || queue.lock().unwrap().next();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Some((number, path)) = next() {
+                    work(number, path);
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -452,24 +467,11 @@ fn every_configuration_means_what_keepalived_says() {
     let scratch =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keepalived-{}", std::process::id()));
 
-    // keepalived takes a second to stop, which costs nothing: more of them than processors.
-    let queue = Mutex::new(todo.into_iter().enumerate());
     let failures = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                loop {
-                    let Some((number, path)) = queue.lock().unwrap().next() else {
-                        break;
-                    };
-                    if let Err(failure) = compare(&path, &scratch.join(number.to_string())) {
-                        failures
-                            .lock()
-                            .unwrap()
-                            .push(format!("{}\n{failure}", path.display()));
-                    }
-                }
-            });
+    side_by_side(&todo, |number, path| {
+        if let Err(failure) = compare(path, &scratch.join(number.to_string())) {
+            let failure = format!("{}\n{failure}", path.display());
+            failures.lock().unwrap().push(failure);
         }
     });
     let failures = failures.into_inner().unwrap();
@@ -482,7 +484,7 @@ fn what_keepalived_stops_for_is_warned_of() {
     assert!(!all.is_empty());
     let scratch =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stops-{}", std::process::id()));
-    for (number, path) in all.iter().enumerate() {
+    side_by_side(&all, |number, path| {
         let name = path.display();
         let expected = header(path, "stops").unwrap_or_else(|| panic!("{name}: no `# stops:`"));
         let configuration = keepalived::read(path, &options(path)).unwrap();
@@ -507,7 +509,7 @@ fn what_keepalived_stops_for_is_warned_of() {
             let instance = configuration.instance("VI_1").unwrap();
             assert_eq!(instance.vips[0].address.to_string(), address, "{name}");
         }
-    }
+    });
 }
 
 #[test]

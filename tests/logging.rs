@@ -14,11 +14,10 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-use serde_json::Value;
 use vipherald_lab::{Host, Lab};
 
 use common::{
-    BEFORE_THE_ROUNDS_END, Ended, Run, VIP, VIP6, give, taken, told_frames, vipherald,
+    BEFORE_THE_ROUNDS_END, Ended, Run, VIP, VIP6, give, in_shell, taken, told_frames, vipherald,
     with_own_directory,
 };
 
@@ -92,8 +91,7 @@ fn first_message(daemon: &UnixDatagram) -> SystemTime {
 
 /// The frames that a run of `--json` reports.
 fn frames_sent(ended: &Ended) -> u64 {
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-    report["frames_sent"].as_u64().unwrap()
+    ended.report()["frames_sent"].as_u64().unwrap()
 }
 
 /// Splits `<PRI>Mmm dd hh:mm:ss vipherald[PID]: TEXT` (RFC 3164) into all but the time.
@@ -164,21 +162,18 @@ fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
             assert_eq!(told_frames(told.2).0, frames_sent(&ended));
         }
     }
-    // Where it is told to, in spite of that.
+    // --log syslog goes there, although somebody reads stderr.
     let mut command = with_syslog(&a, Some(&path), "--log syslog purge 10.9.0.101");
     command.stderr(Stdio::piped());
     let ended = Run::start(command).end();
     assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
     assert_eq!(messages(&daemon).len(), 1);
-    // Closed is nobody's, too.
+    // Nobody reads a closed stderr either.
     let arguments = format!("purge {ABSENT}");
-    let mut closed = a.command("sh");
-    closed.args(["-c", "exec \"$@\" 2>&-", "sh"]);
-    let command = automatic(&a, &arguments);
-    closed.arg(command.get_program()).args(command.get_args());
+    let closed = in_shell(&a, "exec \"$@\" 2>&-", &automatic(&a, &arguments));
     let mut closed = with_own_directory(&a, "/dev", &format!("ln -s {path} /dev/log"), &closed);
     closed.env_remove("JOURNAL_STREAM");
-    assert_eq!(Run::start(closed).end().status, 0);
+    Run::start(closed).end().exits(0);
     assert_eq!(messages(&daemon).len(), 1);
 }
 
@@ -207,8 +202,9 @@ fn without_a_terminal_whoever_reads_stderr_is_told() {
         ),
         (format!("purge {ABSENT}"), 0, "10.9.0.101 purged"),
     ] {
-        let ended = Run::start(with_syslog(&a, Some(&path), &arguments)).end();
-        assert_eq!(ended.status, status, "{ended:?}");
+        let ended = Run::start(with_syslog(&a, Some(&path), &arguments))
+            .end()
+            .exits(status);
         assert!(ended.stderr.starts_with(text), "{ended:?}");
         let mut command = with_syslog(&a, Some(&path), &arguments);
         command.stderr(File::create(&file).unwrap());
@@ -285,10 +281,8 @@ fn a_file_gets_dated_lines_where_there_is_no_daemon() {
         ),
     ] {
         // The first one makes the file under keepalived's umask.
-        let mut command = a.command("sh");
-        command.args(["-c", "umask 0177 && exec \"$@\"", "sh"]);
         let own = automatic(&a, &format!("{how} {arguments}"));
-        command.arg(own.get_program()).args(own.get_args());
+        let mut command = in_shell(&a, "umask 0177 && exec \"$@\"", &own);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let run = Run::start(command);
         expected.push(format!("vipherald[{}]: {text}", run.pid()));
@@ -302,7 +296,7 @@ fn a_file_gets_dated_lines_where_there_is_no_daemon() {
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
     // The command line comes before the settings.
     let ended = common::run(&a, &format!("{config} purge {ABSENT}"));
-    assert!(ended.stderr.contains("purged"), "{ended:?}");
+    ended.logs("purged");
     assert_eq!(lines_of(&file).len(), expected.len());
     // And without a umask it is for root and its group.
     fs::remove_file(&file).unwrap();
@@ -345,30 +339,23 @@ fn a_log_that_is_no_file_or_is_full_holds_up_nothing() {
     ] {
         let command = heard(&a, &format!("--log file:{path} {ANNOUNCE} -vv"));
         let ended = assert_not_held_up(&a, command);
-        // Whoever reads standard error is told why, and the rest.
+        // stderr gets the reason, and everything else.
         let start = format!("warning: cannot log to {path}: ");
         assert!(ended.stderr.starts_with(&start), "{ended:?}");
-        assert!(ended.stderr.contains(why), "{ended:?}");
-        assert!(ended.stderr.contains("announced on eth0"), "{ended:?}");
+        ended.logs(why);
+        ended.logs("announced on eth0");
     }
     assert!(!target.exists());
     // Somebody reads the FIFO, and no more.
     let reader = File::options().read(true).write(true).open(&fifo).unwrap();
     let command = heard(&a, &format!("--log file:{} {ANNOUNCE}", fifo.display()));
     let ended = assert_not_held_up(&a, command);
-    assert!(ended.stderr.contains("no regular file"), "{ended:?}");
+    ended.logs("no regular file");
     drop(reader);
     // A full disk, and a limit on the size of files.
     let log = folder.join("log");
     let arguments = format!("--log file:{} {ANNOUNCE} -vv", log.display());
-    let fill = "ulimit -f 1 && exec \"$@\"";
-    let command = heard(&a, &arguments);
-    let mut limited = a.command("sh");
-    limited
-        .args(["-c", fill, "sh"])
-        .arg(command.get_program())
-        .args(command.get_args());
-    limited.stdout(Stdio::null()).stderr(Stdio::piped());
+    let limited = in_shell(&a, "ulimit -f 1 && exec \"$@\"", &heard(&a, &arguments));
     assert_not_held_up(&a, limited);
     assert!(log.metadata().unwrap().len() <= 1024);
     let own = folder.display().to_string();
@@ -411,8 +398,7 @@ fn control_characters_in_names_reach_neither_the_log_nor_the_terminal() {
         if to == "--log=auto" {
             command.stderr(Stdio::null());
         }
-        let ended = Run::start(command).end();
-        assert_eq!(ended.status, 1, "{ended:?}");
+        let ended = Run::start(command).end().exits(1);
         let told = match to {
             "--log=stderr" => vec![ended.stderr.trim_end_matches('\n').to_owned()],
             "--log=auto" => messages(&daemon),
@@ -454,7 +440,7 @@ fn control_characters_in_names_reach_neither_the_log_nor_the_terminal() {
     let mut command = vipherald(&a, "");
     command.arg("a\x1b[2J");
     let ended = Run::start(command).end();
-    assert!(ended.stderr.contains("'a\\u{1b}[2J'"), "{ended:?}");
+    ended.logs("'a\\u{1b}[2J'");
 }
 
 #[test]
@@ -486,19 +472,19 @@ fn the_first_frame_leaves_before_the_first_message() {
     setsockopt(&daemon, sockopt::ReceiveTimestampns, &true).unwrap();
     let capture = a.capture();
     let arguments = format!("announce {VIP} --timeout 1 -vv");
-    let ended = Run::start(as_hook(&a, Some(&path), &arguments)).end();
-    assert_eq!(ended.status, 0, "{ended:?}");
+    Run::start(as_hook(&a, Some(&path), &arguments))
+        .end()
+        .exits(0);
     let (frame, message) = (taken(&capture)[0].time, first_message(&daemon));
     assert!(frame <= message, "{frame:?}, {message:?}");
 }
 
 /// Runs a command that is [`ANNOUNCE`] to its end, and takes it that nothing held it up: it has 3 s
 /// for three rounds, which take 0.2 s. If it waited half a second for each line that it logs of a
-/// frame, it would not come so far.
+/// frame, it would not come so far; and what is logged at its end would delay that alone.
 fn assert_not_held_up(host: &Host, command: Command) -> Ended {
     let capture = host.capture();
-    let ended = Run::start(command).end();
-    assert_eq!(ended.status, 0, "{ended:?}");
+    let ended = Run::start(command).end().exits(0);
     assert!(ended.lasted < BEFORE_THE_ROUNDS_END, "{ended:?}");
     let announced = taken(&capture).len();
     assert!(announced >= 6, "{announced} announcements: {ended:?}");

@@ -22,10 +22,10 @@ use serde_json::{Value, json};
 use vipherald_lab::{Host, Keepalived, Lab, eventually};
 
 use common::{
-    OLD_MAC, Run, SOON, VIP, VIP6, assert_followed, give, remember_old, run, signal, vipherald,
-    wait_until_followed, watch_for, without_privilege,
+    OLD_MAC, Run, SOON, VIP, VIP6, assert_followed, give, heard, old_mac, peer_in, remember_old,
+    run, signal, vipherald, wait_until_followed, watch_for, without_privilege,
 };
-use events::{file, hook, instance, mac_of, sent_for, wait_for_frame, with};
+use events::{file, hook, instance, sent_for, wait_for_frame, with};
 
 const OTHER_VIP: &str = "10.9.0.101";
 
@@ -37,9 +37,8 @@ fn master_without_the_vip_announces_nothing() {
     let a = lab.host("a");
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
     let capture = a.capture();
-    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 MASTER 100"));
-    assert_eq!(ended.status, 5, "{ended:?}");
-    assert!(ended.stderr.contains(VIP), "{ended:?}");
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 MASTER 100")).exits(5);
+    ended.logs(VIP);
     assert_eq!(sent_for(&capture.frames(), VIP), []);
 }
 
@@ -51,10 +50,9 @@ fn backup_with_the_vip_purges_nothing() {
     give(&a, VIP, "eth0");
     a.remember(VIP, OLD_MAC);
     for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
-        let ended = run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0")));
-        assert_eq!(ended.status, 5, "{ended:?}");
-        assert!(ended.stderr.contains("held here"), "{ended:?}");
-        assert_eq!(mac_of(&a, VIP), Some(OLD_MAC.parse().unwrap()));
+        let ended = run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0"))).exits(5);
+        ended.logs("held here");
+        assert_eq!(a.cached(VIP), Some(old_mac()));
     }
 }
 
@@ -64,15 +62,10 @@ fn every_state_without_the_vip_purges_it_and_nothing_else() {
     let a = lab.host("a");
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
     for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
-        remember_old(std::slice::from_ref(&a), &[VIP, OTHER_VIP]);
-        let ended = run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0")));
-        assert_eq!(ended.status, 0, "{ended:?}");
+        remember_old([&a], &[VIP, OTHER_VIP]);
+        run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0"))).exits(0);
         assert_eq!(a.neighbour(VIP), None);
-        assert_followed(
-            std::slice::from_ref(&a),
-            &[OTHER_VIP],
-            OLD_MAC.parse().unwrap(),
-        );
+        assert_followed([&a], &[OTHER_VIP], old_mac());
     }
 }
 
@@ -83,10 +76,10 @@ fn master_is_announced_and_a_split_brain_that_healed_again() {
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
     give(&a, VIP, "eth0");
     for state in ["MASTER", "MASTER_RX_LOWER_PRI"] {
-        remember_old(std::slice::from_ref(&b), &[VIP]);
+        remember_old([&b], &[VIP]);
         let arguments = with(&conf, &format!("notify INSTANCE VI_1 {state} 100"));
         let run = Run::start(vipherald(&a, &arguments));
-        wait_until_followed(std::slice::from_ref(&b), &[VIP], a.mac(), SOON);
+        wait_until_followed([&b], &[VIP], a.mac());
         assert_eq!(run.terminate().0.status, 143);
     }
 }
@@ -108,23 +101,19 @@ fn other_states_do_nothing() {
         let ended = run(&a, &arguments);
         assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
         let ended = run(&a, &format!("-v {arguments}"));
-        assert!(ended.stderr.contains(state), "{ended:?}");
+        ended.logs(state);
     }
     for state in ["A_NEW_STATE", "MASTER_RX_LOWER_PRIO", "master", "INIT", ""] {
         let mut command = vipherald(&a, &with(&conf, "notify INSTANCE VI_1"));
-        let ended = Run::start({
-            command.args([state, "100"]);
-            command
-        })
-        .end();
-        assert_eq!(ended.status, 2, "{ended:?}");
+        command.args([state, "100"]);
+        let ended = Run::start(command).end().exits(2);
         let told = format!("warning: VI_1: keepalived knows no state {state}: ");
         assert!(ended.stderr.starts_with(&told), "{ended:?}");
-        assert!(ended.stderr.contains("FAULT, STOP, DELETED"), "{ended:?}");
+        ended.logs("FAULT, STOP, DELETED");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     }
     assert_eq!(sent_for(&capture.frames(), VIP), []);
-    assert_eq!(mac_of(&a, OTHER_VIP), Some(OLD_MAC.parse().unwrap()));
+    assert_eq!(a.cached(OTHER_VIP), Some(old_mac()));
 }
 
 #[test]
@@ -132,11 +121,11 @@ fn a_typo_in_the_settings_does_not_turn_the_hooks_off() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
-    let peers = std::slice::from_ref(&b);
+    let peers = [&b];
     give(&a, VIP, "eth0");
     let fifo = lab.directory().join("fifo.toml");
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-    // What is wrong is dropped and told; what is right keeps: the end after 1 s.
+    // Wrong lines are dropped with a warning; right ones hold, here the end after 1 s.
     let typos = "rates = 10\nrate = \"fast\"\ntimeout = 1\n";
     let no_toml = "timeout = 1\nrate 10\n";
     for (settings, told) in [
@@ -150,8 +139,8 @@ fn a_typo_in_the_settings_does_not_turn_the_hooks_off() {
             "announce --lenient 10.9.0.100",
         ] {
             let arguments = with(&conf, &format!("--config {place} {command}"));
-            let ended = run(&a, &arguments);
-            assert_eq!(ended.status, 0, "{ended:?}");
+            let ended = run(&a, &arguments).exits(0);
+            // The setting is a time: all rounds take 10 s.
             assert!(ended.lasted < Duration::from_secs(5), "{ended:?}");
             let first = ended.stderr.lines().next().unwrap_or_default();
             let start = format!("warning: {place}{told}");
@@ -164,24 +153,16 @@ fn a_typo_in_the_settings_does_not_turn_the_hooks_off() {
             "purge 10.9.0.101",
             "check 10.9.0.101",
         ] {
-            let ended = run(&a, &with(&conf, &format!("--config {place} {command}")));
-            assert_eq!(ended.status, 2, "{ended:?}");
+            run(&a, &with(&conf, &format!("--config {place} {command}"))).exits(2);
         }
     }
-    let ended = run(
-        &a,
-        &with(
-            &conf,
-            &format!(
-                "--config {} notify INSTANCE VI_1 MASTER 100",
-                lab.directory().join("typos.toml").display()
-            ),
-        ),
+    let typos = lab.directory().join("typos.toml");
+    let arguments = format!(
+        "--config {} notify INSTANCE VI_1 MASTER 100",
+        typos.display()
     );
-    assert!(
-        ended.stderr.contains("default is used: rate = 2000"),
-        "{ended:?}"
-    );
+    let ended = run(&a, &with(&conf, &arguments));
+    ended.logs("default is used: rate = 2000");
     // One that can't be read at all.
     for settings in [
         lab.directory(),
@@ -193,18 +174,13 @@ fn a_typo_in_the_settings_does_not_turn_the_hooks_off() {
         let place = settings.display();
         let arguments = format!("--config {place} notify INSTANCE VI_1 MASTER 100");
         let hook = Run::start(vipherald(&a, &with(&conf, &arguments)));
-        wait_until_followed(peers, &[VIP], a.mac(), SOON);
-        let ended = hook.terminate().0;
-        assert_eq!(ended.status, 143, "{ended:?}");
+        wait_until_followed(peers, &[VIP], a.mac());
+        let ended = hook.terminate().0.exits(143);
         let told = format!("warning: cannot read the settings {place}: ");
         assert!(ended.stderr.starts_with(&told), "{ended:?}");
-        assert!(ended.stderr.contains("the defaults are used"), "{ended:?}");
-        let ended = run(
-            &a,
-            &with(&conf, &format!("--config {place} purge 10.9.0.101")),
-        );
-        assert_eq!(ended.status, 2, "{ended:?}");
-        assert!(ended.lasted < Duration::from_secs(5), "{ended:?}");
+        ended.logs("the defaults are used");
+        let purge = format!("--config {place} purge 10.9.0.101");
+        run(&a, &with(&conf, &purge)).exits(2);
     }
 }
 
@@ -223,13 +199,9 @@ fn a_missing_capability_is_told_at_every_event() {
         ),
         ("purge --instance VI_1", &["CAP_NET_ADMIN"]),
     ] {
-        let ended = without(command);
-        assert_eq!(ended.status, 0, "{ended:?}");
-        let warnings: Vec<_> = ended
-            .stderr
-            .lines()
-            .filter(|line| line.starts_with("warning: "))
-            .collect();
+        let ended = without(command).exits(0);
+        let lines = ended.stderr.lines();
+        let warnings: Vec<_> = lines.filter(|line| line.starts_with("warning: ")).collect();
         assert_eq!(warnings.len(), missing.len(), "{ended:?}");
         for (warning, name) in warnings.iter().zip(missing) {
             assert!(warning.contains(&format!("no {name}")), "{ended:?}");
@@ -237,17 +209,16 @@ fn a_missing_capability_is_told_at_every_event() {
     }
     // What fails says it once.
     give(&a, VIP, "eth0");
-    let ended = without("notify INSTANCE VI_1 MASTER 100");
-    assert_eq!(ended.status, 1, "{ended:?}");
+    let ended = without("notify INSTANCE VI_1 MASTER 100").exits(1);
     assert_eq!(
         ended.stderr.matches("no CAP_NET_RAW").count(),
         1,
         "{ended:?}"
     );
-    assert!(ended.stderr.contains("no CAP_NET_ADMIN"), "{ended:?}");
-    // With all of them, there is nothing to tell.
+    ended.logs("no CAP_NET_ADMIN");
+    // With all capabilities, there is no warning.
     let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100"));
-    assert!(!ended.stderr.contains("CAP_"), "{ended:?}");
+    ended.logs_no("CAP_");
 }
 
 #[test]
@@ -265,17 +236,14 @@ fn root_without_a_capability_is_told_who_took_it() {
             .args(["--bounding-set=-net_raw,-net_admin", "--inh-caps=-all"])
             .arg(lab.install_hook(common::VIPHERALD))
             .args(["--log", "stderr"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let ended = Run::start(command).end();
-        assert_eq!(ended.status, 1, "{ended:?}");
+            .args(arguments);
+        let command = heard(command);
+        let ended = Run::start(command).end().exits(1);
         let told = format!("no {name}, though run by root");
         assert_eq!(ended.stderr.matches(&told).count(), 1, "{ended:?}");
-        assert!(ended.stderr.contains("CapabilityBoundingSet"), "{ended:?}");
+        ended.logs("CapabilityBoundingSet");
         for wrong in ["script_user", "keepalived_script"] {
-            assert!(!ended.stderr.contains(wrong), "{ended:?}");
+            ended.logs_no(wrong);
         }
     }
 }
@@ -303,8 +271,7 @@ fn an_unknown_instance_or_group_is_told_with_the_way_out() {
         ),
         ("show --instance VI_2", "--keepalived-conf FILE\n"),
     ] {
-        let ended = run(&a, &with(&conf, arguments));
-        assert_eq!(ended.status, 1, "{ended:?}");
+        let ended = run(&a, &with(&conf, arguments)).exits(1);
         let told = &ended.stderr;
         let file = "(there is VI_1); if keepalived reads another file, name it by \
                     --keepalived-conf FILE";
@@ -335,24 +302,17 @@ fn an_unknown_instance_or_group_is_told_with_the_way_out() {
         ("show --instance VI_1", "which only keepalived knows\n"),
     ] {
         let ended = run(&a, &with(&refused, command));
-        assert!(
-            ended
-                .stderr
-                .contains("refused:3: vrrp_instance VI_1: depends on"),
-            "{ended:?}"
-        );
-        assert!(ended.stderr.contains(way_out), "{ended:?}");
-        assert!(!ended.stderr.contains("--keepalived-conf"), "{ended:?}");
+        ended.logs("refused:3: vrrp_instance VI_1: depends on");
+        ended.logs(way_out);
+        ended.logs_no("--keepalived-conf");
     }
-    let missing = run(&a, "--keepalived-conf /none release --all");
-    assert_eq!(missing.status, 1, "{missing:?}");
+    let missing = run(&a, "--keepalived-conf /none release --all").exits(1);
     assert!(
         missing.stderr.contains("can't read /none: ")
             && missing.stderr.ends_with("--keepalived-conf FILE\n"),
         "{missing:?}"
     );
-    let ended = run(&a, &with(&conf, "notify instance VI_1 MASTER 100"));
-    assert_eq!(ended.status, 2, "{ended:?}");
+    run(&a, &with(&conf, "notify instance VI_1 MASTER 100")).exits(2);
 }
 
 #[test]
@@ -365,23 +325,20 @@ fn a_group_acts_for_its_members() {
         + &instance("VI_2", 52, 100, &[OTHER_VIP], "")
         + &instance("VI_3", 53, 100, &[third], "");
     let conf = file(&lab, "conf", &text);
-    let peers = std::slice::from_ref(&b);
+    let peers = [&b];
     for vip in [VIP, OTHER_VIP, third] {
         give(&a, vip, "eth0");
     }
     remember_old(peers, &[VIP, OTHER_VIP, third]);
     let master = Run::start(vipherald(&a, &with(&conf, "notify GROUP G MASTER 0")));
-    wait_until_followed(peers, &[VIP, OTHER_VIP], a.mac(), SOON);
-    assert_followed(peers, &[third], OLD_MAC.parse().unwrap());
+    wait_until_followed(peers, &[VIP, OTHER_VIP], a.mac());
+    assert_followed(peers, &[third], old_mac());
     assert_eq!(master.terminate().0.status, 143);
 
     remember_old(peers, &[VIP, OTHER_VIP, third]);
-    let ended = run(&b, &with(&conf, "notify GROUP G BACKUP 0"));
-    assert_eq!(ended.status, 0, "{ended:?}");
-    let left: Vec<_> = b.neighbours().into_iter().map(|entry| entry.ip).collect();
-    assert!(!left.contains(&VIP.parse().unwrap()), "{left:?}");
-    assert!(!left.contains(&OTHER_VIP.parse().unwrap()), "{left:?}");
-    assert!(left.contains(&third.parse().unwrap()), "{left:?}");
+    run(&b, &with(&conf, "notify GROUP G BACKUP 0")).exits(0);
+    let left = [VIP, OTHER_VIP, third].map(|vip| b.cached(vip));
+    assert_eq!(left, [None, None, Some(old_mac())]);
 }
 
 #[test]
@@ -392,16 +349,15 @@ fn a_vip_on_the_loopback_is_passed_over() {
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &vips, ""));
     give(&a, VIP, "eth0");
     give(&a, OTHER_VIP, "lo");
-    remember_old(std::slice::from_ref(&b), &[VIP]);
+    remember_old([&b], &[VIP]);
     let capture = a.capture();
     let settings = file(&lab, "settings.toml", "timeout = 2\n");
     let arguments = format!(
         "--config {} notify INSTANCE VI_1 MASTER 100",
         settings.display()
     );
-    let ended = run(&a, &with(&conf, &arguments));
-    assert_eq!(ended.status, 0, "{ended:?}");
-    assert_followed(std::slice::from_ref(&b), &[VIP], a.mac());
+    run(&a, &with(&conf, &arguments)).exits(0);
+    assert_followed([&b], &[VIP], a.mac());
     assert_eq!(sent_for(&capture.frames(), OTHER_VIP), []);
 }
 
@@ -416,42 +372,25 @@ fn an_instance_names_its_vips_and_its_peers() {
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], &more));
     give(&a, VIP, "eth0");
     give(&a, OTHER_VIP, "eth0");
-    remember_old(std::slice::from_ref(&b), &[VIP, OTHER_VIP]);
+    remember_old([&b], &[VIP, OTHER_VIP]);
     let announce = "--json announce --instance VI_1 --timeout 3";
     let ended = run(&a, &with(&conf, announce));
     // Nobody has the second peer's address.
     assert_eq!(ended.status, 3, "{ended:?}");
-    assert_followed(std::slice::from_ref(&b), &[VIP, OTHER_VIP], a.mac());
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_followed([&b], &[VIP, OTHER_VIP], a.mac());
+    let report = ended.report();
     assert_eq!(report["instance"], "VI_1");
-    for (vip, address) in report["vips"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .zip([VIP, OTHER_VIP])
-    {
-        assert_eq!(vip["address"], address);
-        let verdicts: Vec<_> = vip["peers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|peer| peer["source"] == "configured" && peer["required"] == true)
-            .map(|peer| (peer["address"].clone(), peer["verdict"].clone()))
-            .collect();
-        let peer = |address: String, verdict: &str| (json!(address), json!(verdict));
-        assert!(
-            verdicts.contains(&peer(b.ipv4().to_string(), "proven")),
-            "{verdicts:?}"
-        );
-        assert!(
-            verdicts.contains(&peer("10.9.0.99".to_owned(), "silent")),
-            "{verdicts:?}"
-        );
+    for vip in [VIP, OTHER_VIP] {
+        for (peer, verdict) in [(b.ipv4(), "proven"), ([10, 9, 0, 99].into(), "silent")] {
+            let told = peer_in(&report, vip, peer);
+            assert_eq!(told["verdict"], verdict, "{report:#}");
+            assert_eq!(told["source"], "configured", "{report:#}");
+            assert_eq!(told["required"], true, "{report:#}");
+        }
     }
 
-    remember_old(std::slice::from_ref(&b), &[VIP, OTHER_VIP]);
-    let ended = run(&b, &with(&conf, "purge --instance VI_1"));
-    assert_eq!(ended.status, 0, "{ended:?}");
+    remember_old([&b], &[VIP, OTHER_VIP]);
+    run(&b, &with(&conf, "purge --instance VI_1")).exits(0);
     assert_eq!((b.neighbour(VIP), b.neighbour(OTHER_VIP)), (None, None));
 }
 
@@ -459,18 +398,13 @@ fn an_instance_names_its_vips_and_its_peers() {
 fn show_says_what_the_configuration_means() {
     let lab = Lab::new();
     let a = lab.host("a");
-    let text = instance(
-        "VI_1",
-        51,
-        100,
-        &["10.9.0.100/24"],
-        "unicast_peer {\n 10.9.0.2\n }",
-    ) + &instance("VI_2", 52, 100, &["10.9.0.101/32 dev lo"], "")
+    let peers = "unicast_peer {\n 10.9.0.2\n }";
+    let text = instance("VI_1", 51, 100, &["10.9.0.100/24"], peers)
+        + &instance("VI_2", 52, 100, &["10.9.0.101/32 dev lo"], "")
         + "vrrp_sync_group G {\n group {\n VI_1\n VI_2\n }\n}\n";
     let conf = file(&lab, "conf", &text);
     let shown = |arguments: &str| {
-        let ended = run(&a, &with(&conf, arguments));
-        assert_eq!(ended.status, 0, "{ended:?}");
+        let ended = run(&a, &with(&conf, arguments)).exits(0);
         ended.stdout
     };
     let vip = |address: &str, prefix_len: u8, dev: &str| json!([{ "address": address, "prefix_len": prefix_len, "dev": dev }]);
@@ -522,6 +456,16 @@ struct Calls {
     fifo: PathBuf,
 }
 
+impl Calls {
+    fn fifo_globals(&self) -> String {
+        format!(
+            "global_defs {{\n notify_fifo {}\n notify_fifo_script \"{} fifo\"\n}}\n",
+            self.fifo.display(),
+            self.vipherald
+        )
+    }
+}
+
 impl Wiring {
     /// Writes the configuration to where the hook reads it, too.
     fn configuration(&self, lab: &Lab, host: &Host, priority: u8, vips: &[&str]) -> String {
@@ -551,11 +495,7 @@ fn by_group(call: &Calls, priority: u8, vips: &[&str]) -> String {
 }
 
 fn by_fifo(call: &Calls, priority: u8, vips: &[&str]) -> String {
-    format!(
-        "global_defs {{\n notify_fifo {}\n notify_fifo_script \"{} fifo\"\n}}\n",
-        call.fifo.display(),
-        call.vipherald
-    ) + &instance("VI_1", 51, priority, vips, "")
+    call.fifo_globals() + &instance("VI_1", 51, priority, vips, "")
 }
 
 fn started(host: &Host, configuration: &str, state: &str) -> Keepalived {
@@ -581,8 +521,7 @@ fn failovers_are_followed(configuration: fn(&Calls, u8, &[&str]) -> String, vips
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let peer = deaf_peer(&lab, [&a, &b]);
-    let peers = std::slice::from_ref(&peer);
-    let old = OLD_MAC.parse().unwrap();
+    let peers = [&peer];
     let wiring = Wiring {
         hook: hook(&lab),
         configuration,
@@ -592,16 +531,16 @@ fn failovers_are_followed(configuration: fn(&Calls, u8, &[&str]) -> String, vips
     remember_old(peers, vips);
     let mut unwired = started(&b, &instance("VI_1", 51, 100, vips, ""), "MASTER");
     watch_for(Duration::from_millis(500));
-    assert_followed(peers, vips, old);
+    assert_followed(peers, vips, old_mac());
     unwired.stop();
 
     let mut kb = started(&b, &wiring.configuration(&lab, &b, 100, vips), "MASTER");
-    wait_until_followed(peers, vips, b.mac(), SOON);
+    wait_until_followed(peers, vips, b.mac());
     // What b remembers, when a takes over, it forgets.
     b.remember(vips[0], OLD_MAC);
     let forgets = b.watch_neighbours();
     let mut ka = started(&a, &wiring.configuration(&lab, &a, 200, vips), "MASTER");
-    wait_until_followed(peers, vips, a.mac(), SOON);
+    wait_until_followed(peers, vips, a.mac());
     let first: IpAddr = vips[0].parse().unwrap();
     let forgot = forgets.wait_for(SOON, |event| event.gone && event.neighbour.ip == first);
     assert!(forgot.is_some(), "b remembers {first}");
@@ -611,10 +550,10 @@ fn failovers_are_followed(configuration: fn(&Calls, u8, &[&str]) -> String, vips
     ka.reload(&wiring.configuration(&lab, &a, 200, &more));
     remember_old(peers, &more[vips.len()..]);
     assert!(ka.stop().success());
-    wait_until_followed(peers, &more, b.mac(), SOON);
+    wait_until_followed(peers, &more, b.mac());
 
     let mut ka = started(&a, &wiring.configuration(&lab, &a, 200, &more), "MASTER");
-    wait_until_followed(peers, &more, a.mac(), SOON);
+    wait_until_followed(peers, &more, a.mac());
     assert!(kb.stop().success() && ka.stop().success());
 }
 
@@ -646,12 +585,7 @@ fn three_by_notify(call: &Calls, _: u8, more: &[&str]) -> String {
 }
 
 fn three_by_fifo(call: &Calls, _: u8, more: &[&str]) -> String {
-    format!(
-        "global_defs {{\n notify_fifo {}\n notify_fifo_script \"{} fifo\"\n}}\n",
-        call.fifo.display(),
-        call.vipherald
-    ) + &three_instances("")
-        + &more.concat()
+    call.fifo_globals() + &three_instances("") + &more.concat()
 }
 
 /// keepalived reloads while the owner's switch port drops everything; then the port comes alive.
@@ -662,7 +596,7 @@ fn a_reload_in_mid_announcement_loses_nothing(configuration: fn(&Calls, u8, &[&s
     // Deaf to keepalived's own announcements, which it repeats.
     peer.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
     peer.sysctl("net/ipv6/conf/eth0/drop_unsolicited_na", "1");
-    let peers = std::slice::from_ref(&peer);
+    let peers = [&peer];
     remember_old(peers, &VIPS);
     let named = format!("peers = [\"{}\", \"{}\"]\n", peer.ipv4(), peer.ipv6());
     let settings = file(&lab, "settings.toml", &named);
@@ -681,9 +615,9 @@ fn a_reload_in_mid_announcement_loses_nothing(configuration: fn(&Calls, u8, &[&s
     // And once more, before the new reader has begun.
     keepalived.reload(&conf);
     watch_for(Duration::from_secs(4));
-    assert_followed(peers, &VIPS, OLD_MAC.parse().unwrap());
+    assert_followed(peers, &VIPS, old_mac());
     lab.restore(&a);
-    wait_until_followed(peers, &VIPS, a.mac(), SOON);
+    wait_until_followed(peers, &VIPS, a.mac());
     assert!(keepalived.stop().success());
 }
 
@@ -706,13 +640,13 @@ fn what_a_reload_adds_is_announced_by_fifo() {
     peer.sysctl("net/ipv6/conf/eth0/drop_unsolicited_na", "1");
     // It knows it by this family, too.
     a.run(&format!("ping -c 1 -W 5 {}", peer.ipv6()));
-    let peers = std::slice::from_ref(&peer);
+    let peers = [&peer];
     let wiring = Wiring {
         hook: hook(&lab),
         configuration: three_by_fifo,
     };
     let mut keepalived = started(&a, &wiring.configuration(&lab, &a, 100, &[]), "MASTER");
-    wait_until_followed(peers, &[VIP, OTHER_VIP], a.mac(), SOON);
+    wait_until_followed(peers, &[VIP, OTHER_VIP], a.mac());
     remember_old(peers, &added);
     // A VIP of each family for an instance that is master.
     let conf = wiring
@@ -722,7 +656,7 @@ fn what_a_reload_adds_is_announced_by_fifo() {
         .replace(OTHER_VIP, &format!("{OTHER_VIP}\n  {}", added[1]));
     fs::write(lab.directory().join("a.conf"), &conf).unwrap();
     keepalived.reload(&conf);
-    wait_until_followed(peers, &added, a.mac(), SOON);
+    wait_until_followed(peers, &added, a.mac());
     assert!(keepalived.stop().success());
 }
 
@@ -843,10 +777,10 @@ fn as_keepalived_runs_it_the_hook_works_as_root_and_ends_with_keepalived() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let peer = deaf_peer(&lab, [&a, &b]);
-    remember_old(std::slice::from_ref(&peer), &[VIP]);
+    remember_old([&peer], &[VIP]);
     let capture = a.capture();
     let installed = Installed::start(&lab, &a, "script_user root", 0o600);
-    wait_until_followed(std::slice::from_ref(&peer), &[VIP], a.mac(), SOON);
+    wait_until_followed([&peer], &[VIP], a.mac());
     wait_for_frame(&capture, VIP);
     // The hook runs as keepalived runs hooks.
     let [hook] = installed.hooks()[..] else {

@@ -1,5 +1,5 @@
-//! Orders: peers that no event reaches purge, too, and prove it; and a VIP that a dead keepalived
-//! left behind goes.
+//! Orders: peers that get no event of keepalived's purge and prove it; a VIP that a dead keepalived
+//! left behind is released.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was measured")]
@@ -12,10 +12,9 @@ mod helpers;
 use std::fs;
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,9 +24,13 @@ use vipherald::order::message::PORT;
 use vipherald::order::{Answer, Order, Outcome, Reason};
 use vipherald_lab::{Direction, Host, Keepalived, Lab, State, eventually};
 
-use common::{OLD_MAC, Run, SOON, SUSPENDED, VIP, VIP6, VIPHERALD, give, run, signal, vipherald};
-use events::{file, instance, mac_of};
-use helpers::{Orders, ask, holds, listen, order_to, socket};
+use common::tls::{TlsServer, tls_to_vip};
+use common::{
+    OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, assert_at_once, give, old_mac, peer_in, run, signal,
+    vipherald, wait_until_followed,
+};
+use events::{file, instance};
+use helpers::{Orders, ask, listen, obey, order_to, socket};
 
 /// A node whose hook writes its report down.
 struct Node {
@@ -38,10 +41,7 @@ struct Node {
 impl Node {
     fn start(lab: &Lab, host: &Host, priority: u8, settings: &Path, more: &str) -> Self {
         let name = host.name();
-        let program = lab.directory().join("vipherald");
-        if !program.exists() {
-            lab.install_hook(VIPHERALD);
-        }
+        let program = lab.install_hook(VIPHERALD);
         let vip = format!("{VIP}/24");
         let plain = instance("VI", 51, priority, &[&vip], more);
         let conf = file(lab, &format!("{name}.conf"), &plain);
@@ -81,18 +81,9 @@ impl Node {
     }
 }
 
-/// What a report says of a peer.
+/// What a report says of a host as a peer.
 fn peer<'a>(report: &'a Value, host: &Host) -> &'a Value {
-    let peers = report["vips"][0]["peers"].as_array().unwrap();
-    let ip = json!(host.ipv4());
-    peers
-        .iter()
-        .find(|peer| peer["address"] == ip)
-        .unwrap_or_else(|| panic!("{} is none of {peers:#?}", host.name()))
-}
-
-fn report_of(ended: &common::Ended) -> Value {
-    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))
+    peer_in(report, VIP, host.ipv4())
 }
 
 #[test]
@@ -121,23 +112,19 @@ fn a_node_that_stays_backup_and_a_host_without_keepalived_follow() {
         thread::sleep(Duration::from_secs(2));
         [&n3, &client]
             .iter()
-            .all(|host| mac_of(host, VIP) == Some(OLD_MAC.parse().unwrap()))
+            .all(|host| host.cached(VIP) == Some(old_mac()))
             .then_some(())
     });
     assert!(first.keepalived.stop().success());
     second.becomes("MASTER");
-    for host in [&n3, &client] {
-        eventually("it follows", SOON, || {
-            (mac_of(host, VIP) == Some(n2.mac())).then_some(())
-        });
-    }
+    wait_until_followed([&n3, &client], &[VIP], n2.mac());
     let (report, status) = second.report();
     assert_eq!(status, 0, "{report:#}");
     for host in [&n3, &client] {
         let peer = peer(&report, host);
         assert_eq!(peer["verdict"], "proven", "{report:#}");
         assert_eq!(peer["order"], "purged", "{report:#}");
-        assert_eq!(mac_of(host, VIP), Some(n2.mac()));
+        assert_eq!(host.cached(VIP), Some(n2.mac()));
     }
     assert_eq!(peer(&report, &n3)["source"], "configured");
     assert_eq!(peer(&report, &client)["source"], "learned");
@@ -147,58 +134,7 @@ fn a_node_that_stays_backup_and_a_host_without_keepalived_follow() {
     assert_eq!(log.matches(&told).count(), 2, "{log}");
 }
 
-/// Something that answers TCP on a host's port 6443 with a TLS server of that host's name.
-struct TlsServer(Child);
-
-impl TlsServer {
-    fn start(lab: &Lab, host: &Host) -> Self {
-        let of = |what: &str| lab.directory().join(format!("{}.{what}", host.name()));
-        let (key, certificate) = (of("tls-key"), of("tls-certificate"));
-        host.run(&format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-             -subj /CN={} -keyout {} -out {}",
-            host.name(),
-            key.display(),
-            certificate.display()
-        ));
-        let mut server = host.command("openssl");
-        let server = server
-            .args(["s_server", "-accept", "6443", "-quiet", "-key"])
-            .arg(&key)
-            .arg("-cert")
-            .arg(&certificate)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(server)
-    }
-}
-
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whose certificate a TLS client sees at the VIP, if its handshake succeeds.
-fn tls_to_vip(client: &Host) -> Option<String> {
-    let output = client
-        .command("timeout")
-        .args(["2", "openssl", "s_client", "-connect"])
-        .arg(format!("{VIP}:6443"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (_, name) = text.split_once("subject=")?;
-    let name = name.lines().next()?.replace(' ', "");
-    name.strip_prefix("CN=").map(str::to_owned)
-}
-
-/// Three nodes of which n1, the master, has been killed, and n2 is taking over.
+/// The master n1 has been killed, and n2 is taking over.
 struct Killed {
     lab: Lab,
     n1: Host,
@@ -228,10 +164,10 @@ impl Killed {
         second.becomes("BACKUP");
         eventually("the client knows n1", SOON, || {
             client.try_run(&format!("ping -c 1 -W 1 {VIP}"));
-            (mac_of(&client, VIP) == Some(n1.mac())).then_some(())
+            (client.cached(VIP) == Some(n1.mac())).then_some(())
         });
         first.keepalived.kill9_all();
-        assert!(holds(&n1, VIP), "a keepalived that is killed leaves it");
+        assert!(n1.holds(VIP), "a keepalived that is killed leaves it");
         second.becomes("MASTER");
         Self {
             lab,
@@ -248,7 +184,7 @@ impl Killed {
 fn a_vip_that_a_killed_keepalived_left_behind_is_released() {
     let killed = Killed::new("release_orphan = true");
     eventually("n1 lets go of the VIP", SOON, || {
-        (!holds(&killed.n1, VIP)).then_some(())
+        (!killed.n1.holds(VIP)).then_some(())
     });
     let _server = TlsServer::start(&killed.lab, &killed.n2);
     eventually("a TLS client reaches n2", SOON, || {
@@ -264,10 +200,7 @@ fn a_vip_that_a_killed_keepalived_left_behind_is_released() {
         "n1 follows n2 {} ms after its hook began",
         released["after_ms"]
     );
-    assert!(
-        holds(&killed.n1, &killed.n1.ipv4().to_string()),
-        "nothing else went"
-    );
+    assert!(killed.n1.holds(killed.n1.ipv4()), "nothing else went");
 }
 
 #[test]
@@ -282,17 +215,15 @@ fn without_permission_the_conflict_is_named_and_the_vip_stays() {
         json!(killed.n1.mac().to_string()),
         "{report:#}"
     );
-    assert!(holds(&killed.n1, VIP));
+    assert!(killed.n1.holds(VIP));
     // By hand it goes.
     let conf = killed.lab.directory().join("n1.conf");
-    let ended = run(&killed.n1, &events::with(&conf, "release --all --json"));
-    assert_eq!(ended.status, 0, "{ended:?}");
-    let released = &report_of(&ended)["addresses"][0];
+    let ended = run(&killed.n1, &events::with(&conf, "release --all --json")).exits(0);
+    let released = &ended.report()["addresses"][0];
     assert_eq!(released["action"], "released", "{ended:?}");
-    assert!(!holds(&killed.n1, VIP));
-    let ended = run(&killed.n1, &events::with(&conf, "release --all"));
-    assert_eq!(ended.status, 0, "{ended:?}");
-    assert!(ended.stderr.contains("nothing to release"), "{ended:?}");
+    assert!(!killed.n1.holds(VIP));
+    let ended = run(&killed.n1, &events::with(&conf, "release --all")).exits(0);
+    ended.logs("nothing to release");
 }
 
 #[test]
@@ -316,17 +247,15 @@ fn where_keepalived_is_alive_or_may_be_the_vip_is_never_touched() {
         settings.display(),
         n1.ipv4()
     );
-    let ended = run(&n2, &announce);
-    assert_eq!(ended.status, 4, "{ended:?}");
-    assert_eq!(peer(&report_of(&ended), &n1)["order"], "refused");
+    let ended = run(&n2, &announce).exits(4);
+    assert_eq!(peer(&ended.report(), &n1)["order"], "refused");
     let words = "it holds the VIP itself, and its keepalived may be alive";
-    assert!(ended.stderr.contains(words), "{ended:?}");
-    assert!(holds(&n1, VIP));
+    ended.logs(words);
+    assert!(n1.holds(VIP));
     let refused = |why: &str| {
-        let ended = run(&n1, &events::with(&conf, &format!("release {VIP}")));
-        assert_eq!(ended.status, 5, "{ended:?}");
-        assert!(ended.stderr.contains(why), "{ended:?}");
-        assert!(holds(&n1, VIP));
+        let ended = run(&n1, &events::with(&conf, &format!("release {VIP}"))).exits(5);
+        ended.logs(why);
+        assert!(n1.holds(VIP));
     };
     refused("keepalived lives");
     // Dead by now, but for what a PID file says.
@@ -336,20 +265,15 @@ fn where_keepalived_is_alive_or_may_be_the_vip_is_never_touched() {
     let text = format!("pid_files = [\"{}\"]", pid_file.display());
     let with_pid = orders.settings(&lab, "with-pid", "", &text);
     let arguments = format!("--config {} release {VIP}", with_pid.display());
-    let ended = run(&n1, &events::with(&conf, &arguments));
-    assert_eq!(ended.status, 5, "{ended:?}");
-    assert!(ended.stderr.contains("which is alive"), "{ended:?}");
+    let ended = run(&n1, &events::with(&conf, &arguments)).exits(5);
+    ended.logs("which is alive");
     // Nor an address that is none of keepalived.conf's.
     let own = n1.ipv4();
-    let ended = run(&n1, &events::with(&conf, &format!("release {own}")));
-    assert_eq!(ended.status, 5, "{ended:?}");
-    assert!(
-        ended.stderr.contains("no VIP of keepalived.conf"),
-        "{ended:?}"
-    );
-    assert!(holds(&n1, VIP) && holds(&n1, &own.to_string()));
+    let ended = run(&n1, &events::with(&conf, &format!("release {own}"))).exits(5);
+    ended.logs("no VIP of keepalived.conf");
+    assert!(n1.holds(VIP) && n1.holds(own));
     let ended = listening.terminate().0;
-    assert!(ended.stderr.contains("is held here"), "{ended:?}");
+    ended.logs("is held here");
 }
 
 #[test]
@@ -377,7 +301,7 @@ fn orders_get_through_heavy_loss_or_are_told_to_be_unanswered() {
         settings.display()
     );
     let ended = run(&owner, &arguments);
-    let report = report_of(&ended);
+    let report = ended.report();
     let mut through = 0;
     for host in &peers {
         let order = peer(&report, host)["order"].as_str().unwrap().to_owned();
@@ -386,7 +310,7 @@ fn orders_get_through_heavy_loss_or_are_told_to_be_unanswered() {
             // The first answer may have been lost.
             "purged" | "right" | "absent" => {
                 through += 1;
-                assert_ne!(mac_of(host, VIP), Some(OLD_MAC.parse().unwrap()));
+                assert_ne!(host.cached(VIP), Some(old_mac()));
             }
             other => panic!("{other}: {report:#}"),
         }
@@ -412,11 +336,11 @@ fn an_order_carried_out_twice_does_no_harm() {
     let from = socket(&owner);
     let first = ask(&from, &peer, &orders.keys, &datagram);
     assert_eq!(first.done[0].outcome, Outcome::Purged);
-    assert_eq!(mac_of(&peer, VIP), Some(owner.mac()));
+    assert_eq!(peer.cached(VIP), Some(owner.mac()));
     // The very same: the same answer, and nothing is done, whatever the table has by now.
     peer.remember(VIP, OLD_MAC);
     assert_eq!(ask(&from, &peer, &orders.keys, &datagram), first);
-    assert_eq!(mac_of(&peer, VIP), Some(OLD_MAC.parse().unwrap()));
+    assert_eq!(peer.cached(VIP), Some(old_mac()));
     // Made anew: carried out, and then there is nothing to do.
     for outcome in [Outcome::Purged, Outcome::Right] {
         let mut anew = order_to(&peer, [2; 16], VIP, owner.mac());
@@ -424,9 +348,9 @@ fn an_order_carried_out_twice_does_no_harm() {
             Outcome::Purged => 3,
             _ => 4,
         };
-        let answer = ask(&from, &peer, &orders.keys, &anew.to_bytes(&orders.keys));
+        let answer = obey(&owner, &peer, &orders, &anew);
         assert_eq!(answer.done[0].outcome, outcome);
-        assert_eq!(mac_of(&peer, VIP), Some(owner.mac()));
+        assert_eq!(peer.cached(VIP), Some(owner.mac()));
     }
     // By hand, of both families.
     peer.remember(VIP6, OLD_MAC);
@@ -439,17 +363,17 @@ fn an_order_carried_out_twice_does_no_harm() {
     };
     let ended = by_hand(&format!("-p {}", peer.ipv4()));
     assert_eq!(ended.status, 0, "{ended:?}");
-    let report = report_of(&ended);
+    let report = ended.report();
     assert_eq!(report["orders"][0]["order"], "right", "{report:#}");
     assert_eq!(report["orders"][1]["order"], "purged", "{report:#}");
     assert_eq!(report["orders"][1]["was"], OLD_MAC, "{report:#}");
-    assert_eq!(mac_of(&peer, VIP6), Some(owner.mac()));
+    assert_eq!(peer.cached(VIP6), Some(owner.mac()));
     let ended = by_hand(&format!("-p {}", peer.ipv6()));
     assert_eq!(ended.status, 0, "{ended:?}");
     // Nobody listens there.
     let ended = by_hand(&format!("-p {} --timeout 2", lab.host("deaf").ipv4()));
     assert_eq!(ended.status, 3, "{ended:?}");
-    assert_eq!(report_of(&ended)["orders"][0]["order"], "unanswered");
+    assert_eq!(ended.report()["orders"][0]["order"], "unanswered");
 }
 
 #[test]
@@ -471,26 +395,16 @@ fn what_a_host_may_not_be_told_is_refused_and_stays() {
             peer.remember(vip, OLD_MAC);
         }
         let order = order_to(&peer, [id; 16], vip, owner.mac());
-        let answer = ask(
-            &socket(&owner),
-            &peer,
-            &orders.keys,
-            &order.to_bytes(&orders.keys),
-        );
+        let answer = obey(&owner, &peer, &orders, &order);
         assert_eq!(answer.done[0].outcome, Outcome::Refused(reason), "{vip}");
         if vip != own {
-            assert_eq!(mac_of(&peer, vip), Some(OLD_MAC.parse().unwrap()));
+            assert_eq!(peer.cached(vip), Some(old_mac()));
         }
     }
     // A PERMANENT entry, without permission.
     peer.remember_as(VIP, OLD_MAC, State::Permanent);
     let order = order_to(&peer, [4; 16], VIP, owner.mac());
-    let answer = ask(
-        &socket(&owner),
-        &peer,
-        &orders.keys,
-        &order.to_bytes(&orders.keys),
-    );
+    let answer = obey(&owner, &peer, &orders, &order);
     assert_eq!(answer.done[0].outcome, Outcome::Kept(Reason::Permanent));
     assert_eq!(peer.neighbour(VIP).unwrap().state, State::Permanent);
     drop(listening.terminate());
@@ -499,12 +413,7 @@ fn what_a_host_may_not_be_told_is_refused_and_stays() {
     let settings = orders.settings(&lab, "by-name", "", &allow);
     let _listening = listen(&peer, &settings, "");
     let order = order_to(&peer, [5; 16], gateway, owner.mac());
-    let answer = ask(
-        &socket(&owner),
-        &peer,
-        &orders.keys,
-        &order.to_bytes(&orders.keys),
-    );
+    let answer = obey(&owner, &peer, &orders, &order);
     assert_eq!(answer.done[0].outcome, Outcome::Purged);
 }
 
@@ -520,15 +429,10 @@ fn clocks_that_differ_are_told_of_on_both_sides() {
     // A sender whose clock is 95 s behind.
     let mut order = order_to(&peer, [1; 16], VIP, owner.mac());
     order.time -= 95_000;
-    let answer = ask(
-        &socket(&owner),
-        &peer,
-        &orders.keys,
-        &order.to_bytes(&orders.keys),
-    );
+    let answer = obey(&owner, &peer, &orders, &order);
     assert_eq!(answer.done[0].outcome, Outcome::Refused(Reason::Clock));
     assert!((95_000..96_000 + 10_000).contains(&(answer.time - order.time)));
-    assert_eq!(mac_of(&peer, VIP), Some(OLD_MAC.parse().unwrap()));
+    assert_eq!(peer.cached(VIP), Some(old_mac()));
     let ended = listening.terminate().0;
     let told = "s behind this host's clock";
     assert!(
@@ -551,10 +455,9 @@ fn clocks_that_differ_are_told_of_on_both_sides() {
     clock
         .send_to(&refusal.to_bytes(&orders.keys), from)
         .unwrap();
-    let ended = by_hand.end();
-    assert_eq!(ended.status, 3, "{ended:?}");
+    let ended = by_hand.end().exits(3);
     let told = "its clock is 95.3 s ahead of this host's";
-    assert!(ended.stderr.contains(told), "{ended:?}");
+    ended.logs(told);
 }
 
 #[test]
@@ -572,9 +475,7 @@ fn a_broadcast_reaches_those_that_nobody_knows() {
         settings.display()
     );
     let announce = Run::start(vipherald(&owner, &arguments));
-    eventually("it follows", SOON, || {
-        (mac_of(&unknown, VIP) == Some(owner.mac())).then_some(())
-    });
+    wait_until_followed([&unknown], &[VIP], owner.mac());
     announce.terminate();
 }
 
@@ -588,12 +489,11 @@ fn without_a_key_that_can_be_used_an_announcement_goes_on_without_orders() {
         let config = settings.display();
         let peer = peer.ipv4();
         let arguments = format!("--config {config} announce {VIP} -p {peer} --timeout 2 --json");
-        let ended = run(&owner, &arguments);
-        assert_eq!(ended.status, 0, "{ended:?}");
-        (report_of(&ended), ended.stderr)
+        let ended = run(&owner, &arguments).exits(0);
+        (ended.report(), ended.stderr)
     };
     let settings = orders.settings(&lab, "settings", "", "");
-    // Nobody listens: that is told to programs, and not a person's concern.
+    // Nobody listens: only the JSON report says so.
     let (report, log) = announce(&settings);
     assert_eq!(
         self::peer(&report, &peer)["order"],
@@ -623,17 +523,14 @@ fn without_a_key_that_can_be_used_an_announcement_goes_on_without_orders() {
             format!("order {VIP} -p 10.9.0.2"),
             "listen --bind 127.0.0.1:0".to_owned(),
         ] {
-            let ended = run(&owner, &format!("--config {} {command}", config.display()));
-            assert_eq!(ended.status, 2, "{ended:?}");
-            assert!(ended.stderr.contains(words), "{ended:?}");
+            let ended = run(&owner, &format!("--config {} {command}", config.display())).exits(2);
+            ended.logs(words);
         }
     }
-    let ended = run(&owner, &format!("keygen {}", orders.key.display()));
-    assert_eq!(ended.status, 2, "{ended:?}");
-    assert!(ended.stderr.contains("not overwritten"), "{ended:?}");
-    let ended = run(&owner, &format!("--config {} listen", settings.display()));
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(ended.stderr.contains("--bind"), "{ended:?}");
+    let ended = run(&owner, &format!("keygen {}", orders.key.display())).exits(2);
+    ended.logs("not overwritten");
+    let ended = run(&owner, &format!("--config {} listen", settings.display())).exits(1);
+    ended.logs("--bind");
 }
 
 #[test]
@@ -654,8 +551,7 @@ fn nothing_is_ordered_after_the_vip_left() {
     let announce = Run::start(vipherald(&owner, &arguments));
     deaf.recv_from(&mut [0; 1000]).expect("an order, at once");
     common::take(&owner, VIP, "eth0");
-    let ended = announce.end();
-    assert_eq!(ended.status, 5, "{ended:?}");
+    announce.end().exits(5);
     // What had been sent by then is read; nothing came after.
     deaf.set_read_timeout(Some(Duration::from_millis(10)))
         .unwrap();
@@ -671,36 +567,29 @@ fn listen_ends_when_nothing_comes_and_on_a_signal() {
     let host = lab.host("a");
     let orders = Orders::new(&lab, &host);
     let settings = orders.settings(&lab, "settings", "", "window = 1");
-    let began = Instant::now();
-    let ended = listen(&host, &settings, "--idle 0.5").end();
-    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
-    assert!(began.elapsed() >= Duration::from_millis(500));
+    let ended = listen(&host, &settings, "--idle 0.5").end().exits(0);
+    assert_eq!(ended.stderr, "");
+    // The option is a time.
+    assert!(ended.lasted >= Duration::from_millis(500), "{ended:?}");
     let running = listen(&host, &settings, "");
     signal(running.pid(), Signal::SIGTERM);
     assert_eq!(running.end().status, 143);
 }
 
-/// Starts `listen` as systemd does, with a socket of which `from` is the other end's.
+/// Starts `listen` as systemd does, with a socket. Gives another socket that is connected to it.
 fn activated(lab: &Lab, host: &Host, settings: &Path) -> (Run, UdpSocket) {
     let own = (host.ipv4(), 0);
     let (socket, from) = host
         .enter(|| Ok::<_, io::Error>((UdpSocket::bind(own)?, UdpSocket::bind(own)?)))
         .unwrap();
     from.connect(socket.local_addr().unwrap()).unwrap();
-    let mut command = host.command("sh");
+    let mut command = helpers::activated(host, socket);
     command
-        // The socket comes as standard input, and has to be descriptor 3.
-        .args([
-            "-c",
-            "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"",
-        ])
-        .arg(VIPHERALD)
-        .args(["--log", "stderr", "--keepalived-conf"])
+        .arg("--keepalived-conf")
         .arg(lab.directory())
         .arg("--config")
         .arg(settings)
         .arg("listen")
-        .stdin(Stdio::from(OwnedFd::from(socket)))
         .stderr(Stdio::piped());
     (Run::start(command), from)
 }
@@ -734,8 +623,8 @@ fn whatever_is_wrong_listen_drains_its_socket_and_says_so_once() {
             thread::sleep(Duration::from_millis(10));
             assert!(!run.has_ended(), "{text}");
         }
-        let ended = run.end();
-        assert_eq!(ended.status, status, "{text}: {ended:?}");
+        let ended = run.end().exits(status);
+        // The setting is a time.
         assert!(ended.lasted >= Duration::from_secs(1), "{text}: {ended:?}");
         assert_eq!(ended.stderr.matches(words).count(), 1, "{text}: {ended:?}");
     }
@@ -745,6 +634,5 @@ fn whatever_is_wrong_listen_drains_its_socket_and_says_so_once() {
     thread::sleep(Duration::from_millis(300));
     assert!(!run.has_ended());
     let (ended, lasted) = run.terminate();
-    assert_eq!(ended.status, 143, "{ended:?}");
-    assert!(lasted < SUSPENDED, "{lasted:?}");
+    assert_at_once(lasted, &ended.exits(143));
 }

@@ -114,10 +114,9 @@ fn wrong_settings_are_told() {
     let settings = file(&lab, "settings.toml", "rates = 10\n");
     for json in ["", " --json"] {
         let arguments = format!("--config {} show{json}", settings.display());
-        let ended = run(&a, &with(&conf, &arguments));
-        assert_eq!(ended.status, 2, "{ended:?}");
+        let ended = run(&a, &with(&conf, &arguments)).exits(2);
         for part in ["settings.toml", "rates"] {
-            assert!(ended.stderr.contains(part), "{ended:?}");
+            ended.logs(part);
         }
     }
 }
@@ -248,9 +247,8 @@ fn a_file_that_keepalived_has_not_read_is_told_until_it_reloads() {
     keepalived.wait_for_state("VI_1", "BACKUP", SOON);
     let conf = the_file_of_keepalived(&lab);
     let warnings = || {
-        let ended = run(&a, &with(&conf, "show --json"));
-        assert_eq!(ended.status, 0, "{ended:?}");
-        let shown: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let ended = run(&a, &with(&conf, "show --json")).exits(0);
+        let shown = ended.report();
         let all = shown["warnings"].as_array().unwrap().iter();
         let outdated = all.filter(|one| {
             one["message"]
@@ -286,7 +284,7 @@ fn a_file_that_keepalived_has_not_read_is_told_until_it_reloads() {
     let other = file(&lab, "other", &text);
     let shown = run(&a, &with(&other, "show"));
     let runs_with = format!("keepalived runs with {}", conf.display());
-    assert!(shown.stdout.contains(&runs_with), "{shown:?}");
+    shown.prints(&runs_with);
 }
 
 /// The lab gives each keepalived a folder of its own.
@@ -303,13 +301,7 @@ fn warnings_of_an_instance_are_told_with_its_events() {
     let a = lab.host("a");
     let odd = |name, id| instance(name, id, 100, &[VIP], "mcast_src_ip x");
     let conf = file(&lab, "conf", &(odd("VI_1", 51) + &odd("VI_2", 52)));
-    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100"));
-    assert_eq!(ended.status, 0, "{ended:?}");
-    assert!(
-        ended
-            .stderr
-            .contains("conf:11: vrrp_instance VI_1: x is no address"),
-        "{ended:?}"
-    );
-    assert!(!ended.stderr.contains("VI_2"), "{ended:?}");
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100")).exits(0);
+    ended.logs("conf:11: vrrp_instance VI_1: x is no address");
+    ended.logs_no("VI_2");
 }

@@ -10,18 +10,16 @@ mod events;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::libc;
 use nix::sys::signal::Signal;
 use rtnetlink::sys::{Socket, SocketAddr};
-use serde_json::Value;
 use vipherald_lab::{Host, Lab, eventually};
 
 use common::{
-    Run, SOON, VIP, VIPHERALD, give, keeps, second_interface, signal, take, vipherald,
+    Run, SOON, VIP, give, heard, keeps, second_interface, signal, take, vipherald,
     wait_for_announcement, watch_for,
 };
 use events::{file, instance, sent_for, storm, wait_for_frame_after, with};
@@ -29,7 +27,7 @@ use events::{file, instance, sent_for, storm, wait_for_frame_after, with};
 const OTHER_VIP: &str = "10.9.0.101";
 const THIRD_VIP: &str = "10.9.0.102";
 const SUPERSEDED: i32 = 6;
-/// How soon an older run yields.
+/// How soon an older run yields. The promise is a time: later it ends by itself.
 const AT_ONCE: Duration = Duration::from_millis(50);
 /// A user that is not root: Debian's and Fedora's `nobody`.
 const NOBODY: u32 = 65534;
@@ -74,7 +72,7 @@ fn yields(older: Run) -> Instant {
     let ended = older.end();
     let end = Instant::now();
     assert_eq!(ended.status, SUPERSEDED, "{ended:?}");
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let report = ended.report();
     assert_eq!(report["result"], "superseded", "{report}");
     end
 }
@@ -118,15 +116,7 @@ fn of_many_runs_at_once_one_is_left() {
     let mut runs: Vec<_> = (0..12)
         .map(|_| Run::start(vipherald(&a, &format!("--json announce {VIP}"))))
         .collect();
-    let mut ended = Vec::new();
-    eventually("all but one yield", SOON, || {
-        let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut runs)
-            .into_iter()
-            .partition_map(Run::has_ended);
-        ended.extend(over);
-        runs = on;
-        (runs.len() <= 1).then_some(())
-    });
+    let ended = until_one_is_left(&mut runs);
     watch_for(Duration::from_millis(300));
     for run in ended {
         yields(run);
@@ -134,23 +124,14 @@ fn of_many_runs_at_once_one_is_left() {
     goes_on(runs.pop().unwrap());
 }
 
-/// Splits as `Iterator::partition` does, by a look at each that may change it.
-trait PartitionMap<T> {
-    fn partition_map(self, is_left: impl FnMut(&mut T) -> bool) -> (Vec<T>, Vec<T>);
-}
-
-impl<T, I: Iterator<Item = T>> PartitionMap<T> for I {
-    fn partition_map(self, mut is_left: impl FnMut(&mut T) -> bool) -> (Vec<T>, Vec<T>) {
-        let (mut left, mut right) = (Vec::new(), Vec::new());
-        for mut item in self {
-            if is_left(&mut item) {
-                left.push(item);
-            } else {
-                right.push(item);
-            }
-        }
-        (left, right)
-    }
+/// Waits until all runs but one have ended; gives those.
+fn until_one_is_left(runs: &mut Vec<Run>) -> Vec<Run> {
+    let mut ended = Vec::new();
+    eventually("all runs but one end", SOON, || {
+        ended.extend(runs.extract_if(.., Run::has_ended));
+        (runs.len() <= 1).then_some(())
+    });
+    ended
 }
 
 #[test]
@@ -169,40 +150,8 @@ fn a_run_that_was_killed_leaves_nothing_in_the_way() {
     goes_on(newer);
 }
 
-/// A shell script around the program, which it is to run as `"$@"`.
-fn through_shell(host: &Host, script: &str, arguments: &str) -> Command {
-    let mut command = host.command("unshare");
-    command
-        .args(["--mount", "sh", "-c", script, "sh", VIPHERALD])
-        .args(["--log", "stderr", "--json"])
-        .args(arguments.split_whitespace())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
 #[test]
-fn umask_does_not_matter() {
-    let lab = Lab::new();
-    let (a, _b) = (lab.host("a"), lab.host("b"));
-    give(&a, VIP, "eth0");
-    let start = || {
-        let arguments = format!("announce {VIP}");
-        claimed(Run::start(through_shell(
-            &a,
-            r#"umask 0177; exec "$@""#,
-            &arguments,
-        )))
-    };
-    let older = start();
-    let newer = start();
-    yields(older);
-    goes_on(newer);
-}
-
-#[test]
-fn no_file_is_written_at_all() {
+fn neither_umask_nor_want_of_writable_files_matters() {
     // Every mount read-only, and no process may make any file an octet longer.
     const READ_ONLY: &str = r#"
         while read -r _ at _; do
@@ -219,14 +168,21 @@ fn no_file_is_written_at_all() {
     let lab = Lab::new();
     let (a, _b) = (lab.host("a"), lab.host("b"));
     give(&a, VIP, "eth0");
-    let start = || {
-        let arguments = format!("announce {VIP}");
-        claimed(Run::start(through_shell(&a, READ_ONLY, &arguments)))
-    };
-    let older = start();
-    let newer = start();
-    yields(older);
-    goes_on(newer);
+    let announce = vipherald(&a, &format!("--json announce {VIP}"));
+    for script in [r#"umask 0177; exec "$@""#, READ_ONLY] {
+        let start = || {
+            let mut command = a.command("unshare");
+            command
+                .args(["--mount", "sh", "-c", script, "sh"])
+                .arg(announce.get_program())
+                .args(announce.get_args());
+            claimed(Run::start(heard(command)))
+        };
+        let older = start();
+        let newer = start();
+        yields(older);
+        goes_on(newer);
+    }
 }
 
 #[test]
@@ -255,9 +211,8 @@ fn of_overlapping_vips_only_the_shared_ones_yield() {
     let capture = a.capture();
     let older = announcing(&a, &format!("{VIP} {OTHER_VIP}"));
     let newer = announcing(&a, &format!("{OTHER_VIP} {THIRD_VIP} --timeout 1.5"));
-    let ended = newer.end();
-    assert_eq!(ended.status, 0, "{ended:?}");
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let ended = newer.end().exits(0);
+    let report = ended.report();
     assert!(
         report["vips"][0]["frames_sent"].as_u64() > Some(1),
         "{report}"
@@ -454,15 +409,7 @@ fn two_hundred_moves_through_concurrent_runs_end_as_the_kernel_has_it() {
         runs.push(Run::start(vipherald(host, &arguments)));
     });
     // The owner's newest run goes on, and every other ends by itself.
-    let mut ended = Vec::new();
-    eventually("all but one have ended", SOON, || {
-        let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut runs)
-            .into_iter()
-            .partition_map(Run::has_ended);
-        ended.extend(over);
-        runs = on;
-        (runs.len() <= 1).then_some(())
-    });
+    let ended = until_one_is_left(&mut runs);
     runs.into_iter().for_each(goes_on);
     let mut counts = std::collections::BTreeMap::new();
     for run in ended {
@@ -489,15 +436,15 @@ fn runs_for_one_vip_on_two_interfaces_do_not_disturb_each_other() {
             &format!("announce {vip} -i eth0"),
         )));
         let second = claimed(Run::start(vipherald(&a, &format!("announce {vip} -i v0"))));
-        thread::sleep(AT_ONCE);
+        watch_for(AT_ONCE);
         goes_on(first);
         goes_on(second);
         // Who announces it everywhere takes over both, and who announces it on one only that.
         let everywhere = announcing(&a, vip);
         let one = claimed(Run::start(vipherald(&a, &format!("announce {vip} -i v0"))));
-        thread::sleep(AT_ONCE);
+        watch_for(AT_ONCE);
         let (ended, _) = everywhere.terminate();
-        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let report = ended.report();
         assert_eq!(report["result"], "superseded", "{report}");
         let lines: Vec<_> = ended.stderr.lines().collect();
         assert!(
@@ -522,7 +469,7 @@ fn a_run_that_waits_on_one_interface_leaves_the_other_to_whom_it_is() {
         &a,
         &format!("--json announce {VIP} -i v0 --wait 30"),
     )));
-    thread::sleep(AT_ONCE);
+    watch_for(AT_ONCE);
     goes_on(older);
     let everywhere = announcing(&a, VIP);
     // It takes over what the other waits for as soon as the VIP is there, too.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::common::{VIP, VIP6};
 
-/// The group of the hooks, by which their frames are told from keepalived's.
+/// The group of the hooks, which sets their frames apart from keepalived's.
 pub(crate) const GROUP: &str = "daemon";
 pub(crate) const INSTANCES: [&str; 2] = ["VI_4", "VI_6"];
 

@@ -18,7 +18,7 @@ const MOST_DESCRIPTORS: usize = 24;
 /// How much more one may take in the last third of a run than in the second, in KiB.
 const DRIFT: u64 = 128;
 
-/// So many times quiet returns before a third of a run tells of drift.
+/// How often quiet has to return before a third of a run shows drift.
 const SETTLED: usize = 10;
 
 /// The exit status after SIGTERM, as a shell has it.

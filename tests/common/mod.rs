@@ -1,12 +1,18 @@
-//! What the tests of the binary share: running it on a host, and reading what it sent.
+//! What the tests of the binary share: running it on a host, and reading what it says and sends.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+pub(crate) mod arp;
+pub(crate) mod tls;
+
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::Value;
 use vipherald_lab::{Capture, Direction, Frame, Host, Lab, Mac, State, eventually};
+
+use arp::{Arp, mac_at};
 
 pub(crate) const VIPHERALD: &str = env!("CARGO_BIN_EXE_vipherald");
 pub(crate) const VIP: &str = "10.9.0.100";
@@ -20,26 +26,107 @@ pub(crate) const BEFORE_THE_ROUNDS_END: Duration = Duration::from_secs(8);
 /// draw a line.
 pub(crate) const SUSPENDED: Duration = Duration::from_millis(250);
 
+pub(crate) fn old_mac() -> Mac {
+    OLD_MAC.parse().unwrap()
+}
+
 /// `vipherald` on a host, told to log to stderr; `arguments` are split at white space.
 pub(crate) fn vipherald(host: &Host, arguments: &str) -> Command {
     let mut command = host.command(VIPHERALD);
     command
         .args(["--log", "stderr"])
-        .args(arguments.split_whitespace())
+        .args(arguments.split_whitespace());
+    heard(command)
+}
+
+/// The command with an empty stdin, and with pipes for its output.
+pub(crate) fn heard(mut command: Command) -> Command {
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
 }
 
-/// What a run left behind.
+/// A command under a shell script, which is to run it as `"$@"`.
+pub(crate) fn in_shell(host: &Host, script: &str, command: &Command) -> Command {
+    let mut shell = host.command("sh");
+    shell
+        .args(["-c", script, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    heard(shell)
+}
+
+/// How a run ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
+    /// What it was called with, for people.
+    pub(crate) arguments: String,
     /// The exit status as a shell has it: 128 more than the signal, where one ended it.
     pub(crate) status: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     pub(crate) lasted: Duration,
+}
+
+impl Ended {
+    #[track_caller]
+    pub(crate) fn exits(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn logs(&self, part: impl AsRef<str>) -> &Self {
+        let part = part.as_ref();
+        assert!(self.stderr.contains(part), "no {part:?}: {self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn logs_no(&self, part: impl AsRef<str>) -> &Self {
+        let part = part.as_ref();
+        assert!(!self.stderr.contains(part), "{part:?}: {self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn prints(&self, part: impl AsRef<str>) -> &Self {
+        let part = part.as_ref();
+        assert!(self.stdout.contains(part), "no {part:?}: {self:#?}");
+        self
+    }
+
+    /// What `--json` printed.
+    #[track_caller]
+    pub(crate) fn report(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
+    }
+}
+
+/// What a report says of a VIP.
+pub(crate) fn vip_in<'a>(report: &'a Value, vip: &str) -> &'a Value {
+    by_address(&report["vips"], vip)
+}
+
+/// What a report says of a peer for a VIP.
+pub(crate) fn peer_in<'a>(report: &'a Value, vip: &str, peer: impl Into<IpAddr>) -> &'a Value {
+    by_address(&vip_in(report, vip)["peers"], &peer.into().to_string())
+}
+
+/// The peer's verdict alone.
+pub(crate) fn verdict_in<'a>(report: &'a Value, vip: &str, peer: impl Into<IpAddr>) -> &'a str {
+    peer_in(report, vip, peer)["verdict"].as_str().unwrap()
+}
+
+/// What a list says of an address.
+pub(crate) fn by_address<'a>(list: &'a Value, address: &str) -> &'a Value {
+    let found = list.as_array().unwrap().iter();
+    let mut found = found.filter(|one| one["address"] == address);
+    found
+        .next()
+        .unwrap_or_else(|| panic!("no {address}: {list:#}"))
 }
 
 /// Runs `vipherald` on a host to its end.
@@ -50,6 +137,7 @@ pub(crate) fn run(host: &Host, arguments: &str) -> Ended {
 /// A run that goes on.
 pub(crate) struct Run {
     child: Child,
+    arguments: String,
     began: Instant,
 }
 
@@ -59,7 +147,12 @@ impl Run {
         let child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Self { child, began }
+        let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
+        Self {
+            child,
+            arguments: arguments.join(" "),
+            began,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -84,8 +177,12 @@ impl Run {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        let Self { child, began } = self;
-        ended(&child.wait_with_output().unwrap(), began)
+        let lasted = self.began.elapsed();
+        ended(
+            &self.child.wait_with_output().unwrap(),
+            self.arguments,
+            lasted,
+        )
     }
 
     /// Waits for its end, or after some time sends SIGTERM.
@@ -129,19 +226,20 @@ pub(crate) fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(pid, signal).unwrap();
 }
 
-fn ended(output: &Output, began: Instant) -> Ended {
+fn ended(output: &Output, arguments: String, lasted: Duration) -> Ended {
     use std::os::unix::process::ExitStatusExt;
     let status = output.status;
     let ended = Ended {
+        arguments,
         status: status
             .code()
             .or_else(|| status.signal().map(|signal| 128 + signal))
             .unwrap(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        lasted: began.elapsed(),
+        lasted,
     };
-    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+    ended.logs_no("panicked");
     ended
 }
 
@@ -179,28 +277,24 @@ pub(crate) struct Announced {
     pub(crate) mac: Option<Mac>,
 }
 
-/// The announcements among some frames: gratuitous ARP, and neighbour advertisements.
+/// The announcement that a frame is: gratuitous ARP, or a neighbour advertisement.
 ///
 /// This reads octets at their offsets (RFC 826, RFC 8200 §3, RFC 4861 §4.4), with nothing of the
 /// code under test.
-pub(crate) fn announcements(frames: &[Frame]) -> Vec<Announced> {
-    frames.iter().filter_map(announcement).collect()
-}
-
 pub(crate) fn announcement(frame: &Frame) -> Option<Announced> {
     let body = frame.payload();
     let (form, vip, mac) = match frame.ether_type() {
         0x0806 => {
-            let octets = |at: usize| <[u8; 4]>::try_from(&body[at..at + 4]).unwrap();
-            let (sender, target) = (octets(14), octets(24));
-            let form = match body[7] {
+            let arp = Arp::read(frame)?;
+            let form = match arp.operation {
                 1 => Form::Request,
                 _ => Form::Reply,
             };
-            if sender != target {
+            let (mac, vip) = arp.sender;
+            if arp.target.1 != vip {
                 return None;
             }
-            (form, Ipv4Addr::from(sender).into(), Some(mac_at(body, 8)))
+            (form, vip.into(), Some(mac))
         }
         0x86dd if body[6] == 58 && body[40] == 136 => {
             let target = <[u8; 16]>::try_from(&body[48..64]).unwrap();
@@ -219,13 +313,9 @@ pub(crate) fn announcement(frame: &Frame) -> Option<Announced> {
     })
 }
 
-pub(crate) fn mac_at(bytes: &[u8], at: usize) -> Mac {
-    Mac(bytes[at..at + 6].try_into().unwrap())
-}
-
-/// What of it a capture has seen so far, once each.
+/// The announcements that a capture has seen so far, once each.
 pub(crate) fn taken(capture: &Capture) -> Vec<Announced> {
-    announcements(&capture.frames())
+    capture.frames().iter().filter_map(announcement).collect()
 }
 
 /// Waits for the `count`th announcement of a VIP; none is taken.
@@ -246,7 +336,7 @@ pub(crate) fn give(host: &Host, vip: &str, interface: &str) {
     host.run(&format!("ip addr add {} dev {interface}", with_length(vip)));
 }
 
-/// Takes it away again. Gives the moment at which the command was over.
+/// Takes it away again. Gives the time right after.
 pub(crate) fn take(host: &Host, vip: &str, interface: &str) -> SystemTime {
     let vip = vip_and_length(vip);
     host.run(&format!("ip addr del {vip} dev {interface}"));
@@ -262,33 +352,38 @@ fn with_length(vip: &str) -> String {
     vip_and_length(vip) + nodad
 }
 
-/// Runs `ip` commands, one a line.
-pub(crate) fn ip_batch(host: &Host, lines: &str) {
-    use std::io::Write;
-    let mut ip = host
-        .command("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    ip.stdin
-        .take()
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    assert!(ip.wait().unwrap().success(), "{}: ip -batch", host.name());
+/// Many IPv4 VIPs on a host's `eth0`, at once.
+pub(crate) fn give_all(host: &Host, vips: &[String]) {
+    let lines = vips
+        .iter()
+        .map(|vip| format!("addr add {vip}/32 dev eth0\n"));
+    host.ip(&lines.collect::<String>());
+}
+
+/// Makes the others known to a host, by both families.
+pub(crate) fn meet<'a>(host: &Host, others: impl IntoIterator<Item = &'a Host>) {
+    for other in others {
+        host.remember(other.ipv4(), other.mac());
+        host.remember(other.ipv6(), other.mac());
+    }
+}
+
+/// The host's own address of the VIP's family.
+pub(crate) fn address_beside(vip: &str, host: &Host) -> IpAddr {
+    if vip.contains(':') {
+        host.ipv6().into()
+    } else {
+        host.ipv4().into()
+    }
 }
 
 /// A second interface of a host, `v0`, with its other end on the same host.
 pub(crate) fn second_interface(host: &Host) {
-    ip_batch(
-        host,
-        "link add v0 type veth peer name v1\n\
+    host.ip("link add v0 type veth peer name v1\n\
          link set v0 addrgenmode none\n\
          link set v1 addrgenmode none\n\
          link set v0 up\n\
-         link set v1 up\n",
-    );
+         link set v1 up\n");
 }
 
 /// Whether there are other users than root in this user namespace.
@@ -297,21 +392,13 @@ fn is_everyone_mapped() -> bool {
     map.contains("4294967295")
 }
 
-/// What one who runs `vipherald` as [`without_privilege`] does has to change.
+/// What an error message advises after [`without_privilege`].
 pub(crate) fn what_gives_privilege() -> &'static str {
     if is_everyone_mapped() {
         "set `script_user root` in keepalived.conf"
     } else {
         "CapabilityBoundingSet="
     }
-}
-
-/// The MAC of one of a host's interfaces.
-pub(crate) fn mac_of(host: &Host, interface: &str) -> String {
-    let link = host.run(&format!("ip -o link show dev {interface}"));
-    let mut words = link.split_whitespace();
-    words.find(|word| *word == "link/ether").unwrap();
-    words.next().unwrap().to_owned()
 }
 
 /// A cable from a host's new interface `v0` to the new `v1` of another.
@@ -321,15 +408,15 @@ pub(crate) fn cable(host: &Host, other: &Host) {
     host.run(&format!("ip link set v1 netns {}", sleeper.id()));
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
-    ip_batch(other, "link set v1 addrgenmode none\nlink set v1 up\n");
+    other.ip("link set v1 addrgenmode none\nlink set v1 up\n");
     eventually("the cable carries", SOON, || {
         let state = host.run("ip link show dev v0");
         state.contains("LOWER_UP").then_some(())
     });
 }
 
-/// `vipherald` on a host, run by one who has no privilege: by `nobody`, where there is such a user
-/// in this user namespace, else by a root that may not do anything.
+/// `vipherald` on a host without privilege: as `nobody`, where this user namespace has that user, else
+/// as a root without capabilities.
 pub(crate) fn without_privilege(lab: &Lab, host: &Host, arguments: &str) -> Command {
     let who: &[&str] = if is_everyone_mapped() {
         &["--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -342,15 +429,12 @@ pub(crate) fn without_privilege(lab: &Lab, host: &Host, arguments: &str) -> Comm
         .args(who)
         .arg(lab.install_hook(VIPHERALD))
         .args(["--log", "stderr"])
-        .args(arguments.split_whitespace())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+        .args(arguments.split_whitespace());
+    heard(command)
 }
 
-/// Makes `command` run where some directory is replaced by an empty one, in which the shell
-/// commands of `prepare` have put what is wanted.
+/// Runs `command` with an empty directory in place of `directory`, after `prepare`, a shell script,
+/// has filled it.
 pub(crate) fn with_own_directory(
     host: &Host,
     directory: &str,
@@ -361,25 +445,27 @@ pub(crate) fn with_own_directory(
     let script = format!("mount -t tmpfs tmpfs {directory} && {prepare} && exec \"$@\"");
     own.args(["--mount", "sh", "-c", &script, "sh"])
         .arg(command.get_program())
-        .args(command.get_args())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    own
+        .args(command.get_args());
+    heard(own)
 }
 
 /// Hosts with an entry for the old owner, and then what they hold.
-pub(crate) fn remember_old(hosts: &[Host], vips: &[&str]) {
+pub(crate) fn remember_old<'a>(hosts: impl IntoIterator<Item = &'a Host>, vips: &[&str]) {
     for host in hosts {
         for vip in vips {
             host.remember(vip, OLD_MAC);
         }
+        assert_followed([host], vips, old_mac());
     }
-    assert_followed(hosts, vips, OLD_MAC.parse().unwrap());
 }
 
 /// Every host's entry for every VIP holds this MAC.
-pub(crate) fn assert_followed(hosts: &[Host], vips: &[&str], mac: Mac) {
+#[track_caller]
+pub(crate) fn assert_followed<'a>(
+    hosts: impl IntoIterator<Item = &'a Host>,
+    vips: &[&str],
+    mac: Mac,
+) {
     for host in hosts {
         for vip in vips {
             let entry = host.neighbour(vip);
@@ -391,13 +477,18 @@ pub(crate) fn assert_followed(hosts: &[Host], vips: &[&str], mac: Mac) {
 }
 
 /// Waits until every host's entry for every VIP holds this MAC.
-pub(crate) fn wait_until_followed(hosts: &[Host], vips: &[&str], mac: Mac, timeout: Duration) {
-    eventually(&format!("{vips:?} follow {mac}"), timeout, || {
-        let all = hosts.iter().all(|host| {
-            vips.iter()
-                .all(|vip| host.neighbour(vip).and_then(|entry| entry.mac) == Some(mac))
-        });
-        all.then_some(())
+#[track_caller]
+pub(crate) fn wait_until_followed<'a>(
+    hosts: impl IntoIterator<Item = &'a Host>,
+    vips: &[&str],
+    mac: Mac,
+) {
+    let hosts: Vec<_> = hosts.into_iter().collect();
+    eventually(&format!("{vips:?} follow {mac}"), SOON, || {
+        hosts
+            .iter()
+            .all(|host| vips.iter().all(|vip| host.cached(vip) == Some(mac)))
+            .then_some(())
     });
 }
 
@@ -425,8 +516,7 @@ pub(crate) fn keeps(promise: Duration, mut measure: impl FnMut() -> Duration) {
     panic!("not less than {promise:?}: {measured:?}");
 }
 
-/// What the line about an announcement says behind what was announced: the frames, and how long
-/// they took.
+/// The number of frames, and how long they took, from the log line about an announcement.
 pub(crate) fn told_frames(line: &str) -> (u64, Duration) {
     let (_, told) = line.split_once(": ").unwrap_or_else(|| panic!("{line}"));
     let words: Vec<_> = told.split_whitespace().collect();
@@ -442,7 +532,7 @@ pub(crate) fn told_frames(line: &str) -> (u64, Duration) {
     (frames.parse().unwrap(), time)
 }
 
-/// Frames that left after their VIP did, by so long: what is allowed of them in so many removals.
+/// Asserts that next to no frame left after its VIP did. `late` has how much later each was.
 ///
 /// A run looks right before each frame. Only where the machine suspends it between the look and the
 /// frame, and the VIP leaves meanwhile, the frame comes too late. That is rare, and only one frame
@@ -454,7 +544,13 @@ pub(crate) fn assert_seldom_late(late: &[(Duration, IpAddr)], removals: usize) {
     );
 }
 
-/// Fills a pipe, so that who writes to it waits for a reader. Gives the number of octets.
+/// Asserts that a run ended at once. Its status would be the same after a wait for a stuck reader.
+#[track_caller]
+pub(crate) fn assert_at_once(lasted: Duration, ended: &Ended) {
+    assert!(lasted < SUSPENDED, "{lasted:?}: {ended:#?}");
+}
+
+/// Fills a pipe, so that a writer waits for the reader. Gives the number of octets.
 pub(crate) fn fill(writer: &std::io::PipeWriter) -> usize {
     let size = nix::fcntl::fcntl(writer, nix::fcntl::FcntlArg::F_GETPIPE_SZ).unwrap();
     let size = usize::try_from(size).unwrap();
@@ -463,7 +559,13 @@ pub(crate) fn fill(writer: &std::io::PipeWriter) -> usize {
     size
 }
 
-/// Lets time pass, where the promise is that nothing happens meanwhile.
+pub(crate) fn since(earlier: SystemTime, later: SystemTime) -> Duration {
+    later
+        .duration_since(earlier)
+        .unwrap_or_else(|e| panic!("{:?} too early", e.duration()))
+}
+
+/// Lets time pass, during which nothing should happen.
 pub(crate) fn watch_for(time: Duration) {
     thread::sleep(time);
 }

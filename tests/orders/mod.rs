@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use vipherald::address::Vip;
@@ -10,10 +12,10 @@ use vipherald::order::message::{ANSWER_LENGTH, Id, PORT};
 use vipherald::order::{Answer, Keys, Order, wall_clock};
 use vipherald_lab::{Host, Lab, Mac, eventually};
 
-use crate::common::{Run, SOON, VIP, run, vipherald};
+use crate::common::{Run, SOON, VIPHERALD, run, vipherald};
 use crate::events::file;
 
-/// Settings for orders, and the key that they name.
+/// A key for orders, and settings that name it.
 pub(crate) struct Orders {
     pub(crate) key: PathBuf,
     pub(crate) keys: Keys,
@@ -23,8 +25,7 @@ pub(crate) struct Orders {
 impl Orders {
     pub(crate) fn new(lab: &Lab, host: &Host) -> Self {
         let key = lab.directory().join("orders.key");
-        let ended = run(host, &format!("keygen {}", key.display()));
-        assert_eq!(ended.status, 0, "{ended:?}");
+        run(host, &format!("keygen {}", key.display())).exits(0);
         let keys = Keys::read(std::slice::from_ref(&key), None).unwrap();
         Self {
             key,
@@ -94,13 +95,23 @@ pub(crate) fn ask(socket: &UdpSocket, host: &Host, keys: &Keys, datagram: &[u8])
     })
 }
 
-/// Whether a host holds an address.
-pub(crate) fn holds(host: &Host, address: &str) -> bool {
-    host.run("ip -o addr show")
-        .split_whitespace()
-        .any(|word| word.split('/').next() == Some(address))
+/// The answer to an order that `from` sends to a host's `listen`.
+pub(crate) fn obey(from: &Host, host: &Host, orders: &Orders, order: &Order) -> Answer {
+    let datagram = order.to_bytes(&orders.keys);
+    ask(&socket(from), host, &orders.keys, &datagram)
 }
 
-pub(crate) fn vip() -> Vip {
-    VIP.parse().unwrap()
+/// A command that starts the program as a socket unit does, with the socket as standard input.
+pub(crate) fn activated(host: &Host, socket: UdpSocket) -> Command {
+    let mut command = host.command("sh");
+    command
+        // It has to be descriptor 3.
+        .args([
+            "-c",
+            "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"",
+        ])
+        .arg(VIPHERALD)
+        .args(["--log", "stderr"])
+        .stdin(Stdio::from(OwnedFd::from(socket)));
+    command
 }
