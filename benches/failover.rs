@@ -20,7 +20,7 @@ const TURNS: usize = 10;
 /// VIPs are numbered from 10.9.1.0.
 const FIRST_VIP: u32 = 0x0a09_0100;
 
-/// What tells the hook.
+/// How the hook gets its events.
 #[derive(Clone, Copy, PartialEq)]
 enum Wiring {
     /// Each instance's `notify`.

@@ -446,7 +446,7 @@ fn a_vip_that_comes_while_waited_for_is_announced_at_once() {
 }
 
 #[test]
-fn some_vips_here_and_some_absent_announces_those_and_exits_5() {
+fn absent_vips_exit_5_and_the_others_are_announced() {
     let lab = Lab::new();
     let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
     remember_old(&peers, &[VIP]);

@@ -559,7 +559,7 @@ fn files_in(directory: &Path) -> BTreeSet<PathBuf> {
 }
 
 #[test]
-fn whatever_happens_nobody_speaks_for_a_vip_it_has_not_and_all_follow_once_it_is_over() {
+fn whatever_happens_only_holders_speak_for_a_vip_and_all_follow_in_the_end() {
     let seconds = number("VIPHERALD_CHAOS_SECONDS").unwrap_or(25);
     let seed = number("VIPHERALD_CHAOS_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -251,7 +251,7 @@ fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_told_with_the_way_out() {
+fn a_check_that_cannot_ask_says_why_and_what_to_do() {
     let lab = Lab::new();
     let a = lab.host("a");
     let router = lab.host("router");
@@ -367,7 +367,7 @@ fn under_loss_both_ways_no_verdict_is_wrong() {
 }
 
 #[test]
-fn permanent_entries_are_mended_when_told_so() {
+fn permanent_entries_are_mended_only_with_the_option() {
     let lab = Lab::new();
     let (a, c) = (lab.host("a"), lab.host("c"));
     for vip in VIPS {
@@ -472,7 +472,7 @@ fn monitors_and_jq_read_the_outputs() {
 }
 
 #[test]
-fn people_read_it_in_eighty_columns_and_colour_is_for_terminals() {
+fn the_text_fits_eighty_columns_and_is_coloured_on_terminals_only() {
     let lab = Lab::new();
     let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
     for host in [&a, &b] {
@@ -602,7 +602,7 @@ fn a_real_server_that_answers_for_the_vip_is_a_conflict() {
 }
 
 #[test]
-fn where_nothing_was_looked_at_nothing_is_right() {
+fn a_check_that_looked_at_nothing_is_no_success() {
     let lab = Lab::new();
     let a = lab.host("a");
     let conf = conf_of(&lab, "VI_1", "eth0", "127.0.0.77/32");
@@ -621,7 +621,7 @@ fn where_nothing_was_looked_at_nothing_is_right() {
 }
 
 #[test]
-fn a_link_local_vip_is_another_one_on_each_link() {
+fn the_same_link_local_address_on_two_links_is_two_vips() {
     const LINK_LOCAL: &str = "fe80::1:100";
     let lab = Lab::new();
     let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
@@ -709,7 +709,7 @@ fn drop_answers(host: &Host, vip: &str) {
 }
 
 #[test]
-fn what_was_not_resolved_anew_is_not_mended() {
+fn an_entry_that_does_not_resolve_anew_is_not_mended() {
     let lab = Lab::new();
     let (a, c) = (lab.host("a"), lab.host("c"));
     for vip in VIPS {

@@ -124,7 +124,7 @@ fn two_hosts_are_a_conflict_and_the_advice_can_be_pasted() {
 }
 
 #[test]
-fn a_cached_mac_that_answers_when_it_is_asked_itself_is_right() {
+fn a_cached_mac_that_answers_a_direct_question_is_right() {
     let lab = Lab::new();
     let (a, switch, c) = (lab.host("a"), lab.host("switch"), lab.host("c"));
     let other = second_card(&a, &switch);
@@ -249,7 +249,7 @@ fn is_silent(owner: &Host, vip: &str, words: &[&str]) {
 }
 
 #[test]
-fn an_owner_whose_settings_keep_it_from_answering_is_told() {
+fn a_check_names_the_setting_that_keeps_the_owner_from_answering() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let cannot_be_found = |vip: &str| {
@@ -308,7 +308,7 @@ fn a_vmac_as_keepalived_makes_it_is_not_called_silent() {
 }
 
 #[test]
-fn an_owner_whose_firewall_keeps_it_from_answering_is_told() {
+fn a_check_names_the_firewall_that_keeps_the_owner_from_answering() {
     let filters = [
         // All that comes in, or goes out.
         (VIP, "arp", "input", "drop"),

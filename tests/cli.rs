@@ -84,7 +84,7 @@ impl Watched {
 }
 
 #[test]
-fn what_is_no_virtual_ip_is_refused_and_nothing_is_sent_or_deleted() {
+fn an_address_that_can_be_no_vip_is_refused_and_nothing_is_sent_or_deleted() {
     let watched = Watched::new();
     for (bad, why) in [
         ("vip", "not an IPv4 or IPv6 address"),
@@ -111,7 +111,7 @@ fn what_is_no_virtual_ip_is_refused_and_nothing_is_sent_or_deleted() {
 }
 
 #[test]
-fn a_vip_may_be_copied_from_keepalived_conf_or_have_its_interface_with_it() {
+fn a_vip_may_carry_a_prefix_length_or_an_interface() {
     let lab = Lab::new();
     let (a, peer) = (lab.host("a"), lab.host("peer"));
     give(&a, VIP, "eth0");
@@ -192,7 +192,7 @@ fn an_interfaces_alternative_name_is_as_good_as_its_own() {
 /// A monitor takes 2 for CRITICAL: whatever kept the check from looking is 3, UNKNOWN, with the
 /// reason in one line on stdout.
 #[test]
-fn a_monitor_is_told_unknown_whatever_kept_the_check_from_looking() {
+fn a_check_that_could_not_look_is_unknown_to_monitors() {
     let watched = Watched::new();
     let unknown = |ended: &Ended, what: &str, why: &str| {
         assert_eq!(ended.status, 3, "{what}: {ended:?}");
@@ -327,7 +327,7 @@ fn a_command_line_that_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn an_interface_that_is_not_there_or_down_is_told() {
+fn an_interface_that_is_missing_or_down_is_refused() {
     let watched = Watched::new();
     let host = &watched.host;
     for name in ["eth7", "a-name-that-is-too-long"] {
@@ -359,7 +359,7 @@ fn an_interface_that_is_not_there_or_down_is_told() {
 }
 
 #[test]
-fn an_interface_without_arp_is_told() {
+fn an_interface_without_arp_is_refused() {
     let watched = Watched::new();
     let host = &watched.host;
     second_interface(host);
@@ -400,7 +400,7 @@ fn without_privilege_it_names_the_capability_and_keepaliveds_setting() {
 }
 
 #[test]
-fn a_settings_file_that_is_wrong_is_told_with_line_and_key() {
+fn an_error_in_the_settings_names_line_and_key() {
     let watched = Watched::new();
     let file = watched.lab.directory().join("settings.toml");
     let path = file.display().to_string();
@@ -593,7 +593,7 @@ fn keygen_leaves_a_whole_key_or_nothing() {
 }
 
 #[test]
-fn a_settings_file_that_may_not_be_read_is_told() {
+fn unreadable_settings_are_an_error() {
     use std::os::unix::fs::PermissionsExt;
     let watched = Watched::new();
     let file = watched.lab.directory().join("settings.toml");
@@ -610,7 +610,7 @@ fn a_settings_file_that_may_not_be_read_is_told() {
 }
 
 #[test]
-fn the_default_settings_file_may_be_missing_and_is_read_where_it_is() {
+fn the_default_settings_file_is_read_where_there_is_one() {
     let watched = Watched::new();
     let host = &watched.host;
     let announce = vipherald(host, &format!("announce {VIP} --timeout 3"));
@@ -768,7 +768,7 @@ const PRINTS: [&str; 6] = [
 ];
 
 #[test]
-fn whoever_does_not_read_what_is_printed_does_not_keep_it_alive() {
+fn a_stuck_reader_of_stdout_keeps_no_run_alive() {
     let watched = Watched::new();
     let ends_at = |arguments: &str, name: Signal, status: i32| {
         let (reader, writer) = pipe().unwrap();
@@ -797,7 +797,7 @@ fn whoever_does_not_read_what_is_printed_does_not_keep_it_alive() {
 }
 
 #[test]
-fn a_signal_in_mid_announcement_ends_it_though_nobody_reads_its_report() {
+fn a_signal_ends_an_announcement_whose_report_nobody_reads() {
     let watched = Watched::new();
     let (reader, writer) = pipe().unwrap();
     fill(&writer);
@@ -813,7 +813,7 @@ fn a_signal_in_mid_announcement_ends_it_though_nobody_reads_its_report() {
 }
 
 #[test]
-fn a_report_is_complete_for_one_who_reads_slowly() {
+fn a_slow_reader_gets_the_whole_report() {
     let watched = Watched::new();
     let vips: Vec<_> = (0..250).map(|n| format!("10.9.1.{n}")).collect();
     give_all(&watched.host, &vips);
@@ -848,7 +848,7 @@ fn closed(host: &Host, arguments: &str) -> Command {
 }
 
 #[test]
-fn what_is_printed_goes_nowhere_where_the_standard_descriptors_are_closed() {
+fn closed_standard_descriptors_do_no_harm() {
     let watched = Watched::new();
     let announce = format!("-vv announce {VIP} --timeout 1 --json");
     let closed = closed(&watched.host, &announce);
@@ -864,7 +864,7 @@ fn what_is_printed_goes_nowhere_where_the_standard_descriptors_are_closed() {
 
 /// Else what is printed would leave as a frame or a datagram.
 #[test]
-fn what_takes_the_place_of_a_closed_descriptor_takes_nothing_in() {
+fn no_socket_takes_the_place_of_a_closed_standard_descriptor() {
     let watched = Watched::new();
     let announcing = Run::start(closed(&watched.host, &format!("-vv announce {VIP}")));
     wait_for_announcement(&watched.capture, VIP, 4);

@@ -341,7 +341,7 @@ fn a_vmacs_peers_follow_it_and_the_control_goes_through_the_interface_below() {
 }
 
 #[test]
-fn an_offlink_peer_is_told_and_never_asked() {
+fn an_offlink_peer_is_reported_and_never_asked() {
     let lab = Lab::new();
     let (owner, peers) = owner_and_peers(&lab, &[VIP], 1);
     owner.run("ip route add default via 10.9.0.2");
@@ -411,7 +411,7 @@ fn a_gateway_that_is_down_costs_a_bounded_number_of_frames() {
 }
 
 #[test]
-fn only_those_are_asked_whom_confirm_names() {
+fn confirm_says_which_peers_are_asked() {
     let lab = Lab::new();
     let (owner, peers) = owner_and_peers(&lab, &[VIP], 3);
     owner.run(&format!("ip route add default via {}", peers[0].ipv4()));
@@ -439,7 +439,7 @@ fn only_those_are_asked_whom_confirm_names() {
 }
 
 #[test]
-fn a_proxy_that_answers_for_a_dead_peer_is_told_and_proves_nothing() {
+fn a_proxy_that_answers_for_a_dead_peer_is_named_and_proves_nothing() {
     let lab = Lab::new();
     let (owner, peers) = owner_and_peers(&lab, &[VIP], 2);
     let [peer, proxy] = &peers[..] else {

@@ -51,7 +51,7 @@ fn a_master_that_another_one_yields_to_announces_again_by_fifo() {
 }
 
 #[test]
-fn every_instance_is_told_of_and_each_hook_is_a_command_that_vipherald_takes() {
+fn each_hook_of_the_examples_is_a_command_that_its_state_calls_for() {
     for path in configurations() {
         let example = Example::read(&path);
         for instance in &example.instances {
@@ -84,7 +84,7 @@ fn every_instance_is_told_of_and_each_hook_is_a_command_that_vipherald_takes() {
 }
 
 #[test]
-fn the_example_settings_are_all_there_are_at_their_defaults() {
+fn the_example_settings_list_every_setting_at_its_default() {
     let text = fs::read_to_string("examples/vipherald.toml").unwrap();
     let uncommented: String = text
         .lines()

@@ -252,7 +252,7 @@ fn a_newer_event_ends_the_older_announcement_first() {
 }
 
 #[test]
-fn garbage_and_unknown_instances_are_told_and_no_end() {
+fn garbage_and_unknown_instances_are_logged_and_end_nothing() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let quoted = r#"say "hi" now"#;
@@ -444,7 +444,7 @@ fn two_hundred_moves_through_the_fifo_end_as_the_kernel_has_it() {
 }
 
 #[test]
-fn what_no_line_is_about_is_announced_as_far_as_it_is_here() {
+fn vips_that_are_here_and_that_no_line_is_about_are_announced() {
     const VIPS: [&str; 5] = [VIP, VIP6, OTHER_VIP, "10.9.0.102", "10.9.0.103"];
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
@@ -492,7 +492,7 @@ fn what_no_line_is_about_is_announced_as_far_as_it_is_here() {
 }
 
 #[test]
-fn where_every_instance_is_told_of_nothing_more_is_announced() {
+fn once_each_instance_has_had_its_line_nothing_more_is_announced() {
     let lab = Lab::new();
     let a = lab.host("a");
     for vip in [VIP, OTHER_VIP] {
@@ -512,7 +512,7 @@ fn where_every_instance_is_told_of_nothing_more_is_announced() {
 }
 
 #[test]
-fn after_sigterm_not_a_line_is_read() {
+fn sigterm_leaves_the_next_line_unread() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
@@ -537,7 +537,7 @@ fn after_sigterm_not_a_line_is_read() {
 }
 
 #[test]
-fn a_flood_of_what_makes_no_sense_is_a_few_warnings() {
+fn a_flood_of_nonsense_logs_a_few_warnings() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     give(&a, VIP, "eth0");
@@ -563,7 +563,7 @@ fn a_flood_of_what_makes_no_sense_is_a_few_warnings() {
 }
 
 #[test]
-fn lines_about_servers_and_priorities_are_passed_over_without_a_word() {
+fn lines_about_servers_and_priorities_are_ignored_silently() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     give(&a, VIP, "eth0");
@@ -583,7 +583,7 @@ fn lines_about_servers_and_priorities_are_passed_over_without_a_word() {
 }
 
 #[test]
-fn a_reader_of_its_reports_that_is_stuck_holds_up_nothing() {
+fn a_stuck_reader_of_reports_delays_nothing() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let (reader, writer) = pipe().unwrap();
@@ -598,7 +598,7 @@ fn a_reader_of_its_reports_that_is_stuck_holds_up_nothing() {
 }
 
 #[test]
-fn reports_are_printed_to_their_end_where_they_are_read_late() {
+fn a_late_reader_gets_whole_reports() {
     let lab = Lab::new();
     let a = lab.host("a");
     let (mut reader, writer) = pipe().unwrap();

@@ -479,7 +479,7 @@ fn every_configuration_means_what_keepalived_says() {
 }
 
 #[test]
-fn what_keepalived_stops_for_is_warned_of() {
+fn a_file_that_keepalived_stops_for_gets_a_warning() {
     let all = configurations(&tests_folder().join("stops"));
     assert!(!all.is_empty());
     let scratch =
@@ -532,7 +532,7 @@ fn without_its_configuration_id_an_instance_is_refused_and_the_option_named() {
 }
 
 #[test]
-fn where_keepalived_goes_on_the_instance_is_named_with_file_and_line() {
+fn where_keepalived_goes_on_a_warning_names_instance_file_and_line() {
     let corpus = tests_folder().join("corpus");
     for (name, expected) in [
         (
@@ -575,7 +575,7 @@ fn where_keepalived_goes_on_the_instance_is_named_with_file_and_line() {
 }
 
 #[test]
-fn what_can_not_be_relied_on_is_refused_with_file_and_line() {
+fn an_unreliable_instance_is_refused_with_file_and_line() {
     let all = configurations(&tests_folder().join("refused"));
     assert!(!all.is_empty());
     for path in all {

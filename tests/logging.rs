@@ -110,7 +110,7 @@ const WARNING: u8 = 4;
 const INFO: u8 = 6;
 
 #[test]
-fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
+fn syslog_gets_one_line_when_nobody_reads_stderr() {
     let lab = Lab::new();
     let a = lab.host("a");
     for vip in [VIP, VIP6] {
@@ -179,7 +179,7 @@ fn syslog_gets_one_line_that_says_it_all_when_stderr_is_nobodys() {
 
 /// `ssh NODE vipherald …`, cron, a pipe: there is no terminal, and somebody reads.
 #[test]
-fn without_a_terminal_whoever_reads_stderr_is_told() {
+fn without_a_terminal_the_reader_of_stderr_gets_the_line() {
     let lab = Lab::new();
     let a = lab.host("a");
     let (daemon, path) = daemon(&lab);
@@ -318,7 +318,7 @@ fn heard(host: &Host, arguments: &str) -> Command {
 }
 
 #[test]
-fn a_log_that_is_no_file_or_is_full_holds_up_nothing() {
+fn a_log_that_is_no_file_or_is_full_delays_nothing() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
@@ -444,7 +444,7 @@ fn control_characters_in_names_reach_neither_the_log_nor_the_terminal() {
 }
 
 #[test]
-fn quiet_says_what_is_wrong_and_verbose_twice_says_every_frame() {
+fn quiet_logs_only_what_is_wrong_and_vv_logs_every_frame() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
@@ -494,7 +494,7 @@ fn assert_not_held_up(host: &Host, command: Command) -> Ended {
 const ANNOUNCE: &str = "announce 10.9.0.100 --timeout 3";
 
 #[test]
-fn a_syslog_socket_that_is_full_or_absent_holds_up_nothing() {
+fn a_syslog_socket_that_is_full_or_absent_delays_nothing() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
@@ -595,7 +595,7 @@ fn the_journal_gets_priorities_on_stderr() {
 }
 
 #[test]
-fn a_full_pipe_on_stderr_holds_up_nothing() {
+fn a_full_pipe_on_stderr_delays_nothing() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");

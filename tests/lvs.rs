@@ -69,7 +69,7 @@ fn a_director_that_is_a_real_server_too_announces_on_the_link_alone() {
 }
 
 #[test]
-fn a_vip_that_is_only_where_nobody_asks_is_absent_until_it_comes_to_its_interface() {
+fn a_vip_on_lo_alone_is_absent_until_its_interface_has_it() {
     let lab = Lab::new();
     let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
     let conf = conf(&lab);
@@ -93,7 +93,7 @@ fn a_vip_that_is_only_where_nobody_asks_is_absent_until_it_comes_to_its_interfac
 }
 
 #[test]
-fn for_an_instance_its_own_interface_counts() {
+fn for_an_instance_only_its_own_interface_counts() {
     let lab = Lab::new();
     let (a, peers) = (lab.host("a"), lab.hosts("peer", 1));
     let conf = conf(&lab);
@@ -227,7 +227,7 @@ fn a_real_server_that_keepalived_conf_names_is_an_expected_holder() {
 }
 
 #[test]
-fn who_has_the_vip_and_answers_for_it_is_a_conflict_and_who_is_silent_a_holder() {
+fn a_second_owner_that_answers_is_a_conflict_and_a_silent_one_a_holder() {
     let lab = Lab::new();
     let (a, loud, quiet) = (lab.host("a"), lab.host("loud"), lab.host("quiet"));
     quiet.sysctl("net/ipv4/conf/all/arp_ignore", "8");
@@ -250,7 +250,7 @@ fn limited(host: &Host, soft: u32, hard: u32, arguments: &str) -> Command {
 }
 
 #[test]
-fn where_descriptors_are_few_the_limit_is_raised_or_as_many_are_announced_as_can_be() {
+fn with_few_descriptors_the_limit_is_raised_or_some_vips_are_announced() {
     const INTERFACES: usize = 60;
     let lab = Lab::new();
     let a = lab.host("a");

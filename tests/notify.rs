@@ -70,7 +70,7 @@ fn every_state_without_the_vip_purges_it_and_nothing_else() {
 }
 
 #[test]
-fn master_is_announced_and_a_split_brain_that_healed_again() {
+fn master_and_a_healed_split_brain_are_announced() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
@@ -185,7 +185,7 @@ fn a_typo_in_the_settings_does_not_turn_the_hooks_off() {
 }
 
 #[test]
-fn a_missing_capability_is_told_at_every_event() {
+fn every_event_warns_of_a_missing_capability() {
     let lab = Lab::new();
     let a = lab.host("a");
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
@@ -222,7 +222,7 @@ fn a_missing_capability_is_told_at_every_event() {
 }
 
 #[test]
-fn root_without_a_capability_is_told_who_took_it() {
+fn root_without_a_capability_learns_who_took_it() {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
@@ -249,7 +249,7 @@ fn root_without_a_capability_is_told_who_took_it() {
 }
 
 #[test]
-fn an_unknown_instance_or_group_is_told_with_the_way_out() {
+fn an_unknown_instance_or_group_is_an_error_with_advice() {
     let lab = Lab::new();
     let a = lab.host("a");
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
@@ -342,7 +342,7 @@ fn a_group_acts_for_its_members() {
 }
 
 #[test]
-fn a_vip_on_the_loopback_is_passed_over() {
+fn a_vip_on_the_loopback_is_left_out() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let vips = [VIP, &format!("{OTHER_VIP}/32 dev lo")];
@@ -773,7 +773,7 @@ impl Installed {
 }
 
 #[test]
-fn as_keepalived_runs_it_the_hook_works_as_root_and_ends_with_keepalived() {
+fn under_keepalived_the_hook_works_as_root_and_ends_with_it() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let peer = deaf_peer(&lab, [&a, &b]);
@@ -821,7 +821,7 @@ fn as_keepalived_runs_it_the_hook_works_as_root_and_ends_with_keepalived() {
 }
 
 #[test]
-fn as_an_unprivileged_user_the_hook_says_in_the_log_what_to_change() {
+fn an_unprivileged_hook_logs_what_to_change() {
     for (mode, causes) in [
         // The one for the initial BACKUP, and the one for MASTER.
         (0o644, &["no CAP_NET_ADMIN", "no CAP_NET_RAW"][..]),

@@ -277,7 +277,7 @@ fn where_keepalived_is_alive_or_may_be_the_vip_is_never_touched() {
 }
 
 #[test]
-fn orders_get_through_heavy_loss_or_are_told_to_be_unanswered() {
+fn orders_get_through_heavy_loss_or_are_reported_unanswered() {
     let lab = Lab::new();
     let owner = lab.host("owner");
     let peers = lab.hosts("p", 6);
@@ -377,7 +377,7 @@ fn an_order_carried_out_twice_does_no_harm() {
 }
 
 #[test]
-fn what_a_host_may_not_be_told_is_refused_and_stays() {
+fn forbidden_orders_are_refused_and_change_nothing() {
     let lab = Lab::new();
     let (owner, peer) = (lab.host("owner"), lab.host("peer"));
     let orders = Orders::new(&lab, &owner);
@@ -418,7 +418,7 @@ fn what_a_host_may_not_be_told_is_refused_and_stays() {
 }
 
 #[test]
-fn clocks_that_differ_are_told_of_on_both_sides() {
+fn both_sides_report_clocks_that_differ() {
     let lab = Lab::new();
     let (owner, peer) = (lab.host("owner"), lab.host("peer"));
     let orders = Orders::new(&lab, &owner);
@@ -461,7 +461,7 @@ fn clocks_that_differ_are_told_of_on_both_sides() {
 }
 
 #[test]
-fn a_broadcast_reaches_those_that_nobody_knows() {
+fn a_broadcast_reaches_hosts_that_nobody_knows() {
     let lab = Lab::new();
     let (owner, unknown) = (lab.host("owner"), lab.host("unknown"));
     let orders = Orders::new(&lab, &owner);
@@ -480,7 +480,7 @@ fn a_broadcast_reaches_those_that_nobody_knows() {
 }
 
 #[test]
-fn without_a_key_that_can_be_used_an_announcement_goes_on_without_orders() {
+fn without_a_usable_key_an_announcement_goes_on_without_orders() {
     let lab = Lab::new();
     let (owner, peer) = (lab.host("owner"), lab.host("peer"));
     let orders = Orders::new(&lab, &owner);

@@ -249,7 +249,7 @@ impl Attacker<'_> {
 }
 
 #[test]
-fn an_attack_changes_nothing_and_holds_up_nobody() {
+fn an_attack_changes_nothing_and_delays_nobody() {
     let count = std::env::var("ATTACK").map_or(DATAGRAMS, |text| text.parse().unwrap());
     let lab = Lab::new();
     let (owner, victim) = (lab.host("owner"), lab.host("victim"));

@@ -81,7 +81,7 @@ fn the_entry_goes_on_every_interface_or_on_the_one_named() {
 }
 
 #[test]
-fn an_entry_goes_in_whatever_state_of_resolution_it_is() {
+fn an_entry_is_purged_in_every_state_of_resolution() {
     let lab = Lab::new();
     let a = lab.host("a");
     let before = tables(&a);
@@ -106,7 +106,7 @@ fn an_entry_goes_in_whatever_state_of_resolution_it_is() {
 }
 
 #[test]
-fn what_others_set_is_kept_with_a_reason() {
+fn entries_that_others_set_are_kept_with_a_reason() {
     let lab = Lab::new();
     let a = lab.host("a");
     second_interface(&a);
@@ -163,7 +163,7 @@ fn a_proxy_entry_is_kept_with_a_reason() {
 }
 
 #[test]
-fn permanent_entries_go_when_told_so_and_those_only() {
+fn the_option_purges_permanent_entries_and_no_others() {
     let lab = Lab::new();
     let a = lab.host("a");
     let before = tables(&a);

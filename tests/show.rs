@@ -58,7 +58,7 @@ fn a_refused_instance_is_shown_and_fails() {
 }
 
 #[test]
-fn what_keepalived_does_not_start_with_fails_and_an_oddity_does_not() {
+fn show_fails_where_keepalived_does_not_start_and_warns_of_oddities() {
     let lab = Lab::new();
     let a = lab.host("a");
     let stops = format!(
@@ -107,7 +107,7 @@ fn names_do_not_steer_the_terminal() {
 }
 
 #[test]
-fn wrong_settings_are_told() {
+fn show_fails_with_wrong_settings() {
     let lab = Lab::new();
     let a = lab.host("a");
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
@@ -185,7 +185,7 @@ fn keepalived_runs_the_first_notify_and_show_tells_which_that_is() {
 }
 
 #[test]
-fn a_hook_that_keepalived_drops_is_told() {
+fn show_warns_of_a_hook_that_keepalived_drops() {
     let lab = Lab::new();
     let a = lab.host("a");
     let told = lab.directory().join("told");
@@ -238,7 +238,7 @@ fn a_hook_that_keepalived_drops_is_told() {
 }
 
 #[test]
-fn a_file_that_keepalived_has_not_read_is_told_until_it_reloads() {
+fn show_warns_of_a_changed_file_until_keepalived_reloads() {
     let lab = Lab::new();
     let a = lab.host("a");
     let include = file(&lab, "include.conf", "# nothing\n");
@@ -296,7 +296,7 @@ fn the_file_of_keepalived(lab: &Lab) -> PathBuf {
 }
 
 #[test]
-fn warnings_of_an_instance_are_told_with_its_events() {
+fn an_event_logs_the_warnings_about_its_instance() {
     let lab = Lab::new();
     let a = lab.host("a");
     let odd = |name, id| instance(name, id, 100, &[VIP], "mcast_src_ip x");

@@ -131,7 +131,7 @@ fn whoever_stays_master_tells_everyone_again_whichever_of_the_two_hears_first() 
 }
 
 #[test]
-fn a_conflict_that_ends_during_the_run_is_told_as_past_and_the_exit_status_is_the_presents() {
+fn a_conflict_that_ends_during_the_run_is_reported_as_past_and_is_no_failure() {
     thread::scope(|scope| {
         for (vip, healed) in [(VIP, true), (VIP6, true), (VIP, false)] {
             scope.spawn(move || conflict_during_a_run(vip, healed));
@@ -208,7 +208,7 @@ fn a_watch_ends_with_the_vip_with_a_newer_run_or_when_its_time_is_over() {
 }
 
 #[test]
-fn whoever_yields_and_has_a_key_has_its_peers_purge_what_they_learned_of_it() {
+fn a_node_that_yields_orders_its_peers_to_purge_its_mac() {
     let lab = Lab::new();
     let (yields, stays, peer) = (lab.host("yields"), lab.host("stays"), lab.host("peer"));
     let orders = Orders::new(&lab, &yields);

@@ -151,7 +151,7 @@ fn a_run_that_was_killed_leaves_nothing_in_the_way() {
 }
 
 #[test]
-fn neither_umask_nor_want_of_writable_files_matters() {
+fn neither_the_umask_nor_read_only_mounts_matter() {
     // Every mount read-only, and no process may make any file an octet longer.
     const READ_ONLY: &str = r#"
         while read -r _ at _; do
@@ -459,7 +459,7 @@ fn runs_for_one_vip_on_two_interfaces_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_run_that_waits_on_one_interface_leaves_the_other_to_whom_it_is() {
+fn a_run_that_waits_on_one_interface_leaves_the_others_alone() {
     let lab = Lab::new();
     let a = lab.host("a");
     second_interface(&a);

@@ -409,7 +409,7 @@ impl<'a> Stage<'a> {
         batch(&self.owner, vips);
     }
 
-    /// What the watches told is what the tables say in the end: the old MAC, or not. An entry
+    /// The watches agree with the tables in the end: the old MAC, or not. An entry
     /// that followed may be FAILED by then: a kernel that uses it verifies it after 5 s, and
     /// gives it up where three frames in a row are lost.
     fn check(&self, run: &Run) {
@@ -435,7 +435,7 @@ enum Program {
     // Dropped, it is killed.
     Keepalived(#[expect(dead_code, reason = "it only has to live")] Keepalived),
     Arping(Child),
-    /// With the file that it tells in: nobody reads a pipe while it runs.
+    /// With the file for its report: nobody reads a pipe while it runs.
     Vipherald(Child, PathBuf),
 }
 
@@ -591,7 +591,7 @@ impl Outcome {
         quantile(&all, share).filter(|after| *after < Duration::MAX)
     }
 
-    /// Whether a promise was kept in all runs, and the figures that tell.
+    /// Whether a promise was kept in all runs, and the figures that show it.
     fn judge(&self, must: &Must) -> (String, bool, String) {
         let told = || self.runs.iter().filter_map(|run| run.told.as_ref());
         match must {

@@ -265,7 +265,7 @@ impl Host {
     /// macvlan, and on it and `eth0` the ARP settings that make it alone answer for its addresses.
     ///
     /// As under keepalived, that covers answers only: when the host itself looks for a neighbour to
-    /// send from such an address, its request tells `eth0`'s MAC for it, and the neighbour believes
+    /// send from such an address, its request has `eth0`'s MAC for it, and the neighbour believes
     /// that, unless `net/ipv4/conf/eth0/arp_announce` is 2.
     pub fn vmac(&self, name: &str, mac: impl Display) {
         self.ip(&format!(

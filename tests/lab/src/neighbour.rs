@@ -32,7 +32,7 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
     /// How sure the kernel is.
     pub state: State,
-    /// The index of the interface it is reached through; [`crate::Host::interface_index`] tells it.
+    /// The index of the interface it is reached through; see [`crate::Host::interface_index`].
     pub interface: u32,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for State {
 /// A change of a neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeighbourEvent {
-    /// When the watch read it: as soon as the kernel told it, where someone waits.
+    /// When the watch read it: at once, where someone waits.
     pub time: SystemTime,
     /// The entry as it is now, or as it last was.
     pub neighbour: Neighbour,
@@ -154,8 +154,8 @@ impl NeighbourWatch {
         }
     }
 
-    /// Waits until any of many watches has something to tell; gives all there is, each with its
-    /// watch's position. Empty once `timeout` has passed.
+    /// Waits until any of many watches has a change; gives all changes, each with its watch's
+    /// position. Empty once `timeout` has passed.
     pub fn wait_any<'a>(
         watches: impl IntoIterator<Item = &'a Self>,
         timeout: Duration,

@@ -56,7 +56,7 @@ pub(crate) fn run(command: &mut Command, input: &str) -> String {
         .spawn()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends early closes the pipe; its exit status tells the story.
+        // A program that ends early closes the pipe; its exit status says why.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child
