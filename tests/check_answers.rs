@@ -332,27 +332,33 @@ fn a_check_names_the_firewall_that_keeps_the_owner_from_answering() {
         (VIP6, "ip6", "input", "icmpv6 type nd-neighbor-solicit drop"),
         (VIP6, "ip6", "output", "icmpv6 type nd-neighbor-advert drop"),
     ];
-    for (vip, family, hook, rule) in filters {
-        let lab = Lab::new();
-        let (a, b) = (lab.host("a"), lab.host("b"));
-        let peer = |host: &Host| address_beside(vip, host);
-        give(&a, vip, "eth0");
-        a.remember(peer(&b), b.mac());
-        b.remember(peer(&a), a.mac());
-        wait_for_status(&a, vip, 0);
-        b.try_run(&format!("ip neigh del {vip} dev eth0"));
-        a.nft(&format!(
-            "add table {family} f\n\
-             add chain {family} f c {{ type filter hook {hook} priority 0; }}\n\
-             add rule {family} f c {rule}\n"
-        ));
-        is_silent(&a, vip, &["nft list ruleset"]);
-        // A peer with an entry does not ask; a filter that drops everything shows all the same.
-        if rule == "drop" || rule.contains('{') {
-            a.remember(peer(&b), b.mac());
-            b.remember(vip, a.mac());
-            is_silent(&a, vip, &["a filter of this host drops"]);
-            assert_eq!(a.cached(peer(&b)), Some(b.mac()));
+    thread::scope(|scope| {
+        for (vip, family, hook, rule) in filters {
+            scope.spawn(move || a_check_names_the_firewall(vip, family, hook, rule));
         }
+    });
+}
+
+fn a_check_names_the_firewall(vip: &str, family: &str, hook: &str, rule: &str) {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let peer = |host: &Host| address_beside(vip, host);
+    give(&a, vip, "eth0");
+    a.remember(peer(&b), b.mac());
+    b.remember(peer(&a), a.mac());
+    wait_for_status(&a, vip, 0);
+    b.try_run(&format!("ip neigh del {vip} dev eth0"));
+    a.nft(&format!(
+        "add table {family} f\n\
+         add chain {family} f c {{ type filter hook {hook} priority 0; }}\n\
+         add rule {family} f c {rule}\n"
+    ));
+    is_silent(&a, vip, &["nft list ruleset"]);
+    // A peer with an entry does not ask; a filter that drops everything shows all the same.
+    if rule == "drop" || rule.contains('{') {
+        a.remember(peer(&b), b.mac());
+        b.remember(vip, a.mac());
+        is_silent(&a, vip, &["a filter of this host drops"]);
+        assert_eq!(a.cached(peer(&b)), Some(b.mac()));
     }
 }

@@ -9,8 +9,9 @@ use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::SystemTime;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
@@ -246,9 +247,7 @@ fn lines_of(file: &Path) -> Vec<String> {
 
 #[test]
 fn a_file_gets_dated_lines_where_there_is_no_daemon() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    give(&a, VIP, "eth0");
+    let (lab, a) = owner();
     let file = lab.directory().join("vipherald.log");
     let settings = lab.directory().join("settings");
     let shown = file.display();
@@ -318,39 +317,61 @@ fn heard(host: &Host, arguments: &str) -> Command {
 }
 
 #[test]
-fn a_log_that_is_no_file_or_is_full_delays_nothing() {
+fn a_log_that_is_no_file_delays_nothing() {
+    type Make = fn(&Path) -> PathBuf;
+    let cases: [(Make, &str); 5] = [
+        (fifo_in, ""),
+        (
+            |folder| {
+                symlink(folder.join("target"), folder.join("link")).unwrap();
+                folder.join("link")
+            },
+            "symbolic links",
+        ),
+        (Path::to_owned, "directory"),
+        (|_| "/dev/full".into(), "no regular file"),
+        (|_| "/none/log".into(), "No such file"),
+    ];
+    thread::scope(|scope| {
+        for (make, why) in cases {
+            scope.spawn(move || {
+                let (lab, a) = owner();
+                let path = make(lab.directory()).display().to_string();
+                let command = heard(&a, &format!("--log file:{path} {ANNOUNCE} -vv"));
+                let ended = assert_not_held_up(&a, command);
+                // stderr gets the reason, and everything else.
+                let start = format!("warning: cannot log to {path}: ");
+                assert!(ended.stderr.starts_with(&start), "{ended:?}");
+                ended.logs(why).logs("announced on eth0");
+                assert!(!lab.directory().join("target").exists());
+            });
+        }
+    });
+}
+
+fn fifo_in(folder: &Path) -> PathBuf {
+    let fifo = folder.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fifo
+}
+
+/// A host that has the VIP.
+fn owner() -> (Lab, Host) {
     let lab = Lab::new();
     let a = lab.host("a");
     give(&a, VIP, "eth0");
+    (lab, a)
+}
+
+#[test]
+fn a_log_that_is_full_or_stuck_delays_nothing() {
+    let (lab, a) = owner();
     let folder = lab.directory();
-    let (fifo, link, target) = (
-        folder.join("fifo"),
-        folder.join("link"),
-        folder.join("target"),
-    );
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    symlink(&target, &link).unwrap();
-    for (path, why) in [
-        (fifo.to_str().unwrap(), ""),
-        (link.to_str().unwrap(), "symbolic links"),
-        (folder.to_str().unwrap(), "directory"),
-        ("/dev/full", "no regular file"),
-        ("/none/log", "No such file"),
-    ] {
-        let command = heard(&a, &format!("--log file:{path} {ANNOUNCE} -vv"));
-        let ended = assert_not_held_up(&a, command);
-        // stderr gets the reason, and everything else.
-        let start = format!("warning: cannot log to {path}: ");
-        assert!(ended.stderr.starts_with(&start), "{ended:?}");
-        ended.logs(why);
-        ended.logs("announced on eth0");
-    }
-    assert!(!target.exists());
     // Somebody reads the FIFO, and no more.
+    let fifo = fifo_in(folder);
     let reader = File::options().read(true).write(true).open(&fifo).unwrap();
     let command = heard(&a, &format!("--log file:{} {ANNOUNCE}", fifo.display()));
-    let ended = assert_not_held_up(&a, command);
-    ended.logs("no regular file");
+    assert_not_held_up(&a, command).logs("no regular file");
     drop(reader);
     // A full disk, and a limit on the size of files.
     let log = folder.join("log");
@@ -361,7 +382,7 @@ fn a_log_that_is_no_file_or_is_full_delays_nothing() {
     let own = folder.display().to_string();
     let prepare = format!(
         "mount -t tmpfs -o size=4k,mode=755 tmpfs {own} && \
-                           ! head -c 4096 /dev/zero >{own}/filler 2>/dev/null || true"
+         ! head -c 4096 /dev/zero >{own}/filler 2>/dev/null || true"
     );
     let full = with_own_directory(&a, &own, &prepare, &heard(&a, &arguments));
     assert_not_held_up(&a, full);
@@ -445,9 +466,7 @@ fn control_characters_in_names_reach_neither_the_log_nor_the_terminal() {
 
 #[test]
 fn quiet_logs_only_what_is_wrong_and_vv_logs_every_frame() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    give(&a, VIP, "eth0");
+    let (_lab, a) = owner();
     let lines = |arguments: &str| {
         let ended = common::run(&a, arguments);
         let lines: Vec<_> = ended.stderr.lines().map(str::to_owned).collect();
@@ -465,9 +484,7 @@ fn quiet_logs_only_what_is_wrong_and_vv_logs_every_frame() {
 
 #[test]
 fn the_first_frame_leaves_before_the_first_message() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    give(&a, VIP, "eth0");
+    let (lab, a) = owner();
     let (daemon, path) = daemon(&lab);
     setsockopt(&daemon, sockopt::ReceiveTimestampns, &true).unwrap();
     let capture = a.capture();
@@ -495,9 +512,7 @@ const ANNOUNCE: &str = "announce 10.9.0.100 --timeout 3";
 
 #[test]
 fn a_syslog_socket_that_is_full_or_absent_delays_nothing() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    give(&a, VIP, "eth0");
+    let (lab, a) = owner();
     let (daemon, path) = daemon(&lab);
     let nobody = UnixDatagram::unbound().unwrap();
     nobody.set_nonblocking(true).unwrap();
@@ -523,9 +538,7 @@ fn a_syslog_socket_that_is_full_or_absent_delays_nothing() {
 
 #[test]
 fn without_a_daemon_stderr_gets_the_line() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    give(&a, VIP, "eth0");
+    let (lab, a) = owner();
     let line = format!("{VIP} announced on eth0 as {}: ", a.mac());
     // A socket file whose daemon is dead.
     let (socket, path) = daemon(&lab);
@@ -556,9 +569,7 @@ fn read_all(mut pipe: PipeReader) -> String {
 
 #[test]
 fn the_journal_gets_priorities_on_stderr() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    give(&a, VIP, "eth0");
+    let (lab, a) = owner();
     let (daemon, path) = daemon(&lab);
     for (arguments, starts) in [
         (
@@ -596,9 +607,7 @@ fn the_journal_gets_priorities_on_stderr() {
 
 #[test]
 fn a_full_pipe_on_stderr_delays_nothing() {
-    let lab = Lab::new();
-    let a = lab.host("a");
-    give(&a, VIP, "eth0");
+    let (_lab, a) = owner();
     // Stuffed to its last octet, and never read.
     let (_reader, mut writer) = io::pipe().unwrap();
     let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
