@@ -89,7 +89,7 @@ fn a_vip_on_lo_alone_is_absent_until_its_interface_has_it() {
     give(&a, VIP, "eth0");
     wait_for_announcement(&capture, VIP, 1);
     wait_until_followed(&peers, &[VIP], a.mac());
-    assert_eq!(announcing.terminate().0.status, 143);
+    announcing.goes_on();
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn for_an_instance_only_its_own_interface_counts() {
         &with(&conf, "notify INSTANCE VI_1 MASTER 100"),
     ));
     wait_until_followed(&peers, &[VIP], a.mac());
-    assert_eq!(announcing.terminate().0.status, 143);
+    announcing.goes_on();
     assert!(common::taken(&capture).is_empty());
 }
 

@@ -77,13 +77,6 @@ fn yields(older: Run) -> Instant {
     end
 }
 
-/// That a run goes on, and ends only at SIGTERM.
-fn goes_on(mut run: Run) {
-    assert!(!run.has_ended());
-    let (ended, _) = run.terminate();
-    assert_eq!(ended.status, 143, "{ended:?}");
-}
-
 #[test]
 fn a_newer_run_makes_the_older_yield_within_50_ms() {
     let lab = Lab::new();
@@ -105,7 +98,7 @@ fn a_newer_run_makes_the_older_yield_within_50_ms() {
     });
     // The last one has the VIP to itself, and announces it.
     wait_for_frame_after(&capture, VIP, SystemTime::now());
-    goes_on(older.unwrap());
+    older.unwrap().goes_on();
 }
 
 #[test]
@@ -121,7 +114,7 @@ fn of_many_runs_at_once_one_is_left() {
     for run in ended {
         yields(run);
     }
-    goes_on(runs.pop().unwrap());
+    runs.pop().unwrap().goes_on();
 }
 
 /// Waits until all runs but one have ended; gives those.
@@ -147,7 +140,7 @@ fn a_run_that_was_killed_leaves_nothing_in_the_way() {
     let older = announcing(&a, VIP);
     let newer = announcing(&a, VIP);
     yields(older);
-    goes_on(newer);
+    newer.goes_on();
 }
 
 #[test]
@@ -181,7 +174,7 @@ fn neither_the_umask_nor_read_only_mounts_matter() {
         let older = start();
         let newer = start();
         yields(older);
-        goes_on(newer);
+        newer.goes_on();
     }
 }
 
@@ -197,8 +190,8 @@ fn different_vips_do_not_disturb_each_other() {
     for vip in [VIP, OTHER_VIP] {
         wait_for_frame_after(&capture, vip, both_here);
     }
-    goes_on(one);
-    goes_on(other);
+    one.goes_on();
+    other.goes_on();
 }
 
 #[test]
@@ -229,7 +222,7 @@ fn of_overlapping_vips_only_the_shared_ones_yield() {
             .collect();
         assert!(late.is_empty(), "{vip}: {late:?}");
     }
-    goes_on(older);
+    older.goes_on();
 }
 
 #[test]
@@ -242,8 +235,8 @@ fn other_network_namespaces_are_not_affected() {
     let older = announcing(&a, VIP);
     let newer = announcing(&b, VIP);
     wait_for_frame_after(&capture, VIP, SystemTime::now());
-    goes_on(older);
-    goes_on(newer);
+    older.goes_on();
+    newer.goes_on();
 }
 
 #[test]
@@ -257,7 +250,7 @@ fn an_older_run_that_claims_late_yields_to_the_newer() {
         let woken = Instant::now();
         signal(older.pid(), Signal::SIGCONT);
         let end = yields(older);
-        goes_on(newer);
+        newer.goes_on();
         end - woken
     });
 }
@@ -366,7 +359,7 @@ fn another_user_cannot_listen_and_squatting_prevents_nothing() {
     assert!(squatters.len() > 400, "{}", squatters.len());
     let newer = Run::start(vipherald(&a, &format!("--json announce {VIP}")));
     yields(older);
-    goes_on(newer);
+    newer.goes_on();
 }
 
 #[test]
@@ -392,7 +385,7 @@ fn a_flood_of_another_user_that_drowns_the_claim_prevents_nothing() {
         "drowned, the older one yields {:?} after it woke",
         end - woken
     );
-    goes_on(newer);
+    newer.goes_on();
 }
 
 #[test]
@@ -410,7 +403,9 @@ fn two_hundred_moves_through_concurrent_runs_end_as_the_kernel_has_it() {
     });
     // The owner's newest run goes on, and every other ends by itself.
     let ended = until_one_is_left(&mut runs);
-    runs.into_iter().for_each(goes_on);
+    for run in runs {
+        run.goes_on();
+    }
     let mut counts = std::collections::BTreeMap::new();
     for run in ended {
         *counts.entry(run.end().status).or_insert(0) += 1;
@@ -437,8 +432,8 @@ fn runs_for_one_vip_on_two_interfaces_do_not_disturb_each_other() {
         )));
         let second = claimed(Run::start(vipherald(&a, &format!("announce {vip} -i v0"))));
         watch_for(AT_ONCE);
-        goes_on(first);
-        goes_on(second);
+        first.goes_on();
+        second.goes_on();
         // Who announces it everywhere takes over both, and who announces it on one only that.
         let everywhere = announcing(&a, vip);
         let one = claimed(Run::start(vipherald(&a, &format!("announce {vip} -i v0"))));
@@ -452,7 +447,7 @@ fn runs_for_one_vip_on_two_interfaces_do_not_disturb_each_other() {
             "{lines:?}"
         );
         assert!(!ended.stderr.contains("left on eth0"), "{lines:?}");
-        goes_on(one);
+        one.goes_on();
         take(&a, vip, "eth0");
         take(&a, vip, "v0");
     }
@@ -470,10 +465,10 @@ fn a_run_that_waits_on_one_interface_leaves_the_others_alone() {
         &format!("--json announce {VIP} -i v0 --wait 30"),
     )));
     watch_for(AT_ONCE);
-    goes_on(older);
+    older.goes_on();
     let everywhere = announcing(&a, VIP);
     // It takes over what the other waits for as soon as the VIP is there, too.
     give(&a, VIP, "v0");
     yields(waits);
-    assert_eq!(everywhere.terminate().0.status, 143);
+    everywhere.goes_on();
 }

@@ -204,6 +204,13 @@ impl Run {
         (self.end(), signalled.elapsed())
     }
 
+    /// Asserts that it still runs, and ends only at SIGTERM.
+    #[track_caller]
+    pub(crate) fn goes_on(mut self) -> Ended {
+        assert!(!self.has_ended(), "{}", self.arguments);
+        self.terminate().0.exits(143)
+    }
+
     /// Waits until it has subscribed to the kernel's changes, looked, and sleeps.
     pub(crate) fn wait_until_it_waits(&self) {
         let pid = self.pid();
