@@ -238,16 +238,16 @@ impl Keepalived {
         let mut interfaces: BTreeSet<String> = INTERFACES.map(str::to_owned).into();
         named_interfaces(configuration.parent().unwrap(), &mut interfaces);
         named_in(configuration, &mut interfaces);
-        let mut script = "set -e; ip link set lo up\n".to_owned();
+        let mut script = "set -e\nip -batch - <<END\nlink set lo up\n".to_owned();
         for (number, interface) in interfaces.iter().enumerate() {
             writeln!(
                 script,
-                "ip link add '{interface}' type veth peer name peer{number}\n\
-                 ip link set '{interface}' up; ip link set peer{number} up"
+                "link add {interface} type veth peer name peer{number}\n\
+                 link set {interface} up\nlink set peer{number} up"
             )
             .unwrap();
         }
-        script += "exec keepalived \"$@\"\n";
+        script += "END\nexec keepalived \"$@\"\n";
         let log = fs::File::create(folder.join("log")).unwrap();
         let mut command = Command::new("unshare");
         command
