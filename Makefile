@@ -4,6 +4,7 @@
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
 # make bench   what it costs, beside keepalived, arping and ip; QUESTIONS=scale for one of them
 # make soak    chaos for two hours: MINUTES=5 for less
+# make test-fuzz   the inputs in fuzz/corpus, once each
 # make fuzz    every target of fuzz/ for an hour; MINUTES=5 for less. It needs cargo-fuzz
 # make mutants   changes of the pure rooms that no test notices; ONLY=src/wire for fewer
 # make bench-convergence   who follows when, beside keepalived alone and arping: draws it
@@ -50,7 +51,7 @@ BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --qui
 	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
 
 .PHONY: build test lint demo bench bench-convergence instructions soak fuzz mutants install \
-	packages test-packages test-fleet test-vm clean prerequisites
+	packages test-fuzz test-packages test-fleet test-vm clean prerequisites
 
 build:
 	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
@@ -66,6 +67,9 @@ test: prerequisites
 lint: prerequisites
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@# The core does no I/O: what could, it does not depend on.
+	! $(CARGO) tree --locked --package vipherald-core --edges normal --prefix none | \
+		grep -E '^(clap|libc|log|nix|rtnetlink|socket2|tokio) '
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny --locked check --deny warnings --hide-inclusion-graph \
@@ -95,6 +99,15 @@ instructions: prerequisites build
 soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --release --quiet --locked \
 		--test chaos -- --nocapture
+
+# Without coverage any compiler does, and what once failed stays mended.
+test-fuzz: prerequisites
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	$(CARGO) build --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
+	@for corpus in fuzz/corpus/*; do \
+		$(TARGET)/fuzz/debug/$${corpus##*/} $$corpus/* 2>$(TARGET)/fuzz/log || \
+		{ tail -n 40 $(TARGET)/fuzz/log; exit 1; }; \
+		echo "$${corpus##*/}: $$(ls $$corpus | wc -l) inputs"; done
 
 # Coverage needs flags that the stable compiler takes only so.
 fuzz: MINUTES = 60

@@ -6,13 +6,13 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use vipherald_core::address::{Mac, Vip, WrittenVip};
+use vipherald_core::ask::Confirm;
+use vipherald_core::event::Subject;
 
-use crate::address::{Mac, Vip, WrittenVip};
-use crate::announce::Confirm;
-use crate::event::Subject;
 use crate::logging::LogTo;
 use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
 
@@ -282,7 +282,7 @@ pub struct Announce {
     pub peers: Vec<IpAddr>,
     /// Who is asked to prove that they follow: `peers` are those named and the gateways, `all`
     /// every neighbour the kernel knows, too [default: all]
-    #[arg(long, value_name = "WHO", value_enum)]
+    #[arg(long, value_name = "WHO", value_parser = confirm())]
     pub confirm: Option<Confirm>,
     /// End after this time at the latest [default: 60]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
@@ -479,6 +479,19 @@ pub struct Keygen {
 fn parse_peer(text: &str) -> Result<IpAddr, &'static str> {
     let why = "not an IPv4 or IPv6 address: a peer is given by its address, not by a name";
     text.parse().map_err(|_| why)
+}
+
+/// The values of `--confirm`, as help and completions list them.
+fn confirm() -> impl TypedValueParser<Value = Confirm> {
+    let all = PossibleValue::new("all")
+        .help("The peers that were named, gateways, and every neighbour the kernel knows");
+    let peers = PossibleValue::new("peers").help("The peers that were named, and gateways");
+    let none = PossibleValue::new("none").help("Nobody");
+    PossibleValuesParser::new([all, peers, none]).map(|chosen| match chosen.as_str() {
+        "peers" => Confirm::Peers,
+        "none" => Confirm::None,
+        _ => Confirm::All,
+    })
 }
 
 fn parse_rate(text: &str) -> Result<NonZeroU32, String> {

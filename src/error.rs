@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::address::Vip;
+use vipherald_core::address::Vip;
+use vipherald_core::keepalived;
+
 use crate::exit::Exit;
-use crate::{keepalived, kernel, order, port, settings};
+use crate::{kernel, order, port, privileges, settings};
 
 /// A failure of a whole run.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum Error {
     #[error(transparent)]
     Settings(#[from] settings::Error),
     /// keepalived.conf does not tell what was asked for.
-    #[error(transparent)]
+    #[error("{}{}", .0, advice(.0))]
     Keepalived(#[from] keepalived::Error),
     /// The FIFO can't be followed.
     #[error("cannot follow the FIFO {}: {source}", path.display())]
@@ -82,6 +84,19 @@ pub enum Error {
     /// The report could not be written.
     #[error("cannot write to stdout: {0}")]
     Stdout(io::Error),
+}
+
+/// What to do where keepalived.conf may not be read: keepalived reads it as root, and runs hooks as
+/// another user if there is one.
+fn advice(unread: &keepalived::Error) -> String {
+    match unread {
+        keepalived::Error::Unreadable { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            format!("; {}", privileges::advice_on_reading())
+        }
+        _ => String::new(),
+    }
 }
 
 impl Error {

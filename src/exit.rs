@@ -1,5 +1,7 @@
 //! Exit statuses: what the caller of `vipherald` learns without reading a word.
 
+use vipherald_core::ask::VipVerdict;
+
 /// The statuses that scripts and monitors rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -36,6 +38,29 @@ pub enum Plugin {
     Critical,
     /// It could not be found out.
     Unknown,
+}
+
+impl From<VipVerdict> for Exit {
+    fn from(verdict: VipVerdict) -> Self {
+        match verdict {
+            VipVerdict::Ok => Self::Done,
+            VipVerdict::Failed => Self::Failed,
+            VipVerdict::Stale | VipVerdict::Unproven => Self::Unproven,
+            VipVerdict::Conflict => Self::Conflict,
+            VipVerdict::Unowned => Self::Contradicted,
+        }
+    }
+}
+
+impl From<VipVerdict> for Plugin {
+    fn from(verdict: VipVerdict) -> Self {
+        match verdict {
+            VipVerdict::Ok => Self::Ok,
+            VipVerdict::Unproven => Self::Warning,
+            VipVerdict::Stale | VipVerdict::Conflict | VipVerdict::Unowned => Self::Critical,
+            VipVerdict::Failed => Self::Unknown,
+        }
+    }
 }
 
 impl Plugin {

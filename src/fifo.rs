@@ -22,13 +22,13 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until};
+use vipherald_core::event::{Call, Event, Subject, is_about_servers};
+use vipherald_core::host::PlacedVip;
+use vipherald_core::keepalived::Configuration;
+use vipherald_core::log_limit::Allowance;
 
 use crate::error::Error;
-use crate::event::{Call, Event, Subject, is_about_servers};
 use crate::exit::Exit;
-use crate::host::PlacedVip;
-use crate::keepalived::Configuration;
-use crate::minutes::Allowance;
 
 /// Octets of the longest line that keepalived can mean; what is longer is garbage.
 const LONGEST_LINE: usize = 4096;

@@ -12,7 +12,6 @@
 //! - [`privileges`]: what is missing where something is refused; [`regular_file`]: what may be read
 //!   without waiting
 
-pub mod address;
 pub mod announce;
 pub mod answering;
 pub mod check;
@@ -20,15 +19,12 @@ pub mod cli;
 pub mod commands;
 mod descriptors;
 pub mod error;
-pub mod event;
 pub mod exit;
 mod fifo;
-pub mod host;
-pub mod keepalived;
+pub mod keepalived_conf;
 pub mod kernel;
 pub mod loaded;
 pub mod logging;
-mod minutes;
 pub mod order;
 pub mod orphan;
 pub mod port;
@@ -41,5 +37,4 @@ pub mod settings;
 pub mod takeover;
 mod termination;
 mod watch;
-pub mod wire;
 pub mod wiring;

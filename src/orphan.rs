@@ -4,20 +4,19 @@
 //! namespace, no socket of its protocol there (which tells of one that this process cannot see,
 //! outside of its container), no PID in its files that is alive. In any doubt nothing is done.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use log::debug;
 use nix::errno::Errno;
 use nix::libc::{EACCES, EPERM};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use vipherald_core::address::Vip;
+use vipherald_core::host::{Address, HostSnapshot, PlacedVip};
 
-use crate::address::Vip;
-use crate::host::{HostSnapshot, PlacedVip};
-use crate::kernel::{self, Address, Kernel};
+use crate::kernel::{self, Kernel};
 
 /// Where keepalived writes its PIDs by default; in a directory of its own where it is set to.
 const PID_FILES: [&str; 9] = [
@@ -219,7 +218,7 @@ pub async fn release(
     pid_files: &[PathBuf],
     dry_run: bool,
 ) -> Result<Vec<Held>, kernel::Error> {
-    let host = HostSnapshot::take(kernel).await?;
+    let host = kernel.snapshot().await?;
     let mut all = Vec::new();
     for (vip, address, interface) in here(&host, vips, configured) {
         // Right before each deletion: a keepalived may have been started meanwhile.

@@ -1,21 +1,21 @@
 //! An AF_PACKET port on one interface: frames out, and the answers in.
 #![allow(unsafe_code)]
 
-use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::{Context, Poll};
+use std::{io, mem};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recv, send,
-    setsockopt, socket, sockopt::RcvBufForce,
+    setsockopt, socket,
 };
 use socket2::{SockFilter, SockRef};
+use vipherald_core::address::InterfaceIndex;
+use vipherald_core::host::Link;
 
-use crate::address::InterfaceIndex;
-use crate::kernel::Link;
 use crate::privileges::Capability;
 use crate::watch::Watched;
 

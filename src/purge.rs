@@ -2,10 +2,11 @@
 
 use std::slice;
 
-use crate::address::{InterfaceIndex, Mac, Vip};
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
+use vipherald_core::host::{HostSnapshot, Link, Neighbour, NeighbourState, PlacedVip};
+
 use crate::error::Error;
-use crate::host::{HostSnapshot, PlacedVip};
-use crate::kernel::{Kernel, Link, Neighbour, NeighbourState};
+use crate::kernel::Kernel;
 
 /// What is to be purged.
 #[derive(Clone, Debug)]
@@ -89,12 +90,12 @@ pub struct Purged {
 /// If the interface does not exist, or the kernel refuses.
 pub async fn purge(kernel: &Kernel, order: &Order) -> Result<Purged, Error> {
     let (host, only) = match &order.interface {
-        None => (HostSnapshot::take(kernel).await?, None),
+        None => (kernel.snapshot().await?, None),
         Some(name) => {
             // By an alternative name, too.
             let link = kernel.link_named(name).await?;
             let link = link.ok_or_else(|| Error::NoSuchInterface(name.clone()))?;
-            let host = HostSnapshot::around(kernel, &order.vips).await?;
+            let host = kernel.snapshot_around(&order.vips).await?;
             (host, Some(link))
         }
     };

@@ -10,10 +10,11 @@ use std::{fmt, io};
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use vipherald_core::ask::Confirm;
+use vipherald_core::order::admission::Allowed;
+use vipherald_core::order::message::PORT;
 
-use crate::address::Prefix;
 use crate::logging::LogTo;
-use crate::order::message::PORT;
 use crate::regular_file;
 
 /// Where the settings are, unless `--config` says otherwise.
@@ -79,24 +80,6 @@ pub struct Orders {
     pub idle: Duration,
 }
 
-/// Addresses that orders may be about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allowed {
-    /// The subnets of this host's links.
-    Links,
-    /// Those of a prefix.
-    Prefix(Prefix),
-}
-
-impl<'de> Deserialize<'de> for Allowed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "links" => Ok(Self::Links),
-            text => text.parse().map(Self::Prefix).map_err(de::Error::custom),
-        }
-    }
-}
-
 impl Default for Orders {
     fn default() -> Self {
         Self {
@@ -111,19 +94,6 @@ impl Default for Orders {
             idle: Duration::from_secs(30),
         }
     }
-}
-
-/// Who is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Confirm {
-    /// The peers that were named, gateways, and every neighbour the kernel knows.
-    #[default]
-    All,
-    /// The peers that were named, and gateways.
-    Peers,
-    /// Nobody.
-    None,
 }
 
 impl Default for Settings {

@@ -19,9 +19,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 use rtnetlink::sys::{Socket, SocketAddr};
+use vipherald_core::address::{InterfaceIndex, Vip};
+use vipherald_core::announce::{RunPlace, overlap};
 
-use crate::address::{InterfaceIndex, Vip};
-use crate::announce::{RunPlace, overlap};
 use crate::watch::Watched;
 
 /// `NETLINK_USERSOCK`, whose messages the kernel only passes on.

@@ -6,8 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use vipherald_core::keepalived::{Block, Configuration, Hook, Instance, Problem, Scripts};
 
-use crate::keepalived::{Block, Configuration, Hook, Instance, Problem, Scripts};
 use crate::regular_file;
 
 /// The name of the program.
@@ -233,13 +233,14 @@ fn others_can_change(metadata: &Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keepalived::{Memory, Options, read_from};
+    use vipherald_core::keepalived;
+    use vipherald_core::keepalived::{Memory, Options};
 
     const USERS: &str = "root:x:0:0::/:/bin/sh\ntoor:x:0:0::/:\nnobody:x:65534:1::/:\n";
 
     fn read(text: &str) -> Configuration {
         let files = Memory::default().with("/k", text);
-        read_from(&files, Path::new("/k"), &Options::default()).unwrap()
+        keepalived::read(&files, Path::new("/k"), &Options::default()).unwrap()
     }
 
     fn instance(hooks: &str) -> String {

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vipherald::order::message::PORT;
+use vipherald_core::order::message::PORT;
 use vipherald_lab::{Capture, Direction, Frame, Host, Keepalived, Lab, State, eventually};
 
 use addresses::Addresses;

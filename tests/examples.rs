@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use vipherald::cli::{Cli, Command, Notify, With};
-use vipherald::event::{Call, Event};
 use vipherald::settings::Settings;
+use vipherald_core::event::{Call, Event};
 use vipherald_lab::{Direction, Frame, Host, Keepalived, Lab, eventually};
 
 use common::arp::{Arp, IPV6, is_request_for, is_sent};

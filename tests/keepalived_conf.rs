@@ -16,7 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vipherald::keepalived::{self, Configuration, Options, VirtualAddress};
+use vipherald::keepalived_conf;
+use vipherald_core::keepalived::{Configuration, Options, VirtualAddress};
 
 /// Interfaces that there are whether or not the configuration names them.
 const INTERFACES: [&str; 8] = [
@@ -80,6 +81,7 @@ fn header(path: &Path, key: &str) -> Option<String> {
 fn options(path: &Path) -> Options {
     Options {
         config_id: header(path, "config-id"),
+        assumed_id: None,
     }
 }
 
@@ -385,7 +387,7 @@ const SYNC_DAEMON: &str = "lvs_sync_daemon eth0 VI_1";
 /// Ours against theirs, for one configuration.
 fn compare(path: &Path, folder: &Path) -> Result<(), String> {
     let configuration =
-        keepalived::read(path, &options(path)).map_err(|error| error.to_string())?;
+        keepalived_conf::read(path, &options(path)).map_err(|error| error.to_string())?;
     let theirs = match fs::read_to_string(path)
         .ok()
         .filter(|text| text.contains(SYNC_DAEMON))
@@ -487,7 +489,7 @@ fn a_file_that_keepalived_stops_for_gets_a_warning() {
     side_by_side(&all, |number, path| {
         let name = path.display();
         let expected = header(path, "stops").unwrap_or_else(|| panic!("{name}: no `# stops:`"));
-        let configuration = keepalived::read(path, &options(path)).unwrap();
+        let configuration = keepalived_conf::read(path, &options(path)).unwrap();
         let told = configuration.warnings().iter();
         let told = told.chain(configuration.refused());
         let told: Vec<_> = told
@@ -515,7 +517,7 @@ fn a_file_that_keepalived_stops_for_gets_a_warning() {
 #[test]
 fn without_its_configuration_id_an_instance_is_refused_and_the_option_named() {
     let path = tests_folder().join("foreign_ids.conf");
-    let unaware = keepalived::read(&path, &Options::default()).unwrap();
+    let unaware = keepalived_conf::read(&path, &Options::default()).unwrap();
     for name in ["VI_1", "VI_2", "VI_3", "VI_4"] {
         let error = unaware.instance(name).unwrap_err().to_string();
         assert!(error.contains("@node1, @node2"), "{error}");
@@ -524,8 +526,9 @@ fn without_its_configuration_id_an_instance_is_refused_and_the_option_named() {
     assert_eq!(unaware.instance("VI_5").unwrap().vips.len(), 1);
     let aware = Options {
         config_id: Some("node1".to_owned()),
+        assumed_id: None,
     };
-    let aware = keepalived::read(&path, &aware).unwrap();
+    let aware = keepalived_conf::read(&path, &aware).unwrap();
     for name in ["VI_1", "VI_2", "VI_3", "VI_4", "VI_5"] {
         assert_eq!(aware.instance(name).unwrap().vips.len(), 1, "{name}");
     }
@@ -564,7 +567,7 @@ fn where_keepalived_goes_on_a_warning_names_instance_file_and_line() {
             ":1: vrrp_instance VI_1: has no virtual IP",
         ),
     ] {
-        let configuration = keepalived::read(&corpus.join(name), &Options::default()).unwrap();
+        let configuration = keepalived_conf::read(&corpus.join(name), &Options::default()).unwrap();
         let warnings = configuration.warnings_about("VI_1");
         let warnings: Vec<_> = warnings.map(ToString::to_string).collect();
         assert!(
@@ -582,7 +585,7 @@ fn an_unreliable_instance_is_refused_with_file_and_line() {
         let name = path.display();
         let expected =
             header(&path, "refused").unwrap_or_else(|| panic!("{name}: no `# refused:`"));
-        let configuration = keepalived::read(&path, &options(&path)).unwrap();
+        let configuration = keepalived_conf::read(&path, &options(&path)).unwrap();
         let result = match header(&path, "group") {
             Some(group) => configuration.group(&group).map(|_| ()),
             None => configuration.instance("VI_1").map(|_| ()),

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use vipherald::order::message::PORT;
-use vipherald::order::{Answer, Order, Outcome, Reason};
+use vipherald_core::order::message::PORT;
+use vipherald_core::order::{Answer, Order, Outcome, Reason};
 use vipherald_lab::{Direction, Host, Keepalived, Lab, State, eventually};
 
 use common::tls::{TlsServer, tls_to_vip};

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use vipherald::order::message::{Id, ORDER_LENGTH, PORT};
-use vipherald::order::{Answer, Keys, Outcome};
+use vipherald_core::order::message::{Id, ORDER_LENGTH, PORT};
+use vipherald_core::order::{Answer, Keys, Outcome};
 use vipherald_lab::{Host, Lab, Mac, eventually};
 
 use common::{OLD_MAC, SOON, VIP, give, old_mac};

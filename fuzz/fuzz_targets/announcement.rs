@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use nix::errno::Errno;
-use vipherald::address::{InterfaceIndex, Mac, Vip};
-use vipherald::announce::{
-    Announcement, Claim, Confirm, News, Pace, Standing, Surroundings, Transmit,
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
+use vipherald_core::announce::{Announcement, Claim, News, Pace, Standing, Transmit};
+use vipherald_core::ask::{Confirm, Refusal, Surroundings};
+use vipherald_core::host::{
+    Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability,
 };
-use vipherald::host::{HostSnapshot, Place, PlacedVip};
-use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
-use vipherald::wire::{
+use vipherald_core::wire::{
     Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation,
 };
 
@@ -126,17 +125,20 @@ impl Told {
 
     fn hear_news(&mut self, core: &mut Announcement, now: Instant) {
         for news in core.take_news() {
-            match news {
-                News::Conflict { vip, interface } => {
-                    let until = now + self.pace.conflict_watch;
-                    self.watched.insert((vip.ip(), interface), until);
+            let News {
+                vip,
+                interface,
+                is_over,
+                ..
+            } = news;
+            if is_over {
+                self.watched.remove(&(vip.ip(), interface));
+                if !self.pace.conflict_watch.is_zero() {
+                    self.end_at = self.end_at.max(now + self.pace.timeout);
                 }
-                News::ConflictOver { vip, interface } => {
-                    self.watched.remove(&(vip.ip(), interface));
-                    if !self.pace.conflict_watch.is_zero() {
-                        self.end_at = self.end_at.max(now + self.pace.timeout);
-                    }
-                }
+            } else {
+                let until = now + self.pace.conflict_watch;
+                self.watched.insert((vip.ip(), interface), until);
             }
         }
         let latest = self
@@ -200,7 +202,7 @@ fn play(input: &mut Unstructured) -> Result<()> {
             };
             told.may_leave(&core, now, &transmit);
             if polls > 3 || input.ratio(1, 8).unwrap_or(false) {
-                core.refused(now, &transmit, Errno::ENOBUFS);
+                core.refused(now, &transmit, Refusal::Other("ENOBUFS".to_owned()));
             } else {
                 frames += 1;
                 core.sent(now, &transmit);

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
-use vipherald::address::{InterfaceIndex, Mac};
-use vipherald::order::courier::{Courier, Patience, Route};
-use vipherald::order::message::{Answer, TAG};
-use vipherald::order::Keys;
+use vipherald_core::address::{InterfaceIndex, Mac};
+use vipherald_core::order::Keys;
+use vipherald_core::order::message::{Answer, TAG};
+use vipherald_core::order::outbox::{Courier, Patience, Route};
 
 const ID: [u8; 16] = *b"0123456789abcdef";
 
@@ -36,7 +36,9 @@ fuzz_target!(|octets: &[u8]| {
     let vip = "192.0.2.10".parse().expect("a VIP");
     let mac = Mac::new([2, 0, 0, 0, 0, 2]);
     courier.request(now, route, Patience::Needed, (vip, mac));
-    let _ = courier.poll(now, 1_700_000_000_000, || ID).expect("it is due");
+    let _ = courier
+        .poll(now, 1_700_000_000_000, || ID)
+        .expect("it is due");
     assert!(courier.hear(peer, octets).is_empty(), "nobody signed it");
     let heard = courier.hear(peer, &signed);
     let fits = |answer: &Answer| answer.id == ID && answer.done.iter().map(|d| d.vip).eq([vip]);

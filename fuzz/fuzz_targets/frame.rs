@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vipherald::wire::Frame;
+use vipherald_core::wire::Frame;
 
 fuzz_target!(|octets: &[u8]| {
     if let Some(frame) = Frame::parse(octets) {

@@ -9,8 +9,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
-use vipherald::address::Mac;
-use vipherald::wire::{Advertisement, Arp, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+use vipherald_core::address::Mac;
+use vipherald_core::wire::{Advertisement, Arp, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
 const A: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 const B: Mac = Mac::new([2, 0, 0, 0, 0, 2]);

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use vipherald::keepalived::{Memory, Options, read_from};
+use vipherald_core::keepalived::{Memory, Options, read};
 
 fuzz_target!(|input: &[u8]| {
     let mut files = Memory::default();
@@ -23,8 +23,11 @@ fuzz_target!(|input: &[u8]| {
         rest = after;
     }
     for config_id in [None, Some("a".to_owned())] {
-        let options = Options { config_id };
-        let read = read_from(&files, Path::new("/k"), &options).expect("/k is there");
+        let options = Options {
+            config_id,
+            assumed_id: None,
+        };
+        let read = read(&files, Path::new("/k"), &options).expect("/k is there");
         for instance in read.instances() {
             let found = read.instance(&instance.name).expect("it is in the list");
             assert_eq!(found, instance, "names are unique");

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use vipherald::order::judge::{Judge, Ruling};
-use vipherald::order::message::{ORDER_LENGTH, Order, TAG};
-use vipherald::order::Keys;
+use vipherald_core::order::Keys;
+use vipherald_core::order::admission::{Judge, Ruling};
+use vipherald_core::order::message::{ORDER_LENGTH, Order, TAG};
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -17,10 +17,7 @@ fuzz_target!(|octets: &[u8]| {
     let from = "192.0.2.2:4000".parse().expect("an address");
     let mut judge = Judge::new(keys.clone(), Duration::from_secs(30));
     // As it came in: nobody signed it.
-    assert!(matches!(
-        judge.rule(NOW, from, octets),
-        Ruling::Dropped(_)
-    ));
+    assert!(matches!(judge.rule(NOW, from, octets), Ruling::Dropped(_)));
     // And as if who holds the key had.
     let mut signed = octets.to_vec();
     keys.sign(&mut signed);

@@ -10,10 +10,12 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use vipherald_core::host::Address;
 
-use crate::address::{Prefix, Vip};
-use crate::host::{HostSnapshot, PlacedVip};
-use crate::kernel::{self, Kernel, Link};
+use crate::kernel::{self, Kernel};
+use vipherald_core::address::{Prefix, Vip};
+use vipherald_core::host::Link;
+use vipherald_core::host::{HostSnapshot, PlacedVip};
 
 pub(crate) use observer::Observer;
 
@@ -76,12 +78,7 @@ pub async fn why_silent(
 
 /// Its neighbours are on another interface than the one that has it, and that one does not answer
 /// for others.
-fn elsewhere(
-    host: &HostSnapshot,
-    link: &Link,
-    vip: Vip,
-    subnets: &[&kernel::Address],
-) -> Option<Silence> {
+fn elsewhere(host: &HostSnapshot, link: &Link, vip: Vip, subnets: &[&Address]) -> Option<Silence> {
     let asked_on = subnets.iter().find_map(|own| {
         let other = host.link(own.interface)?;
         // A VMAC answers for what is asked on the interface below it.

@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
+use vipherald_core::host::{HostSnapshot, Link, PlacedVip};
+use vipherald_core::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
+
 use super::Silence;
-use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::error::Error;
-use crate::host::{HostSnapshot, PlacedVip};
-use crate::kernel::Link;
 use crate::port::Port;
-use crate::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
 
 /// The kernel answers at once: a question that is older has got its answer, or gets none.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(50);

@@ -7,16 +7,15 @@ use std::task::Poll;
 use std::time::Instant;
 
 use log::trace;
-use nix::errno::Errno;
 use tokio::time::sleep_until;
+use vipherald_core::address::InterfaceIndex;
+use vipherald_core::ask::{Bucket, FollowUp, Refusal};
+use vipherald_core::wire::Frame;
 
-use super::follow_up::FollowUp;
-use crate::address::InterfaceIndex;
-use crate::announce::Bucket;
+use crate::announce::refusal;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::port::Port;
-use crate::wire::Frame;
 
 /// Somebody who asks about one VIP on one interface.
 pub(super) trait Asker {
@@ -32,7 +31,7 @@ pub(super) trait Asker {
     fn poll_transmit(&self, now: Instant) -> Option<Frame>;
 
     /// It left, or could not.
-    fn sent(&mut self, now: Instant, result: Result<(), Errno>);
+    fn sent(&mut self, now: Instant, result: Result<(), Refusal>);
 
     /// Whether nothing more can happen.
     fn is_over(&self, now: Instant) -> bool;
@@ -67,8 +66,8 @@ impl Asker for Alone {
         self.follow_up.poll_transmit(now)
     }
 
-    fn sent(&mut self, now: Instant, result: Result<(), Errno>) {
-        self.follow_up.sent(now, result);
+    fn sent(&mut self, now: Instant, result: Result<(), Refusal>) {
+        self.follow_up.sent(now, result.is_ok());
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -121,7 +120,7 @@ pub(super) async fn drive(
                 break;
             }
             let interface = one.interface();
-            let result = ports[&interface].send(&frame.to_bytes());
+            let result = ports[&interface].send(&frame.to_bytes()).map_err(refusal);
             trace!("interface {}: sent ({result:?}) {frame:?}", interface.0);
             one.sent(now, result);
         }

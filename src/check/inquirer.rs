@@ -7,19 +7,19 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use log::debug;
-use nix::errno::Errno;
+use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
+use vipherald_core::ask::{
+    self, Bucket, FollowUp, Inquiry, Refusal, Surroundings, VipVerdict, asking_address, unused_near,
+};
+use vipherald_core::host::{Address, Link, Neighbour, NeighbourState, PlacedVip, Usability};
+use vipherald_core::wire::Frame;
 
 use super::drive::{Asker, drive};
-use super::follow_up::{self, FollowUp, unused_near};
-use super::{Finding, Inquiry, Order, Places, RESOLVED_WITHIN, Role, Verdict, not_asked};
-use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
-use crate::announce::{Bucket, Surroundings, asking_address};
+use super::{Finding, Order, Places, RESOLVED_WITHIN, Role, not_asked};
 use crate::answering;
 use crate::error::Error;
-use crate::host::PlacedVip;
-use crate::kernel::{Address, Kernel, Link, Neighbour, NeighbourState, Over, Usability};
+use crate::kernel::{Kernel, Over};
 use crate::port::Port;
-use crate::wire::Frame;
 
 /// An entry is set anew before `locktime` (1 s) is over.
 const PIN_AGAIN: Duration = Duration::from_millis(600);
@@ -31,7 +31,7 @@ struct Asked {
     inquiry: Inquiry,
     /// What is asked once the inquiry is over, where its answers do not tell all.
     follow_up: Option<FollowUp>,
-    asker: follow_up::Asker,
+    asker: ask::Asker,
     /// Addresses of the VIP's subnet that nobody has.
     unused: Vec<IpAddr>,
     /// Why this host's own kernel answers for the VIP, too, though it does not count as held here.
@@ -62,7 +62,7 @@ pub(super) async fn ask(
         let link = match places.link_to(kernel, placed).await? {
             Ok(link) => link,
             Err(why) => {
-                let (only, failed) = (places.only.as_ref(), Verdict::Failed);
+                let (only, failed) = (places.only.as_ref(), VipVerdict::Failed);
                 findings.push(not_asked(
                     placed.clone(),
                     only,
@@ -128,7 +128,7 @@ pub(super) fn asker(
     mac: Mac,
     vip: Vip,
     all_vips: &HashSet<IpAddr>,
-) -> follow_up::Asker {
+) -> ask::Asker {
     let mut around = Surroundings::of(link.clone());
     let here = |own: &&Address| own.interface == link.index;
     around.addresses = places.host.addresses.iter().filter(here).copied().collect();
@@ -145,7 +145,7 @@ pub(super) fn asker(
     };
     // Whatever is left of it tells runs apart well enough.
     let [.., high, low] = std::process::id().to_be_bytes();
-    follow_up::Asker {
+    ask::Asker {
         mac,
         ip,
         identifier: u16::from_be_bytes([high, low]) ^ 0x5a5a,
@@ -246,11 +246,11 @@ impl Asker for Asked {
         }
     }
 
-    fn sent(&mut self, now: Instant, result: Result<(), Errno>) {
+    fn sent(&mut self, now: Instant, result: Result<(), Refusal>) {
         match (&mut self.follow_up, result) {
-            (Some(follow_up), result) => follow_up.sent(now, result),
+            (Some(follow_up), result) => follow_up.sent(now, result.is_ok()),
             (None, Ok(())) => self.inquiry.sent(now),
-            (None, Err(errno)) => self.inquiry.refused(now, errno),
+            (None, Err(why)) => self.inquiry.refused(now, why),
         }
     }
 
@@ -322,7 +322,7 @@ impl Asked {
         match (self.inquiry.verdict(cached), cached) {
             // Who asks like that wants to know of an owner that nobody contests, and no more.
             _ if self.openly => {}
-            (Verdict::Stale, Some(cached)) if cached.is_unicast() => {
+            (VipVerdict::Stale, Some(cached)) if cached.is_unicast() => {
                 follow_up.ask_for_vip(cached, now);
                 for (owner, _) in self.inquiry.answers() {
                     follow_up.introduce(owner, now);
@@ -330,7 +330,7 @@ impl Asked {
                 follow_up.ask_for_echo(cached, now);
                 follow_up.ask_for_unused(cached, &self.unused, now);
             }
-            (Verdict::Conflict, _) => {
+            (VipVerdict::Conflict, _) => {
                 for (mac, _) in self.inquiry.answers() {
                     follow_up.introduce(mac, now);
                     follow_up.ask_for_echo(mac, now);
@@ -356,7 +356,7 @@ impl Asked {
             interface: Some(self.link.name.clone()),
             also_on: Vec::new(),
             verdict: match self.inquiry.refusal() {
-                Some(_) if self.inquiry.probes() == 0 => Verdict::Failed,
+                Some(_) if self.inquiry.probes() == 0 => VipVerdict::Failed,
                 _ => self.inquiry.verdict(mac),
             },
             why: None,
@@ -371,22 +371,22 @@ impl Asked {
             role: Role::Other(cached),
         };
         match (finding.verdict, self.inquiry.refusal()) {
-            (Verdict::Failed, Some(errno)) => {
+            (VipVerdict::Failed, Some(errno)) => {
                 finding.why = Some(format!("{} takes no frames ({errno})", self.link.name));
             }
-            (Verdict::Unproven, _) => finding.why = self.too_few_answers(),
-            (Verdict::Stale, _) => self.judge_cached(&mut finding, mac),
-            (Verdict::Conflict, _) => self.judge_owners(&mut finding, mac),
-            (Verdict::Ok, _) if !self.is_taken_in(kernel, now).await? => {
-                finding.verdict = Verdict::Unproven;
+            (VipVerdict::Unproven, _) => finding.why = self.too_few_answers(),
+            (VipVerdict::Stale, _) => self.judge_cached(&mut finding, mac),
+            (VipVerdict::Conflict, _) => self.judge_owners(&mut finding, mac),
+            (VipVerdict::Ok, _) if !self.is_taken_in(kernel, now).await? => {
+                finding.verdict = VipVerdict::Unproven;
                 finding.why = Some(not_resolved(self.placed.vip));
                 finding.role = Role::Other(now);
             }
             _ => {}
         }
         if let Some(why) = &self.answers_itself {
-            if matches!(finding.verdict, Verdict::Ok | Verdict::Stale) {
-                finding.verdict = Verdict::Conflict;
+            if matches!(finding.verdict, VipVerdict::Ok | VipVerdict::Stale) {
+                finding.verdict = VipVerdict::Conflict;
             }
             finding.owners.insert(0, (self.asker.mac, self.asker.ip));
             finding.notes.push(why.clone());
@@ -427,7 +427,7 @@ impl Asked {
             None => false,
         };
         if itself {
-            finding.verdict = Verdict::Ok;
+            finding.verdict = VipVerdict::Ok;
             let owner = finding.owners.first().map(|(mac, _)| mac.to_string());
             finding.why = Some(format!(
                 "it is answered by {}; {cached}, to which this host sends, answers for it when it \
@@ -451,9 +451,9 @@ impl Asked {
         if one_host && finding.proxies.is_empty() && self.ip().is_ipv4() {
             let sends_there = cached.is_none_or(|cached| owners().any(|owner| owner == cached));
             finding.verdict = if sends_there {
-                Verdict::Ok
+                VipVerdict::Ok
             } else {
-                Verdict::Stale
+                VipVerdict::Stale
             };
             let all: Vec<_> = owners().map(|mac| mac.to_string()).collect();
             finding.notes.push(format!(

@@ -5,9 +5,7 @@
 //! own entry.
 
 mod drive;
-mod follow_up;
 mod inquirer;
-mod inquiry;
 mod owner;
 mod places;
 mod self_test;
@@ -16,17 +14,14 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-pub use inquiry::Inquiry;
-
 use places::Places;
+use vipherald_core::address::Mac;
+use vipherald_core::announce::Claim;
+use vipherald_core::ask::{Confirm, Confirmation, PeerVerdict, VipVerdict};
+use vipherald_core::host::{Link, Neighbour, PlacedVip};
 
-use crate::address::Mac;
-use crate::announce::{self, Claim, Confirm, Confirmation};
 use crate::error::Error;
-use crate::host::{HostSnapshot, PlacedVip};
-use crate::kernel::{Kernel, Link, Neighbour};
+use crate::kernel::Kernel;
 use crate::purge;
 
 /// How long VIPs are asked for, unless the user says otherwise.
@@ -54,24 +49,6 @@ pub struct Order {
     pub openly: bool,
 }
 
-/// What was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Two or more hosts have the VIP.
-    Conflict,
-    /// It could not be asked for.
-    Failed,
-    /// Nobody has it.
-    Unowned,
-    /// One host has it, and this one, or a peer, sends to another.
-    Stale,
-    /// Too few answers to tell.
-    Unproven,
-    /// One host has it, and nothing that was heard contradicts that.
-    Ok,
-}
-
 /// What was found of one VIP.
 #[derive(Clone, Debug)]
 pub struct Finding {
@@ -82,7 +59,7 @@ pub struct Finding {
     /// Interfaces of this host that have it without holding it, and why.
     pub also_on: Vec<(String, &'static str)>,
     /// What that means.
-    pub verdict: Verdict,
+    pub verdict: VipVerdict,
     /// Why that is the verdict, in words, where it is not plain.
     pub why: Option<String>,
     /// What else was seen and has to be known, a sentence each.
@@ -105,7 +82,7 @@ pub enum Role {
         /// When its peers were begun to be asked.
         began: Instant,
         /// They, and what is known of each.
-        peers: Vec<(Confirmation, announce::Verdict)>,
+        peers: Vec<(Confirmation, PeerVerdict)>,
     },
     /// It is not: this is the kernel's entry.
     Other(Option<Neighbour>),
@@ -134,7 +111,7 @@ impl Finding {
     /// Whether it is here, and announcing it does not mean to fight another owner.
     #[must_use]
     pub fn can_be_announced(&self) -> bool {
-        let fit = !matches!(self.verdict, Verdict::Conflict | Verdict::Failed);
+        let fit = !matches!(self.verdict, VipVerdict::Conflict | VipVerdict::Failed);
         fit && matches!(self.role, Role::Owner { .. })
     }
 
@@ -151,8 +128,8 @@ impl Finding {
     /// Its entry was deleted so that the kernel resolves the address anew: without that, nothing is
     /// mended.
     pub fn has_to_be_resolved(&mut self) {
-        if self.verdict == Verdict::Ok && !self.is_resolved() {
-            self.verdict = Verdict::Unproven;
+        if self.verdict == VipVerdict::Ok && !self.is_resolved() {
+            self.verdict = VipVerdict::Unproven;
             self.why = Some(inquirer::not_resolved(self.placed.vip));
         }
     }
@@ -221,7 +198,7 @@ pub async fn proxies(
     rate: NonZeroU32,
     claim: &Claim,
 ) -> Result<Vec<Mac>, Error> {
-    let host = HostSnapshot::take(kernel).await?;
+    let host = kernel.snapshot().await?;
     let places = Places { host, only: None };
     let (proxies, _) = owner::proxies(kernel, &places, vips, rate, WAIT, claim).await?;
     Ok(proxies)
@@ -237,7 +214,7 @@ pub async fn mend(
     finding: &Finding,
     permanent: bool,
 ) -> Result<Option<Mended>, Error> {
-    let (Verdict::Stale, Role::Other(_), Some(interface)) =
+    let (VipVerdict::Stale, Role::Other(_), Some(interface)) =
         (finding.verdict, &finding.role, &finding.interface)
     else {
         return Ok(None);
@@ -265,7 +242,7 @@ pub async fn mend(
 fn not_asked(
     placed: PlacedVip,
     interface: Option<&Link>,
-    verdict: Verdict,
+    verdict: VipVerdict,
     why: &str,
     role: Role,
 ) -> Finding {

@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use vipherald_core::address::Mac;
+use vipherald_core::announce::{Announcement, Claim, Manner, Pace, Standing};
+use vipherald_core::ask::{Bucket, Confirmation, FollowUp, PeerVerdict, VipVerdict};
+use vipherald_core::host::PlacedVip;
+
 use super::drive::{Alone, drive};
-use super::follow_up::FollowUp;
 use super::inquirer::{asker, unused};
 use super::places::Places;
 use super::self_test::why_deaf;
-use super::{Finding, Order, Role, Verdict, not_asked};
-use crate::address::Mac;
-use crate::announce::session::{self, Session};
-use crate::announce::{self, Announcement, Bucket, Claim, Confirmation, Manner, Pace, Standing};
+use super::{Finding, Order, Role, not_asked};
+use crate::announce;
+use crate::announce::Session;
 use crate::answering::{self, Observer, Silence, why_silent};
 use crate::error::Error;
-use crate::host::PlacedVip;
 use crate::kernel::Kernel;
 use crate::port::Port;
 use crate::settings::Orders;
@@ -62,7 +64,7 @@ pub(super) async fn ask_peers(
         not_asked(
             placed.clone(),
             None,
-            Verdict::Unproven,
+            VipVerdict::Unproven,
             why,
             Role::Other(None),
         )
@@ -72,7 +74,7 @@ pub(super) async fn ask_peers(
 }
 
 async fn prepare(vips: &[PlacedVip], order: &Order) -> Result<Session, Error> {
-    let order = session::Order {
+    let order = announce::Order {
         manner: Manner::Check,
         vips: vips.to_vec(),
         // Wherever they are: the kernel knows better than whoever typed -i.
@@ -115,18 +117,21 @@ fn judge(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding {
     let name = &claim.link.name;
     let (verdict, why) = match claim.standing() {
         Standing::DadFailed => (
-            Verdict::Conflict,
+            VipVerdict::Conflict,
             Some(format!(
                 "duplicate address detection on {name} found another owner"
             )),
         ),
-        Standing::Left => (Verdict::Unproven, Some(format!("it has just left {name}"))),
+        Standing::Left => (
+            VipVerdict::Unproven,
+            Some(format!("it has just left {name}")),
+        ),
         Standing::Unfit(why) => (
-            Verdict::Failed,
+            VipVerdict::Failed,
             Some(format!("nobody can be asked on {name}: it {why}")),
         ),
-        Standing::Waiting(why) => (Verdict::Failed, Some(why.to_owned())),
-        Standing::Superseded => (Verdict::Unproven, None),
+        Standing::Waiting(why) => (VipVerdict::Failed, Some(why.to_owned())),
+        Standing::Superseded => (VipVerdict::Unproven, None),
         Standing::Ready => judge_answers(claim),
     };
     Finding {
@@ -151,31 +156,31 @@ fn judge(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding {
 }
 
 /// The verdict on a VIP that frames could leave for.
-fn judge_answers(claim: &Claim) -> (Verdict, Option<String>) {
+fn judge_answers(claim: &Claim) -> (VipVerdict, Option<String>) {
     let name = &claim.link.name;
     let peers = claim.confirmations();
     let is = |peer: &Confirmation, verdict| claim.verdict_of(peer) == verdict;
-    match claim.last_refusal {
-        _ if claim.conflicts().next().is_some() => (Verdict::Conflict, None),
-        Some(errno) if claim.frames_sent == 0 => (
-            Verdict::Failed,
-            Some(format!("{name} takes no frames ({errno})")),
+    match &claim.last_refusal {
+        _ if claim.conflicts().next().is_some() => (VipVerdict::Conflict, None),
+        Some(why) if claim.frames_sent == 0 => (
+            VipVerdict::Failed,
+            Some(format!("{name} takes no frames ({why})")),
         ),
-        _ if peers.iter().any(|peer| is(peer, announce::Verdict::Stale)) => (Verdict::Stale, None),
+        _ if peers.iter().any(|peer| is(peer, PeerVerdict::Stale)) => (VipVerdict::Stale, None),
         _ if peers
             .iter()
-            .any(|peer| peer.peer.required && is(peer, announce::Verdict::Silent)) =>
+            .any(|peer| peer.peer.required && is(peer, PeerVerdict::Silent)) =>
         {
             (
-                Verdict::Unproven,
+                VipVerdict::Unproven,
                 Some("a peer that has to follow is silent".to_owned()),
             )
         }
         _ if !claim.is_certain_of_owners() => (
-            Verdict::Unproven,
+            VipVerdict::Unproven,
             Some("the time was too short to rule out another owner".to_owned()),
         ),
-        _ => (Verdict::Ok, None),
+        _ => (VipVerdict::Ok, None),
     }
 }
 
@@ -212,10 +217,10 @@ fn tell(
 ) {
     if let Some(silence) = silence {
         // Peers that do not follow are mended by nothing else first.
-        if matches!(finding.verdict, Verdict::Conflict | Verdict::Failed) {
+        if matches!(finding.verdict, VipVerdict::Conflict | VipVerdict::Failed) {
             finding.notes.push(silence.to_string());
         } else {
-            finding.verdict = Verdict::Unproven;
+            finding.verdict = VipVerdict::Unproven;
             finding.why = Some(format!(
                 "this host holds it, but who asks for it does not find it: {silence}"
             ));

@@ -1,10 +1,11 @@
 //! Where VIPs are, seen from this host: here, or on which link to ask for them.
 
+use vipherald_core::address::{Prefix, Vip};
+use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
+
 use super::Order;
-use crate::address::{Prefix, Vip};
 use crate::error::Error;
-use crate::host::{HostSnapshot, Place, PlacedVip};
-use crate::kernel::{Kernel, Link};
+use crate::kernel::Kernel;
 
 /// What this host has, and the interface that was named.
 pub(super) struct Places {
@@ -14,7 +15,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) async fn find(kernel: &Kernel, order: &Order) -> Result<Self, Error> {
-        let host = HostSnapshot::take(kernel).await?;
+        let host = kernel.snapshot().await?;
         let only = match &order.interface {
             Some(name) => {
                 let named = host.link_named(name).cloned();

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use log::debug;
 use tokio::time::{Instant, sleep};
+use vipherald_core::host::{Link, NeighbourState};
+use vipherald_core::wire::{ArpOperation, Frame, NdpMessage, Payload};
 
 use crate::answering::Silence;
 use crate::error::Error;
-use crate::kernel::{Kernel, Link, NeighbourState, Over};
+use crate::kernel::{Kernel, Over};
 use crate::port::Port;
-use crate::wire::{ArpOperation, Frame, NdpMessage, Payload};
 
 /// A frame is lost now and then: so often the kernel is made to ask one neighbour.
 const TRIES: u32 = 5;

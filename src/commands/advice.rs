@@ -2,8 +2,9 @@
 
 use std::io;
 
+use vipherald_core::keepalived;
+
 use crate::error::Error;
-use crate::keepalived;
 
 /// Why a command failed, and what to do next.
 pub(super) fn with_advice(command: &str, error: &Error) -> String {

@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use tokio::time::sleep;
+use vipherald_core::address::{Mac, Vip};
+use vipherald_core::announce::{Announcement, Claim, News, Pace, Standing};
+use vipherald_core::host::PlacedVip;
 
 use super::output::{Done, deliver, print};
 use super::target::Target;
-use crate::address::{Mac, Vip};
-use crate::announce::session::{self, Session};
-use crate::announce::{Announcement, Claim, News, Pace, Standing};
+use crate::announce::Session;
 use crate::answering::{Observer, Silence, why_silent};
-use crate::check;
 use crate::cli::{Announce, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
-use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::{self, Kernel};
 use crate::report::{AnnounceReport, Background, news_line};
 use crate::settings::Settings;
 use crate::termination::termination;
+use crate::{announce, check};
 
 /// What may come before whether this host's kernel answers is watched: the first frames, of many
 /// VIPs, too.
@@ -57,7 +57,7 @@ pub(super) async fn announce(
 /// Announces, and tells what came of it. `stop` ends it.
 pub(super) async fn run(
     target: &Target,
-    order: &session::Order,
+    order: &announce::Order,
     global: &Global,
     began: Instant,
     stop: Stop,
@@ -95,7 +95,7 @@ pub(super) async fn run(
 async fn observe(vips: &[PlacedVip], observer: &mut Option<Observer>) -> Infallible {
     sleep(FIRST_FRAMES).await;
     let start = async {
-        let host = HostSnapshot::take(&Kernel::connect()?).await?;
+        let host = Kernel::connect()?.snapshot().await?;
         Observer::start(&host, vips)
     };
     let watched = match start.await {
@@ -112,7 +112,7 @@ async fn observe(vips: &[PlacedVip], observer: &mut Option<Observer>) -> Infalli
 async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip, String, Silence)> {
     let found = async {
         let kernel = Kernel::connect()?;
-        let host = HostSnapshot::take(&kernel).await?;
+        let host = kernel.snapshot().await?;
         let mut silences = Vec::new();
         let ready = |claim: &&Claim| claim.standing() == Standing::Ready;
         for claim in core.claims().iter().filter(ready) {
@@ -131,7 +131,7 @@ async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip,
 }
 
 /// The MACs that contest a VIP only as they answer for everything.
-async fn proxies(core: &Announcement, order: &session::Order) -> Vec<Mac> {
+async fn proxies(core: &Announcement, order: &announce::Order) -> Vec<Mac> {
     let found = async {
         let kernel = Kernel::connect()?;
         let mut proxies = Vec::new();

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use super::output::{Done, print};
 use super::target::Target;
-use crate::announce::session::{self, Session};
-use crate::check;
+use crate::announce::Session;
 use crate::cli::{Check, Global};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -14,6 +13,7 @@ use crate::kernel::Kernel;
 use crate::printable::one_line;
 use crate::report::{CheckReport, Checked};
 use crate::settings::Settings;
+use crate::{announce, check};
 
 pub(super) async fn check(
     args: &Check,
@@ -81,7 +81,7 @@ async fn fix(
         }
     }
     if !to_announce.is_empty() {
-        let announcement = session::Order {
+        let announcement = announce::Order {
             vips: to_announce,
             ..target.to_announce(settings)
         };

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
+use vipherald_core::host::{HostSnapshot, PlacedVip};
+use vipherald_core::keepalived::{Configuration, Instance};
 
 use super::advice::with_advice;
 use super::announce;
@@ -14,8 +16,6 @@ use crate::cli::{Fifo, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::{Answers, Occasion, Stop, Untold, follow};
-use crate::host::{HostSnapshot, PlacedVip};
-use crate::keepalived::{Configuration, Instance};
 use crate::kernel::{self, Kernel};
 use crate::settings::Settings;
 use crate::termination::termination;
@@ -80,7 +80,7 @@ impl Answers for Reader {
         if instances.is_empty() {
             return Vec::new();
         }
-        let host = async { HostSnapshot::take(&Kernel::connect()?).await };
+        let host = async { Kernel::connect()?.snapshot().await };
         let host: HostSnapshot = match host.await {
             Ok(host) => host,
             Err(error) => {

@@ -15,9 +15,8 @@ mod show;
 mod target;
 mod yielded;
 
-use std::time::Instant;
-
 use std::io::{self, Write};
+use std::time::Instant;
 
 use log::{error, warn};
 

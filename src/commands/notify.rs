@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use log::{debug, error, warn};
+use vipherald_core::event::{Call, Event};
+use vipherald_core::keepalived::Configuration;
 
 use super::advice::with_advice;
 use super::output::Done;
@@ -10,10 +12,8 @@ use super::target::{Target, read_configuration};
 use super::{announce, purge, yielded};
 use crate::cli::{Global, Notify};
 use crate::error::Error;
-use crate::event::{Call, Event};
 use crate::exit::Exit;
 use crate::fifo::Stop;
-use crate::keepalived::Configuration;
 use crate::privileges::Capability;
 use crate::settings::Settings;
 use crate::termination::termination;

@@ -1,8 +1,9 @@
 //! `release`: let go of VIPs that a dead keepalived has left on this host.
 
+use vipherald_core::address::Vip;
+
 use super::output::{Done, deliver, print};
 use super::target::read_configuration;
-use crate::address::Vip;
 use crate::cli::{Global, Release};
 use crate::error::Error;
 use crate::kernel::Kernel;

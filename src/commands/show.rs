@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use vipherald_core::keepalived::{Configuration, Problem};
+
 use super::output::{Done, print};
 use super::target::read_configuration;
 use crate::cli::{Global, Show};
 use crate::error::Error;
-use crate::keepalived::{Configuration, Problem};
 use crate::loaded::{changed_at, loaded};
 use crate::report::ShowReport;
 use crate::wiring;

@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use log::warn;
+use vipherald_core::address::Vip;
+use vipherald_core::announce::{Manner, Pace};
+use vipherald_core::event::{Event, Subject};
+use vipherald_core::host::PlacedVip;
+use vipherald_core::keepalived;
+use vipherald_core::keepalived::{Configuration, Instance};
 
-use crate::address::Vip;
-use crate::announce::session;
-use crate::announce::{Manner, Pace};
 use crate::cli::{Global, Which, Whose};
 use crate::error::Error;
-use crate::event::{Event, Subject};
-use crate::host::PlacedVip;
-use crate::keepalived::{self, Configuration, Instance};
 use crate::settings::Settings;
 use crate::takeover::Age;
-use crate::{check, purge};
+use crate::{announce, check, keepalived_conf, purge};
 
 /// The VIPs that a command is about.
 #[derive(Clone, Debug)]
@@ -126,8 +126,8 @@ impl Target {
         }
     }
 
-    pub(super) fn to_announce(&self, settings: &Settings) -> session::Order {
-        session::Order {
+    pub(super) fn to_announce(&self, settings: &Settings) -> announce::Order {
+        announce::Order {
             manner: Manner::Announce,
             vips: self.vips.clone(),
             interface: None,
@@ -176,7 +176,7 @@ impl Target {
 }
 
 pub(super) fn read_configuration(global: &Global) -> Result<Configuration, Error> {
-    Ok(keepalived::read(
+    Ok(keepalived_conf::read(
         global.keepalived_conf(),
         &options(global),
     )?)
@@ -185,5 +185,6 @@ pub(super) fn read_configuration(global: &Global) -> Result<Configuration, Error
 pub(super) fn options(global: &Global) -> keepalived::Options {
     keepalived::Options {
         config_id: global.config_id.clone(),
+        assumed_id: None,
     }
 }

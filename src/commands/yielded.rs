@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use log::debug;
+use vipherald_core::address::Mac;
+use vipherald_core::ask::VipVerdict;
+use vipherald_core::host::PlacedVip;
 
 use super::target::Target;
-use crate::address::Mac;
 use crate::check::{self, Role};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
-use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::Kernel;
 use crate::order::send;
 use crate::settings::Settings;
@@ -52,7 +53,7 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
     let mut owners: BTreeMap<Mac, Vec<PlacedVip>> = BTreeMap::new();
     for found in check::look(&Kernel::connect()?, &request).await? {
         if let (Role::Other(_), [(owner, _)]) = (&found.role, &found.owners[..])
-            && matches!(found.verdict, check::Verdict::Ok | check::Verdict::Stale)
+            && matches!(found.verdict, VipVerdict::Ok | VipVerdict::Stale)
         {
             owners
                 .entry(*owner)
@@ -60,7 +61,7 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
                 .push(PlacedVip::anywhere(found.placed.vip));
         }
     }
-    let host = HostSnapshot::take(&Kernel::connect()?).await?;
+    let host = Kernel::connect()?.snapshot().await?;
     for (mac, mut vips) in owners {
         // Those that came (back) meanwhile are announced by another run.
         vips.retain(|placed| host.holders(placed).is_empty());

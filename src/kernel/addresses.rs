@@ -5,62 +5,37 @@ use std::net::IpAddr;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use vipherald_core::address::InterfaceIndex;
+use vipherald_core::host::{Address, Usability};
 
 use super::{Error, Kernel, answered};
-use crate::address::{InterfaceIndex, Prefix};
 
-/// One address on one interface of this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The address itself.
-    pub ip: IpAddr,
-    /// The interface that holds it.
-    pub interface: InterfaceIndex,
-    /// Length of the on-link prefix, in bits.
-    pub prefix_len: u8,
-    /// Whether it may be used.
-    pub usability: Usability,
-}
-
-/// Whether an address may be used, as duplicate address detection (RFC 4862 §5.4) has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Usability {
-    /// It is this host's.
-    Usable,
-    /// Detection still runs (`IFA_F_TENTATIVE`, `IFA_F_OPTIMISTIC`): not to be claimed yet.
-    Tentative,
-    /// Another host answered (`IFA_F_DADFAILED`): not to be claimed at all.
-    DadFailed,
-}
-
-impl Address {
-    /// The address of a message, or `None` for one that holds none (a multicast or anycast one).
-    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
-        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
-        let (mut local, mut address) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                // On a point-to-point link `Address` is the other end and `Local` is ours.
-                AddressAttribute::Local(ip) => local = Some(*ip),
-                AddressAttribute::Address(ip) => address = Some(*ip),
-                AddressAttribute::Flags(all) => flags = *all,
-                _ => {}
-            }
+/// The address of a message, or `None` for one that holds none (a multicast or anycast one).
+pub(super) fn address_of(message: &AddressMessage) -> Option<Address> {
+    let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    let (mut local, mut address) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link `Address` is the other end and `Local` is ours.
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
         }
-        let usability = if flags.contains(AddressFlags::Dadfailed) {
-            Usability::DadFailed
-        } else if flags.intersects(AddressFlags::Tentative | AddressFlags::Optimistic) {
-            Usability::Tentative
-        } else {
-            Usability::Usable
-        };
-        Some(Self {
-            ip: local.or(address)?,
-            interface: InterfaceIndex(message.header.index),
-            prefix_len: message.header.prefix_len,
-            usability,
-        })
     }
+    let usability = if flags.contains(AddressFlags::Dadfailed) {
+        Usability::DadFailed
+    } else if flags.intersects(AddressFlags::Tentative | AddressFlags::Optimistic) {
+        Usability::Tentative
+    } else {
+        Usability::Usable
+    };
+    Some(Address {
+        ip: local.or(address)?,
+        interface: InterfaceIndex(message.header.index),
+        prefix_len: message.header.prefix_len,
+        usability,
+    })
 }
 
 impl Kernel {
@@ -72,7 +47,7 @@ impl Kernel {
         let dump = self.handle.address().get().execute();
         let messages: Vec<_> =
             answered(|| "list the addresses".to_owned(), dump.try_collect()).await?;
-        Ok(messages.iter().filter_map(Address::from_message).collect())
+        Ok(messages.iter().filter_map(address_of).collect())
     }
 
     /// Takes an address off its interface. Returns whether it was there.
@@ -97,13 +72,5 @@ impl Kernel {
             Err(error) if error.is_absent() => Ok(false),
             Err(error) => Err(error),
         }
-    }
-}
-
-impl Prefix {
-    /// The subnet of an interface's address.
-    #[must_use]
-    pub fn of(address: &Address) -> Self {
-        Self::new(address.ip, address.prefix_len)
     }
 }

@@ -6,10 +6,14 @@ use std::task::{Context, Poll};
 use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{Socket, SocketAddr};
+use vipherald_core::address::InterfaceIndex;
+use vipherald_core::host::{Address, Link};
 
-use super::{Address, Error, Link};
-use crate::address::InterfaceIndex;
+use super::Error;
+use super::addresses::address_of;
+use super::links::link_of;
 use crate::watch::Watched;
 
 /// One change that the kernel reported.
@@ -117,16 +121,14 @@ fn parse(mut datagram: &[u8], on_change: &mut impl FnMut(Change)) -> Option<()> 
             continue;
         };
         let change = match message {
-            RouteNetlinkMessage::NewAddress(m) => Address::from_message(&m).map(Change::Address),
-            RouteNetlinkMessage::DelAddress(m) => {
-                Address::from_message(&m).map(Change::AddressGone)
-            }
+            RouteNetlinkMessage::NewAddress(m) => address_of(&m).map(Change::Address),
+            RouteNetlinkMessage::DelAddress(m) => address_of(&m).map(Change::AddressGone),
             // A bridge reports its ports on the same group, under its own family; a port that
             // leaves a bridge is not an interface that is gone.
             RouteNetlinkMessage::NewLink(m)
                 if m.header.interface_family == AddressFamily::Unspec =>
             {
-                Some(Change::Link(Link::from_message(&m)))
+                Some(Change::Link(link_of(&m)))
             }
             RouteNetlinkMessage::DelLink(m)
                 if m.header.interface_family == AddressFamily::Unspec =>

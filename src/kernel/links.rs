@@ -5,9 +5,10 @@ use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
 };
+use vipherald_core::address::{InterfaceIndex, Mac};
+use vipherald_core::host::Link;
 
 use super::{Error, Kernel, answered};
-use crate::address::{InterfaceIndex, Mac};
 
 /// Octets of an interface's name, with its end (`IFNAMSIZ`).
 const NAME_MAX: usize = 16;
@@ -17,84 +18,49 @@ const ALTERNATIVE_NAME_MAX: usize = 128;
 /// an alternative one can be (linux/if_link.h, since Linux 5.5).
 const IFLA_ALT_IFNAME: u16 = 53;
 
-/// One interface, as far as an announcement needs to know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The kernel's index of it.
-    pub index: InterfaceIndex,
-    /// Its name, such as `bond0.169`.
-    pub name: String,
-    /// Its hardware address, if it has one of six octets that one host can own.
-    pub mac: Option<Mac>,
-    /// Whether it is set up (`IFF_UP`).
-    pub up: bool,
-    /// Whether frames can leave: it is up and has a carrier (`IFF_LOWER_UP`).
-    pub carrier: bool,
-    /// Why its neighbours can't be told by ARP or ND, if so.
-    pub unlike_ethernet: Option<&'static str>,
-    /// Whether it forwards IPv6, which an NA's R flag tells (RFC 4861 §4.4).
-    pub forwards_ipv6: bool,
-    /// The interface below a VLAN or a macvlan, in this network namespace.
-    pub lower: Option<InterfaceIndex>,
-}
-
-impl Link {
-    /// Whether neighbours can ask for an address here, by ARP or ND.
-    #[must_use]
-    pub fn is_askable(&self) -> bool {
-        self.unlike_ethernet.is_none() && self.up
-    }
-
-    /// Why they cannot, as a clause after the interface's name; `None`: they can.
-    #[must_use]
-    pub fn why_unaskable(&self) -> Option<&'static str> {
-        self.unlike_ethernet.or((!self.up).then_some("is down"))
-    }
-
-    pub(super) fn from_message(message: &LinkMessage) -> Self {
-        let flags = message.header.flags;
-        let mut link = Self {
-            index: InterfaceIndex(message.header.index),
-            name: String::new(),
-            mac: None,
-            up: flags.contains(LinkFlags::Up),
-            carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
-            unlike_ethernet: None,
-            forwards_ipv6: false,
-            lower: None,
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::Address(octets) => {
-                    link.mac = Mac::from_slice(octets).filter(|mac| mac.is_unicast());
-                }
-                LinkAttribute::Link(lower) if *lower != 0 => {
-                    link.lower = Some(InterfaceIndex(*lower));
-                }
-                // In another network namespace the index means another interface.
-                LinkAttribute::LinkNetNsId(_) => link.lower = None,
-                LinkAttribute::AfSpecUnspec(families) => {
-                    link.forwards_ipv6 = forwards_ipv6(families);
-                }
-                _ => {}
+pub(super) fn link_of(message: &LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: InterfaceIndex(message.header.index),
+        name: String::new(),
+        mac: None,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        unlike_ethernet: None,
+        forwards_ipv6: false,
+        lower: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(octets) => {
+                link.mac = Mac::from_slice(octets).filter(|mac| mac.is_unicast());
             }
+            LinkAttribute::Link(lower) if *lower != 0 => {
+                link.lower = Some(InterfaceIndex(*lower));
+            }
+            // In another network namespace the index means another interface.
+            LinkAttribute::LinkNetNsId(_) => link.lower = None,
+            LinkAttribute::AfSpecUnspec(families) => {
+                link.forwards_ipv6 = forwards_ipv6(families);
+            }
+            _ => {}
         }
-        link.unlike_ethernet = if flags.contains(LinkFlags::Loopback) {
-            Some("is a loopback interface")
-        } else if flags.contains(LinkFlags::Noarp) {
-            Some("has ARP switched off (NOARP)")
-        } else if flags.contains(LinkFlags::Pointopoint) {
-            Some("is a point-to-point link")
-        } else if message.header.link_layer_type != LinkLayerType::Ether {
-            Some("is not an Ethernet interface")
-        } else if link.mac.is_none() {
-            Some("has no Ethernet address")
-        } else {
-            None
-        };
-        link
     }
+    link.unlike_ethernet = if flags.contains(LinkFlags::Loopback) {
+        Some("is a loopback interface")
+    } else if flags.contains(LinkFlags::Noarp) {
+        Some("has ARP switched off (NOARP)")
+    } else if flags.contains(LinkFlags::Pointopoint) {
+        Some("is a point-to-point link")
+    } else if message.header.link_layer_type != LinkLayerType::Ether {
+        Some("is not an Ethernet interface")
+    } else if link.mac.is_none() {
+        Some("has no Ethernet address")
+    } else {
+        None
+    };
+    link
 }
 
 fn forwards_ipv6(families: &[AfSpecUnspec]) -> bool {
@@ -149,7 +115,7 @@ impl Kernel {
     ) -> Result<Option<Link>, Error> {
         let mut answers = Box::pin(request.execute());
         match answered(|| doing.clone(), answers.try_next()).await {
-            Ok(message) => Ok(message.as_ref().map(Link::from_message)),
+            Ok(message) => Ok(message.as_ref().map(link_of)),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
@@ -163,6 +129,6 @@ impl Kernel {
         let dump = self.handle.link().get().execute();
         let messages: Vec<_> =
             answered(|| "list the interfaces".to_owned(), dump.try_collect()).await?;
-        Ok(messages.iter().map(Link::from_message).collect())
+        Ok(messages.iter().map(link_of).collect())
     }
 }

@@ -8,16 +8,14 @@ mod changes;
 mod links;
 mod neighbours;
 mod routes;
+mod snapshot;
 
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-pub use addresses::{Address, Usability};
 pub use changes::{Change, Changes, Drained};
-pub use links::Link;
-pub use neighbours::{Neighbour, NeighbourState, Over};
-pub use routes::Route;
+pub use neighbours::Over;
 
 use crate::privileges::Capability;
 

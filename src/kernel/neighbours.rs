@@ -11,97 +11,54 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use serde::Serialize;
 use tokio::time::{Instant, sleep};
+use vipherald_core::address::{InterfaceIndex, Mac};
+use vipherald_core::host::{Neighbour, NeighbourState};
 
 use super::{Error, Kernel, answered};
-use crate::address::{InterfaceIndex, Mac};
 
 /// Between two looks at an entry that is being resolved.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// One entry of a neighbour table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Its address.
-    pub ip: IpAddr,
-    /// The hardware address that frames for it are sent to, where it is known.
-    pub mac: Option<Mac>,
-    /// How the kernel holds it.
-    pub state: NeighbourState,
-    /// Set by a control plane (`NTF_EXT_LEARNED`), which alone may remove it.
-    pub externally_learned: bool,
-}
-
-/// The states of a neighbour entry, by their names in `ip neigh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum NeighbourState {
-    /// Being asked for, the first time.
-    Incomplete,
-    /// Confirmed a short while ago.
-    Reachable,
-    /// Not confirmed lately; used as it is at the next frame.
-    Stale,
-    /// Used unconfirmed; asked for if no confirmation comes.
-    Delay,
-    /// Being asked for again.
-    Probe,
-    /// Asked for in vain.
-    Failed,
-    /// Needs no resolution on this interface.
-    Noarp,
-    /// Set by hand, for good.
-    Permanent,
-    /// Answered for on behalf of another host; a table of its own.
-    Proxy,
-    /// No state, or one this program does not know.
-    None,
-}
-
-impl From<Nud> for NeighbourState {
-    fn from(state: Nud) -> Self {
-        match state {
-            Nud::Incomplete => Self::Incomplete,
-            Nud::Reachable => Self::Reachable,
-            Nud::Stale => Self::Stale,
-            Nud::Delay => Self::Delay,
-            Nud::Probe => Self::Probe,
-            Nud::Failed => Self::Failed,
-            Nud::Noarp => Self::Noarp,
-            Nud::Permanent => Self::Permanent,
-            _ => Self::None,
-        }
+fn state_of(state: Nud) -> NeighbourState {
+    match state {
+        Nud::Incomplete => NeighbourState::Incomplete,
+        Nud::Reachable => NeighbourState::Reachable,
+        Nud::Stale => NeighbourState::Stale,
+        Nud::Delay => NeighbourState::Delay,
+        Nud::Probe => NeighbourState::Probe,
+        Nud::Failed => NeighbourState::Failed,
+        Nud::Noarp => NeighbourState::Noarp,
+        Nud::Permanent => NeighbourState::Permanent,
+        _ => NeighbourState::None,
     }
 }
 
-impl Neighbour {
-    fn from_message(message: &NeighbourMessage) -> Option<Self> {
-        let (mut ip, mut mac) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                    ip = Some(IpAddr::V4(*v4));
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                    ip = Some(IpAddr::V6(*v6));
-                }
-                NeighbourAttribute::LinkLayerAddress(octets) => mac = Mac::from_slice(octets),
-                _ => {}
+fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
+    let (mut ip, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                ip = Some(IpAddr::V4(*v4));
             }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                ip = Some(IpAddr::V6(*v6));
+            }
+            NeighbourAttribute::LinkLayerAddress(octets) => mac = Mac::from_slice(octets),
+            _ => {}
         }
-        let flags = message.header.flags;
-        Some(Self {
-            ip: ip?,
-            mac,
-            state: if flags.contains(NeighbourFlags::Proxy) {
-                NeighbourState::Proxy
-            } else {
-                message.header.state.into()
-            },
-            externally_learned: flags.contains(NeighbourFlags::ExtLearned),
-        })
     }
+    let flags = message.header.flags;
+    Some(Neighbour {
+        ip: ip?,
+        mac,
+        state: if flags.contains(NeighbourFlags::Proxy) {
+            NeighbourState::Proxy
+        } else {
+            state_of(message.header.state)
+        },
+        externally_learned: flags.contains(NeighbourFlags::ExtLearned),
+    })
 }
 
 /// Which MAC an entry may hold before it is set.
@@ -160,7 +117,7 @@ impl Kernel {
                 entries
                     .iter()
                     .filter(|entry| entry.header.ifindex == interface.0)
-                    .filter_map(Neighbour::from_message),
+                    .filter_map(neighbour_of),
             );
         }
         Ok(neighbours)
@@ -206,7 +163,7 @@ impl Kernel {
             let answer = handle.request(request)?.next().await;
             match answer.map(|message| message.payload) {
                 Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry))) => {
-                    Ok(Neighbour::from_message(&entry))
+                    Ok(neighbour_of(&entry))
                 }
                 Some(NetlinkPayload::Error(refusal)) => {
                     Err(rtnetlink::Error::NetlinkError(refusal))

@@ -7,18 +7,10 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
 };
+use vipherald_core::address::{InterfaceIndex, Prefix};
+use vipherald_core::host::Route;
 
 use super::{Error, Kernel, answered};
-use crate::address::{InterfaceIndex, Prefix};
-
-/// Where a packet to an address leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The interface.
-    pub interface: InterfaceIndex,
-    /// The router that it goes to; `None`: the address is on the interface's link.
-    pub gateway: Option<IpAddr>,
-}
 
 impl Kernel {
     /// The route to an address, as a packet of this host would take it; `None`: there is none.

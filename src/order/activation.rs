@@ -1,11 +1,9 @@
 //! The sockets that systemd hands over (sd_listen_fds(3)).
 #![allow(unsafe_code)]
 
-use std::env;
-use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::process;
+use std::{env, io, process};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{SockType, getsockopt, sockopt};

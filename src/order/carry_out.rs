@@ -5,18 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use vipherald_core::address::{Mac, Vip};
+use vipherald_core::keepalived;
+use vipherald_core::order::admission::Facts;
+use vipherald_core::order::message::{Answer, Done, Order, Outcome, Reason};
 
-use super::judge::Facts;
-use super::message::{Answer, Done, Order, Outcome, Reason};
 use super::wall_clock;
-use crate::address::{Mac, Vip};
 use crate::error::Error;
-use crate::host::HostSnapshot;
-use crate::keepalived;
 use crate::kernel::Kernel;
 use crate::orphan::{self, Doubt};
 use crate::purge::{self, Entry, Kept};
-use crate::settings;
+use crate::{keepalived_conf, settings};
 
 /// How long the new owner's answer may take, for all VIPs of an order together.
 const RESOLVED_WITHIN: Duration = Duration::from_millis(250);
@@ -93,12 +92,13 @@ impl Work<'_> {
     }
 
     async fn facts(&self) -> Result<Facts, Error> {
-        let host = HostSnapshot::take(&self.kernel).await?;
+        let host = self.kernel.snapshot().await?;
         let mut gateways = BTreeSet::new();
         for link in &host.links {
             gateways.extend(self.kernel.gateways(link.index).await?);
         }
-        let configuration = keepalived::read(&self.context.keepalived_conf, &self.context.options);
+        let configuration =
+            keepalived_conf::read(&self.context.keepalived_conf, &self.context.options);
         Ok(Facts {
             host,
             gateways,

@@ -1,28 +1,19 @@
-//! The keys that orders and answers are signed with.
+//! Key files: who else could read or replace them.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use hmac::{Hmac, KeyInit, Mac as _};
 use nix::libc::O_NOFOLLOW;
 use nix::unistd::Uid;
-use sha2::Sha256;
+use vipherald_core::order::Keys;
 
-use super::message::TAG;
 use crate::regular_file;
 
-/// Octets that a key has at least: as many as the hash gives (RFC 2104 §3).
-const SHORTEST: usize = 32;
 /// Octets that a key file has at most.
 const LONGEST: u64 = 4096;
-
-/// The keys of this host: the first one signs, all of them verify.
-#[derive(Clone)]
-pub struct Keys(Vec<Hmac<Sha256>>);
 
 /// Why a key can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,65 +60,22 @@ fn keep(unwritable: &io::Error) -> &'static str {
     }
 }
 
-impl Keys {
-    /// Reads key files, checking each before use. Where systemd gave this unit a credential of a
-    /// file's name (`LoadCredential=`, in the directory `credentials`), that takes its place.
-    ///
-    /// # Errors
-    /// If a file can't be read, is too short, or is not root's alone.
-    pub fn read(files: &[PathBuf], credentials: Option<&Path>) -> Result<Self, Error> {
-        let read = |file: &PathBuf| {
-            let name = file.file_name();
-            let credential = credentials.zip(name).map(|(all, name)| all.join(name));
-            match credential.filter(|credential| credential.exists()) {
-                // systemd lets nobody but the unit see it.
-                Some(credential) => read(&credential, Owner::Systemd),
-                None => read(file, Owner::Root),
-            }
-        };
-        files.iter().map(read).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// The one key that these octets are, at least 32.
-    ///
-    /// # Errors
-    /// If they are fewer.
-    pub fn from_octets(octets: &[u8]) -> Result<Self, String> {
-        if octets.len() < SHORTEST {
-            return Err(format!(
-                "has {} octets, and a key has at least {SHORTEST}: `vipherald keygen` writes one",
-                octets.len()
-            ));
+/// Reads key files, checking each before use. Where systemd gave this unit a credential of a file's
+/// name (`LoadCredential=`, in the directory `credentials`), that takes its place.
+///
+/// # Errors
+/// If a file can't be read, is too short, or is not root's alone.
+pub fn read(files: &[PathBuf], credentials: Option<&Path>) -> Result<Keys, Error> {
+    let read = |file: &PathBuf| {
+        let name = file.file_name();
+        let credential = credentials.zip(name).map(|(all, name)| all.join(name));
+        match credential.filter(|credential| credential.exists()) {
+            // systemd lets nobody but the unit see it.
+            Some(credential) => read_one(&credential, Owner::Systemd),
+            None => read_one(file, Owner::Root),
         }
-        let hmac = Hmac::new_from_slice(octets).map_err(|error| error.to_string())?;
-        Ok(Self(vec![hmac]))
-    }
-
-    /// Appends the tag of the first key.
-    pub fn sign(&self, datagram: &mut Vec<u8>) {
-        if let Some(key) = self.0.first() {
-            let tag = key.clone().chain_update(&*datagram).finalize();
-            datagram.extend_from_slice(&tag.into_bytes());
-        }
-    }
-
-    /// What is before the tag, if one of the keys made that. Takes one hash a key, and the same
-    /// time whatever the tag.
-    #[must_use]
-    pub fn authenticate<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
-        let (signed, tag) = datagram.split_at_checked(datagram.len().checked_sub(TAG)?)?;
-        let made = |key: &Hmac<Sha256>| {
-            let tagged = key.clone().chain_update(signed);
-            tagged.verify_slice(tag).is_ok()
-        };
-        self.0.iter().any(made).then_some(signed)
-    }
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({})", self.0.len())
-    }
+    };
+    files.iter().map(read).collect()
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -136,7 +84,7 @@ enum Owner {
     Systemd,
 }
 
-fn read(path: &Path, owner: Owner) -> Result<Hmac<Sha256>, Error> {
+fn read_one(path: &Path, owner: Owner) -> Result<Keys, Error> {
     let unreadable = |source| Error::Unreadable {
         path: path.to_owned(),
         source,
@@ -176,9 +124,7 @@ fn read(path: &Path, owner: Owner) -> Result<Hmac<Sha256>, Error> {
     if octets.len() as u64 > LONGEST {
         return Err(unfit(format!("is longer than {LONGEST} octets")));
     }
-    let keys = Keys::from_octets(octets.trim_ascii_end()).map_err(unfit)?;
-    let mut key = keys.0.into_iter();
-    key.next().ok_or_else(|| unfit("is no key".to_owned()))
+    Keys::from_octets(octets.trim_ascii_end()).map_err(unfit)
 }
 
 /// What speaks against a folder.
@@ -309,31 +255,8 @@ mod tests {
     }
 
     fn refusal(file: &Path) -> String {
-        let refused = Keys::read(&[file.to_owned()], None);
+        let refused = read(&[file.to_owned()], None);
         refused.unwrap_err().to_string()
-    }
-
-    /// RFC 4231 §4.2 (test case 1 has a key of 20 octets; these are 32 or more: cases 6).
-    #[test]
-    fn the_tag_is_that_of_rfc_4231() {
-        let keys = Keys::from_octets(&[0xaa; 131]).unwrap();
-        let mut text = b"Test Using Larger Than Block-Size Key - Hash Key First".to_vec();
-        let signed = text.len();
-        keys.sign(&mut text);
-        let tag: String = text[signed..].iter().map(|o| format!("{o:02x}")).collect();
-        assert_eq!(
-            tag,
-            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
-        );
-        assert_eq!(keys.authenticate(&text), Some(&text[..signed]));
-        for at in 0..text.len() {
-            let mut changed = text.clone();
-            changed[at] ^= 1;
-            assert_eq!(keys.authenticate(&changed), None);
-        }
-        for cut in 0..text.len() {
-            assert_eq!(keys.authenticate(&text[..cut]), None);
-        }
     }
 
     #[test]
@@ -344,7 +267,7 @@ mod tests {
         generate(&new).unwrap();
         let keys = |files: &[&PathBuf]| {
             let files: Vec<_> = files.iter().map(|file| (*file).clone()).collect();
-            Keys::read(&files, None).unwrap()
+            read(&files, None).unwrap()
         };
         let (only_old, rotating, only_new) = (keys(&[&old]), keys(&[&new, &old]), keys(&[&new]));
         let mut text = b"text".to_vec();
@@ -371,7 +294,7 @@ mod tests {
         refused("vipherald keygen");
         generate(&file).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        assert!(Keys::read(std::slice::from_ref(&file), None).is_ok());
+        assert!(read(std::slice::from_ref(&file), None).is_ok());
         for mode in [0o640, 0o604, 0o620, 0o644] {
             fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
             refused("chmod 600");
@@ -380,7 +303,7 @@ mod tests {
         fs::write(&file, [b'x'; 31]).unwrap();
         refused("31 octets");
         fs::write(&file, [b'x'; 32]).unwrap();
-        assert!(Keys::read(std::slice::from_ref(&file), None).is_ok());
+        assert!(read(std::slice::from_ref(&file), None).is_ok());
         fs::write(&file, vec![b'x'; 5000]).unwrap();
         refused("longer than 4096");
         // A credential of the same name takes its place, as systemd hands it over.
@@ -389,7 +312,7 @@ mod tests {
         generate(&credentials.join("key")).unwrap();
         let mode = Permissions::from_mode(0o440);
         fs::set_permissions(credentials.join("key"), mode).unwrap();
-        assert!(Keys::read(std::slice::from_ref(&file), Some(&credentials)).is_ok());
+        assert!(read(std::slice::from_ref(&file), Some(&credentials)).is_ok());
         fs::remove_file(&file).unwrap();
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
         refused("no regular file");
@@ -403,7 +326,7 @@ mod tests {
         fs::create_dir(&deep).unwrap();
         let file = deep.join("key");
         generate(&file).unwrap();
-        assert!(Keys::read(std::slice::from_ref(&file), None).is_ok());
+        assert!(read(std::slice::from_ref(&file), None).is_ok());
         for (at, mode) in [(&deep, 0o777), (&folder, 0o775), (&folder, 0o1777)] {
             fs::set_permissions(at, Permissions::from_mode(mode)).unwrap();
             let told = refusal(&file);
@@ -426,7 +349,7 @@ mod tests {
         }
         // What systemd hands over is not to be judged so.
         fs::set_permissions(&deep, Permissions::from_mode(0o777)).unwrap();
-        assert!(Keys::read(std::slice::from_ref(&file), Some(&deep)).is_ok());
+        assert!(read(std::slice::from_ref(&file), Some(&deep)).is_ok());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

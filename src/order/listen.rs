@@ -17,16 +17,16 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
+use vipherald_core::keepalived;
+use vipherald_core::log_limit::{Allowance, Tally};
+use vipherald_core::order::Keys;
+use vipherald_core::order::admission::{Dropped, Judge, Ruling};
+use vipherald_core::order::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
 
 use super::carry_out::{Carried, Context};
-use super::judge::{Dropped, Judge, Ruling};
-use super::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
-
-use super::{Keys, activation, post, wall_clock};
+use super::{activation, key, post, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::keepalived;
-use crate::minutes::{Allowance, Tally};
 use crate::settings;
 use crate::watch::Watched;
 
@@ -98,8 +98,8 @@ async fn obey(
         idle: request.idle,
         last: Instant::now(),
         at_work: JoinSet::new(),
-        dropped: Tally::new(),
-        done: Tally::new(),
+        dropped: Tally::default(),
+        done: Tally::default(),
         lines: Allowance::a_minute(LINES),
         refusals: Allowance::a_minute(REFUSALS),
     };
@@ -112,7 +112,7 @@ fn keys(settings: &settings::Orders) -> Result<Keys, Error> {
     if settings.key_files.is_empty() {
         return Err(Error::NoKey);
     }
-    Ok(Keys::read(
+    Ok(key::read(
         &settings.key_files,
         post::credentials().as_deref(),
     )?)

@@ -13,11 +13,12 @@ use std::time::Instant;
 use log::{debug, trace, warn};
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
+use vipherald_core::order::Keys;
+use vipherald_core::order::message::{ANSWER_LENGTH, Id};
+use vipherald_core::order::outbox::{Courier, Heard, Patience, Posting, Route};
 
-use super::courier::{Courier, Heard, Patience, Posting, Route};
-use super::message::{ANSWER_LENGTH, Id};
-use super::{Keys, wall_clock};
-use crate::address::{InterfaceIndex, Mac, Vip};
+use super::{key, wall_clock};
 use crate::settings::Orders;
 use crate::watch::Watched;
 
@@ -51,7 +52,7 @@ impl Post {
         if settings.key_files.is_empty() {
             return None;
         }
-        match Keys::read(&settings.key_files, credentials().as_deref()) {
+        match key::read(&settings.key_files, credentials().as_deref()) {
             Ok(keys) => Some(Self::new(keys, settings.port.get(), instance)),
             Err(error) => {
                 warn!("no peer is ordered to purge: {error}");

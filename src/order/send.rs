@@ -6,13 +6,13 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
+use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
+use vipherald_core::host::PlacedVip;
+use vipherald_core::order::outbox::{Fate, Patience, Route};
 
-use super::Keys;
-use super::courier::{Fate, Patience, Route};
+use super::key;
 use super::post::{Post, credentials};
-use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::error::Error;
-use crate::host::{HostSnapshot, PlacedVip};
 use crate::kernel::Kernel;
 use crate::settings;
 
@@ -52,7 +52,7 @@ pub struct Ordered {
 /// If a VIP is not here and no MAC was given, or the kernel can't be asked.
 pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
     let kernel = Kernel::connect()?;
-    let host = HostSnapshot::take(&kernel).await?;
+    let host = kernel.snapshot().await?;
     let mut told = Vec::new();
     for placed in &request.vips {
         let vip = placed.vip;
@@ -105,7 +105,7 @@ pub async fn send<S>(
     if settings.key_files.is_empty() {
         return Err(Error::NoKey);
     }
-    let keys = Keys::read(&settings.key_files, credentials().as_deref())?;
+    let keys = key::read(&settings.key_files, credentials().as_deref())?;
     let vips: Vec<Vip> = request.vips.iter().map(|placed| placed.vip).collect();
     let mut post = Post::new(keys, settings.port.get(), &request.instance);
     let began = Instant::now();

@@ -5,17 +5,17 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use log::Level;
-use nix::errno::Errno;
 use serde::Serialize;
+use vipherald_core::address::{Mac, Vip};
+use vipherald_core::announce::{Announcement, Claim, News, Standing};
+use vipherald_core::ask::{Confirmation, PeerVerdict, Refusal, Source};
+use vipherald_core::host::PlacedVip;
+use vipherald_core::order::{Fate, Outcome};
 
 use super::order::words;
 use super::{Line, NAMED, Report, count, list, seconds};
-use crate::address::{Mac, Vip};
-use crate::announce::{Announcement, Claim, Confirmation, News, Source, Standing, Verdict};
 use crate::answering::Silence;
 use crate::exit::Exit;
-use crate::host::PlacedVip;
-use crate::order::{Fate, Outcome};
 
 /// How an announcement ended, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -89,7 +89,7 @@ pub(super) struct AskedPeer {
     pub(super) mac: Option<Mac>,
     source: Source,
     required: bool,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: PeerVerdict,
     after_ms: Option<f64>,
     answered_by: Option<Mac>,
     order: Option<&'static str>,
@@ -112,7 +112,7 @@ pub struct Background<'a> {
 struct Group {
     vips: Vec<Vip>,
     frames: u32,
-    verdicts: BTreeMap<Verdict, u32>,
+    verdicts: BTreeMap<PeerVerdict, u32>,
     /// When the last peer was proven or acknowledged.
     settled: Option<Instant>,
 }
@@ -290,14 +290,14 @@ impl Group {
             let count = |verdict| self.verdicts.get(&verdict).copied().unwrap_or(0);
             text += &format!(
                 ": {} proven, {} acknowledged, {} stale, {} silent",
-                count(Verdict::Proven),
-                count(Verdict::Acknowledged),
-                count(Verdict::Stale),
-                count(Verdict::Silent)
+                count(PeerVerdict::Proven),
+                count(PeerVerdict::Acknowledged),
+                count(PeerVerdict::Stale),
+                count(PeerVerdict::Silent)
             );
             for (verdict, name) in [
-                (Verdict::Holder, "holding it too"),
-                (Verdict::Offlink, "offlink"),
+                (PeerVerdict::Holder, "holding it too"),
+                (PeerVerdict::Offlink, "offlink"),
             ] {
                 if count(verdict) > 0 {
                     text += &format!(", {} {name}", count(verdict));
@@ -394,17 +394,17 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
             AnnounceResult::Failed,
             format!("could not be announced on {name} to the end: {why}"),
         ),
-        Standing::Ready => match (claim.mac(), claim.last_refusal) {
-            (_, Some(Errno::EMFILE)) if claim.frames_sent == 0 => (
+        Standing::Ready => match (claim.mac(), &claim.last_refusal) {
+            (_, Some(Refusal::OutOfDescriptors)) if claim.frames_sent == 0 => (
                 AnnounceResult::Failed,
                 format!(
                     "could not be announced on {name}: no descriptor is left for it; raise the limit \
                      (`ulimit -n`, LimitNOFILE=)"
                 ),
             ),
-            (_, Some(errno)) if claim.frames_sent == 0 => (
+            (_, Some(why)) if claim.frames_sent == 0 => (
                 AnnounceResult::Failed,
-                format!("could not be announced: {name} takes no frames ({errno})"),
+                format!("could not be announced: {name} takes no frames ({why})"),
             ),
             (_, None) if claim.frames_sent == 0 && !dry_run => (
                 AnnounceResult::Failed,
@@ -497,7 +497,7 @@ fn peculiarities(
                 Line(level, format!("{vip} on {name}: {who} {text}"))
             });
         match verdict {
-            Verdict::Stale => {
+            PeerVerdict::Stale => {
                 let text = format!(
                     "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
                      its entry is wrong; on it run `vipherald purge --permanent {vip}` or \
@@ -508,7 +508,7 @@ fn peculiarities(
                     [Some(Line(Level::Warn, text)), proxy, order],
                 )
             }
-            Verdict::Silent if peer.required && !claim.is_rival(peer) => {
+            PeerVerdict::Silent if peer.required && !claim.is_rival(peer) => {
                 let what = match peer.source {
                     Source::Gateway => "the gateway",
                     Source::Configured => "the configured peer",
@@ -523,7 +523,7 @@ fn peculiarities(
                     [Some(Line(Level::Warn, text)), proxy, order],
                 )
             }
-            Verdict::Holder => {
+            PeerVerdict::Holder => {
                 let text = format!(
                     "{vip} on {name}: {who} has the VIP itself, and does not answer for it: a real \
                      server"
@@ -554,15 +554,21 @@ fn unproven_peers(claim: &Claim) -> Vec<Line> {
     let of = |verdict| {
         let told = |peer: &&Confirmation| {
             claim.verdict_of(peer) == verdict
-                && !(peer.peer.required && verdict == Verdict::Silent)
+                && !(peer.peer.required && verdict == PeerVerdict::Silent)
                 && !claim.is_rival(&peer.peer)
         };
         let peers = claim.confirmations().iter().filter(told);
         peers.map(|peer| peer.peer.ip).collect::<Vec<_>>()
     };
     [
-        (Verdict::Silent, "silent, so that nothing is known of them"),
-        (Verdict::Offlink, "not asked, for they are not on this link"),
+        (
+            PeerVerdict::Silent,
+            "silent, so that nothing is known of them",
+        ),
+        (
+            PeerVerdict::Offlink,
+            "not asked, for they are not on this link",
+        ),
     ]
     .into_iter()
     .filter_map(|(verdict, words)| Some((of(verdict), words)).filter(|(ips, _)| !ips.is_empty()))
@@ -584,9 +590,9 @@ fn unproven_peers(claim: &Claim) -> Vec<Line> {
 }
 
 /// What was as it should be is not, nor that a peer which follows anyhow obeys no orders.
-fn is_worth_telling(fate: &Fate, verdict: Verdict) -> bool {
+fn is_worth_telling(fate: &Fate, verdict: PeerVerdict) -> bool {
     match fate.outcome() {
-        None => verdict == Verdict::Stale,
+        None => verdict == PeerVerdict::Stale,
         Some(Outcome::Right | Outcome::Absent) => false,
         Some(_) => true,
     }
@@ -600,7 +606,7 @@ fn host_name(core: &Announcement, mac: Mac) -> String {
 }
 
 impl AskedPeer {
-    pub(super) fn of(started: Instant, verdict: Verdict, confirmation: &Confirmation) -> Self {
+    pub(super) fn of(started: Instant, verdict: PeerVerdict, confirmation: &Confirmation) -> Self {
         // To the microsecond: what is beyond is noise.
         let after_ms = |at: Instant| {
             let after = at.duration_since(started);

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use log::Level;
 use serde::Serialize;
+use vipherald_core::address::{Mac, Vip};
+use vipherald_core::ask::{Confirmation, PeerVerdict, VipVerdict};
+use vipherald_core::host::NeighbourState;
 
 use super::announce::AskedPeer;
 use super::purge::state_name;
 use super::{Line, NAMED, Report};
-use crate::address::{Mac, Vip};
-use crate::announce;
-use crate::check::{Finding, Mended, Role, Verdict};
+use crate::check::{Finding, Mended, Role};
 use crate::exit::{Exit, Plugin};
-use crate::kernel::NeighbourState;
 use crate::printable::one_line;
 
 /// What people's terminals show at the least, in columns.
@@ -22,44 +22,12 @@ const WIDTH: usize = 80;
 /// Where the second column begins.
 const COLUMN: usize = 21;
 
-impl Verdict {
-    fn exit(self) -> Exit {
-        match self {
-            Self::Ok => Exit::Done,
-            Self::Failed => Exit::Failed,
-            Self::Stale | Self::Unproven => Exit::Unproven,
-            Self::Conflict => Exit::Conflict,
-            Self::Unowned => Exit::Contradicted,
-        }
-    }
-
-    fn plugin(self) -> Plugin {
-        match self {
-            Self::Ok => Plugin::Ok,
-            Self::Unproven => Plugin::Warning,
-            Self::Stale | Self::Conflict | Self::Unowned => Plugin::Critical,
-            Self::Failed => Plugin::Unknown,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::Failed => "failed",
-            Self::Unowned => "unowned",
-            Self::Stale => "stale",
-            Self::Unproven => "unproven",
-            Self::Ok => "ok",
-        }
-    }
-
-    /// An SGR colour (ECMA-48 §8.3.117).
-    fn colour(self) -> &'static str {
-        match self {
-            Self::Ok => "32",
-            Self::Unproven => "33",
-            _ => "31",
-        }
+/// An SGR colour (ECMA-48 §8.3.117).
+fn colour(verdict: VipVerdict) -> &'static str {
+    match verdict {
+        VipVerdict::Ok => "32",
+        VipVerdict::Unproven => "33",
+        _ => "31",
     }
 }
 
@@ -69,7 +37,7 @@ pub struct Checked {
     /// What holds now.
     pub finding: Finding,
     /// What was found before something was mended.
-    pub before: Option<Verdict>,
+    pub before: Option<VipVerdict>,
     /// What was done.
     pub mended: Option<Mended>,
 }
@@ -92,7 +60,7 @@ pub struct CheckReport {
     command: &'static str,
     version: &'static str,
     instance: Option<String>,
-    result: Verdict,
+    result: VipVerdict,
     duration_ms: u64,
     frames_sent: u32,
     vips: Vec<CheckedVip>,
@@ -110,7 +78,7 @@ struct CheckedVip {
     interface: Option<String>,
     held_here: bool,
     also_on: Vec<String>,
-    verdict: Verdict,
+    verdict: VipVerdict,
     owners: Vec<Mac>,
     hosts: BTreeMap<String, IpAddr>,
     proxies: Vec<Mac>,
@@ -119,7 +87,7 @@ struct CheckedVip {
     peers: Vec<AskedPeer>,
     reason: Option<String>,
     notes: Vec<String>,
-    before: Option<Verdict>,
+    before: Option<VipVerdict>,
     action: Option<&'static str>,
 }
 
@@ -156,13 +124,16 @@ impl CheckReport {
     /// The exit status that tells the result.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        self.result.exit()
+        self.result.into()
     }
 
     /// The result as a monitoring plugin's status.
     #[must_use]
     pub fn plugin(&self) -> Plugin {
-        let all = self.checked.iter().map(|one| one.finding.verdict.plugin());
+        let all = self
+            .checked
+            .iter()
+            .map(|one| Plugin::from(one.finding.verdict));
         all.max_by_key(|plugin| plugin.weight())
             // Nothing was looked at.
             .unwrap_or(Plugin::Unknown)
@@ -174,7 +145,7 @@ impl CheckReport {
         let wrong: Vec<_> = self
             .checked
             .iter()
-            .filter(|one| one.finding.verdict != Verdict::Ok)
+            .filter(|one| one.finding.verdict != VipVerdict::Ok)
             .map(|one| {
                 let finding = &one.finding;
                 format!(
@@ -191,18 +162,18 @@ impl CheckReport {
             ([], all) => format!("{} VIPs ok", all.len()),
             (wrong, _) => wrong.join("; "),
         };
-        let count = |verdict: Verdict| {
+        let count = |verdict: VipVerdict| {
             let like = |one: &&Checked| one.finding.verdict == verdict;
             let number = self.checked.iter().filter(like).count();
             format!("{}={number}", verdict.name())
         };
         let counts = [
-            Verdict::Ok,
-            Verdict::Unproven,
-            Verdict::Stale,
-            Verdict::Unowned,
-            Verdict::Conflict,
-            Verdict::Failed,
+            VipVerdict::Ok,
+            VipVerdict::Unproven,
+            VipVerdict::Stale,
+            VipVerdict::Unowned,
+            VipVerdict::Conflict,
+            VipVerdict::Failed,
         ];
         plugin_line(
             self.plugin(),
@@ -226,10 +197,10 @@ pub fn plugin_line(plugin: Plugin, text: &str, numbers: &str) -> String {
     format!("VIPHERALD {} - {text}{bar}{numbers}\n", plugin.name())
 }
 
-fn worst(checked: &[Checked]) -> Verdict {
+fn worst(checked: &[Checked]) -> VipVerdict {
     let all = checked.iter().map(|one| one.finding.verdict);
     // Where nothing was looked at, nothing is right.
-    all.min().unwrap_or(Verdict::Failed)
+    all.min().unwrap_or(VipVerdict::Failed)
 }
 
 impl CheckedVip {
@@ -324,13 +295,13 @@ fn means(checked: &Checked) -> String {
     }
     let owners = &finding.owners;
     match (&finding.role, finding.verdict) {
-        (Role::Owner { .. }, Verdict::Ok) => {
+        (Role::Owner { .. }, VipVerdict::Ok) => {
             "this host holds it, nobody else answers for it, and no peer follows another".to_owned()
         }
-        (Role::Owner { peers, .. }, Verdict::Stale) => {
+        (Role::Owner { peers, .. }, VipVerdict::Stale) => {
             let stale = peers
                 .iter()
-                .filter(|(_, verdict)| *verdict == announce::Verdict::Stale)
+                .filter(|(_, verdict)| *verdict == PeerVerdict::Stale)
                 .map(|(peer, _)| peer.peer.ip.to_string());
             let stale: Vec<_> = stale.collect();
             format!(
@@ -338,25 +309,25 @@ fn means(checked: &Checked) -> String {
                 named(&stale)
             )
         }
-        (Role::Owner { .. }, Verdict::Conflict) => format!(
+        (Role::Owner { .. }, VipVerdict::Conflict) => format!(
             "this host holds it, and it is also answered by {}{}",
             all_hosts(owners.get(1..).unwrap_or_default()),
             how_many(finding)
         ),
-        (Role::Other(_), Verdict::Conflict) => format!(
+        (Role::Other(_), VipVerdict::Conflict) => format!(
             "{} is answered by {}{}",
             finding.placed.vip,
             all_hosts(owners),
             how_many(finding)
         ),
-        (Role::Other(entry), Verdict::Ok) => {
+        (Role::Other(entry), VipVerdict::Ok) => {
             let owner = all_hosts(owners);
             match entry.and_then(|entry| entry.mac) {
                 Some(_) => format!("it is answered by {owner} alone, to whom this host sends"),
                 None => format!("it is answered by {owner} alone; this host holds no entry for it"),
             }
         }
-        (Role::Other(entry), Verdict::Stale) => {
+        (Role::Other(entry), VipVerdict::Stale) => {
             let cached = entry.and_then(|entry| entry.mac);
             let cached = cached.map_or_else(String::new, |mac| mac.to_string());
             let does_not = if finding.proxies.is_empty() {
@@ -369,8 +340,8 @@ fn means(checked: &Checked) -> String {
                 all_hosts(owners)
             )
         }
-        (_, Verdict::Unowned) => format!("nobody answered {} probes", finding.frames),
-        (_, Verdict::Failed | Verdict::Unproven) => {
+        (_, VipVerdict::Unowned) => format!("nobody answered {} probes", finding.frames),
+        (_, VipVerdict::Failed | VipVerdict::Unproven) => {
             "its owner changed while it was asked for".to_owned()
         }
     }
@@ -390,24 +361,28 @@ fn next_step(checked: &Checked) -> Option<String> {
         return Some(format!("The entry was kept ({why}): {again}."));
     }
     let text = match (finding.verdict, &finding.role) {
-        (Verdict::Ok | Verdict::Failed | Verdict::Unproven, _) => return None,
-        (Verdict::Stale, Role::Other(Some(entry))) if entry.state == NeighbourState::Permanent => {
+        (VipVerdict::Ok | VipVerdict::Failed | VipVerdict::Unproven, _) => return None,
+        (VipVerdict::Stale, Role::Other(Some(entry)))
+            if entry.state == NeighbourState::Permanent =>
+        {
             format!(
                 "Someone set the entry by hand. To replace it, run here: \
                  `vipherald check --fix --permanent {vip}`."
             )
         }
-        (Verdict::Stale, Role::Other(_)) => {
+        (VipVerdict::Stale, Role::Other(_)) => {
             format!("To mend it, run on this host: `vipherald check --fix {vip}`.")
         }
-        (Verdict::Stale, Role::Owner { .. }) => format!(
+        (VipVerdict::Stale, Role::Owner { .. }) => format!(
             "To mend it, run `vipherald check --fix {vip}` there, or here, which \
              announces the VIP again."
         ),
-        (Verdict::Conflict, _) => end_conflict(finding),
-        (Verdict::Unowned, _) => "Is keepalived running, and MASTER on any host of this link? Is \
+        (VipVerdict::Conflict, _) => end_conflict(finding),
+        (VipVerdict::Unowned, _) => {
+            "Is keepalived running, and MASTER on any host of this link? Is \
                                   this the VIP's interface (-i)?"
-            .to_owned(),
+                .to_owned()
+        }
     };
     Some(text)
 }
@@ -533,8 +508,8 @@ impl CheckReport {
 }
 
 /// How many peers follow, and each that does not.
-fn peer_rows(peers: &[(announce::Confirmation, announce::Verdict)]) -> Vec<String> {
-    use announce::Verdict::{Acknowledged, Holder, Offlink, Proven, Silent, Stale};
+fn peer_rows(peers: &[(Confirmation, PeerVerdict)]) -> Vec<String> {
+    use PeerVerdict::{Acknowledged, Holder, Offlink, Proven, Silent, Stale};
     let counts: Vec<_> = [
         (Proven, "proven"),
         (Acknowledged, "acknowledged"),
@@ -607,7 +582,7 @@ impl Report for CheckReport {
             if let (true, Some(head)) = (self.coloured, rows.first_mut()) {
                 let verdict = checked.finding.verdict;
                 let word = verdict.name().to_uppercase();
-                let coloured = format!(": \x1b[1;{}m{word}\x1b[0m", verdict.colour());
+                let coloured = format!(": \x1b[1;{}m{word}\x1b[0m", colour(verdict));
                 *head = head.replacen(&format!(": {word}"), &coloured, 1);
             }
             rows.push(String::new());

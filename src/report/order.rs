@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use log::Level;
 use serde::Serialize;
+use vipherald_core::address::{Mac, Vip};
+use vipherald_core::order::{Done, Fate, Outcome, Reason};
 
 use super::{Line, Report};
-use crate::address::{Mac, Vip};
 use crate::exit::Exit;
 use crate::order::send::Ordered;
-use crate::order::{Done, Fate, Outcome, Reason};
 use crate::orphan::{Doubt, Held};
 
 /// What a peer did, in a sentence about `vip`: what a person should know of it, and how grave it

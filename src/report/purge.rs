@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use log::Level;
 use serde::Serialize;
+use vipherald_core::address::{Mac, Vip};
+use vipherald_core::host::NeighbourState;
 
 use super::{Line, Report, list};
-use crate::address::{Mac, Vip};
 use crate::exit::Exit;
-use crate::kernel::NeighbourState;
 use crate::purge::{self, Kept, Purged};
 
 /// How a purge ended.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use log::Level;
 use serde::Serialize;
+use vipherald_core::keepalived::{Configuration, Group, Instance, Problem, VirtualAddress};
 
 use super::{Line, Report};
 use crate::exit::Exit;
-use crate::keepalived::{Configuration, Group, Instance, Problem, VirtualAddress};
 use crate::wiring::{self, By, Wire};
 
 /// What keepalived.conf means.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use vipherald::address::Vip;
-use vipherald::order::message::{ANSWER_LENGTH, Id, PORT};
-use vipherald::order::{Answer, Keys, Order, wall_clock};
+use vipherald::order::wall_clock;
+use vipherald_core::address::Vip;
+use vipherald_core::order::message::{ANSWER_LENGTH, Id, PORT};
+use vipherald_core::order::{Answer, Keys, Order};
 use vipherald_lab::{Host, Lab, Mac, eventually};
 
 use crate::common::{Run, SOON, VIPHERALD, run, vipherald};
@@ -26,7 +27,7 @@ impl Orders {
     pub(crate) fn new(lab: &Lab, host: &Host) -> Self {
         let key = lab.directory().join("orders.key");
         run(host, &format!("keygen {}", key.display())).exits(0);
-        let keys = Keys::read(std::slice::from_ref(&key), None).unwrap();
+        let keys = vipherald::order::key::read(std::slice::from_ref(&key), None).unwrap();
         Self {
             key,
             keys,
@@ -71,7 +72,7 @@ pub(crate) fn order_to(host: &Host, id: Id, vip: &str, mac: Mac) -> Order {
         instance: "VI_1".to_owned(),
         vips: vec![(
             vip.parse::<Vip>().unwrap(),
-            vipherald::address::Mac::new(mac.0),
+            vipherald_core::address::Mac::new(mac.0),
         )],
     }
 }

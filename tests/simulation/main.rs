@@ -23,7 +23,6 @@ mod scenario;
 mod statistics;
 
 use std::panic::{self, AssertUnwindSafe};
-
 use std::time::Duration;
 
 use network::Network;
@@ -31,8 +30,8 @@ use peer::{Entry, Host};
 use rng::number;
 use scenario::{Happening, Kind, OLD_OWNER, OWN_MAC, OWN4, Scenario, When};
 use statistics::Statistics;
-use vipherald::address::Mac;
-use vipherald::announce::{Source, Verdict};
+use vipherald_core::address::Mac;
+use vipherald_core::ask::{PeerVerdict, Source};
 
 /// What `cargo test` plays: half a minute on one core.
 const RUNS: u64 = 10_000;
@@ -84,8 +83,8 @@ fn five_thousand_peers_are_told_as_truly() {
     println!("{seen}");
     if runs >= LARGE_RUNS {
         assert!(seen.cut < seen.runs && seen.honest > 5000 && seen.unproven * 250 < seen.honest);
-        assert!(seen.of(Kind::Honest, Verdict::Proven) > 10_000);
-        assert!(seen.of(Kind::Permanent, Verdict::Stale) > 1000);
+        assert!(seen.of(Kind::Honest, PeerVerdict::Proven) > 10_000);
+        assert!(seen.of(Kind::Permanent, PeerVerdict::Stale) > 1000);
     }
 }
 
@@ -102,7 +101,7 @@ fn quiet(change: impl FnOnce(&mut Scenario)) -> Network {
 #[test]
 fn a_gateway_that_is_down_costs_no_more_than_is_stated() {
     let network = quiet(|scenario| scenario.members[0].host.habits.dead = true);
-    assert_eq!(network.verdicts(), [Verdict::Silent]);
+    assert_eq!(network.verdicts(), [PeerVerdict::Silent]);
     assert_eq!(network.now, Duration::from_secs(60));
     assert_eq!(network.sent_at.len(), 512);
 }
@@ -110,7 +109,7 @@ fn a_gateway_that_is_down_costs_no_more_than_is_stated() {
 #[test]
 fn whoever_follows_at_once_costs_two_frames() {
     let network = quiet(|_| ());
-    assert_eq!(network.verdicts(), [Verdict::Proven]);
+    assert_eq!(network.verdicts(), [PeerVerdict::Proven]);
     assert_eq!(network.sent_at.len(), 24 + 2);
 }
 
@@ -123,7 +122,10 @@ fn a_silent_gateway_among_others_costs_no_more_than_is_stated() {
         scenario.members.push(other);
         scenario.members[0].host.habits.dead = true;
     });
-    assert_eq!(network.verdicts(), [Verdict::Silent, Verdict::Proven]);
+    assert_eq!(
+        network.verdicts(),
+        [PeerVerdict::Silent, PeerVerdict::Proven]
+    );
     assert!(
         network.sent_at.len() <= 24 + 2 + 80,
         "{}",
@@ -172,7 +174,10 @@ fn what_was_lost_before_a_port_opened_does_not_make_the_path_look_bad() {
         stale.kind = Kind::Permanent;
         scenario.members.push(stale);
     });
-    assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Stale]);
+    assert_eq!(
+        network.verdicts(),
+        [PeerVerdict::Proven, PeerVerdict::Stale]
+    );
     assert!(network.now < Duration::from_secs(20), "{:?}", network.now);
 }
 
@@ -202,7 +207,10 @@ fn a_real_server_costs_no_more_than_is_stated() {
         scenario.members[1].kind = Kind::RealServer;
         scenario.members[1].host.on_lo = true;
     });
-    assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Holder]);
+    assert_eq!(
+        network.verdicts(),
+        [PeerVerdict::Proven, PeerVerdict::Holder]
+    );
     assert_eq!(network.core.claims()[0].conflicts().next(), None);
     // Two directed requests, two more with an echo and a control echo; then, once it is heard and
     // again after the last round, an echo and one to the VIP.
@@ -218,7 +226,10 @@ fn another_owner_that_answers_costs_one_frame_in_two_seconds() {
         });
         assert_eq!(network.vips[0].looks.len(), looks);
         assert_eq!(network.core.claims()[0].conflicts().count(), 1);
-        assert_eq!(network.verdicts(), [Verdict::Proven, Verdict::Silent]);
+        assert_eq!(
+            network.verdicts(),
+            [PeerVerdict::Proven, PeerVerdict::Silent]
+        );
     }
 }
 
@@ -233,7 +244,7 @@ fn once_another_owner_is_gone_the_rounds_are_sent_again_and_everyone_follows() {
             at(100, Happening::RivalLetsGo(1)),
         ];
     });
-    assert_eq!(network.verdicts(), [Verdict::Proven; 2]);
+    assert_eq!(network.verdicts(), [PeerVerdict::Proven; 2]);
     let claim = &network.core.claims()[0];
     assert_eq!(
         (claim.conflicts().count(), claim.past_conflicts().count()),
@@ -257,7 +268,7 @@ fn an_owner_that_obeys_late_is_followed_by_new_rounds() {
         scenario.happenings = vec![at(15, Happening::RivalClaims(1))];
         scenario.orders_from = Duration::from_secs(20);
     });
-    assert_eq!(network.verdicts(), [Verdict::Proven; 2]);
+    assert_eq!(network.verdicts(), [PeerVerdict::Proven; 2]);
     assert_eq!(network.vips[0].starts, 2);
     assert!(network.obedience > 0);
 }
@@ -295,7 +306,7 @@ fn a_host_with_a_permanent_entry_that_obeys_orders_ends_proven() {
             member.kind = Kind::Permanent;
             member.listens = true;
         });
-        assert_eq!(network.verdicts(), [Verdict::Proven], "{loss}");
+        assert_eq!(network.verdicts(), [PeerVerdict::Proven], "{loss}");
         assert!(network.obedience > 0);
     }
 }
@@ -315,5 +326,5 @@ fn whom_an_order_comes_late_to_is_asked_again_all_the_same() {
         member.dark = Some((Duration::from_secs(1), Duration::from_secs(30)));
         scenario.delay = Duration::from_millis(300);
     });
-    assert_eq!(network.verdicts(), [Verdict::Proven]);
+    assert_eq!(network.verdicts(), [PeerVerdict::Proven]);
 }

@@ -7,15 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use vipherald::address::{InterfaceIndex, Mac, Vip};
-use vipherald::announce::{
-    Announcement, Claim, Confirm, DueOrder, Source, Surroundings, Transmit, Verdict,
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
+use vipherald_core::announce::{Announcement, Claim, DueOrder, Transmit};
+use vipherald_core::ask::{Confirm, PeerVerdict, Refusal, Source, Surroundings};
+use vipherald_core::host::{
+    Address, HostSnapshot, Link, Neighbour, NeighbourState, PlacedVip, Usability,
 };
-use vipherald::host::{HostSnapshot, PlacedVip};
-use vipherald::kernel::{Address, Link, Neighbour, NeighbourState, Usability};
-use vipherald::order::{Done, Fate, Outcome};
-use vipherald::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+use vipherald_core::order::{Done, Fate, Outcome};
+use vipherald_core::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
 use crate::peer::{ALL_NODES, Entry};
 use crate::rng::Rng;
@@ -367,7 +366,8 @@ impl Network {
             let looks = self.is_look(&transmit);
             if self.rng.permille(self.scenario.refused) {
                 self.refusals += 1;
-                self.core.refused(self.at(), &transmit, Errno::ENOBUFS);
+                self.core
+                    .refused(self.at(), &transmit, Refusal::Other("ENOBUFS".to_owned()));
                 continue;
             }
             self.core.sent(self.at(), &transmit);
@@ -1312,7 +1312,7 @@ impl Network {
         self.core.claims().iter().find(|claim| claim.vip.ip() == ip)
     }
 
-    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+    pub(crate) fn verdicts(&self) -> Vec<PeerVerdict> {
         let claims = self.core.claims().iter();
         claims
             .flat_map(|claim| {

@@ -7,8 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use vipherald::address::Mac;
-use vipherald::wire::{
+use vipherald_core::address::Mac;
+use vipherald_core::wire::{
     Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload,
     Solicitation, solicited_node,
 };

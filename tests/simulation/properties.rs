@@ -31,8 +31,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vipherald::address::Mac;
-use vipherald::announce::{Claim, Source, Standing, Verdict};
+use vipherald_core::address::Mac;
+use vipherald_core::announce::{Claim, Standing};
+use vipherald_core::ask::{PeerVerdict, Source};
 
 use crate::network::{Network, Truth};
 use crate::peer::Entry;
@@ -410,7 +411,7 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         for confirmation in claim.confirmations() {
             let Some(index) = network.member(confirmation.peer.ip) else {
                 assert_eq!(Some(confirmation.peer.ip), network.scenario.offlink);
-                assert_eq!(confirmation.verdict(), Verdict::Offlink);
+                assert_eq!(confirmation.verdict(), PeerVerdict::Offlink);
                 continue;
             };
             let member = &network.members[index];
@@ -433,7 +434,7 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
             let claims = claim.conflicts().any(|mac| mac == member.host.mac);
             let known = confirmation.peer.mac == Some(member.host.mac);
             assert_eq!(is_rival, claims && known, "{}", seen.who);
-            if is_rival && confirmation.verdict() != Verdict::Holder {
+            if is_rival && confirmation.verdict() != PeerVerdict::Holder {
                 statistics.unheld += 1;
             }
             seen.is_no_better_than_the_truth();
@@ -452,14 +453,14 @@ struct Seen<'a> {
     vip: usize,
     member: &'a Member,
     truth: &'a Truth,
-    verdict: Verdict,
+    verdict: PeerVerdict,
     who: String,
 }
 
 impl Seen<'_> {
     fn cost_no_more_than_stated(&self, was_answered_for: bool, statistics: &mut Statistics) {
         let asked_anew = self.network.vips[self.vip].starts > 1;
-        let heard = !matches!(self.verdict, Verdict::Silent)
+        let heard = !matches!(self.verdict, PeerVerdict::Silent)
             || self.truth.heard
             || was_answered_for
             || (self.member.proxy.is_some() && asked_anew);
@@ -479,9 +480,9 @@ impl Seen<'_> {
         // Where the kernel knows no MAC, who answers first is taken for the peer until an echo.
         let mistaken = self.member.proxy.is_some() && self.member.known_mac.is_none();
         match self.verdict {
-            Verdict::Proven => assert!(truth.followed, "no proof: {who}"),
-            Verdict::Acknowledged => assert!(truth.answered || mistaken, "not taken in: {who}"),
-            Verdict::Stale => {
+            PeerVerdict::Proven => assert!(truth.followed, "no proof: {who}"),
+            PeerVerdict::Acknowledged => assert!(truth.answered || mistaken, "not taken in: {who}"),
+            PeerVerdict::Stale => {
                 assert!(truth.control, "it did not answer: {who}");
                 assert!(
                     truth.echoes_anew >= 3 && truth.holders_anew >= 3,
@@ -491,13 +492,13 @@ impl Seen<'_> {
                     self.network.scenario.is_lossless() && self.network.scenario.is_prompt();
                 assert!(!(has_vip && prompt), "it has the VIP: {who}");
             }
-            Verdict::Holder => assert!(truth.holder, "it does not have the VIP: {who}"),
-            Verdict::Silent | Verdict::Offlink => {}
+            PeerVerdict::Holder => assert!(truth.holder, "it does not have the VIP: {who}"),
+            PeerVerdict::Silent | PeerVerdict::Offlink => {}
         }
         let is_real_server = has_vip && self.member.host.on_lo;
         let follows = match self.verdict {
-            Verdict::Proven => true,
-            Verdict::Acknowledged => !mistaken,
+            PeerVerdict::Proven => true,
+            PeerVerdict::Acknowledged => !mistaken,
             _ => false,
         };
         assert!(
@@ -519,16 +520,16 @@ impl Seen<'_> {
         let lossless = network.scenario.is_lossless();
         if has_to_follow(network, member, vip) {
             statistics.honest += 1;
-            if verdict != Verdict::Proven {
+            if verdict != PeerVerdict::Proven {
                 assert!(!lossless, "it follows, and nothing was lost: {who}");
                 statistics.unproven += 1;
-                statistics.wronged += u64::from(verdict == Verdict::Stale);
+                statistics.wronged += u64::from(verdict == PeerVerdict::Stale);
                 // Nobody is given up on early. 5 questions are the least that can be enough. What
                 // had the VIP when it was asked, and was not heard to claim it, is asked no more.
                 let enough = network.enough_questions().unwrap_or(u32::MAX).max(5);
                 let asked = truth.echoes_anew.max(truth.directed_anew);
                 assert!(
-                    asked >= enough || verdict == Verdict::Holder,
+                    asked >= enough || verdict == PeerVerdict::Holder,
                     "given up after {asked} of {enough} questions: {who}"
                 );
             } else if lossless
@@ -548,9 +549,9 @@ impl Seen<'_> {
             let claims = is_near(network, member, vip) && !member.host.on_lo;
             let right = if claims {
                 // It is told as a conflict.
-                [Verdict::Holder, Verdict::Silent].contains(&verdict)
+                [PeerVerdict::Holder, PeerVerdict::Silent].contains(&verdict)
             } else {
-                verdict == Verdict::Holder
+                verdict == PeerVerdict::Holder
             };
             if !right {
                 assert!(!lossless, "it has the VIP: {who}");
@@ -558,13 +559,13 @@ impl Seen<'_> {
                 statistics.unheard_holders += u64::from(!truth.control);
             }
         }
-        if verdict == Verdict::Holder {
+        if verdict == PeerVerdict::Holder {
             let has_vip = member.host.holds == Some(network.scenario.vips[vip].ip);
             assert!(has_vip || !lossless, "it has the VIP no more: {who}");
         }
         if is_stale(network, member, vip, truth) {
             statistics.stale += 1;
-            if verdict != Verdict::Stale {
+            if verdict != PeerVerdict::Stale {
                 assert!(!lossless, "its entry is wrong: {who}");
                 statistics.unnamed += 1;
             }
@@ -580,17 +581,17 @@ impl Seen<'_> {
                 "{who}"
             );
         }
-        if member.source != Source::Learned && verdict == Verdict::Silent {
+        if member.source != Source::Learned && verdict == PeerVerdict::Silent {
             statistics.required_silent += 1;
         }
     }
 }
 
 /// What is said of a host that is not there.
-fn silent_or_proxied(member: &Member) -> Verdict {
+fn silent_or_proxied(member: &Member) -> PeerVerdict {
     if member.proxy.is_some() && member.known_mac.is_none() {
-        Verdict::Acknowledged
+        PeerVerdict::Acknowledged
     } else {
-        Verdict::Silent
+        PeerVerdict::Silent
     }
 }

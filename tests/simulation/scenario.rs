@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use vipherald::address::Mac;
-use vipherald::announce::{Pace, Source};
-use vipherald::host::Place;
+use vipherald_core::address::Mac;
+use vipherald_core::announce::Pace;
+use vipherald_core::ask::Source;
+use vipherald_core::host::Place;
 
 use crate::peer::{Entry, Habits, Host};
 use crate::rng::Rng;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use vipherald::announce::Verdict;
+use vipherald_core::ask::PeerVerdict;
 
 use crate::scenario::Kind;
 
@@ -37,34 +37,34 @@ pub(crate) struct Statistics {
     pub(crate) unnamed: u64,
     pub(crate) required_silent: u64,
     pub(crate) most_frames: u32,
-    verdicts: BTreeMap<(Kind, Verdict), u64>,
+    verdicts: BTreeMap<(Kind, PeerVerdict), u64>,
 }
 
 impl Statistics {
-    pub(crate) fn count(&mut self, kind: Kind, verdict: Verdict) {
+    pub(crate) fn count(&mut self, kind: Kind, verdict: PeerVerdict) {
         *self.verdicts.entry((kind, verdict)).or_default() += 1;
     }
 
     /// How many peers of a kind got a verdict.
-    pub(crate) fn of(&self, kind: Kind, verdict: Verdict) -> u64 {
+    pub(crate) fn of(&self, kind: Kind, verdict: PeerVerdict) -> u64 {
         self.verdicts.get(&(kind, verdict)).copied().unwrap_or(0)
     }
 
     /// Many runs must have shown all that can be: else a property was never put to the test.
     pub(crate) fn are_telling(&self) {
         for (kind, verdict) in [
-            (Kind::Honest, Verdict::Proven),
-            (Kind::ArpIgnoring, Verdict::Proven),
-            (Kind::Permanent, Verdict::Stale),
-            (Kind::Permanent, Verdict::Acknowledged),
-            (Kind::EchoIgnoring, Verdict::Acknowledged),
-            (Kind::ResolutionDropping, Verdict::Stale),
-            (Kind::Deaf, Verdict::Stale),
-            (Kind::Rival, Verdict::Silent),
-            (Kind::Rival, Verdict::Proven),
-            (Kind::RealServer, Verdict::Holder),
-            (Kind::RealServer, Verdict::Proven),
-            (Kind::Dead, Verdict::Silent),
+            (Kind::Honest, PeerVerdict::Proven),
+            (Kind::ArpIgnoring, PeerVerdict::Proven),
+            (Kind::Permanent, PeerVerdict::Stale),
+            (Kind::Permanent, PeerVerdict::Acknowledged),
+            (Kind::EchoIgnoring, PeerVerdict::Acknowledged),
+            (Kind::ResolutionDropping, PeerVerdict::Stale),
+            (Kind::Deaf, PeerVerdict::Stale),
+            (Kind::Rival, PeerVerdict::Silent),
+            (Kind::Rival, PeerVerdict::Proven),
+            (Kind::RealServer, PeerVerdict::Holder),
+            (Kind::RealServer, PeerVerdict::Proven),
+            (Kind::Dead, PeerVerdict::Silent),
         ] {
             assert!(
                 self.of(kind, verdict) > 100,

@@ -1,0 +1,195 @@
+//! What a frame that came in means: an answer, a proof, another owner. Whatever does not match a
+//! question of this run to the letter means nothing.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::{Announcement, Claim};
+use crate::address::{InterfaceIndex, Mac};
+use crate::ask::{Control, Question};
+use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+
+impl Announcement {
+    /// A frame came in on an interface.
+    pub fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
+        match &frame.payload {
+            Payload::Arp(arp) => self.hear_arp(now, interface, frame, arp),
+            Payload::Ndp(ndp) => self.hear_ndp(now, interface, frame, ndp),
+            Payload::Echo(echo) => self.hear_echo(now, interface, frame, echo),
+        }
+    }
+
+    fn hear_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
+        self.hear_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
+        let to_us = |claim: &Claim| {
+            claim.asks_peers_from() == Some(arp.target_ip.into())
+                && claim.mac() == Some(arp.target_mac)
+                && claim.mac() == Some(frame.destination)
+        };
+        if arp.operation == ArpOperation::Reply && arp.sender_mac == frame.source {
+            self.hear_answer(now, interface, arp.sender_ip.into(), frame.source, to_us);
+        }
+    }
+
+    fn hear_ndp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, ndp: &Ndp) {
+        match ndp.message {
+            NdpMessage::Solicitation(ns) => {
+                let mac = ns.source_lladdr.unwrap_or(frame.source);
+                self.hear_claim(now, interface, ndp.source.into(), mac);
+            }
+            NdpMessage::Advertisement(na) => {
+                let mac = na.target_lladdr.unwrap_or(frame.source);
+                self.hear_claim(now, interface, na.target.into(), mac);
+                let to_us = |claim: &Claim| {
+                    claim.asks_peers_from() == Some(ndp.destination.into())
+                        && claim.mac() == Some(frame.destination)
+                };
+                if na.solicited {
+                    self.hear_answer(now, interface, na.target.into(), mac, to_us);
+                }
+            }
+        }
+    }
+
+    /// Somebody says that `ip` is at `mac`.
+    fn hear_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
+        let own = self.own_macs.contains_key(&mac);
+        for claim in &mut self.claims {
+            if claim.interface() == interface && claim.vip.ip() == ip {
+                match own {
+                    true => claim.hear_own(mac),
+                    false => claim.hear_claim(now, mac),
+                }
+            }
+        }
+    }
+
+    /// `peer` answered a directed request from `mac`.
+    fn hear_answer(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        peer: IpAddr,
+        mac: Mac,
+        to_us: impl Fn(&Claim) -> bool,
+    ) {
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.interface() != interface || !to_us(claim) {
+                continue;
+            }
+            let Some(at) = claim.find_peer(peer) else {
+                continue;
+            };
+            let confirmation = claim.confirmation_mut(at);
+            let answered_before = confirmation.has_answered();
+            if confirmation.hear_answer(now, mac) {
+                let counts = confirmation.acknowledged.is_some() && !answered_before;
+                self.peer_answers(now, index, at, Question::Directed, counts);
+                self.ask_anew(now, index, at);
+            }
+        }
+    }
+
+    fn hear_echo(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+        if echo.kind != EchoKind::Reply || echo.identifier != self.run.identifier {
+            return;
+        }
+        let run = self.run;
+        if self.vips.iter().any(|vip| vip.ip() == echo.source) {
+            self.hear_holder(now, interface, frame, echo);
+            return;
+        }
+        // What comes to a VIP answers no control echo.
+        let to_any_vip = self.vips.iter().any(|vip| vip.ip() == echo.destination);
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if to_any_vip && claim.vip.ip() != echo.destination {
+                continue;
+            }
+            let to_vip = claim.interface() == interface
+                && claim.vip.ip() == echo.destination
+                && claim.mac() == Some(frame.destination);
+            let Some(at) = claim.find_peer(echo.source) else {
+                continue;
+            };
+            let confirmation = claim.confirmation_mut(at);
+            let to_control = confirmation.peer.control.is_some_and(|control| {
+                control.interface == interface
+                    && control.ip == echo.destination
+                    && control.mac == frame.destination
+            });
+            let sequence = echo.sequence;
+            // Of one peer the first answer counts.
+            let counts = !confirmation.has_answered();
+            if to_vip && confirmation.hear_echo(now, frame.source, sequence, run) {
+                self.peer_answers(now, index, at, Question::Echo, counts);
+            } else if to_control && confirmation.hear_control(frame.source, sequence, run) {
+                self.peer_answers(now, index, at, Question::Control, counts);
+                self.ask_anew(now, index, at);
+            }
+        }
+    }
+
+    /// Somebody answered an echo to a VIP, as a host that has it does.
+    fn hear_holder(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+        let run = self.run;
+        let (mac, sequence) = (frame.source, echo.sequence);
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.vip.ip() != echo.source {
+                continue;
+            }
+            let asked_from = |control: &Control| {
+                control.interface == interface
+                    && control.ip == echo.destination
+                    && control.mac == frame.destination
+            };
+            let answers = claim.confirmations().iter().position(|one| {
+                one.peer.control.as_ref().is_some_and(asked_from)
+                    && one.expects_holder(mac, sequence, run)
+            });
+            if let Some(at) = answers
+                && claim.confirmation_mut(at).hear_holder(mac, sequence, run)
+            {
+                self.peer_answers(now, index, at, Question::Holder, false);
+            }
+        }
+    }
+
+    /// A peer answered a question in a way that is news. If it `counts`, it tells how much the path
+    /// loses.
+    fn peer_answers(
+        &mut self,
+        now: Instant,
+        index: usize,
+        peer: usize,
+        question: Question,
+        counts: bool,
+    ) {
+        let interface = self.claims[index].interface();
+        self.path_answers(now, interface);
+        if counts {
+            let confirmation = &self.claims[index].confirmations()[peer];
+            let asked = confirmation.asked_while_alive(question).max(1);
+            self.paths.count_answer(interface, asked);
+        }
+    }
+
+    /// Somebody answered on an interface. After a silence it has just come alive, and everyone
+    /// who is in no table needs the broadcasts.
+    fn path_answers(&mut self, now: Instant, interface: InterfaceIndex) {
+        if !self.paths.comes_alive(now, interface) {
+            return;
+        }
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            if claim.interface() == interface {
+                for confirmation in claim.confirmations_mut() {
+                    confirmation.path_came_alive();
+                }
+                self.start_rounds(now, index);
+            }
+        }
+    }
+}

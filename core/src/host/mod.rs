@@ -1,0 +1,228 @@
+//! Where a VIP counts as held: the one answer that every command asks for.
+//!
+//! In LVS every real server has the VIP on `lo`, and kube-proxy puts it on a dummy interface of
+//! every node. Nobody asks for an address there by ARP or ND, so it is no ownership; nor is an
+//! address on an interface that is down. And where keepalived.conf says which interface it puts a
+//! VIP on, the same address on another one is somebody else's.
+
+mod tables;
+
+pub use tables::{Address, Link, Neighbour, NeighbourState, Route, Usability};
+
+use crate::address::{InterfaceIndex, Mac, Vip};
+
+/// The interface on which a VIP counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// Any interface whose neighbours are found by ARP or ND.
+    Anywhere,
+    /// The interface of this name.
+    On(String),
+    /// The interface of its own (VMAC, ipvlan) that keepalived makes above another one. Keepalived
+    /// chooses another name than the one that is expected where that is taken: then it is known by
+    /// what it is above.
+    Vmac {
+        /// The name that is expected.
+        name: String,
+        /// The interface below it.
+        above: String,
+    },
+}
+
+/// A VIP, and where it counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlacedVip {
+    /// The virtual IP.
+    pub vip: Vip,
+    /// The interface on which it counts.
+    pub place: Place,
+}
+
+impl PlacedVip {
+    /// A VIP that counts wherever it is.
+    #[must_use]
+    pub fn anywhere(vip: Vip) -> Self {
+        Self {
+            vip,
+            place: Place::Anywhere,
+        }
+    }
+
+    /// The same VIP, but only on the interface of this name, if one is given.
+    #[must_use]
+    pub fn only_on(self, interface: Option<&str>) -> Self {
+        match interface {
+            Some(name) => Self {
+                place: Place::On(name.to_owned()),
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    /// Whether the VIP, where `link` has it, is this host's: it counts there, and neighbours can
+    /// ask for it. `lower` is the interface below `link`.
+    #[must_use]
+    pub fn is_held_on(&self, link: &Link, lower: Option<&Link>) -> bool {
+        self.place.admits(link, lower) && link.is_askable()
+    }
+}
+
+impl Place {
+    /// Whether this is the place, or one of them. `lower` is the interface below `link`.
+    #[must_use]
+    pub fn admits(&self, link: &Link, lower: Option<&Link>) -> bool {
+        match self {
+            Self::Anywhere => true,
+            Self::On(name) => link.name == *name,
+            Self::Vmac { name, above } => {
+                link.name == *name || lower.is_some_and(|lower| lower.name == *above)
+            }
+        }
+    }
+
+    /// Whether an interface is on the link of this place: it, or the one below a VMAC.
+    #[must_use]
+    pub fn is_link(&self, link: &Link, lower: Option<&Link>) -> bool {
+        let is_below = matches!(self, Self::Vmac { above, .. } if link.name == *above);
+        is_below || self.admits(link, lower)
+    }
+
+    /// The interface's name, where it has to be a certain one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Anywhere => None,
+            Self::On(name) | Self::Vmac { name, .. } => Some(name),
+        }
+    }
+}
+
+/// The interfaces and the addresses of this host at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct HostSnapshot {
+    /// Its interfaces.
+    pub links: Vec<Link>,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+}
+
+impl HostSnapshot {
+    /// The interface with this index.
+    #[must_use]
+    pub fn link(&self, index: InterfaceIndex) -> Option<&Link> {
+        self.links.iter().find(|link| link.index == index)
+    }
+
+    /// The interface of this name.
+    #[must_use]
+    pub fn link_named(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The interfaces that have a VIP where it counts, each once, whether or not neighbours can ask
+    /// for it there.
+    #[must_use]
+    pub fn places_of(&self, placed: &PlacedVip) -> Vec<&Link> {
+        let mut places: Vec<&Link> = Vec::new();
+        for own in self
+            .addresses
+            .iter()
+            .filter(|own| own.ip == placed.vip.ip())
+        {
+            let known = places.iter().any(|link| link.index == own.interface);
+            if let Some(link) = self.link(own.interface).filter(|_| !known)
+                && placed.place.admits(link, self.lower(link))
+            {
+                places.push(link);
+            }
+        }
+        places
+    }
+
+    /// The interfaces on which this host holds a VIP.
+    #[must_use]
+    pub fn holders(&self, placed: &PlacedVip) -> Vec<&Link> {
+        let mut places = self.places_of(placed);
+        places.retain(|link| link.is_askable());
+        places
+    }
+
+    /// The MACs of this host's interfaces.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> + '_ {
+        self.links.iter().filter_map(|link| link.mac)
+    }
+
+    /// The interface below another one.
+    #[must_use]
+    pub fn lower(&self, link: &Link) -> Option<&Link> {
+        self.link(link.lower?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str) -> Link {
+        Link {
+            index: InterfaceIndex(index),
+            name: name.to_owned(),
+            mac: Some(Mac::new([2, 0, 0, 0, 0, 1])),
+            up: true,
+            carrier: true,
+            unlike_ethernet: None,
+            forwards_ipv6: false,
+            lower: None,
+        }
+    }
+
+    fn host(links: Vec<Link>, on: &[u32]) -> HostSnapshot {
+        let address = |index: &u32| Address {
+            ip: [10, 0, 0, 10].into(),
+            interface: InterfaceIndex(*index),
+            prefix_len: 32,
+            usability: Usability::Usable,
+        };
+        HostSnapshot {
+            links,
+            addresses: on.iter().map(address).collect(),
+        }
+    }
+
+    fn holders(host: &HostSnapshot, place: Place) -> Vec<String> {
+        let vip = "10.0.0.10".parse().unwrap();
+        let placed = PlacedVip { vip, place };
+        let holders = host.holders(&placed).into_iter();
+        holders.map(|link| link.name.clone()).collect()
+    }
+
+    #[test]
+    fn what_nobody_asks_for_or_what_is_down_is_not_held() {
+        let mut lo = link(1, "lo");
+        lo.unlike_ethernet = Some("is a loopback interface");
+        let mut down = link(3, "eth1");
+        (down.up, down.carrier) = (false, false);
+        let host = host(vec![lo, link(2, "eth0"), down], &[1, 2, 2, 3]);
+        assert_eq!(holders(&host, Place::Anywhere), ["eth0"]);
+        assert_eq!(holders(&host, Place::On("eth1".to_owned())), [""; 0]);
+        let placed = PlacedVip::anywhere("10.0.0.10".parse().unwrap());
+        assert_eq!(host.places_of(&placed).len(), 3);
+    }
+
+    #[test]
+    fn a_vip_counts_where_keepalived_puts_it() {
+        let mut vmac = link(4, "vrrp1.51");
+        vmac.lower = Some(InterfaceIndex(2));
+        let host = host(vec![link(2, "eth0"), link(3, "eth1"), vmac], &[3, 4]);
+        assert_eq!(holders(&host, Place::On("eth0".to_owned())), [""; 0]);
+        assert_eq!(holders(&host, Place::On("eth1".to_owned())), ["eth1"]);
+        let expected = |above: &str| Place::Vmac {
+            name: "vrrp.51".to_owned(),
+            above: above.to_owned(),
+        };
+        assert_eq!(holders(&host, expected("eth0")), ["vrrp1.51"]);
+        assert_eq!(holders(&host, expected("eth1")), [""; 0]);
+    }
+}

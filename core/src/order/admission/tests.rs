@@ -1,0 +1,221 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::address::{InterfaceIndex, Mac};
+use crate::host::{Address, Link, Usability};
+
+const NOW: u64 = 1_700_000_000_000;
+const WINDOW: Duration = Duration::from_secs(30);
+
+fn keys(with: u8) -> Keys {
+    Keys::from_octets(&[with; 32]).unwrap()
+}
+
+fn judge() -> Judge {
+    Judge::new(keys(1), WINDOW)
+}
+
+fn sender() -> SocketAddr {
+    "192.0.2.2:4000".parse().unwrap()
+}
+
+fn elsewhere() -> SocketAddr {
+    "192.0.2.9:4000".parse().unwrap()
+}
+
+fn order(number: u64, time: u64) -> Order {
+    let mut id = Id::default();
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    Order {
+        time,
+        id,
+        to: "192.0.2.3".parse().unwrap(),
+        instance: "VI_1".to_owned(),
+        vips: vec![("192.0.2.10".parse().unwrap(), Mac::new([2, 0, 0, 0, 0, 2]))],
+    }
+}
+
+#[test]
+fn a_genuine_order_is_carried_out_once() {
+    let mut judge = judge();
+    let order = order(1, NOW);
+    let datagram = order.to_bytes(&keys(1));
+    assert_eq!(
+        judge.rule(NOW, sender(), &datagram),
+        Ruling::New(order.clone())
+    );
+    // Its answer is on its way, and then told again: to the one who asked, and nobody else.
+    let again = judge.rule(NOW, sender(), &datagram);
+    assert_eq!(again, Ruling::Dropped(Dropped::Replayed));
+    judge.answered(&order.id, vec![7]);
+    let again = judge.rule(NOW + 30_000, sender(), &datagram);
+    assert_eq!(again, Ruling::Again(order.to, vec![7]));
+    let replayed = judge.rule(NOW, elsewhere(), &datagram);
+    assert_eq!(replayed, Ruling::Dropped(Dropped::Replayed));
+}
+
+#[test]
+fn what_is_not_within_the_window_is_refused_with_the_skew() {
+    let datagram = |time| order(1, time).to_bytes(&keys(1));
+    for (time, skew) in [
+        (NOW - 30_001, Some(-30_001)),
+        (NOW - 30_000, None),
+        (NOW + 30_000, None),
+        (NOW + 30_001, Some(30_001)),
+        (0, Some(-1_700_000_000_000)),
+        (u64::MAX, Some(i64::MAX)),
+    ] {
+        match (judge().rule(NOW, sender(), &datagram(time)), skew) {
+            (Ruling::New(_), None) => {}
+            (Ruling::OutOfTime(_, told), Some(skew)) => assert_eq!(told, skew),
+            (other, _) => panic!("{time}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_checks_come_in_their_order() {
+    let good = order(1, NOW).to_bytes(&keys(1));
+    let mut version = good.clone();
+    version[4] = 2;
+    let mut flipped = good.clone();
+    flipped[20] ^= 1;
+    let foreign = order(1, 0).to_bytes(&keys(2));
+    for (datagram, why) in [
+        (&good[..102], Dropped::Size),
+        (&[good.clone(), vec![0; 400]].concat(), Dropped::Size),
+        (&version, Dropped::Version),
+        (&flipped, Dropped::Unauthenticated),
+        (&foreign, Dropped::Unauthenticated),
+        (&good[..good.len() - 1], Dropped::Unauthenticated),
+    ] {
+        let ruling = judge().rule(NOW, sender(), datagram);
+        assert_eq!(ruling, Ruling::Dropped(why));
+    }
+}
+
+#[test]
+fn memory_is_bounded_and_comes_back_with_time() {
+    let mut judge = judge();
+    let mut accepted = 0;
+    for number in 0..5000 {
+        let datagram = order(number, NOW).to_bytes(&keys(1));
+        match judge.rule(NOW, sender(), &datagram) {
+            Ruling::New(_) => accepted += 1,
+            Ruling::Crowded(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(accepted, MOST_REMEMBERED);
+    assert!(judge.forget(NOW + 30_000), "they could come again");
+    // From then on their time refuses them, and they make room.
+    let later = order(9999, NOW + 30_001).to_bytes(&keys(1));
+    let ruling = judge.rule(NOW + 30_001, sender(), &later);
+    assert!(matches!(ruling, Ruling::New(_)));
+    assert!(judge.forget(NOW + 60_001));
+    assert!(!judge.forget(NOW + 60_002));
+}
+
+fn own(text: &str) -> Address {
+    let (ip, prefix_len) = text.split_once('/').unwrap();
+    Address {
+        ip: ip.parse().unwrap(),
+        interface: InterfaceIndex(2),
+        prefix_len: prefix_len.parse().unwrap(),
+        usability: Usability::Usable,
+    }
+}
+
+fn link() -> Link {
+    Link {
+        index: InterfaceIndex(2),
+        name: "eth0".to_owned(),
+        mac: Some(Mac::new([2, 0, 0, 0, 0, 3])),
+        up: true,
+        carrier: true,
+        unlike_ethernet: None,
+        forwards_ipv6: false,
+        lower: None,
+    }
+}
+
+fn facts() -> Facts {
+    let addresses = ["127.0.0.1/8", "10.9.0.3/24", "10.8.0.3/32", "fd09::3/64"];
+    Facts {
+        host: HostSnapshot {
+            links: vec![link()],
+            addresses: addresses.map(own).to_vec(),
+        },
+        gateways: ["10.9.0.254", "10.9.0.253"]
+            .map(|ip| ip.parse().unwrap())
+            .into(),
+        configured: ["172.16.0.1", "10.9.0.253"]
+            .map(|ip| PlacedVip::anywhere(ip.parse().unwrap()))
+            .into(),
+    }
+}
+
+#[test]
+fn what_this_host_may_be_told_about() {
+    use Allowed::Links;
+    let prefix = |text: &str| Allowed::Prefix(text.parse().unwrap());
+    let links: &[Allowed] = &[Links];
+    let by_prefix: &[Allowed] = &[prefix("10.0.0.0/8")];
+    let by_name: &[Allowed] = &[Links, prefix("10.9.0.254")];
+    let (gateway, not_allowed) = (Err(Reason::Gateway), Err(Reason::NotAllowed));
+    for (vip, allow, ruling) in [
+        ("10.9.0.100", links, Ok(())),
+        ("fd09::100", links, Ok(())),
+        ("10.9.1.100", links, not_allowed),
+        ("10.8.0.4", links, not_allowed),
+        ("fd0a::1", links, not_allowed),
+        ("10.9.0.254", links, gateway),
+        ("10.9.0.254", by_prefix, gateway),
+        ("10.9.0.254", by_name, Ok(())),
+        // A gateway that is a VIP of this very host's keepalived.conf.
+        ("10.9.0.253", &[], Ok(())),
+        ("172.16.0.1", &[], Ok(())),
+        ("10.9.0.100", &[], not_allowed),
+        ("10.9.1.100", by_prefix, Ok(())),
+        ("192.0.2.1", by_prefix, not_allowed),
+    ] {
+        let vip = vip.parse().unwrap();
+        assert_eq!(facts().permit(vip, allow), ruling, "{vip} {allow:?}");
+    }
+    assert!(facts().holds("10.9.0.3".parse().unwrap()));
+}
+
+#[test]
+fn an_order_to_another_host_is_not_meant() {
+    for (to, meant) in [
+        ("10.9.0.3", true),
+        ("10.9.0.255", true),
+        ("fd09::3", true),
+        ("10.9.0.4", false),
+        ("10.8.0.255", false),
+        ("255.255.255.255", false),
+        ("fd09::4", false),
+    ] {
+        assert_eq!(facts().is_meant(to.parse().unwrap()), meant, "{to}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_but_what_the_key_signed_is_carried_out(
+        octets in prop::collection::vec(any::<u8>(), 0..600),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 1..=255_u8), 1..4),
+    ) {
+        let mut judge = judge();
+        prop_assert!(matches!(judge.rule(NOW, sender(), &octets), Ruling::Dropped(_)));
+        let good = order(1, NOW).to_bytes(&keys(1));
+        let mut changed = good.clone();
+        for (at, by) in flips {
+            changed[at.index(good.len())] ^= by;
+        }
+        if changed != good {
+            prop_assert!(matches!(judge.rule(NOW, sender(), &changed), Ruling::Dropped(_)));
+        }
+        prop_assert!(!judge.forget(NOW), "what is not authentic is not remembered");
+    }
+}

@@ -1,0 +1,93 @@
+//! The keys that orders and answers are signed with.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac as _};
+use sha2::Sha256;
+
+use super::message::TAG;
+
+/// Octets that a key has at least: as many as the hash gives (RFC 2104 §3).
+const SHORTEST: usize = 32;
+
+/// The keys of this host: the first one signs, all of them verify.
+#[derive(Clone)]
+pub struct Keys(Vec<Hmac<Sha256>>);
+
+impl Keys {
+    /// The one key that these octets are, at least 32.
+    ///
+    /// # Errors
+    /// If they are fewer.
+    pub fn from_octets(octets: &[u8]) -> Result<Self, String> {
+        if octets.len() < SHORTEST {
+            return Err(format!(
+                "has {} octets, and a key has at least {SHORTEST}: `vipherald keygen` writes one",
+                octets.len()
+            ));
+        }
+        let hmac = Hmac::new_from_slice(octets).map_err(|error| error.to_string())?;
+        Ok(Self(vec![hmac]))
+    }
+
+    /// Appends the tag of the first key.
+    pub fn sign(&self, datagram: &mut Vec<u8>) {
+        if let Some(key) = self.0.first() {
+            let tag = key.clone().chain_update(&*datagram).finalize();
+            datagram.extend_from_slice(&tag.into_bytes());
+        }
+    }
+
+    /// What is before the tag, if one of the keys made that. Takes one hash a key, and the same
+    /// time whatever the tag.
+    #[must_use]
+    pub fn authenticate<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
+        let (signed, tag) = datagram.split_at_checked(datagram.len().checked_sub(TAG)?)?;
+        let made = |key: &Hmac<Sha256>| {
+            let tagged = key.clone().chain_update(signed);
+            tagged.verify_slice(tag).is_ok()
+        };
+        self.0.iter().any(made).then_some(signed)
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({})", self.0.len())
+    }
+}
+
+impl FromIterator<Self> for Keys {
+    /// All keys, in their order.
+    fn from_iter<I: IntoIterator<Item = Self>>(all: I) -> Self {
+        Self(all.into_iter().flat_map(|keys| keys.0).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231 §4.2 (test case 1 has a key of 20 octets; these are 32 or more: cases 6).
+    #[test]
+    fn the_tag_is_that_of_rfc_4231() {
+        let keys = Keys::from_octets(&[0xaa; 131]).unwrap();
+        let mut text = b"Test Using Larger Than Block-Size Key - Hash Key First".to_vec();
+        let signed = text.len();
+        keys.sign(&mut text);
+        let tag: String = text[signed..].iter().map(|o| format!("{o:02x}")).collect();
+        assert_eq!(
+            tag,
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+        assert_eq!(keys.authenticate(&text), Some(&text[..signed]));
+        for at in 0..text.len() {
+            let mut changed = text.clone();
+            changed[at] ^= 1;
+            assert_eq!(keys.authenticate(&changed), None);
+        }
+        for cut in 0..text.len() {
+            assert_eq!(keys.authenticate(&text[..cut]), None);
+        }
+    }
+}
