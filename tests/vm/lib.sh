@@ -72,9 +72,9 @@ network() {
     done
 }
 
-# Boots hosts: a Debian of their own each, of which nothing is kept.
+# Boots hosts: a Debian of their own each, as this VM's is, of which nothing is kept.
 boot() {
-    local host of unit
+    local host of
     for host; do
         of=$HOSTS/$host
         mkdir -p "$of"
@@ -84,10 +84,7 @@ boot() {
         echo "$host" >"$of/root/etc/hostname"
         printf '127.0.0.1 localhost\n%s %s\n' "$(address "$host")" "$host" >"$of/root/etc/hosts"
         : >"$of/root/etc/machine-id"
-        for unit in vm-agent rsyslog systemd-sysusers systemd-tmpfiles-setup \
-            systemd-tmpfiles-setup-dev systemd-user-sessions systemd-remount-fs; do
-            ln -sf /dev/null "$of/root/etc/systemd/system/$unit.service"
-        done
+        ln -sf /dev/null "$of/root/etc/systemd/system/vm-agent.service"
         systemd-run --quiet --unit="host-$host" --property=Delegate=yes \
             systemd-nspawn --quiet --keep-unit --register=no --directory="$of/root" \
             --network-namespace-path="/run/netns/$host" --resolv-conf=off --timezone=off \
@@ -117,15 +114,6 @@ on() {
 
 # put HOST PATH: standard input becomes that file of the host.
 put() { install -D -m 644 /dev/stdin "$HOSTS/$1/root$2"; }
-
-# Installs the package of vipherald on hosts.
-install_on() {
-    local host
-    for host; do
-        cp packages/*.deb "$HOSTS/$host/root/root/"
-        on "$host" sh -c 'dpkg --install /root/*.deb' >/dev/null
-    done
-}
 
 # Far enough apart that a busy n2 is not overtaken by n3.
 priority() { echo $((200 - 60 * ${1#n})); }
