@@ -1,20 +1,20 @@
-# make build   the program, optimised and static: target/HOST/release/vipherald
-# make test    all tests: real kernels and the real keepalived in network namespaces
-# make lint    format, clippy, documentation, licences and advisories, scripts, manual
+# make build   the optimised, static program: target/HOST/release/vipherald
+# make test    all tests, with real kernels and the real keepalived in network namespaces
+# make lint    format, clippy, documentation, licences, scripts, manual
 # make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
-# make bench   what it costs, beside keepalived, arping and ip; QUESTIONS=scale for one of them
-# make soak    chaos for two hours: MINUTES=5 for less
-# make test-fuzz   the inputs in fuzz/corpus, once each
-# make fuzz    every target of fuzz/ for an hour; MINUTES=5 for less. It needs cargo-fuzz
-# make mutants   changes of the pure rooms that no test notices; ONLY=src/wire for fewer
-# make bench-convergence   who follows when, beside keepalived alone and arping: draws it
-# make instructions   counts them, and fails where a tenth was added: ACCEPT=1 accepts that
-# make install into DESTDIR (staging) and PREFIX; needs `make build` before
-# make packages   of Debian and RPM, reproducible, in target/packages
-# make test-packages   what is in them, and whether two builds are equal
-# make test-fleet   the examples for Ansible and Kubernetes, against what those take
+# make bench   costs, compared with keepalived, arping and ip; QUESTIONS=scale for one of them
+# make soak    two hours of chaos tests; MINUTES=5 for less
+# make test-fuzz   runs the inputs in fuzz/corpus, once each
+# make fuzz    every target of fuzz/ for an hour; MINUTES=5 for less. Needs cargo-fuzz
+# make mutants   changes to modules without I/O that no test notices; ONLY=src/wire for fewer
+# make bench-convergence   measures and plots who follows when, against keepalived alone and arping
+# make instructions   counts instructions, fails if a tenth was added; ACCEPT=1 accepts them
+# make install   installs into DESTDIR (staging) and PREFIX; run `make build` first
+# make packages   reproducible Debian and RPM packages, in target/packages
+# make test-packages   checks their contents, and that two builds are equal
+# make test-fleet   checks the examples for Ansible and Kubernetes
 # make test-vm   a virtual machine with the packages: failovers on VLAN and bond, real systemd
-# make clean
+# make clean   removes everything that was built
 
 PREFIX ?= /usr
 DESTDIR ?=
@@ -33,19 +33,18 @@ GENERATED := $(TARGET)/generated
 GENERATE = $(CARGO) run --quiet --locked --package vipherald-generate -- $(HOST) $(GENERATED)
 PACKAGES := $(TARGET)/packages
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# No file in a package is younger, so that the same source makes the same package.
+# No file in a package has a later time, so the same source makes the same package.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
-# A static program starts sooner and needs no library; docs/performance.md has the figures. The
-# rest makes it smaller: identical functions are folded, relocations are packed, and there are no
-# tables for unwinding, which panic=abort never does: a panic has its message, and no backtrace. Nor
-# does it name the folders of whoever built it. With --target, cargo keeps these flags from build
-# scripts.
+# A static program starts faster and needs no library; docs/performance.md has the figures. The other
+# flags make it smaller: they fold identical functions, pack relocations, and omit unwind tables, which
+# panic=abort never uses: a panic prints its message, but no backtrace. The remapped paths keep the
+# builder's directories out of it. With --target, cargo does not pass these flags to build scripts.
 STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--icf=all \
 	-C link-arg=-Wl,--pack-dyn-relocs=relr -C link-arg=-Wl,--no-eh-frame-hdr \
 	-C link-arg=packaging/no-unwinding.ld \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates \
 	--remap-path-prefix=$(shell rustc --print sysroot)/lib/rustlib/src/rust=rust
-# Tests and the demo run in namespaces of their own, of which nothing survives, without root too.
+# Tests and the demo run in temporary namespaces of their own, also without root.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --quiet --locked \
 	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
@@ -61,9 +60,9 @@ build:
 test: prerequisites
 	$(ISOLATED) test --workspace --locked --no-fail-fast
 
-# cargo-deny runs where it is installed (`cargo install cargo-deny --locked`): it takes four minutes
-# of processor time to compile. Advisories are not for here: they come from the network, and one
-# about old code should not stop new code.
+# cargo-deny runs only if it is installed (`cargo install cargo-deny --locked`), because compiling it
+# takes four minutes of processor time. It does not check advisories here: they come from the network,
+# and an advisory about old code should not stop new code.
 lint: prerequisites
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
@@ -100,7 +99,7 @@ soak: prerequisites
 	VIPHERALD_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(ISOLATED) test --release --quiet --locked \
 		--test chaos -- --nocapture
 
-# Without coverage any compiler does, and what once failed stays mended.
+# Without coverage any compiler works. Inputs that once failed must not fail again.
 test-fuzz: prerequisites
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) build --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
@@ -109,18 +108,18 @@ test-fuzz: prerequisites
 		{ tail -n 40 $(TARGET)/fuzz/log; exit 1; }; \
 		echo "$${corpus##*/}: $$(ls $$corpus | wc -l) inputs"; done
 
-# Coverage needs flags that the stable compiler takes only so.
+# The stable compiler accepts the flags for coverage only with RUSTC_BOOTSTRAP=1.
 fuzz: MINUTES = 60
 fuzz:
 	for target in $$($(CARGO) fuzz list); do RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- \
 		-max_total_time=$$(($(MINUTES) * 60)) || exit 1; done
 
-# Needs cargo-mutants (`cargo install cargo-mutants --locked`), and hours for all of them.
+# Needs cargo-mutants (`cargo install cargo-mutants --locked`); all of them take hours.
 mutants:
 	SIMULATION_RUNS=200 SIMULATION_LARGE_RUNS=0 $(CARGO) mutants --output $(TARGET) --re '^$(ONLY)'
 
-# The file itself is where SELinux lets keepalived run it unconfined; a link from there to elsewhere
-# would not do. Settings that are there already stay.
+# SELinux lets keepalived run a file in this directory unconfined; a link from here to another place
+# would not suffice. Existing settings stay.
 install: SHARE = $(DESTDIR)$(PREFIX)/share
 install:
 	@test -x $(BINARY) || { echo "There is no $(BINARY): run 'make build' first." >&2; exit 1; }
@@ -145,7 +144,7 @@ install:
 	install -D -m 644 -t $(SHARE)/doc/vipherald/examples/keepalived.service.d \
 		systemd/keepalived.service.d/vipherald.conf
 
-# Debian's zsh looks for completions elsewhere.
+# On Debian, zsh reads completions from another directory.
 packages: prerequisites build
 	rm -rf $(PACKAGES) $(TARGET)/stage
 	mkdir -p $(PACKAGES)
