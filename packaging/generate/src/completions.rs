@@ -1,5 +1,5 @@
-//! Completions for shells. clap's know options and commands; bash is also told which interfaces and
-//! instances there are.
+//! Shell completions. clap generates those of options and commands; for bash, this adds interfaces
+//! and instances.
 
 use std::error::Error;
 use std::fs;
@@ -9,8 +9,8 @@ use clap::CommandFactory;
 use clap_complete::{Shell, generate_to};
 use vipherald::cli::Cli;
 
-/// Completes with the lines of what a command prints. `compgen -W` would expand them as the shell
-/// expands words, `$(…)` included.
+/// Completes with the lines that a command prints. `compgen -W` would expand them as the shell expands
+/// words, including `$(…)`.
 const BASH: &str = r#"
 _vipherald_among() {
     local line
@@ -60,7 +60,7 @@ fn of_bash(generated: &str) -> Result<String, String> {
         }
         script = script.replace(&files, &case(&format!(r#"{complete} "${{cur}}""#)));
     }
-    // In front of what has it called.
+    // Before the code that calls it.
     Ok(format!("{}\n{script}", BASH.trim_start()))
 }
 
@@ -72,7 +72,7 @@ mod tests {
 
     /// What bash offers for the last word.
     fn offered(script: &Path, words: &[&str]) -> String {
-        // What `show` says of a file, and one of its names is not to be run.
+        // Output of `show`; the shell must not run one of its names.
         let program = r#"
             vipherald() {
                 echo 'instance VI_1 on eth0, virtual router 51'

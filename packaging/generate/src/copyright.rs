@@ -10,7 +10,7 @@ use cargo_metadata::Package;
 
 use crate::linked::Linked;
 
-/// What is in the program and no crate of cargo's.
+/// What the program contains besides crates.
 const RUNTIME: &str = "\
 The Rust standard library: MIT OR Apache-2.0, Copyright (c) The Rust Project Contributors; see
 https://github.com/rust-lang/rust/blob/master/COPYRIGHT for the parts that others hold.
@@ -21,8 +21,8 @@ https://www.gnu.org/licenses/old-licenses/lgpl-2.1 or, on Debian,
 source links it anew, with any other version.
 ";
 
-/// The licences: the program's own, and that of each crate linked into it. All of them may be had
-/// under MIT, which asks for its notice to be kept.
+/// The licences of the program and of each crate linked into it. All are available under MIT, which
+/// requires its notice to be kept.
 pub(crate) fn copyright(linked: &BTreeMap<String, Linked>) -> Result<String, Box<dyn Error>> {
     let mut crates_by_notice: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut own = String::new();
@@ -56,7 +56,7 @@ pub(crate) fn copyright(linked: &BTreeMap<String, Linked>) -> Result<String, Box
     Ok(text)
 }
 
-/// Where a package has the MIT licence with its copyright notice.
+/// The file with a package's MIT licence and copyright notice.
 fn notice_of(package: &Package) -> Result<PathBuf, String> {
     let folder = package
         .manifest_path

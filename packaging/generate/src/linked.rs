@@ -17,9 +17,9 @@ pub(crate) struct Linked {
     pub(crate) uses: BTreeSet<String>,
 }
 
-/// All that is linked into the program for a target, by cargo's specifications: `log@0.4.35`.
-/// Cargo's tree tells which crates those are; its metadata, which has the rest, also names crates
-/// that only the tests' or an unused feature would need.
+/// Everything that is linked into the program for a target, by cargo's specifications: `log@0.4.35`.
+/// `cargo tree` lists these crates; `cargo metadata`, which has the rest, also names crates that only
+/// tests or an unused feature would need.
 pub(crate) fn linked(target: &str) -> Result<BTreeMap<String, Linked>, Box<dyn Error>> {
     let metadata = metadata(target)?;
     let mut sha256s = sha256s(&metadata)?;
@@ -61,8 +61,8 @@ fn metadata(target: &str) -> Result<Metadata, cargo_metadata::Error> {
         .exec()
 }
 
-/// A line for each crate below the one that uses it, such as `2 log v0.4.35`, where 2 is how deep.
-/// What a crate uses is there where it comes first. Macros only run at build time.
+/// A line for each crate below the one that uses it, such as `2 log v0.4.35`, where 2 is the depth.
+/// What a crate uses follows its first occurrence only. Macros only run at build time.
 fn tree(target: &str) -> Result<String, Box<dyn Error>> {
     let output = Command::new("cargo")
         .args(["tree", "--locked", "--package", "vipherald"])
@@ -104,7 +104,8 @@ mod tests {
             for name in ["vipherald", "rtnetlink", "netlink-packet-route", "libc"] {
                 assert!(names.contains(name), "{name}");
             }
-            // The last two are of features that proptest turns on (getrandom's) or nobody (toml's).
+            // The last two belong to features that only proptest enables (getrandom's), or nobody
+            // (toml's).
             for name in ["serde_derive", "syn", "autocfg", "rand_core", "indexmap"] {
                 assert!(!names.contains(name), "{name}");
             }

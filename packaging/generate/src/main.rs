@@ -1,9 +1,9 @@
-//! Makes what a package has besides the program and the files of this repository: completions for
-//! shells, the manual, and the copyrights and the bill of materials of everything that is linked
-//! into the program.
+//! Generates what a package has besides the program and the files of this repository: shell
+//! completions, the manual, and the copyrights and the bill of materials of everything that is
+//! linked into the program.
 //!
 //!     cargo run --package vipherald-generate -- TARGET FOLDER
-#![expect(clippy::print_stderr, reason = "a build step tells of trouble there")]
+#![expect(clippy::print_stderr, reason = "a build step reports errors there")]
 
 mod completions;
 mod copyright;
@@ -69,7 +69,7 @@ mod tests {
         pages().unwrap();
     }
 
-    /// A quote that roff takes for its own would be missing from what is copied.
+    /// roff would drop a quote that it interprets, and a copied example would lack it.
     #[test]
     fn the_manuals_examples_can_be_copied() {
         let [(_, commands), (_, settings)] = pages().unwrap();

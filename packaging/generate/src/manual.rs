@@ -1,11 +1,11 @@
-//! The manual's pages. What they say of options and settings is what `--help` and the example
-//! settings say of them, put where a page asks for it: by a line such as `.\" @options announce@`.
+//! The manual's pages. Their text on options and settings comes from `--help` and the example
+//! settings. It replaces a line such as `.\" @options announce@`.
 
 use std::error::Error;
 
 use clap::{Arg, Command};
 
-/// vipherald(8). An option that every command takes is told of once, under `@options@`.
+/// vipherald(8). Options of every command occur once, under `@options@`.
 pub(crate) fn of_commands(page: &str, mut program: Command) -> Result<String, Box<dyn Error>> {
     program.build();
     let common: Vec<_> = options(&program).map(Arg::get_id).collect();
@@ -28,7 +28,7 @@ pub(crate) fn of_commands(page: &str, mut program: Command) -> Result<String, Bo
     complete(page)
 }
 
-/// vipherald.toml(5), from the example that has every setting, commented out, at its default.
+/// vipherald.toml(5), from the example, which has every setting commented out, with its default.
 pub(crate) fn of_settings(page: &str, example: &str) -> Result<String, Box<dyn Error>> {
     let mut sections = String::new();
     let mut items = Vec::new();
@@ -43,7 +43,7 @@ pub(crate) fn of_settings(page: &str, example: &str) -> Result<String, Box<dyn E
         };
         let setting = setting.trim_start_matches('#');
         if let Some((key, value)) = setting.split_once(" = ") {
-            // A quote would quote a macro's argument, and not be seen.
+            // mdoc would take a quote as quoting a macro's argument, and not print it.
             let value = escaped(value).replace('"', "\\(dq");
             items.push(format!(".It Cm {key} No = Ar {value}\n{text}"));
         } else {
@@ -97,8 +97,8 @@ fn option(option: &Arg) -> String {
     format!(".It Fl {}{value}\n{}", names.join(" , "), sentences(&text))
 }
 
-/// Text of a comment or a help as mdoc(7) wants it: a line for each sentence. A help's closing
-/// `[default: x]` is one, too.
+/// Text of a comment or a help as mdoc(7) wants it: each sentence on its own line. `[default: x]` at
+/// the end of a help becomes a sentence, too.
 fn sentences(text: &str) -> String {
     text.split("\n\n").map(paragraph).collect()
 }
@@ -122,7 +122,7 @@ fn paragraph(text: &str) -> String {
     quoted(&escaped(&lines)) + ".\n"
 }
 
-/// What roff would take as its own, made plain.
+/// Escapes what roff would interpret.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e");
     match text.chars().next() {
@@ -131,7 +131,7 @@ fn escaped(text: &str) -> String {
     }
 }
 
-/// Every other backtick opens bold type, and the next one closes it.
+/// Backticks, in pairs, enclose bold text.
 fn quoted(text: &str) -> String {
     let mut fonts = ["\\fB", "\\fR"].into_iter().cycle();
     let mut quoted = String::new();

@@ -1,4 +1,4 @@
-//! The software bill of materials, for those who look up what is known of the parts.
+//! The software bill of materials, for tools that look up the components.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::linked::Linked;
 
-/// What is in the program, as CycloneDX 1.5 in JSON. It has neither a time nor a serial number, so
-/// that two builds have the same.
+/// The program's contents, as CycloneDX 1.5 in JSON. It has neither a time nor a serial number, so that
+/// two builds are equal.
 pub(crate) fn sbom(linked: &BTreeMap<String, Linked>) -> Result<String, Box<dyn Error>> {
     let rust = version("rustc", "--version")?;
     let glibc = version("getconf", "GNU_LIBC_VERSION")?;
@@ -72,7 +72,7 @@ fn component(kind: &str, specification: &str, one: &Linked) -> Value {
     })
 }
 
-/// The second word that a command says, as in `rustc 1.88.0 (…)` or `glibc 2.36`.
+/// The second word of a command's output, as in `rustc 1.88.0 (…)` or `glibc 2.36`.
 fn version(command: &str, argument: &str) -> Result<String, Box<dyn Error>> {
     let output = Command::new(command).arg(argument).output()?;
     let said = String::from_utf8(output.stdout)?;
