@@ -16,28 +16,28 @@ use nix::errno::Errno;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Prefix};
-use vipherald_core::announce::{Announcement, Claim, Manner, News, Pace, Transmit};
-use vipherald_core::ask::{Confirm, Refusal, Surroundings};
+use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, Transmit};
+use vipherald_core::ask::{Confirm, LinkView, Refusal};
 use vipherald_core::host::{Address, HostSnapshot, Link, Place, PlacedVip};
-use vipherald_core::order::outbox::{Patience, Route};
+use vipherald_core::order::outbox::{Retry, Route};
 use vipherald_core::wire::Frame;
 
 use crate::descriptors;
 use crate::error::Error;
 use crate::kernel::{self, Change, Changes, Drained, Kernel};
-use crate::order::post::Post;
-use crate::port::{self, Port};
+use crate::order::sockets::OrderSockets;
+use crate::packet_socket::{self, PacketSocket};
 use crate::settings::Orders;
-use crate::takeover::{Age, Takeover};
+use crate::supersede::{RunId, Runs};
 
-/// Frames of a port that are read before the next one is sent.
+/// Frames of a socket that are read before the next one is sent.
 const FRAMES_AT_ONCE: u32 = 1024;
 
 /// What is to be announced, or checked.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct Request {
     /// Whether they are to be announced, or only checked.
-    pub manner: Manner,
+    pub mode: Mode,
     /// The VIPs, and where they count.
     pub vips: Vec<PlacedVip>,
     /// The interface that was named for all of them, if one was: it has to be there, and fit.
@@ -49,7 +49,7 @@ pub struct Order {
     /// The bounds of the run.
     pub pace: Pace,
     /// When the run began.
-    pub age: Age,
+    pub run_id: RunId,
     /// How peers are ordered to purge.
     pub orders: Orders,
     /// The instance or group that the VIPs are of, as orders name it.
@@ -62,58 +62,58 @@ pub struct Session {
     kernel: Kernel,
     changes: Changes,
     core: Announcement,
-    ports: HashMap<InterfaceIndex, Port>,
+    sockets: HashMap<InterfaceIndex, PacketSocket>,
     out_of_descriptors: bool,
     peers: Vec<IpAddr>,
     confirm: Confirm,
-    age: Age,
+    run_id: RunId,
     took_over: bool,
-    takeover: Option<Takeover>,
+    runs: Option<Runs>,
     /// The claims that other runs were told of.
     claims_told: usize,
     looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
     orders: Orders,
     instance: String,
     /// Where orders leave; `None` inside: without a key, there are none.
-    post: Option<Option<Post>>,
+    order_sockets: Option<Option<OrderSockets>>,
 }
 
 /// What the kernel knows of the links that the VIPs are on, and all that this host has.
-type Around = (Vec<Surroundings>, HostSnapshot);
+type Around = (Vec<LinkView>, HostSnapshot);
 
 impl Session {
     /// Subscribes to changes, then looks where the VIPs are.
     ///
     /// # Errors
     /// If the kernel can't be asked, or the interface that was named is none to announce on.
-    pub async fn prepare(order: &Order, now: Instant) -> Result<Self, Error> {
+    pub async fn prepare(request: &Request, now: Instant) -> Result<Self, Error> {
         let changes = Changes::subscribe()?;
         let kernel = Kernel::connect()?;
-        let mut placed = order.vips.clone();
-        if let Some(name) = &order.interface {
+        let mut placed = request.vips.clone();
+        if let Some(name) = &request.interface {
             let link = named(&kernel, name).await?;
             for one in &mut placed {
                 one.place = Place::On(link.name.clone());
             }
         }
-        let core = Announcement::new(&placed, order.pace, seed(), now).in_manner(order.manner);
+        let core = Announcement::new(&placed, request.pace, seed(), now).in_mode(request.mode);
         let mut session = Self {
             core,
             kernel,
             changes,
-            ports: HashMap::new(),
+            sockets: HashMap::new(),
             out_of_descriptors: false,
-            peers: order.peers.clone(),
-            confirm: order.confirm,
-            age: order.age,
+            peers: request.peers.clone(),
+            confirm: request.confirm,
+            run_id: request.run_id,
             // Who only asks takes nothing over.
-            took_over: order.manner == Manner::Check,
-            takeover: None,
+            took_over: request.mode == Mode::Check,
+            runs: None,
             claims_told: 0,
             looking_around: None,
-            orders: order.orders.clone(),
-            instance: order.instance.clone(),
-            post: None,
+            orders: request.orders.clone(),
+            instance: request.instance.clone(),
+            order_sockets: None,
         };
         session.look(now).await?;
         Ok(session)
@@ -198,11 +198,11 @@ impl Session {
             self.core.refused(now, transmit, refusal(Errno::ENXIO));
             return Ok(());
         };
-        if self.out_of_descriptors && !self.ports.contains_key(&link.index) {
+        if self.out_of_descriptors && !self.sockets.contains_key(&link.index) {
             self.core.refused(now, transmit, Refusal::OutOfDescriptors);
             return Ok(());
         }
-        if let Err(error) = ready_port(&mut self.ports, link, transmit.is_question) {
+        if let Err(error) = ready_socket(&mut self.sockets, link, transmit.is_question) {
             // One interface's trouble keeps no other from its frames.
             let Some(errno) = error.errno() else {
                 return Err(error.into());
@@ -226,7 +226,7 @@ impl Session {
             return Ok(());
         }
         let interface = transmit.interface;
-        match self.ports[&interface].send(&octets) {
+        match self.sockets[&interface].send(&octets) {
             Ok(()) => {
                 trace!("interface {}: sent {:?}", interface.0, transmit.frame);
                 self.core.sent(now, transmit);
@@ -242,13 +242,13 @@ impl Session {
         Ok(())
     }
 
-    /// Hands over frames that came in, of each port a bounded number, so that a flood holds
+    /// Hands over frames that came in, of each socket a bounded number, so that a flood holds
     /// nothing up. Returns whether these were all.
     fn hear_frames(&mut self, now: Instant) -> bool {
         let mut all_heard = true;
-        for (interface, port) in &self.ports {
+        for (interface, socket) in &self.sockets {
             let mut heard = 0;
-            for octets in (0..FRAMES_AT_ONCE).map_while(|_| port.receive()) {
+            for octets in (0..FRAMES_AT_ONCE).map_while(|_| socket.receive()) {
                 heard += 1;
                 if let Some(frame) = Frame::parse(&octets) {
                     trace!("interface {}: received {frame:?}", interface.0);
@@ -273,13 +273,13 @@ impl Session {
         }
         self.claims_told = self.core.claims().len();
         let places = self.core.places();
-        let claim = || Takeover::claim(self.age, &places);
+        let claim = || Runs::claim(self.run_id, &places);
         let claimed = claim().or_else(|error| match descriptors::raise_limit() {
             true => claim(),
             false => Err(error),
         });
         match claimed {
-            Ok(takeover) => self.takeover = Some(takeover),
+            Ok(runs) => self.runs = Some(runs),
             Err(error) => debug!("older and newer runs are not heard of: {error}"),
         }
         Ok(())
@@ -289,16 +289,16 @@ impl Session {
     fn tell_new_claims(&mut self) {
         let claims = self.core.claims().len();
         if claims > self.claims_told
-            && let Some(takeover) = &self.takeover
+            && let Some(runs) = &self.runs
         {
             self.claims_told = claims;
-            takeover.tell(&self.core.places());
+            runs.tell(&self.core.places());
         }
     }
 
     fn hear_newer_runs(&mut self) {
-        if let Some(takeover) = &self.takeover {
-            let taken = takeover.taken(|| self.core.places());
+        if let Some(runs) = &self.runs {
+            let taken = runs.taken(|| self.core.places());
             if !taken.is_empty() {
                 self.core.superseded(&taken);
             }
@@ -309,14 +309,14 @@ impl Session {
     async fn readable(&self) -> io::Result<()> {
         future::poll_fn(|context| {
             let mut any = self.changes.poll_readable(context);
-            for port in self.ports.values() {
-                any = either(any, port.poll_readable(context));
+            for socket in self.sockets.values() {
+                any = either(any, socket.poll_readable(context));
             }
-            if let Some(Some(post)) = &self.post {
-                any = either(any, post.poll_readable(context));
+            if let Some(Some(order_sockets)) = &self.order_sockets {
+                any = either(any, order_sockets.poll_readable(context));
             }
-            match &self.takeover {
-                Some(takeover) => either(any, takeover.poll_readable(context)),
+            match &self.runs {
+                Some(runs) => either(any, runs.poll_readable(context)),
                 None => any,
             }
         })
@@ -356,36 +356,36 @@ impl Session {
             around => around,
         };
         let now = Instant::now();
-        let (surroundings, host) = around.unwrap_or_else(|error| {
+        let (views, host) = around.unwrap_or_else(|error| {
             warn!("nobody is asked whether they follow: {error}");
             self.core.nobody_can_be_asked();
             self.confirm = Confirm::None;
-            let on = |claim: &Claim| Surroundings::of(claim.link.clone());
-            let surroundings = self.core.claims().iter().map(on).collect();
-            (surroundings, HostSnapshot::default())
+            let on = |claim: &Claim| LinkView::of(claim.link.clone());
+            let views = self.core.claims().iter().map(on).collect();
+            (views, HostSnapshot::default())
         });
         // Of the links that are known, changes have told since.
-        for around in &surroundings {
+        for around in &views {
             if self.core.link(around.link.index).is_none() {
                 self.core.link_changed(now, &around.link);
             }
         }
         self.core
-            .surroundings_are(now, &surroundings, &host, &self.peers, self.confirm);
+            .links_are(now, &views, &host, &self.peers, self.confirm);
         if self.orders.broadcast {
-            self.order_everyone(now, &surroundings);
+            self.order_everyone(now, &views);
         }
     }
 
     /// Has one order go to everyone on the subnets that the VIPs are in.
-    fn order_everyone(&mut self, now: Instant, surroundings: &[Surroundings]) {
-        let Some(Some(post)) = &mut self.post else {
+    fn order_everyone(&mut self, now: Instant, views: &[LinkView]) {
+        let Some(Some(order_sockets)) = &mut self.order_sockets else {
             return;
         };
         let vips = self.core.vips();
         for claim in self.core.claims() {
             let on = [Some(claim.interface()), claim.link.lower];
-            let near = surroundings
+            let near = views
                 .iter()
                 .filter(|around| on.contains(&Some(around.link.index)));
             let subnet = near.flat_map(|around| &around.addresses).find(|own| {
@@ -399,7 +399,7 @@ impl Session {
                     from: Some(from),
                     interface: claim.interface(),
                 };
-                post.request(now, route, Patience::Once, (claim.vip, mac));
+                order_sockets.request(now, route, Retry::Never, (claim.vip, mac));
             }
         }
     }
@@ -408,17 +408,17 @@ impl Session {
     /// the answers.
     async fn post_orders(&mut self) -> Result<(), Error> {
         let (orders, instance) = (&self.orders, &self.instance);
-        let post = self
-            .post
-            .get_or_insert_with(|| Post::open(orders, instance));
-        let Some(mut post) = post.take() else {
+        let order_sockets = self
+            .order_sockets
+            .get_or_insert_with(|| OrderSockets::open(orders, instance));
+        let Some(mut order_sockets) = order_sockets.take() else {
             return Ok(());
         };
         loop {
             let now = Instant::now();
             self.hear_newer_runs();
             self.hear_changes(now).await?;
-            for heard in post.hear() {
+            for heard in order_sockets.hear() {
                 debug!(
                     "{}: {} answers the order: {:?}",
                     heard.vip, heard.peer, heard.fate
@@ -432,26 +432,27 @@ impl Session {
                     from: due.from,
                     interface: due.interface,
                 };
-                let patience = if due.stale {
-                    Patience::Needed
+                let retry = if due.stale {
+                    Retry::UntilTimeout
                 } else {
-                    Patience::Precaution
+                    Retry::Briefly
                 };
-                post.request(now, route, patience, (due.vip, due.mac));
+                order_sockets.request(now, route, retry, (due.vip, due.mac));
             }
-            post.retain(|interface, vip, mac| self.core.announces(interface, vip, mac));
-            if now >= self.core.ends_at() || !post.send_next(now, self.core.vips()) {
+            order_sockets.retain(|interface, vip, mac| self.core.announces(interface, vip, mac));
+            if now >= self.core.ends_at() || !order_sockets.send_next(now, self.core.vips()) {
                 break;
             }
         }
-        self.post = Some(Some(post));
+        self.order_sockets = Some(Some(order_sockets));
         Ok(())
     }
 
     /// Whether the run goes on for an order that may still be answered.
     fn awaits_order(&self, now: Instant) -> bool {
-        let post = self.post.iter().flatten().next();
-        now < self.core.ends_at() && post.is_some_and(|post| post.is_waiting(now))
+        let order_sockets = self.order_sockets.iter().flatten().next();
+        now < self.core.ends_at()
+            && order_sockets.is_some_and(|order_sockets| order_sockets.is_waiting(now))
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
@@ -461,8 +462,8 @@ impl Session {
         } else {
             self.core.next_deadline(now)
         };
-        let post = self.post.iter().flatten().next();
-        let due = post.and_then(Post::next_due);
+        let order_sockets = self.order_sockets.iter().flatten().next();
+        let due = order_sockets.and_then(OrderSockets::next_due);
         due.map_or(core, |due| due.min(core))
     }
 
@@ -537,20 +538,20 @@ impl Session {
     }
 }
 
-/// The open port on an interface, which also listens if it has to.
-fn ready_port<'a>(
-    ports: &'a mut HashMap<InterfaceIndex, Port>,
+/// The open socket on an interface, which also listens if it has to.
+fn ready_socket<'a>(
+    sockets: &'a mut HashMap<InterfaceIndex, PacketSocket>,
     link: &Link,
     listen: bool,
-) -> Result<&'a Port, port::Error> {
-    let port = match ports.entry(link.index) {
+) -> Result<&'a PacketSocket, packet_socket::Error> {
+    let socket = match sockets.entry(link.index) {
         Entry::Occupied(open) => open.into_mut(),
-        Entry::Vacant(none) => none.insert(Port::open(link)?),
+        Entry::Vacant(none) => none.insert(PacketSocket::open(link)?),
     };
     if listen {
-        port.listen(link)?;
+        socket.listen(link)?;
     }
-    Ok(port)
+    Ok(socket)
 }
 
 /// Asks the kernel who is around on these interfaces.
@@ -560,9 +561,9 @@ async fn look_around(
     everyone: bool,
 ) -> Result<Around, kernel::Error> {
     let host = kernel.snapshot().await?;
-    let mut surroundings = Vec::new();
+    let mut views = Vec::new();
     for link in host.links.iter().filter(|link| on.contains(&link.index)) {
-        let mut around = Surroundings::of(link.clone());
+        let mut around = LinkView::of(link.clone());
         let index = around.link.index;
         around.addresses = host
             .addresses
@@ -574,9 +575,9 @@ async fn look_around(
             around.gateways = kernel.gateways(index).await?;
             around.neighbours = kernel.neighbours(index).await?;
         }
-        surroundings.push(around);
+        views.push(around);
     }
-    Ok((surroundings, host))
+    Ok((views, host))
 }
 
 /// The result of a task; never, if there is none.

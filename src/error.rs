@@ -8,7 +8,7 @@ use vipherald_core::address::Vip;
 use vipherald_core::keepalived;
 
 use crate::exit::Exit;
-use crate::{kernel, order, port, privileges, settings};
+use crate::{kernel, order, packet_socket, privileges, settings};
 
 /// A failure of a whole run.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub enum Error {
     Kernel(#[from] kernel::Error),
     /// No packet socket.
     #[error(transparent)]
-    Port(#[from] port::Error),
+    PacketSocket(#[from] packet_socket::Error),
     /// The settings file is wrong.
     #[error(transparent)]
     Settings(#[from] settings::Error),

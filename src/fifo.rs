@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use vipherald_core::event::{Call, Event, Subject, is_about_servers};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived::Configuration;
-use vipherald_core::log_limit::Allowance;
+use vipherald_core::log_limit::RateLimit;
 
 use crate::error::Error;
 use crate::exit::Exit;
@@ -228,7 +228,7 @@ struct Lines {
     partial: Vec<u8>,
     /// Whether the line at hand is already known to be garbage.
     overlong: bool,
-    warnings: Allowance,
+    warnings: RateLimit,
 }
 
 impl Default for Lines {
@@ -236,7 +236,7 @@ impl Default for Lines {
         Self {
             partial: Vec::new(),
             overlong: false,
-            warnings: Allowance::a_minute(WARNINGS),
+            warnings: RateLimit::a_minute(WARNINGS),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 
 /// What is to be purged.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct Request {
     /// The VIPs, and where they count as held here.
     pub vips: Vec<PlacedVip>,
     /// Only on this interface; `None`: on every one.
@@ -88,28 +88,28 @@ pub struct Purged {
 ///
 /// # Errors
 /// If the interface does not exist, or the kernel refuses.
-pub async fn purge(kernel: &Kernel, order: &Order) -> Result<Purged, Error> {
-    let (host, only) = match &order.interface {
+pub async fn purge(kernel: &Kernel, request: &Request) -> Result<Purged, Error> {
+    let (host, only) = match &request.interface {
         None => (kernel.snapshot().await?, None),
         Some(name) => {
             // By an alternative name, too.
             let link = kernel.link_named(name).await?;
             let link = link.ok_or_else(|| Error::NoSuchInterface(name.clone()))?;
-            let host = kernel.snapshot_around(&order.vips).await?;
+            let host = kernel.snapshot_around(&request.vips).await?;
             (host, Some(link))
         }
     };
     let only = only.as_ref();
     let mut purged = Purged::default();
-    for (at, placed) in order.vips.iter().enumerate() {
-        if order.vips[..at].contains(placed) {
+    for (at, placed) in request.vips.iter().enumerate() {
+        if request.vips[..at].contains(placed) {
             continue;
         }
         let (held, rest) = divide(&host, placed, only);
         let held = held.into_iter().map(|name| (placed.vip, name));
         purged.held_here.extend(held);
         for link in rest {
-            let entries = purge_on(kernel, placed.vip, link, order).await?;
+            let entries = purge_on(kernel, placed.vip, link, request).await?;
             purged.entries.extend(entries);
         }
     }
@@ -143,7 +143,7 @@ async fn purge_on(
     kernel: &Kernel,
     vip: Vip,
     link: &Link,
-    order: &Order,
+    request: &Request,
 ) -> Result<Vec<Entry>, Error> {
     let entry = |neighbour: &Neighbour, kept| Entry {
         vip,
@@ -155,7 +155,7 @@ async fn purge_on(
     };
     let mut entries = Vec::new();
     if let Some(neighbour) = kernel.neighbour(link.index, vip.ip()).await? {
-        let kept = reason_to_keep(&neighbour, order);
+        let kept = reason_to_keep(&neighbour, request);
         // An entry that went in between is as good as deleted.
         if kept.is_none() {
             kernel.delete_neighbour(link.index, vip.ip()).await?;
@@ -168,13 +168,13 @@ async fn purge_on(
     Ok(entries)
 }
 
-fn reason_to_keep(neighbour: &Neighbour, order: &Order) -> Option<Kept> {
+fn reason_to_keep(neighbour: &Neighbour, request: &Request) -> Option<Kept> {
     match neighbour.state {
-        _ if order.right.is_some() && neighbour.mac == order.right => Some(Kept::Right),
-        NeighbourState::Permanent if !order.permanent => Some(Kept::Permanent),
+        _ if request.right.is_some() && neighbour.mac == request.right => Some(Kept::Right),
+        NeighbourState::Permanent if !request.permanent => Some(Kept::Permanent),
         NeighbourState::Noarp => Some(Kept::Noarp),
         _ if neighbour.externally_learned => Some(Kept::Learned),
-        _ if order.dry_run => Some(Kept::DryRun),
+        _ if request.dry_run => Some(Kept::DryRun),
         _ => None,
     }
 }

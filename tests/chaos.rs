@@ -20,7 +20,7 @@ mod hooks;
 #[path = "chaos/lasting.rs"]
 mod lasting;
 #[allow(dead_code, reason = "the simulation uses the rest")]
-#[path = "simulation/rng.rs"]
+#[path = "../core/tests/simulation/rng.rs"]
 mod rng;
 
 use std::collections::{BTreeMap, BTreeSet};

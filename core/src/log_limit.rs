@@ -8,12 +8,12 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counts by what happened, told at most once a minute.
 #[derive(Debug)]
-pub struct Tally<K> {
+pub struct LogLimiter<K> {
     counts: BTreeMap<K, u64>,
     told: Option<Instant>,
 }
 
-impl<K> Default for Tally<K> {
+impl<K> Default for LogLimiter<K> {
     fn default() -> Self {
         Self {
             counts: BTreeMap::new(),
@@ -22,7 +22,7 @@ impl<K> Default for Tally<K> {
     }
 }
 
-impl<K: Ord> Tally<K> {
+impl<K: Ord> LogLimiter<K> {
     /// It happened once more.
     pub fn count(&mut self, what: K) {
         *self.counts.entry(what).or_default() += 1;
@@ -49,13 +49,13 @@ impl<K: Ord> Tally<K> {
 
 /// So many times in a minute, and not more.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct RateLimit {
     most: u32,
     left: u32,
     began: Option<Instant>,
 }
 
-impl Allowance {
+impl RateLimit {
     /// At most this many a minute.
     #[must_use]
     pub fn a_minute(most: u32) -> Self {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn what_happens_a_million_times_is_told_once_a_minute() {
         let start = Instant::now();
-        let mut tally = Tally::default();
+        let mut tally = LogLimiter::default();
         let mut told = Vec::new();
         assert_eq!(tally.due(start), None);
         for millis in 0..130_000 {
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn an_allowance_comes_back_with_the_minute() {
         let start = Instant::now();
-        let mut allowance = Allowance::a_minute(10);
+        let mut allowance = RateLimit::a_minute(10);
         let mut taken = |seconds| {
             let now = start + Duration::from_secs(seconds);
             (0..100).filter(|_| allowance.take(now)).count()

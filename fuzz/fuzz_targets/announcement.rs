@@ -12,14 +12,10 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, News, Pace, Standing, Transmit};
-use vipherald_core::ask::{Confirm, Refusal, Surroundings};
-use vipherald_core::host::{
-    Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability,
-};
-use vipherald_core::wire::{
-    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation,
-};
+use vipherald_core::announce::{Announcement, Claim, News, Pace, State, Transmit};
+use vipherald_core::ask::{Confirm, LinkView, Refusal};
+use vipherald_core::host::{Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability};
+use vipherald_core::wire::{Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -81,7 +77,7 @@ impl Told {
         for claim in core.claims() {
             let key = key(claim);
             let left = self.left.contains(&key) || !self.is_here(key);
-            assert_eq!(claim.standing() == Standing::Left, left, "whether it left");
+            assert_eq!(claim.state() == State::Left, left, "whether it left");
         }
     }
 
@@ -371,9 +367,9 @@ fn address(input: &mut Unstructured) -> Result<Address> {
 }
 
 fn look_around(input: &mut Unstructured, core: &mut Announcement, now: Instant) -> Result<()> {
-    let mut surroundings = Vec::new();
+    let mut views = Vec::new();
     for _ in 0..input.int_in_range(1..=2)? {
-        let mut around = Surroundings::of(link(input)?);
+        let mut around = LinkView::of(link(input)?);
         let index = around.link.index;
         for _ in 0..input.int_in_range(0..=4)? {
             match input.int_in_range(0..=2)? {
@@ -390,18 +386,18 @@ fn look_around(input: &mut Unstructured, core: &mut Announcement, now: Instant) 
                 }),
             }
         }
-        surroundings.push(around);
+        views.push(around);
     }
     let configured = [any_ip(input)?, any_ip(input)?];
     let confirm = *input.choose(&[Confirm::All, Confirm::Peers, Confirm::None])?;
     let host = HostSnapshot {
-        links: surroundings.iter().map(|one| one.link.clone()).collect(),
-        addresses: surroundings
+        links: views.iter().map(|one| one.link.clone()).collect(),
+        addresses: views
             .iter()
             .flat_map(|one| one.addresses.clone())
             .collect(),
     };
-    core.surroundings_are(now, &surroundings, &host, &configured, confirm);
+    core.links_are(now, &views, &host, &configured, confirm);
     Ok(())
 }
 

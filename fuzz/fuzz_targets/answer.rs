@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use vipherald_core::address::{InterfaceIndex, Mac};
 use vipherald_core::order::Keys;
 use vipherald_core::order::message::{Answer, TAG};
-use vipherald_core::order::outbox::{Courier, Patience, Route};
+use vipherald_core::order::outbox::{Outbox, Retry, Route};
 
 const ID: [u8; 16] = *b"0123456789abcdef";
 
@@ -24,9 +24,9 @@ fuzz_target!(|octets: &[u8]| {
         assert_eq!(&written[..written.len() - TAG], octets);
         assert_eq!(Answer::read(&written, &keys).as_ref(), Some(answer));
     }
-    // To a courier that has one order out.
+    // To a outbox that has one order out.
     let now = Instant::now();
-    let mut courier = Courier::new(keys, String::new());
+    let mut outbox = Outbox::new(keys, String::new());
     let peer = IpAddr::from([192, 0, 2, 3]);
     let route = Route {
         to: peer,
@@ -35,12 +35,12 @@ fuzz_target!(|octets: &[u8]| {
     };
     let vip = "192.0.2.10".parse().expect("a VIP");
     let mac = Mac::new([2, 0, 0, 0, 0, 2]);
-    courier.request(now, route, Patience::Needed, (vip, mac));
-    let _ = courier
+    outbox.request(now, route, Retry::UntilTimeout, (vip, mac));
+    let _ = outbox
         .poll(now, 1_700_000_000_000, || ID)
         .expect("it is due");
-    assert!(courier.hear(peer, octets).is_empty(), "nobody signed it");
-    let heard = courier.hear(peer, &signed);
+    assert!(outbox.hear(peer, octets).is_empty(), "nobody signed it");
+    let heard = outbox.hear(peer, &signed);
     let fits = |answer: &Answer| answer.id == ID && answer.done.iter().map(|d| d.vip).eq([vip]);
     assert!(heard.is_empty() || answer.as_ref().is_some_and(fits));
     assert!(heard.len() <= 1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use vipherald_core::order::Keys;
-use vipherald_core::order::admission::{Judge, Ruling};
+use vipherald_core::order::admission::{Admission, Decision};
 use vipherald_core::order::message::{ORDER_LENGTH, Order, TAG};
 
 const NOW: u64 = 1_700_000_000_000;
@@ -15,23 +15,23 @@ const NOW: u64 = 1_700_000_000_000;
 fuzz_target!(|octets: &[u8]| {
     let keys = Keys::from_octets(&[b'k'; 32]).expect("it is long enough");
     let from = "192.0.2.2:4000".parse().expect("an address");
-    let mut judge = Judge::new(keys.clone(), Duration::from_secs(30));
+    let mut admission = Admission::new(keys.clone(), Duration::from_secs(30));
     // As it came in: nobody signed it.
-    assert!(matches!(judge.rule(NOW, from, octets), Ruling::Dropped(_)));
+    assert!(matches!(admission.rule(NOW, from, octets), Decision::Dropped(_)));
     // And as if who holds the key had.
     let mut signed = octets.to_vec();
     keys.sign(&mut signed);
     let order = Order::parse(octets);
-    match judge.rule(NOW, from, &signed) {
-        Ruling::New(ruled) => {
+    match admission.rule(NOW, from, &signed) {
+        Decision::New(ruled) => {
             assert!(ruled.time.abs_diff(NOW) <= 30_000);
             assert_eq!(Some(ruled), order);
         }
-        Ruling::OutOfTime(ruled, skew) => {
+        Decision::OutOfTime(ruled, skew) => {
             assert!(skew.unsigned_abs() > 30_000);
             assert_eq!(Some(ruled), order);
         }
-        Ruling::Dropped(_) => assert!(order.is_none() || signed.len() > ORDER_LENGTH.1),
+        Decision::Dropped(_) => assert!(order.is_none() || signed.len() > ORDER_LENGTH.1),
         other => panic!("{other:?}"),
     }
     if let Some(order) = order {

@@ -14,7 +14,7 @@ use vipherald_core::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
 
 use super::Silence;
 use crate::error::Error;
-use crate::port::Port;
+use crate::packet_socket::PacketSocket;
 
 /// The kernel answers at once: a question that is older has got its answer, or gets none.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(50);
@@ -42,7 +42,7 @@ impl Seen {
 /// One interface that is watched.
 struct Watched {
     link: Link,
-    port: Port,
+    socket: PacketSocket,
     /// The subnets of who is answered there.
     subnets: Vec<Prefix>,
     vips: BTreeMap<Vip, Seen>,
@@ -88,7 +88,7 @@ impl Observer {
             let readable = future::poll_fn(|context| {
                 let mut any = Poll::Pending;
                 for one in &self.watched {
-                    let readable = one.port.poll_readable(context);
+                    let readable = one.socket.poll_readable(context);
                     any = if readable.is_ready() { readable } else { any };
                 }
                 any
@@ -102,7 +102,7 @@ impl Observer {
         let now = Instant::now();
         for one in &mut self.watched {
             for _ in 0..FRAMES_AT_ONCE {
-                let Some(octets) = one.port.receive() else {
+                let Some(octets) = one.socket.receive() else {
                     break;
                 };
                 if let Some(frame) = Frame::parse(&octets) {
@@ -145,14 +145,14 @@ impl Observer {
 
 impl Watched {
     fn start(host: &HostSnapshot, link: &Link) -> Result<Self, Error> {
-        let mut port = Port::open(link)?;
-        port.observe(link)?;
+        let mut socket = PacketSocket::open(link)?;
+        socket.observe(link)?;
         let on = [Some(link.index), link.lower];
         let own = host.addresses.iter();
         let there = own.filter(|own| on.contains(&Some(own.interface)));
         Ok(Self {
             link: link.clone(),
-            port,
+            socket,
             subnets: there.map(Prefix::of).collect(),
             vips: BTreeMap::new(),
         })

@@ -15,7 +15,7 @@ use vipherald_core::wire::Frame;
 use crate::announce::refusal;
 use crate::error::Error;
 use crate::kernel::Kernel;
-use crate::port::Port;
+use crate::packet_socket::PacketSocket;
 
 /// Somebody who asks about one VIP on one interface.
 pub(super) trait Asker {
@@ -83,17 +83,17 @@ impl Asker for Alone {
     }
 }
 
-/// Drives all askers until each is over. There is a port for every interface.
+/// Drives all askers until each is over. There is a socket for every interface.
 pub(super) async fn drive(
     kernel: &Kernel,
     askers: &mut [impl Asker],
-    ports: &BTreeMap<InterfaceIndex, Port>,
+    sockets: &BTreeMap<InterfaceIndex, PacketSocket>,
     mut bucket: Bucket,
 ) -> Result<(), Error> {
     loop {
         let now = Instant::now();
-        for (interface, port) in ports {
-            while let Some(octets) = port.receive() {
+        for (interface, socket) in sockets {
+            while let Some(octets) = socket.receive() {
                 let Some(frame) = Frame::parse(&octets) else {
                     continue;
                 };
@@ -120,7 +120,7 @@ pub(super) async fn drive(
                 break;
             }
             let interface = one.interface();
-            let result = ports[&interface].send(&frame.to_bytes()).map_err(refusal);
+            let result = sockets[&interface].send(&frame.to_bytes()).map_err(refusal);
             trace!("interface {}: sent ({result:?}) {frame:?}", interface.0);
             one.sent(now, result);
         }
@@ -136,17 +136,17 @@ pub(super) async fn drive(
         let open = askers.iter().filter(|one| !one.is_over(now));
         let deadline = open.map(next).min().unwrap_or(now);
         tokio::select! {
-            readable = readable(ports) => readable.map_err(Error::Runtime)?,
+            readable = readable(sockets) => readable.map_err(Error::Runtime)?,
             () = sleep_until(deadline.into()) => {}
         }
     }
 }
 
-async fn readable(ports: &BTreeMap<InterfaceIndex, Port>) -> std::io::Result<()> {
+async fn readable(sockets: &BTreeMap<InterfaceIndex, PacketSocket>) -> std::io::Result<()> {
     future::poll_fn(|context| {
         let mut any = Poll::Pending;
-        for port in ports.values() {
-            let one = port.poll_readable(context);
+        for socket in sockets.values() {
+            let one = socket.poll_readable(context);
             any = if one.is_ready() { one } else { any };
         }
         any

@@ -1,12 +1,12 @@
 //! Checking: who answers for a VIP, and does everyone follow?
 //!
-//! Where the VIP is on this host, an [`Announcement`](crate::announce::Announcement) in the manner of
-//! a check asks; where it is not, an [`Inquiry`] does, and compares the answers with this kernel's
+//! Where the VIP is on this host, an [`Announcement`](crate::announce::Announcement) in the mode of
+//! a check asks; where it is not, an [`OwnerSearch`] does, and compares the answers with this kernel's
 //! own entry.
 
 mod drive;
-mod inquirer;
-mod owner;
+mod elsewhere;
+mod here;
 mod places;
 mod self_test;
 
@@ -31,7 +31,7 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is to be checked.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct Request {
     /// The VIPs, and where they count as held here.
     pub vips: Vec<PlacedVip>,
     /// Where to ask for those that are not here; `None`: where the route to each leads.
@@ -130,7 +130,7 @@ impl Finding {
     pub fn has_to_be_resolved(&mut self) {
         if self.verdict == VipVerdict::Ok && !self.is_resolved() {
             self.verdict = VipVerdict::Unproven;
-            self.why = Some(inquirer::not_resolved(self.placed.vip));
+            self.why = Some(elsewhere::not_resolved(self.placed.vip));
         }
     }
 }
@@ -139,10 +139,10 @@ impl Finding {
 ///
 /// # Errors
 /// If the kernel can't be asked.
-pub async fn plan(kernel: &Kernel, order: &Order) -> Result<String, Error> {
-    let places = Places::find(kernel, order).await?;
+pub async fn plan(kernel: &Kernel, request: &Request) -> Result<String, Error> {
+    let places = Places::find(kernel, request).await?;
     let mut plan = String::new();
-    for placed in places.placed(&order.vips) {
+    for placed in places.placed(&request.vips) {
         let vip = placed.vip;
         plan += &if places.holds(&placed) {
             format!("{vip} is here: its peers would be asked, and who else has it\n")
@@ -160,24 +160,24 @@ pub async fn plan(kernel: &Kernel, order: &Order) -> Result<String, Error> {
 ///
 /// # Errors
 /// If the kernel can't be asked, or no packet socket can be had.
-pub async fn look(kernel: &Kernel, order: &Order) -> Result<Vec<Finding>, Error> {
-    let places = Places::find(kernel, order).await?;
-    let placed = places.placed(&order.vips);
+pub async fn look(kernel: &Kernel, request: &Request) -> Result<Vec<Finding>, Error> {
+    let places = Places::find(kernel, request).await?;
+    let placed = places.placed(&request.vips);
     let (here, elsewhere): (Vec<_>, Vec<_>) = placed
         .iter()
         .cloned()
         .partition(|placed| places.holds(placed));
     // Both at once may not exceed the rate.
     let both = !here.is_empty() && !elsewhere.is_empty();
-    let share = NonZeroU32::new(order.rate.get() / if both { 2 } else { 1 });
+    let share = NonZeroU32::new(request.rate.get() / if both { 2 } else { 1 });
     let rate = share.unwrap_or(NonZeroU32::MIN);
-    let order = Order {
+    let request = Request {
         rate,
-        ..order.clone()
+        ..request.clone()
     };
     let (owned, others) = tokio::try_join!(
-        owner::ask_peers(kernel, &places, here, &order),
-        inquirer::ask(kernel, &places, &elsewhere, &order),
+        here::ask_peers(kernel, &places, here, &request),
+        elsewhere::ask(kernel, &places, &elsewhere, &request),
     )?;
     let mut findings = [owned, others].concat();
     for finding in &mut findings {
@@ -200,7 +200,7 @@ pub async fn proxies(
 ) -> Result<Vec<Mac>, Error> {
     let host = kernel.snapshot().await?;
     let places = Places { host, only: None };
-    let (proxies, _) = owner::proxies(kernel, &places, vips, rate, WAIT, claim).await?;
+    let (proxies, _) = here::proxies(kernel, &places, vips, rate, WAIT, claim).await?;
     Ok(proxies)
 }
 
@@ -219,14 +219,14 @@ pub async fn mend(
     else {
         return Ok(None);
     };
-    let order = purge::Order {
+    let request = purge::Request {
         vips: vec![finding.placed.clone()],
         interface: Some(interface.clone()),
         permanent,
         right: None,
         dry_run: false,
     };
-    let purged = purge::purge(kernel, &order).await?;
+    let purged = purge::purge(kernel, &request).await?;
     if let Some(why) = purged.entries.iter().find_map(|entry| entry.kept) {
         return Ok(Some(Mended::Kept(why.reason())));
     }

@@ -3,7 +3,7 @@
 use vipherald_core::address::{Prefix, Vip};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 
-use super::Order;
+use super::Request;
 use crate::error::Error;
 use crate::kernel::Kernel;
 
@@ -14,9 +14,9 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) async fn find(kernel: &Kernel, order: &Order) -> Result<Self, Error> {
+    pub(super) async fn find(kernel: &Kernel, request: &Request) -> Result<Self, Error> {
         let host = kernel.snapshot().await?;
-        let only = match &order.interface {
+        let only = match &request.interface {
             Some(name) => {
                 let named = host.link_named(name).cloned();
                 Some(named.ok_or_else(|| Error::NoSuchInterface(name.clone()))?)
@@ -179,7 +179,7 @@ fn unaskable(link: &Link) -> Option<String> {
         Some(format!("{name} is down; `ip link set {name} up`"))
     } else if !link.carrier {
         Some(format!(
-            "{name} has no carrier: look at its cable or switch port"
+            "{name} has no carrier: look at its cable or switch socket"
         ))
     } else {
         None

@@ -11,8 +11,8 @@ use vipherald_core::wire::{ArpOperation, Frame, NdpMessage, Payload};
 
 use crate::answering::Silence;
 use crate::error::Error;
-use crate::kernel::{Kernel, Over};
-use crate::port::Port;
+use crate::kernel::{Kernel, Replace};
+use crate::packet_socket::PacketSocket;
 
 /// A frame is lost now and then: so often the kernel is made to ask one neighbour.
 const TRIES: u32 = 5;
@@ -40,12 +40,12 @@ pub(super) async fn why_deaf(
     link: &Link,
     neighbours: impl Iterator<Item = IpAddr>,
 ) -> Result<Option<Silence>, Error> {
-    let mut port = Port::open(link)?;
-    port.observe(link)?;
+    let mut socket = PacketSocket::open(link)?;
+    socket.observe(link)?;
     let mut seen = Seen::default();
     let mut by = None;
     for ip in neighbours.take(NEIGHBOURS) {
-        match resolves(kernel, &port, link, ip, &mut seen).await {
+        match resolves(kernel, &socket, link, ip, &mut seen).await {
             Ok(Some(true)) => return Ok(None),
             Ok(Some(false)) => by = by.or(Some(ip)),
             Ok(None) => {}
@@ -85,7 +85,7 @@ pub(super) async fn why_deaf(
 /// Whether the kernel resolves a neighbour. `None`: it holds no entry that may be tried.
 async fn resolves(
     kernel: &Kernel,
-    port: &Port,
+    socket: &PacketSocket,
     link: &Link,
     ip: IpAddr,
     seen: &mut Seen,
@@ -104,12 +104,12 @@ async fn resolves(
         ) => mac,
         (NeighbourState::Failed, _) => {
             let entry = kernel.resolve(link.index, ip, ANSWERED_WITHIN).await?;
-            look(port, link, ip, seen);
+            look(socket, link, ip, seen);
             return Ok(Some(entry.is_some_and(|entry| entry.mac.is_some())));
         }
         _ => return Ok(None),
     };
-    let set = |state| kernel.set_neighbour(link.index, ip, mac, state, Over::SameMac);
+    let set = |state| kernel.set_neighbour(link.index, ip, mac, state, Replace::SameMac);
     for _ in 0..TRIES {
         // Only a change of the state makes the kernel ask.
         set(NeighbourState::Stale).await?;
@@ -122,7 +122,7 @@ async fn resolves(
             }
             sleep(LOOK_AGAIN).await;
         }
-        look(port, link, ip, seen);
+        look(socket, link, ip, seen);
         // What came in while nobody looked has been taken in by now, or never is.
         let entry = kernel.neighbour(link.index, ip).await?;
         if entry.is_some_and(|entry| entry.state == NeighbourState::Reachable) {
@@ -133,9 +133,9 @@ async fn resolves(
     Ok(Some(false))
 }
 
-/// Reads what the port saw of the question for `ip`.
-fn look(port: &Port, link: &Link, ip: IpAddr, seen: &mut Seen) {
-    while let Some(octets) = port.receive() {
+/// Reads what the socket saw of the question for `ip`.
+fn look(socket: &PacketSocket, link: &Link, ip: IpAddr, seen: &mut Seen) {
+    while let Some(octets) = socket.receive() {
         let Some(frame) = Frame::parse(&octets) else {
             continue;
         };

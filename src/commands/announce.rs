@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use tokio::time::sleep;
 use vipherald_core::address::{Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, News, Pace, Standing};
+use vipherald_core::announce::{Announcement, Claim, News, Pace, State};
 use vipherald_core::host::PlacedVip;
 
 use super::output::{Done, deliver, print};
@@ -21,7 +21,7 @@ use crate::fifo::Stop;
 use crate::kernel::{self, Kernel};
 use crate::report::{AnnounceReport, Background, news_line};
 use crate::settings::Settings;
-use crate::termination::termination;
+use crate::signals::termination;
 use crate::{announce, check};
 
 /// What may come before whether this host's kernel answers is watched: the first frames, of many
@@ -37,32 +37,32 @@ pub(super) async fn announce(
     began: Instant,
 ) -> Result<Done, Error> {
     let target = Target::asked_for(&args.whose, global)?;
-    let mut order = target.to_announce(settings);
-    order.interface.clone_from(&args.interface);
-    order.peers.extend(&args.peers);
-    order.confirm = args.confirm.unwrap_or(order.confirm);
+    let mut request = target.to_announce(settings);
+    request.interface.clone_from(&args.interface);
+    request.peers.extend(&args.peers);
+    request.confirm = args.confirm.unwrap_or(request.confirm);
     // A time-out that was asked for holds for all of the run.
     let by_default = args
         .timeout
-        .map_or(order.pace.conflict_watch, |_| Duration::ZERO);
-    order.pace = Pace {
-        rate: args.rate.unwrap_or(order.pace.rate),
-        wait: args.wait.unwrap_or(order.pace.wait),
-        timeout: args.timeout.unwrap_or(order.pace.timeout),
+        .map_or(request.pace.conflict_watch, |_| Duration::ZERO);
+    request.pace = Pace {
+        rate: args.rate.unwrap_or(request.pace.rate),
+        wait: args.wait.unwrap_or(request.pace.wait),
+        timeout: args.timeout.unwrap_or(request.pace.timeout),
         conflict_watch: args.conflict_watch.unwrap_or(by_default),
     };
-    run(&target, &order, global, began, Box::pin(termination())).await
+    run(&target, &request, global, began, Box::pin(termination())).await
 }
 
 /// Announces, and tells what came of it. `stop` ends it.
 pub(super) async fn run(
     target: &Target,
-    order: &announce::Order,
+    request: &announce::Request,
     global: &Global,
     began: Instant,
     stop: Stop,
 ) -> Result<Done, Error> {
-    let mut session = Session::prepare(order, began).await?;
+    let mut session = Session::prepare(request, began).await?;
     let name = target.name.as_deref();
     if global.dry_run {
         let stdout = print(global, &AnnounceReport::planned(name, session.core()))?;
@@ -73,7 +73,7 @@ pub(super) async fn run(
     let mut observer = None;
     let stopped = tokio::select! {
         stopped = session.run(stop, tell) => stopped?,
-        never = observe(&order.vips, &mut observer) => match never {},
+        never = observe(&request.vips, &mut observer) => match never {},
     };
     let core = session.core();
     let mut background = Background {
@@ -83,7 +83,7 @@ pub(super) async fn run(
     let now = Instant::now();
     if stopped.is_none() {
         background.silences = silences(core, observer.as_ref()).await;
-        background.proxies = proxies(core, order).await;
+        background.proxies = proxies(core, request).await;
     }
     let report = AnnounceReport::new(name, core, now, stopped, &background);
     let stdout = deliver(global, &report)?;
@@ -114,7 +114,7 @@ async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip,
         let kernel = Kernel::connect()?;
         let host = kernel.snapshot().await?;
         let mut silences = Vec::new();
-        let ready = |claim: &&Claim| claim.standing() == Standing::Ready;
+        let ready = |claim: &&Claim| claim.state() == State::Ready;
         for claim in core.claims().iter().filter(ready) {
             let (link, vip) = (&claim.link, claim.vip);
             let by_setting = why_silent(&kernel, &host, link, vip).await?;
@@ -131,15 +131,15 @@ async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip,
 }
 
 /// The MACs that contest a VIP only as they answer for everything.
-async fn proxies(core: &Announcement, order: &announce::Order) -> Vec<Mac> {
+async fn proxies(core: &Announcement, request: &announce::Request) -> Vec<Mac> {
     let found = async {
         let kernel = Kernel::connect()?;
         let mut proxies = Vec::new();
         let contested =
             |claim: &&Claim| (1..=MOST_CONTESTANTS).contains(&claim.conflicts().count());
         for claim in core.claims().iter().filter(contested) {
-            let rate = order.pace.rate;
-            proxies.extend(check::proxies(&kernel, &order.vips, rate, claim).await?);
+            let rate = request.pace.rate;
+            proxies.extend(check::proxies(&kernel, &request.vips, rate, claim).await?);
         }
         Ok::<_, Error>(proxies)
     };

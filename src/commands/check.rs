@@ -22,29 +22,29 @@ pub(super) async fn check(
     began: Instant,
 ) -> Result<Done, Error> {
     let target = Target::to_look_at(&args.which, global)?;
-    let mut order = check::Order {
+    let mut request = check::Request {
         interface: None,
         wait: args.wait.unwrap_or(check::WAIT),
         ..target.to_check(settings)
     };
-    if order.vips.is_empty() {
+    if request.vips.is_empty() {
         return Err(Error::NothingToCheck(global.keepalived_conf().to_owned()));
     }
     let kernel = Kernel::connect()?;
     if let Some(name) = &args.interface {
         let link = kernel.link_named(name).await?;
         let link = link.ok_or_else(|| Error::NoSuchInterface(name.clone()))?;
-        order.interface = Some(link.name);
+        request.interface = Some(link.name);
     }
     if global.dry_run {
-        let plan = check::plan(&kernel, &order).await?;
+        let plan = check::plan(&kernel, &request).await?;
         let lines = plan.lines().map(|line| one_line(line).into_owned() + "\n");
         let (exit, stdout) = (Exit::Done, lines.collect());
         return Ok(Done { exit, stdout });
     }
-    let found = check::look(&kernel, &order).await?;
+    let found = check::look(&kernel, &request).await?;
     let checked = if args.fix {
-        fix(&kernel, &target, &order, found, settings, args.permanent).await?
+        fix(&kernel, &target, &request, found, settings, args.permanent).await?
     } else {
         found.into_iter().map(Checked::found).collect()
     };
@@ -65,7 +65,7 @@ pub(super) async fn check(
 async fn fix(
     kernel: &Kernel,
     target: &Target,
-    order: &check::Order,
+    request: &check::Request,
     found: Vec<check::Finding>,
     settings: &Settings,
     permanent: bool,
@@ -81,7 +81,7 @@ async fn fix(
         }
     }
     if !to_announce.is_empty() {
-        let announcement = announce::Order {
+        let announcement = announce::Request {
             vips: to_announce,
             ..target.to_announce(settings)
         };
@@ -89,13 +89,13 @@ async fn fix(
         session.run(std::future::pending::<()>(), |_, _| ()).await?;
     }
     let changed = |one: &&Checked| one.mended.as_ref().is_some_and(check::Mended::is_a_change);
-    let again = check::Order {
+    let again = check::Request {
         vips: checked
             .iter()
             .filter(changed)
             .map(|one| one.finding.placed.clone())
             .collect(),
-        ..order.clone()
+        ..request.clone()
     };
     for finding in check::look(kernel, &again).await? {
         let same = |one: &&mut Checked| {

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::fifo::{Answers, Occasion, Stop, Untold, follow};
 use crate::kernel::{self, Kernel};
 use crate::settings::Settings;
-use crate::termination::termination;
+use crate::signals::termination;
 
 pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Done, Error> {
     // keepalived starts its FIFO script anew at every reload, so that this is what it runs with.

@@ -6,7 +6,7 @@ use crate::cli::{Global, Listen};
 use crate::error::Error;
 use crate::order;
 use crate::settings::Settings;
-use crate::termination::termination;
+use crate::signals::termination;
 
 pub(super) async fn listen(
     args: &Listen,

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::fifo::Stop;
 use crate::privileges::Capability;
 use crate::settings::Settings;
-use crate::termination::termination;
+use crate::signals::termination;
 
 pub(super) async fn notify(
     args: &Notify,

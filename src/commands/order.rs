@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::order;
 use crate::report::OrderReport;
 use crate::settings::Settings;
-use crate::termination::termination;
+use crate::signals::termination;
 
 /// How long `order` asks for an answer.
 const ORDERED_WITHIN: Duration = Duration::from_secs(5);

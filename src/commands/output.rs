@@ -16,7 +16,7 @@ use crate::cli::Global;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report::Report;
-use crate::termination::termination;
+use crate::signals::termination;
 
 /// Reports that wait for stdout; more are lost.
 const MOST_WAITING: usize = 1000;

@@ -12,12 +12,12 @@ use crate::report::PurgeReport;
 
 pub(super) async fn purge(args: &Purge, global: &Global) -> Result<Done, Error> {
     let target = Target::asked_for(&args.whose, global)?;
-    let order = purge::Order {
+    let request = purge::Request {
         interface: args.interface.clone(),
         permanent: args.permanent,
         ..target.to_purge(global)
     };
-    let done = run(&target, &order, global).await;
+    let done = run(&target, &request, global).await;
     // The kernel refuses nothing where there is no entry.
     warn_of_missing(&[Capability::NetAdmin], &done);
     done
@@ -26,11 +26,11 @@ pub(super) async fn purge(args: &Purge, global: &Global) -> Result<Done, Error> 
 /// Purges, and tells what came of it.
 pub(super) async fn run(
     target: &Target,
-    order: &purge::Order,
+    request: &purge::Request,
     global: &Global,
 ) -> Result<Done, Error> {
-    let purged = purge::purge(&Kernel::connect()?, order).await?;
-    let report = PurgeReport::new(target.name.as_deref(), order, &purged);
+    let purged = purge::purge(&Kernel::connect()?, request).await?;
+    let report = PurgeReport::new(target.name.as_deref(), request, &purged);
     let stdout = if global.dry_run {
         print(global, &report)?
     } else {

@@ -7,7 +7,7 @@ use super::target::read_configuration;
 use crate::cli::{Global, Release};
 use crate::error::Error;
 use crate::kernel::Kernel;
-use crate::orphan;
+use crate::release;
 use crate::report::ReleaseReport;
 use crate::settings::Settings;
 
@@ -24,7 +24,7 @@ pub(super) async fn release(
     };
     let kernel = Kernel::connect()?;
     let pid_files = &settings.orders.pid_files;
-    let held = orphan::release(&kernel, &vips, &configured, pid_files, global.dry_run).await?;
+    let held = release::release(&kernel, &vips, &configured, pid_files, global.dry_run).await?;
     let report = ReleaseReport::new(&held, global.dry_run);
     let stdout = if global.dry_run {
         print(global, &report)?

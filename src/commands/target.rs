@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::warn;
 use vipherald_core::address::Vip;
-use vipherald_core::announce::{Manner, Pace};
+use vipherald_core::announce::{Mode, Pace};
 use vipherald_core::event::{Event, Subject};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived;
@@ -15,7 +15,7 @@ use vipherald_core::keepalived::{Configuration, Instance};
 use crate::cli::{Global, Which, Whose};
 use crate::error::Error;
 use crate::settings::Settings;
-use crate::takeover::Age;
+use crate::supersede::RunId;
 use crate::{announce, check, keepalived_conf, purge};
 
 /// The VIPs that a command is about.
@@ -126,9 +126,9 @@ impl Target {
         }
     }
 
-    pub(super) fn to_announce(&self, settings: &Settings) -> announce::Order {
-        announce::Order {
-            manner: Manner::Announce,
+    pub(super) fn to_announce(&self, settings: &Settings) -> announce::Request {
+        announce::Request {
+            mode: Mode::Announce,
             vips: self.vips.clone(),
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
@@ -143,17 +143,17 @@ impl Target {
                     None => Duration::ZERO,
                 },
             },
-            age: Age::now(),
+            run_id: RunId::now(),
             orders: settings.orders.clone(),
             instance: self.name.clone().unwrap_or_default(),
         }
     }
 
-    pub(super) fn to_check(&self, settings: &Settings) -> check::Order {
+    pub(super) fn to_check(&self, settings: &Settings) -> check::Request {
         let mut vips = self.vips.clone();
         let mut seen = BTreeSet::new();
         vips.retain(|placed| seen.insert(placed.clone()));
-        check::Order {
+        check::Request {
             vips,
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
@@ -164,8 +164,8 @@ impl Target {
         }
     }
 
-    pub(super) fn to_purge(&self, global: &Global) -> purge::Order {
-        purge::Order {
+    pub(super) fn to_purge(&self, global: &Global) -> purge::Request {
+        purge::Request {
             vips: self.vips.clone(),
             interface: None,
             permanent: false,

@@ -42,7 +42,7 @@ pub(super) async fn order_peers(target: &Target, settings: &Settings, stop: Stop
 
 async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Error> {
     // A node that has just lost a VIP sends not even a probe for it that an owner could have sent.
-    let request = check::Order {
+    let request = check::Request {
         openly: true,
         ..target.to_check(settings)
     };
@@ -75,8 +75,8 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
         let mut ordered = send::plan(&request).await?;
         let never = std::future::pending::<()>();
         send::send(&request, &settings.orders, &mut ordered, never).await?;
-        for order in ordered {
-            let (vip, peer, fate) = (order.vip, order.peer, order.fate.word());
+        for request in ordered {
+            let (vip, peer, fate) = (request.vip, request.peer, request.fate.word());
             debug!("{vip}: {peer} is told that {mac} has it: {fate}");
         }
     }

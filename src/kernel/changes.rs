@@ -14,7 +14,7 @@ use vipherald_core::host::{Address, Link};
 use super::Error;
 use super::addresses::address_of;
 use super::links::link_of;
-use crate::watch::Watched;
+use crate::readable::Readable;
 
 /// One change that the kernel reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Drained {
 /// task next runs.
 #[derive(Debug)]
 pub struct Changes {
-    socket: Watched<Socket>,
+    socket: Readable<Socket>,
     buffer: Vec<u8>,
 }
 
@@ -57,12 +57,12 @@ impl Changes {
     /// # Errors
     /// [`Error::Open`] if the process may open no more sockets.
     pub fn subscribe() -> Result<Self, Error> {
-        let open = || -> io::Result<Watched<Socket>> {
+        let open = || -> io::Result<Readable<Socket>> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.set_non_blocking(true)?;
             let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
             socket.bind(&SocketAddr::new(0, groups))?;
-            Watched::new(socket)
+            Readable::new(socket)
         };
         Ok(Self {
             socket: open().map_err(Error::Open)?,

@@ -15,7 +15,7 @@ use std::io;
 use std::time::Duration;
 
 pub use changes::{Change, Changes, Drained};
-pub use neighbours::Over;
+pub use neighbours::Replace;
 
 use crate::privileges::Capability;
 

@@ -63,7 +63,7 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
 
 /// Which MAC an entry may hold before it is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum Replace {
     /// Only the one that it is set to: its state changes alone.
     SameMac,
     /// Any.
@@ -217,7 +217,7 @@ impl Kernel {
         ip: IpAddr,
         mac: Mac,
         state: NeighbourState,
-        over: Over,
+        over: Replace,
     ) -> Result<(), Error> {
         let mut entry = key(interface, ip, Table::Neighbours);
         entry.header.state = match state {
@@ -230,7 +230,7 @@ impl Kernel {
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(entry));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
         // Without it the kernel leaves an entry alone that holds another MAC.
-        if over == Over::AnyMac {
+        if over == Replace::AnyMac {
             request.header.flags |= NLM_F_REPLACE;
         }
         let mut handle = self.handle.clone();

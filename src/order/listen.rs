@@ -18,17 +18,17 @@ use socket2::{Domain, Socket, Type};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
 use vipherald_core::keepalived;
-use vipherald_core::log_limit::{Allowance, Tally};
+use vipherald_core::log_limit::{LogLimiter, RateLimit};
 use vipherald_core::order::Keys;
-use vipherald_core::order::admission::{Dropped, Judge, Ruling};
+use vipherald_core::order::admission::{Admission, Decision, Dropped};
 use vipherald_core::order::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
 
-use super::carry_out::{Carried, Context};
-use super::{activation, key, post, wall_clock};
+use super::execute::{Carried, Context};
+use super::{key, socket_activation, sockets, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::readable::Readable;
 use crate::settings;
-use crate::watch::Watched;
 
 /// Datagrams that are read before anything else has its turn.
 const AT_ONCE: usize = 256;
@@ -82,7 +82,7 @@ pub async fn listen(request: Request, stop: impl Future<Output = Exit>) -> Resul
 
 async fn obey(
     request: Request,
-    sockets: Vec<Rc<Watched<UdpSocket>>>,
+    sockets: Vec<Rc<Readable<UdpSocket>>>,
     stop: Pin<&mut impl Future<Output = Exit>>,
 ) -> Result<Exit, Error> {
     let keys = keys(&request.settings)?;
@@ -92,16 +92,16 @@ async fn obey(
         options: request.options,
     };
     let mut listener = Listener {
-        judge: Judge::new(keys, context.settings.window),
+        admission: Admission::new(keys, context.settings.window),
         context: Arc::new(context),
         sockets,
         idle: request.idle,
         last: Instant::now(),
         at_work: JoinSet::new(),
-        dropped: Tally::default(),
-        done: Tally::default(),
-        lines: Allowance::a_minute(LINES),
-        refusals: Allowance::a_minute(REFUSALS),
+        dropped: LogLimiter::default(),
+        done: LogLimiter::default(),
+        lines: RateLimit::a_minute(LINES),
+        refusals: RateLimit::a_minute(REFUSALS),
     };
     let exit = listener.run(stop).await;
     listener.tell_rest();
@@ -114,14 +114,14 @@ fn keys(settings: &settings::Orders) -> Result<Keys, Error> {
     }
     Ok(key::read(
         &settings.key_files,
-        post::credentials().as_deref(),
+        sockets::credentials().as_deref(),
     )?)
 }
 
-fn sockets(bind: Option<SocketAddr>) -> Result<Vec<Rc<Watched<UdpSocket>>>, Error> {
+fn sockets(bind: Option<SocketAddr>) -> Result<Vec<Rc<Readable<UdpSocket>>>, Error> {
     let all = match bind {
         Some(address) => vec![bound(address).map_err(|source| Error::Bind { address, source })?],
-        None => activation::sockets().map_err(Error::Activation)?,
+        None => socket_activation::sockets().map_err(Error::Activation)?,
     };
     if all.is_empty() {
         return Err(Error::NoSocket);
@@ -130,7 +130,7 @@ fn sockets(bind: Option<SocketAddr>) -> Result<Vec<Rc<Watched<UdpSocket>>>, Erro
         socket.set_nonblocking(true)?;
         // More than net.core.rmem_max needs CAP_NET_ADMIN, as do the purges.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &QUEUE);
-        Watched::new(socket).map(Rc::new)
+        Readable::new(socket).map(Rc::new)
     };
     all.into_iter()
         .map(watch)
@@ -146,7 +146,7 @@ fn bound(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Throws away what comes in, for as long as `idle`, or until `stop`. Returns what that gave.
 async fn deafen(
-    sockets: &[Rc<Watched<UdpSocket>>],
+    sockets: &[Rc<Readable<UdpSocket>>],
     idle: Duration,
     stop: impl Future<Output = Exit>,
 ) -> Result<Option<Exit>, Error> {
@@ -168,7 +168,7 @@ async fn deafen(
     }
 }
 
-async fn readable(sockets: &[Rc<Watched<UdpSocket>>]) -> io::Result<()> {
+async fn readable(sockets: &[Rc<Readable<UdpSocket>>]) -> io::Result<()> {
     future::poll_fn(|context| {
         let mut any = Poll::Pending;
         for socket in sockets {
@@ -182,18 +182,18 @@ async fn readable(sockets: &[Rc<Watched<UdpSocket>>]) -> io::Result<()> {
 }
 
 struct Listener {
-    judge: Judge,
+    admission: Admission,
     context: Arc<Context>,
-    sockets: Vec<Rc<Watched<UdpSocket>>>,
+    sockets: Vec<Rc<Readable<UdpSocket>>>,
     idle: Option<Duration>,
     /// When the last datagram came in.
     last: Instant,
     at_work: JoinSet<Work>,
-    dropped: Tally<&'static str>,
+    dropped: LogLimiter<&'static str>,
     /// What was done and not told one by one.
-    done: Tally<&'static str>,
-    lines: Allowance,
-    refusals: Allowance,
+    done: LogLimiter<&'static str>,
+    lines: RateLimit,
+    refusals: RateLimit,
 }
 
 /// An order that was carried out, and where its answer goes.
@@ -245,7 +245,7 @@ impl Listener {
     fn is_idle(&mut self, now: Instant) -> bool {
         self.at_work.is_empty()
             && self.idle.is_some_and(|idle| now >= self.last + idle)
-            && !self.judge.forget(wall_clock())
+            && !self.admission.forget(wall_clock())
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
@@ -279,16 +279,16 @@ impl Listener {
     fn hear(&mut self, socket: usize, from: SocketAddr, datagram: &[u8]) {
         let now = Instant::now();
         self.last = now;
-        match self.judge.rule(wall_clock(), from, datagram) {
-            Ruling::Dropped(why) => self.dropped.count(match why {
+        match self.admission.rule(wall_clock(), from, datagram) {
+            Decision::Dropped(why) => self.dropped.count(match why {
                 Dropped::Size => "of a size that no order has",
                 Dropped::Version => "no orders of this version",
                 Dropped::Unauthenticated => "signed with none of the keys",
                 Dropped::Malformed => "malformed",
                 Dropped::Replayed => "sent again",
             }),
-            Ruling::Again(to, answer) => self.send(socket, from, to, &answer),
-            Ruling::OutOfTime(order, skew) => {
+            Decision::Again(to, answer) => self.send(socket, from, to, &answer),
+            Decision::OutOfTime(order, skew) => {
                 #[expect(clippy::cast_precision_loss, reason = "for people")]
                 let seconds = skew.unsigned_abs() as f64 / 1000.0;
                 let way = if skew < 0 { "behind" } else { "ahead of" };
@@ -301,7 +301,7 @@ impl Listener {
                 });
                 self.refuse(now, socket, from, &order, Reason::Clock);
             }
-            Ruling::Crowded(order) => {
+            Decision::Crowded(order) => {
                 self.say(now, "refused, being too many", || {
                     format!(
                         "an order from {} is refused: there were too many",
@@ -310,7 +310,7 @@ impl Listener {
                 });
                 self.refuse(now, socket, from, &order, Reason::Busy);
             }
-            Ruling::New(order) if self.at_work.len() >= MOST_AT_WORK => {
+            Decision::New(order) if self.at_work.len() >= MOST_AT_WORK => {
                 let answer = Answer::refusal(&order, wall_clock(), Reason::Busy);
                 self.finish(Work {
                     order,
@@ -322,7 +322,7 @@ impl Listener {
                     socket,
                 });
             }
-            Ruling::New(order) => {
+            Decision::New(order) => {
                 let context = Arc::clone(&self.context);
                 self.at_work.spawn(async move {
                     let carried = context.carry_out(&order).await;
@@ -348,7 +348,7 @@ impl Listener {
         // Whoever recorded an order can have it refused, in the name of whom they like.
         if self.refusals.take(now) {
             let answer = Answer::refusal(order, wall_clock(), reason);
-            let answer = answer.to_bytes(self.judge.keys());
+            let answer = answer.to_bytes(self.admission.keys());
             self.send(socket, from, order.to, &answer);
         }
     }
@@ -409,14 +409,14 @@ impl Listener {
                 }),
             }
         }
-        let bytes = answer.to_bytes(self.judge.keys());
+        let bytes = answer.to_bytes(self.admission.keys());
         self.send(work.socket, work.from, work.order.to, &bytes);
-        self.judge.answered(&work.order.id, bytes);
+        self.admission.answered(&work.order.id, bytes);
     }
 
     /// Sends an answer, from the address that the order was sent to: its sender hears no other.
     fn send(&self, socket: usize, to: SocketAddr, from: IpAddr, datagram: &[u8]) {
-        post::send_from(self.sockets[socket].get().as_fd(), to, from, datagram);
+        sockets::send_from(self.sockets[socket].get().as_fd(), to, from, datagram);
     }
 
     fn say(&mut self, now: Instant, kind: &'static str, line: impl FnOnce() -> String) {

@@ -1,12 +1,12 @@
 //! Orders, as the host sends and obeys them: [`key`] files, [`send`] by hand, [`listen`] and what it
-//! does (`carry_out`), the sockets (`post`, `activation`).
+//! does (`carry_out`), the sockets (`order_sockets`, `activation`).
 
-mod activation;
-mod carry_out;
+mod execute;
 pub mod key;
 pub mod listen;
-pub(crate) mod post;
 pub mod send;
+mod socket_activation;
+pub(crate) mod sockets;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Orders by hand: the same courier, without an announcement.
+//! Orders by hand: the same outbox, without an announcement.
 
 use std::future::{self, Future};
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
 use vipherald_core::host::PlacedVip;
-use vipherald_core::order::outbox::{Fate, Patience, Route};
+use vipherald_core::order::outbox::{Fate, Retry, Route};
 
 use super::key;
-use super::post::{Post, credentials};
+use super::sockets::{OrderSockets, credentials};
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::settings;
@@ -107,30 +107,35 @@ pub async fn send<S>(
     }
     let keys = key::read(&settings.key_files, credentials().as_deref())?;
     let vips: Vec<Vip> = request.vips.iter().map(|placed| placed.vip).collect();
-    let mut post = Post::new(keys, settings.port.get(), &request.instance);
+    let mut order_sockets = OrderSockets::new(keys, settings.port.get(), &request.instance);
     let began = Instant::now();
     for order in &*ordered {
-        post.request(began, order.route, Patience::Needed, (order.vip, order.mac));
+        order_sockets.request(
+            began,
+            order.route,
+            Retry::UntilTimeout,
+            (order.vip, order.mac),
+        );
     }
     let end = began + request.timeout;
     let mut stop = pin!(stop);
     loop {
         let now = Instant::now();
-        for heard in post.hear() {
+        for heard in order_sockets.hear() {
             let of = |order: &&mut Ordered| (order.peer, order.vip) == (heard.peer, heard.vip);
             if let Some(order) = ordered.iter_mut().find(of) {
                 order.fate = heard.fate;
             }
         }
-        while now < end && post.send_next(now, &vips) {}
-        post.retain(|_, _, _| true);
-        if now >= end || !post.is_waiting(now) {
+        while now < end && order_sockets.send_next(now, &vips) {}
+        order_sockets.retain(|_, _, _| true);
+        if now >= end || !order_sockets.is_waiting(now) {
             return Ok(None);
         }
-        let wake = post.next_due().map_or(end, |due| due.min(end));
+        let wake = order_sockets.next_due().map_or(end, |due| due.min(end));
         tokio::select! {
             stopped = &mut stop => return Ok(Some(stopped)),
-            ready = future::poll_fn(|context| post.poll_readable(context)) => {
+            ready = future::poll_fn(|context| order_sockets.poll_readable(context)) => {
                 ready.map_err(Error::Runtime)?;
             }
             () = sleep_until(wake.into()) => {}

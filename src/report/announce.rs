@@ -7,7 +7,7 @@ use std::time::Instant;
 use log::Level;
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, News, Standing};
+use vipherald_core::announce::{Announcement, Claim, News, State};
 use vipherald_core::ask::{Confirmation, PeerVerdict, Refusal, Source};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
@@ -239,8 +239,8 @@ impl AnnounceReport {
         report.lines = core
             .claims()
             .iter()
-            .map(|claim| match (claim.standing(), claim.mac()) {
-                (Standing::Ready, Some(mac)) => {
+            .map(|claim| match (claim.state(), claim.mac()) {
+                (State::Ready, Some(mac)) => {
                     let (vip, name) = (claim.vip, &claim.link.name);
                     let frames = claim.planned_frames();
                     let time = seconds(Claim::planned_time());
@@ -373,28 +373,28 @@ pub fn news_line(name: Option<&str>, core: &Announcement, news: &News) -> Line {
 /// How one claim ended, and the words for it, to follow the VIP.
 fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
     let name = &claim.link.name;
-    match claim.standing() {
-        Standing::Left => (AnnounceResult::NotHeld, format!("left {name}: stopped")),
-        Standing::DadFailed => (
+    match claim.state() {
+        State::Left => (AnnounceResult::NotHeld, format!("left {name}: stopped")),
+        State::DadFailed => (
             AnnounceResult::Conflict,
             format!(
                 "is not announced: duplicate address detection on {name} found another owner; \
                  take the address from that host, then from {name}, and add it here again"
             ),
         ),
-        Standing::Superseded => (
+        State::Superseded => (
             AnnounceResult::Superseded,
             format!("left on {name} to a newer run"),
         ),
-        Standing::Unfit(why) => (
+        State::Unfit(why) => (
             AnnounceResult::Failed,
             format!("cannot be announced on {name}: it {why}"),
         ),
-        Standing::Waiting(why) => (
+        State::Waiting(why) => (
             AnnounceResult::Failed,
             format!("could not be announced on {name} to the end: {why}"),
         ),
-        Standing::Ready => match (claim.mac(), &claim.last_refusal) {
+        State::Ready => match (claim.mac(), &claim.last_refusal) {
             (_, Some(Refusal::OutOfDescriptors)) if claim.frames_sent == 0 => (
                 AnnounceResult::Failed,
                 format!(
@@ -426,7 +426,7 @@ fn peculiarities(
     background: &Background<'_>,
 ) -> (AnnounceResult, Vec<Line>) {
     let (vip, name) = (claim.vip, &claim.link.name);
-    if claim.standing() != Standing::Ready {
+    if claim.state() != State::Ready {
         return (AnnounceResult::Ok, Vec::new());
     }
     let conflicts = claim.conflicts().map(|mac| {
@@ -547,7 +547,7 @@ fn peculiarities(
 /// Who was asked in vain, though nobody said that it had to follow: the first few, and with `-v`
 /// all of them.
 fn unproven_peers(claim: &Claim) -> Vec<Line> {
-    if claim.standing() != Standing::Ready {
+    if claim.state() != State::Ready {
         return Vec::new();
     }
     let (vip, on) = (claim.vip, &claim.link.name);
@@ -630,7 +630,7 @@ impl AskedPeer {
 
 impl AnnouncedVip {
     fn of(core: &Announcement, claim: &Claim) -> Self {
-        let dad_failed = (claim.standing() == Standing::DadFailed).then_some(Conflict {
+        let dad_failed = (claim.state() == State::DadFailed).then_some(Conflict {
             mac: None,
             host: None,
         });
@@ -638,7 +638,7 @@ impl AnnouncedVip {
             address: claim.vip,
             interface: Some(claim.link.name.clone()),
             mac: claim.mac(),
-            held: claim.standing() != Standing::Left,
+            held: claim.state() != State::Left,
             frames_sent: claim.frames_sent,
             conflicts: claim
                 .conflicts()

@@ -10,7 +10,7 @@ use vipherald_core::order::{Done, Fate, Outcome, Reason};
 use super::{Line, Report};
 use crate::exit::Exit;
 use crate::order::send::Ordered;
-use crate::orphan::{Doubt, Held};
+use crate::release::{Doubt, Held};
 
 /// What a peer did, in a sentence about `vip`: what a person should know of it, and how grave it
 /// is.
@@ -109,7 +109,7 @@ impl OrderReport {
     /// Words what became of the orders about the VIPs of an instance, or of some.
     #[must_use]
     pub fn new(name: Option<&str>, ordered: &[Ordered], dry_run: bool) -> Self {
-        let all_good = ordered.iter().all(|order| order.fate.is_good());
+        let all_good = ordered.iter().all(|order| order.fate.is_settled());
         let line = |order: &Ordered| {
             let Ordered { peer, vip, mac, .. } = order;
             let line = if dry_run {

@@ -47,7 +47,7 @@ struct PurgedEntry {
 impl PurgeReport {
     /// Words what a purge did, for the instance or group of this name.
     #[must_use]
-    pub fn new(name: Option<&str>, order: &purge::Order, purged: &Purged) -> Self {
+    pub fn new(name: Option<&str>, order: &purge::Request, purged: &Purged) -> Self {
         let dry_run = order.dry_run;
         let mut held: BTreeMap<&str, Vec<Vip>> = BTreeMap::new();
         for (vip, interface) in &purged.held_here {

@@ -16,7 +16,7 @@ const HANDOVER: Duration = Duration::from_millis(100);
 
 /// What a run does about its VIPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum Mode {
     /// Announces them, and asks for proof.
     Announce,
     /// Only asks: who else has them, and do the peers follow? No frame of it changes which MAC
@@ -26,7 +26,7 @@ pub enum Manner {
 
 /// Whether frames for a VIP may leave an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum State {
     /// The address is usable here and the interface has a carrier.
     Ready,
     /// It is here, but frames must wait: duplicate address detection runs, or no carrier.
@@ -54,7 +54,7 @@ pub struct Claim {
     pub frames_sent: u32,
     /// Why the last frame that could not leave was refused.
     pub last_refusal: Option<Refusal>,
-    pub(super) manner: Manner,
+    pub(super) mode: Mode,
     /// Probes of a check, since its rounds started.
     pub(super) probes: u32,
     /// Frames in a row that the interface's queue refused.
@@ -111,7 +111,7 @@ impl Claim {
         vip: Vip,
         link: Link,
         usability: Usability,
-        manner: Manner,
+        mode: Mode,
         watch: Duration,
     ) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl Claim {
             link,
             frames_sent: 0,
             last_refusal: None,
-            manner,
+            mode,
             probes: 0,
             refusals: 0,
             usability: Some(usability),
@@ -145,7 +145,7 @@ impl Claim {
     }
 
     /// The MAC that is announced: the interface's own. Only a claim that is not
-    /// [`Standing::Unfit`] has one.
+    /// [`State::Unfit`] has one.
     #[must_use]
     pub fn mac(&self) -> Option<Mac> {
         self.link.mac
@@ -153,20 +153,20 @@ impl Claim {
 
     /// Whether frames may leave now.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn state(&self) -> State {
         match (self.usability, self.link.unlike_ethernet) {
-            (None, _) => Standing::Left,
-            _ if self.left => Standing::Left,
-            _ if self.superseded => Standing::Superseded,
-            (Some(Usability::DadFailed), _) => Standing::DadFailed,
-            (_, Some(why)) => Standing::Unfit(why),
+            (None, _) => State::Left,
+            _ if self.left => State::Left,
+            _ if self.superseded => State::Superseded,
+            (Some(Usability::DadFailed), _) => State::DadFailed,
+            (_, Some(why)) => State::Unfit(why),
             (Some(Usability::Tentative), _) => {
-                Standing::Waiting("its duplicate address detection has not ended")
+                State::Waiting("its duplicate address detection has not ended")
             }
             (Some(Usability::Usable), _) if !self.link.carrier => {
-                Standing::Waiting("the interface has no carrier")
+                State::Waiting("the interface has no carrier")
             }
-            (Some(Usability::Usable), None) => Standing::Ready,
+            (Some(Usability::Usable), None) => State::Ready,
         }
     }
 
@@ -254,10 +254,10 @@ impl Claim {
     /// The address that peers are asked from. A check asks for an address that changes no table:
     /// none (0.0.0.0), or for IPv6 another one of this host, where it has one.
     pub(super) fn asks_peers_from(&self) -> Option<IpAddr> {
-        match (self.manner, self.vip.ip()) {
-            (Manner::Announce, vip) => Some(vip),
-            (Manner::Check, IpAddr::V4(_)) => Some(Ipv4Addr::UNSPECIFIED.into()),
-            (Manner::Check, IpAddr::V6(_)) => self.asking_address.map(IpAddr::V6),
+        match (self.mode, self.vip.ip()) {
+            (Mode::Announce, vip) => Some(vip),
+            (Mode::Check, IpAddr::V4(_)) => Some(Ipv4Addr::UNSPECIFIED.into()),
+            (Mode::Check, IpAddr::V6(_)) => self.asking_address.map(IpAddr::V6),
         }
     }
 
@@ -269,7 +269,7 @@ impl Claim {
 
     /// Whether nobody said yet who the peers are.
     pub(super) fn awaits_peers(&self) -> bool {
-        self.confirmations.is_none() && self.standing() == Standing::Ready
+        self.confirmations.is_none() && self.state() == State::Ready
     }
 
     pub(super) fn set_peers(&mut self, peers: Vec<Peer>) {
@@ -304,10 +304,10 @@ impl Claim {
     }
 
     /// Another host claims the VIP. What that means depends on when.
-    pub(super) fn hear_claim(&mut self, now: Instant, mac: Mac) {
-        let grace = match self.manner {
-            Manner::Announce => HANDOVER,
-            Manner::Check => Duration::ZERO,
+    pub(super) fn conflict_heard(&mut self, now: Instant, mac: Mac) {
+        let grace = match self.mode {
+            Mode::Announce => HANDOVER,
+            Mode::Check => Duration::ZERO,
         };
         if self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast() {
             let known = self.rivals.is_present(mac);
@@ -319,7 +319,7 @@ impl Claim {
     }
 
     /// Another interface of this host answers for the VIP on this link.
-    pub(super) fn hear_own(&mut self, mac: Mac) {
+    pub(super) fn own_answer_heard(&mut self, mac: Mac) {
         if self.link.mac != Some(mac) {
             self.own_answers.insert(mac);
         }
@@ -333,7 +333,7 @@ impl Claim {
             .collect();
         self.forget_conflicts(|mac| own.contains_key(&mac));
         for mac in found {
-            self.hear_own(mac);
+            self.own_answer_heard(mac);
         }
     }
 
@@ -385,7 +385,7 @@ impl Claim {
     /// The frame at a place of the rounds.
     pub(super) fn broadcast(&self, place: Place) -> Option<Broadcast> {
         let mac = self.mac()?;
-        if self.manner == Manner::Check {
+        if self.mode == Mode::Check {
             return Some(Broadcast {
                 frame: self.probe()?,
                 is_question: true,

@@ -11,13 +11,13 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use claim::Place as RoundPlace;
-pub use claim::{Claim, Manner, Standing};
+pub use claim::{Claim, Mode, State};
 pub use orders::DueOrder;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{
-    Agenda, Bucket, Confirm, LAST_ANSWER, LOOK_AGAIN, Near, Paths, Question, Refusal, Run, Step,
-    Surroundings, asking_address,
+    Bucket, Confirm, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkView, LossEstimates, PeerFinder,
+    Question, Refusal, Step, Timers, asking_address,
 };
 use crate::host::{Address, Link, Usability};
 use crate::host::{HostSnapshot, Place, PlacedVip};
@@ -131,8 +131,8 @@ pub fn overlap(one: RunPlace, other: RunPlace) -> bool {
 pub struct Announcement {
     vips: Vec<Vip>,
     wanted: Vec<Wanted>,
-    manner: Manner,
-    run: Run,
+    mode: Mode,
+    run: EchoId,
     pace: Pace,
     started: Instant,
     wait_until: Instant,
@@ -152,13 +152,13 @@ pub struct Announcement {
     news: Vec<News>,
     /// Whether the kernel could not tell who is around.
     is_blind: bool,
-    paths: Paths,
-    agenda: Agenda<Task>,
+    paths: LossEstimates,
+    timers: Timers<Task>,
     bucket: Bucket,
 }
 
 impl Announcement {
-    /// A run for some VIPs, where they count. It announces, unless [`Announcement::in_manner`] says
+    /// A run for some VIPs, where they count. It announces, unless [`Announcement::in_mode`] says
     /// otherwise. A VIP given twice counts once. `seed` should differ from run to run: it tells this
     /// run's echoes from others'.
     #[must_use]
@@ -184,8 +184,8 @@ impl Announcement {
         Self {
             vips,
             wanted,
-            manner: Manner::Announce,
-            run: Run::new(seed),
+            mode: Mode::Announce,
+            run: EchoId::new(seed),
             pace,
             started: now,
             wait_until: now + pace.wait,
@@ -199,16 +199,16 @@ impl Announcement {
             claims: Vec::new(),
             news: Vec::new(),
             is_blind: false,
-            paths: Paths::default(),
-            agenda: Agenda::new(),
+            paths: LossEstimates::default(),
+            timers: Timers::new(),
             bucket: Bucket::new(pace.rate, now),
         }
     }
 
-    /// The same run in another manner, before it has begun.
+    /// The same run in another mode, before it has begun.
     #[must_use]
-    pub fn in_manner(self, manner: Manner) -> Self {
-        Self { manner, ..self }
+    pub fn in_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
     }
 
     /// The VIPs that are on an interface, or were.
@@ -315,8 +315,8 @@ impl Announcement {
     /// Questions to a peer which are not lost all by chance, if losses are as they were so far.
     /// `None` while nobody on an interface answers.
     #[must_use]
-    pub fn enough_questions(&self, interface: InterfaceIndex) -> Option<u32> {
-        self.paths.enough_questions(interface)
+    pub fn questions_to_rule_out_chance(&self, interface: InterfaceIndex) -> Option<u32> {
+        self.paths.questions_to_rule_out_chance(interface)
     }
 
     /// An interface that the core has to be told of (by [`Announcement::link_changed`]) before it is
@@ -431,7 +431,7 @@ impl Announcement {
                 let claim = &mut self.claims[index];
                 let until = claim.may_return_until(self.pace.wait);
                 claim.left |= until.is_some_and(|until| until < now);
-                let was_ready = claim.standing() == Standing::Ready;
+                let was_ready = claim.state() == State::Ready;
                 claim.set_usability(now, Some(usability));
                 // What was known of a VIP that left for good stays known.
                 if !was_ready && !claim.left {
@@ -453,7 +453,7 @@ impl Announcement {
                     return;
                 }
                 let (link, watch) = (link.clone(), self.pace.conflict_watch);
-                let claim = Claim::new(vip, link, usability, self.manner, watch);
+                let claim = Claim::new(vip, link, usability, self.mode, watch);
                 self.claims.push(claim);
                 (self.claims.len() - 1, false)
             }
@@ -466,7 +466,7 @@ impl Announcement {
     /// The places that this run has, or waits for, as far as they are known.
     #[must_use]
     pub fn places(&self) -> Vec<RunPlace> {
-        let ours = |claim: &&Claim| claim.standing() != Standing::Superseded;
+        let ours = |claim: &&Claim| claim.state() != State::Superseded;
         let claimed = self.claims.iter().filter(ours);
         let awaited = self.wanted.iter().filter(|wanted| {
             let known = wanted.placed.place == Place::Anywhere || wanted.index.is_some();
@@ -560,10 +560,10 @@ impl Announcement {
 
     /// Tells who is around: on the interfaces of the claims and on those below them. `host` is all
     /// that this host has.
-    pub fn surroundings_are(
+    pub fn links_are(
         &mut self,
         now: Instant,
-        surroundings: &[Surroundings],
+        views: &[LinkView],
         host: &HostSnapshot,
         configured: &[IpAddr],
         confirm: Confirm,
@@ -575,7 +575,7 @@ impl Announcement {
         }
         let vips: HashSet<_> = self.vips.iter().map(|vip| vip.ip()).collect();
         let own = host.addresses.iter().map(|own| own.ip).collect();
-        for neighbour in surroundings.iter().flat_map(|around| &around.neighbours) {
+        for neighbour in views.iter().flat_map(|around| &around.neighbours) {
             let is_vip = vips.contains(&neighbour.ip);
             if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
                 // Of several addresses the IPv4 one, which sorts first, says most to people.
@@ -583,12 +583,8 @@ impl Announcement {
                 *host = neighbour.ip.min(*host);
             }
         }
-        let of = |interface| {
-            surroundings
-                .iter()
-                .find(|around| around.link.index == interface)
-        };
-        let asking: BTreeMap<_, _> = surroundings
+        let of = |interface| views.iter().find(|around| around.link.index == interface);
+        let asking: BTreeMap<_, _> = views
             .iter()
             .map(|around| (around.link.index, asking_address(&vips, around)))
             .collect();
@@ -599,11 +595,11 @@ impl Announcement {
             };
             let below = claim.link.lower.and_then(of);
             claim.asking_address = asking[&on.link.index];
-            let near = Near::new(claim.vip, &vips, &own, on, below);
+            let near = PeerFinder::new(claim.vip, &vips, &own, on, below);
             claim.set_peers(near.peers(configured, confirm));
-            match self.manner {
-                Manner::Announce => self.ask_all(now, index),
-                Manner::Check => self.start_rounds(now, index),
+            match self.mode {
+                Mode::Announce => self.ask_all(now, index),
+                Mode::Check => self.start_rounds(now, index),
             }
         }
     }
@@ -612,8 +608,8 @@ impl Announcement {
     fn start_rounds(&mut self, now: Instant, index: usize) {
         let claim = &mut self.claims[index];
         // Before a check asks anything, it has to know from which address.
-        let knows_how = self.manner == Manner::Announce || !claim.awaits_peers();
-        if claim.standing() == Standing::Ready && knows_how {
+        let knows_how = self.mode == Mode::Announce || !claim.awaits_peers();
+        if claim.state() == State::Ready && knows_how {
             claim.epoch += 1;
             claim.probes = 0;
             claim.rounds_over = false;
@@ -624,7 +620,7 @@ impl Announcement {
                 epoch: claim.epoch,
                 what: What::Broadcast(RoundPlace::FIRST),
             };
-            self.agenda.note(now, task);
+            self.timers.note(now, task);
             self.ask_all(now, index);
         }
     }
@@ -645,7 +641,7 @@ impl Announcement {
                 epoch: confirmation.epoch,
                 what: What::Ask(peer, None),
             };
-            self.agenda.note(now, task);
+            self.timers.note(now, task);
         }
     }
 
@@ -663,7 +659,7 @@ impl Announcement {
             return None;
         }
         while self.bucket.ready_at() <= now {
-            let task = self.agenda.take_due(now)?;
+            let task = self.timers.take_due(now)?;
             if task.what == What::Look && !self.goes_on_looking(now, task) {
                 continue;
             }
@@ -678,7 +674,7 @@ impl Announcement {
     /// Notes a look at the rivals of a claim.
     fn look_at_rivals(&mut self, now: Instant, index: usize, after: Duration) {
         let claim = &mut self.claims[index];
-        if claim.manner == Manner::Check || claim.look_probe().is_none() {
+        if claim.mode == Mode::Check || claim.look_probe().is_none() {
             return;
         }
         claim.rivals.begin_look(now + after);
@@ -687,20 +683,20 @@ impl Announcement {
             epoch: claim.epoch,
             what: What::Look,
         };
-        self.agenda.note(now + after, task);
+        self.timers.note(now + after, task);
     }
 
     /// Whether a look at rivals goes on with another probe. If not, its result is acted on.
     fn goes_on_looking(&mut self, now: Instant, task: Task) -> bool {
         let claim = &mut self.claims[task.claim];
         let interface = claim.interface();
-        if claim.standing() != Standing::Ready || task.epoch != claim.epoch {
+        if claim.state() != State::Ready || task.epoch != claim.epoch {
             return false;
         }
         let vip = claim.vip;
         let was_told = claim.watched_until().is_some();
         let before: Vec<_> = claim.conflicts().collect();
-        let enough = self.paths.enough_probes(interface);
+        let enough = self.paths.probes_to_rule_out_chance(interface);
         match claim.rivals.next_step(now, enough) {
             Step::Probe => return true,
             Step::Nothing => {}
@@ -752,7 +748,7 @@ impl Announcement {
     /// The frame of a task, unless the task is void.
     fn carry_out(&self, now: Instant, task: Task) -> Option<Transmit> {
         let claim = &self.claims[task.claim];
-        if claim.standing() != Standing::Ready {
+        if claim.state() != State::Ready {
             return None;
         }
         match task.what {
@@ -813,7 +809,7 @@ impl Announcement {
             // Those whose verdict is certain are still asked now and then, while the run lasts;
             // but it does not last for them.
             What::Ask(peer, _) => {
-                let enough = self.paths.enough_questions(claim.interface());
+                let enough = self.paths.questions_to_rule_out_chance(claim.interface());
                 claim.confirmations()[peer].is_open(enough)
             }
         };
@@ -824,12 +820,12 @@ impl Announcement {
         match (transmit.next, task.what) {
             (Next::Round(Some((gap, place))), _) => {
                 let what = What::Broadcast(place);
-                self.agenda.note(now + gap, Task { what, ..task });
+                self.timers.note(now + gap, Task { what, ..task });
             }
             (Next::Question(question), What::Ask(peer, _)) => {
                 let interface = claim.interface();
                 self.paths.count_question(now, interface);
-                let enough = self.paths.enough_questions(interface);
+                let enough = self.paths.questions_to_rule_out_chance(interface);
                 let confirmation = claim.confirmation_mut(peer);
                 confirmation.asked(question);
                 let (gap, next) = match confirmation.next_question(Some(question)) {
@@ -837,23 +833,23 @@ impl Announcement {
                     None => (confirmation.end_turn(enough), None),
                 };
                 let what = What::Ask(peer, next);
-                self.agenda.note(now + gap, Task { what, ..task });
+                self.timers.note(now + gap, Task { what, ..task });
             }
             (Next::Look, _) => {
-                let enough = self.paths.enough_probes(claim.interface());
+                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
                 let gap = match claim.rivals.probed(enough) {
                     true => LAST_ANSWER,
                     false => PROBE_GAP,
                 };
-                self.agenda.note(now + gap, task);
+                self.timers.note(now + gap, task);
             }
-            (Next::Round(None), _) if claim.manner == Manner::Check => {
+            (Next::Round(None), _) if claim.mode == Mode::Check => {
                 // Rounds go on until another owner would have been heard.
                 claim.probes += 1;
-                let enough = self.paths.enough_probes(claim.interface());
+                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
                 claim.rounds_over = claim.probes >= enough;
                 if !claim.rounds_over {
-                    self.agenda.note(now + PROBE_GAP, task);
+                    self.timers.note(now + PROBE_GAP, task);
                 }
             }
             _ => {
@@ -876,7 +872,7 @@ impl Announcement {
 
     /// The frame did not leave, because something changed: its task is looked at again.
     pub fn put_off(&mut self, now: Instant, transmit: &Transmit) {
-        self.agenda.note(now, transmit.task);
+        self.timers.note(now, transmit.task);
     }
 
     /// The frame could not leave (a full queue, an interface that is down): it is tried again,
@@ -886,7 +882,7 @@ impl Announcement {
         let gap = FIRST_RETRY * (1 << claim.refusals.min(RETRY_DOUBLINGS));
         claim.refusals += 1;
         claim.last_refusal = Some(why);
-        self.agenda.note(now + gap, transmit.task);
+        self.timers.note(now + gap, transmit.task);
     }
 
     /// Whether nothing more can happen.
@@ -926,7 +922,7 @@ impl Announcement {
     }
 
     fn last_answer_until(&self) -> Option<Instant> {
-        let held = |claim: &Claim| claim.standing() == Standing::Ready;
+        let held = |claim: &Claim| claim.state() == State::Ready;
         self.last_question
             .filter(|_| self.claims.iter().any(held))
             .map(|asked| asked + LAST_ANSWER)
@@ -935,15 +931,15 @@ impl Announcement {
     /// Whether a claim may still come to frames that matter.
     fn is_open(&self, now: Instant, claim: &Claim) -> bool {
         let within_time = now < self.end_at;
-        match claim.standing() {
-            Standing::Ready => {
-                let enough = self.paths.enough_questions(claim.interface());
+        match claim.state() {
+            State::Ready => {
+                let enough = self.paths.questions_to_rule_out_chance(claim.interface());
                 let peers_open = || claim.confirmations().iter().any(|c| c.is_open(enough));
                 let watches = || claim.look_probe().is_some() && claim.rivals.is_open();
-                let announces = claim.manner == Manner::Announce;
+                let announces = claim.mode == Mode::Announce;
                 within_time && (!claim.rounds_over || peers_open()) || announces && watches()
             }
-            Standing::Waiting(_) => within_time,
+            State::Waiting(_) => within_time,
             _ => false,
         }
     }
@@ -952,7 +948,7 @@ impl Announcement {
     #[must_use]
     pub fn next_deadline(&self, now: Instant) -> Instant {
         let frame = self
-            .agenda
+            .timers
             .next_due()
             .map(|due| due.max(self.bucket.ready_at()));
         let waits = |until: &Instant| *until > now;

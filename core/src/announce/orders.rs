@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Announcement;
-use super::claim::Standing;
+use super::claim::State;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::order::{Fate, Outcome};
 
@@ -32,7 +32,7 @@ impl Announcement {
         let mut due = Vec::new();
         for claim in &mut self.claims {
             let (interface, vip) = (claim.interface(), claim.vip);
-            let Some(mac) = claim.mac().filter(|_| claim.standing() == Standing::Ready) else {
+            let Some(mac) = claim.mac().filter(|_| claim.state() == State::Ready) else {
                 continue;
             };
             for (at, stale) in claim.take_due_orders() {
@@ -57,7 +57,7 @@ impl Announcement {
             claim.interface() == interface
                 && claim.vip == vip
                 && claim.mac() == Some(mac)
-                && claim.standing() == Standing::Ready
+                && claim.state() == State::Ready
         })
     }
 
@@ -70,7 +70,7 @@ impl Announcement {
         peer: IpAddr,
         fate: &Fate,
     ) {
-        let is_good = fate.is_good();
+        let is_settled = fate.is_settled();
         let released = fate.outcome() == Some(Outcome::Released);
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
@@ -95,7 +95,7 @@ impl Announcement {
             };
             let confirmation = self.claims[index].confirmation_mut(at);
             confirmation.order = Some(fate.clone());
-            if is_good {
+            if is_settled {
                 confirmation.order_carried_out(released);
                 self.ask_anew(now, index, at);
             }

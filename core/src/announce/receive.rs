@@ -13,59 +13,59 @@ impl Announcement {
     /// A frame came in on an interface.
     pub fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
         match &frame.payload {
-            Payload::Arp(arp) => self.hear_arp(now, interface, frame, arp),
-            Payload::Ndp(ndp) => self.hear_ndp(now, interface, frame, ndp),
-            Payload::Echo(echo) => self.hear_echo(now, interface, frame, echo),
+            Payload::Arp(arp) => self.on_arp(now, interface, frame, arp),
+            Payload::Ndp(ndp) => self.on_ndp(now, interface, frame, ndp),
+            Payload::Echo(echo) => self.on_echo(now, interface, frame, echo),
         }
     }
 
-    fn hear_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
-        self.hear_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
+    fn on_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
+        self.on_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
         let to_us = |claim: &Claim| {
             claim.asks_peers_from() == Some(arp.target_ip.into())
                 && claim.mac() == Some(arp.target_mac)
                 && claim.mac() == Some(frame.destination)
         };
         if arp.operation == ArpOperation::Reply && arp.sender_mac == frame.source {
-            self.hear_answer(now, interface, arp.sender_ip.into(), frame.source, to_us);
+            self.on_answer(now, interface, arp.sender_ip.into(), frame.source, to_us);
         }
     }
 
-    fn hear_ndp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, ndp: &Ndp) {
+    fn on_ndp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, ndp: &Ndp) {
         match ndp.message {
             NdpMessage::Solicitation(ns) => {
                 let mac = ns.source_lladdr.unwrap_or(frame.source);
-                self.hear_claim(now, interface, ndp.source.into(), mac);
+                self.on_claim(now, interface, ndp.source.into(), mac);
             }
             NdpMessage::Advertisement(na) => {
                 let mac = na.target_lladdr.unwrap_or(frame.source);
-                self.hear_claim(now, interface, na.target.into(), mac);
+                self.on_claim(now, interface, na.target.into(), mac);
                 let to_us = |claim: &Claim| {
                     claim.asks_peers_from() == Some(ndp.destination.into())
                         && claim.mac() == Some(frame.destination)
                 };
                 if na.solicited {
-                    self.hear_answer(now, interface, na.target.into(), mac, to_us);
+                    self.on_answer(now, interface, na.target.into(), mac, to_us);
                 }
             }
         }
     }
 
     /// Somebody says that `ip` is at `mac`.
-    fn hear_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
+    fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
         let own = self.own_macs.contains_key(&mac);
         for claim in &mut self.claims {
             if claim.interface() == interface && claim.vip.ip() == ip {
                 match own {
-                    true => claim.hear_own(mac),
-                    false => claim.hear_claim(now, mac),
+                    true => claim.own_answer_heard(mac),
+                    false => claim.conflict_heard(now, mac),
                 }
             }
         }
     }
 
     /// `peer` answered a directed request from `mac`.
-    fn hear_answer(
+    fn on_answer(
         &mut self,
         now: Instant,
         interface: InterfaceIndex,
@@ -83,7 +83,7 @@ impl Announcement {
             };
             let confirmation = claim.confirmation_mut(at);
             let answered_before = confirmation.has_answered();
-            if confirmation.hear_answer(now, mac) {
+            if confirmation.on_answer(now, mac) {
                 let counts = confirmation.acknowledged.is_some() && !answered_before;
                 self.peer_answers(now, index, at, Question::Directed, counts);
                 self.ask_anew(now, index, at);
@@ -91,13 +91,13 @@ impl Announcement {
         }
     }
 
-    fn hear_echo(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+    fn on_echo(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
         if echo.kind != EchoKind::Reply || echo.identifier != self.run.identifier {
             return;
         }
         let run = self.run;
         if self.vips.iter().any(|vip| vip.ip() == echo.source) {
-            self.hear_holder(now, interface, frame, echo);
+            self.on_holder_echo(now, interface, frame, echo);
             return;
         }
         // What comes to a VIP answers no control echo.
@@ -122,9 +122,9 @@ impl Announcement {
             let sequence = echo.sequence;
             // Of one peer the first answer counts.
             let counts = !confirmation.has_answered();
-            if to_vip && confirmation.hear_echo(now, frame.source, sequence, run) {
+            if to_vip && confirmation.on_echo(now, frame.source, sequence, run) {
                 self.peer_answers(now, index, at, Question::Echo, counts);
-            } else if to_control && confirmation.hear_control(frame.source, sequence, run) {
+            } else if to_control && confirmation.on_control_echo(frame.source, sequence, run) {
                 self.peer_answers(now, index, at, Question::Control, counts);
                 self.ask_anew(now, index, at);
             }
@@ -132,7 +132,13 @@ impl Announcement {
     }
 
     /// Somebody answered an echo to a VIP, as a host that has it does.
-    fn hear_holder(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+    fn on_holder_echo(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        frame: &Frame,
+        echo: &Echo,
+    ) {
         let run = self.run;
         let (mac, sequence) = (frame.source, echo.sequence);
         for index in 0..self.claims.len() {
@@ -150,7 +156,9 @@ impl Announcement {
                     && one.expects_holder(mac, sequence, run)
             });
             if let Some(at) = answers
-                && claim.confirmation_mut(at).hear_holder(mac, sequence, run)
+                && claim
+                    .confirmation_mut(at)
+                    .on_holder_echo(mac, sequence, run)
             {
                 self.peer_answers(now, index, at, Question::Holder, false);
             }

@@ -139,7 +139,7 @@ fn an_address_that_another_host_defends_is_never_claimed() {
     bench.address("fd00::10", Usability::DadFailed);
     assert_eq!(bench.sends(), []);
     assert!(bench.core.is_over(bench.now));
-    assert_eq!(bench.core.claims()[0].standing(), Standing::DadFailed);
+    assert_eq!(bench.core.claims()[0].state(), State::DadFailed);
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn a_vip_has_left_when_no_entry_of_it_is_left() {
     bench.core.addresses_are(bench.now, &[host, subnet]);
     assert_eq!(bench.sends().len(), 3);
     bench.core.address_gone(bench.now, &host);
-    assert_eq!(bench.core.claims()[0].standing(), Standing::Ready);
+    assert_eq!(bench.core.claims()[0].state(), State::Ready);
     assert_eq!(bench.after(50).sends().len(), 3, "the next round");
     bench.core.address_gone(bench.now, &subnet);
-    assert_eq!(bench.core.claims()[0].standing(), Standing::Left);
+    assert_eq!(bench.core.claims()[0].state(), State::Left);
     assert_eq!(bench.after(200).sends(), []);
 }
 
@@ -193,7 +193,7 @@ fn runs_yield_each_place_by_itself() {
         bench.address("10.0.0.10", Usability::Usable);
         assert_eq!(bench.core.places(), [(vip, Some(ETH))]);
         bench.core.superseded(&[taken]);
-        let superseded = bench.core.claims()[0].standing() == Standing::Superseded;
+        let superseded = bench.core.claims()[0].state() == State::Superseded;
         assert_eq!(superseded, yields, "{taken:?}");
     }
     let place = Place::On("eth0".to_owned());
@@ -450,7 +450,7 @@ fn what_moved_to_another_interface_among_lost_changes_counts_as_gone_from_the_fi
     there.interface = InterfaceIndex(3);
     bench.core.addresses_are(bench.now, &[there]);
     assert_eq!(bench.after(50).sends(), []);
-    assert_eq!(bench.core.claims()[0].standing(), Standing::Left);
+    assert_eq!(bench.core.claims()[0].state(), State::Left);
 }
 
 #[test]
@@ -463,8 +463,8 @@ fn a_vip_is_left_to_a_newer_run_at_once() {
         .core
         .superseded(&[("10.0.0.10".parse().unwrap(), None)]);
     assert_eq!(bench.after(50).sends(), first_round_v4([10, 0, 0, 11], MAC));
-    let standings = bench.core.claims().iter().map(Claim::standing);
-    assert!(standings.eq([Standing::Superseded, Standing::Ready]));
+    let states = bench.core.claims().iter().map(Claim::state);
+    assert!(states.eq([State::Superseded, State::Ready]));
     let sent = bench.core.claims().iter().map(|claim| claim.frames_sent);
     assert!(sent.eq([3, 6]));
 }
@@ -608,7 +608,7 @@ fn bench_with_a_neighbour(vips: &[&str]) -> Bench {
     for vip in vips {
         bench.address(vip, Usability::Usable);
     }
-    let mut around = Surroundings::of(link(Some(MAC), true));
+    let mut around = LinkView::of(link(Some(MAC), true));
     around.addresses = vec![Address {
         prefix_len: 24,
         ..address("10.0.0.1", Usability::Usable)
@@ -621,7 +621,7 @@ fn bench_with_a_neighbour(vips: &[&str]) -> Bench {
     }];
     bench
         .core
-        .surroundings_are(bench.now, &[around], &host(), &[], Confirm::All);
+        .links_are(bench.now, &[around], &host(), &[], Confirm::All);
     bench
 }
 
@@ -660,14 +660,14 @@ fn how_much_is_lost_is_told_by_a_peers_first_answer() {
     };
     bench.sends();
     bench.after(5).sends();
-    assert_eq!(bench.core.enough_questions(ETH), None);
+    assert_eq!(bench.core.questions_to_rule_out_chance(ETH), None);
     assert_eq!(answered(bench.after(10), to_arp), 1);
     // One of three: (2/3)^29 is less than 1 in 100,000.
-    assert_eq!(bench.core.enough_questions(ETH), Some(29));
+    assert_eq!(bench.core.questions_to_rule_out_chance(ETH), Some(29));
     assert_eq!(answered(&mut bench, answer_of_a_follower), 1, "an echo");
     let verdict = bench.core.claims()[0].confirmations()[0].verdict();
     assert_eq!(verdict, PeerVerdict::Proven);
-    assert_eq!(bench.core.enough_questions(ETH), Some(29));
+    assert_eq!(bench.core.questions_to_rule_out_chance(ETH), Some(29));
 }
 
 #[test]
@@ -768,7 +768,7 @@ fn a_stale_peer_is_told_as_an_owner_once_it_claims_the_vip_until_it_lets_go() {
 fn a_mac_is_named_by_its_hosts_first_address_that_is_no_vip() {
     let mut bench = Bench::with(&["10.0.0.1"]);
     bench.address("10.0.0.1", Usability::Usable);
-    let mut around = Surroundings::of(link(Some(MAC), true));
+    let mut around = LinkView::of(link(Some(MAC), true));
     around.neighbours = ["fd00::2", "10.0.0.2", "10.0.0.1", "10.0.0.3"]
         .map(|ip| Neighbour {
             ip: ip.parse().unwrap(),
@@ -779,7 +779,7 @@ fn a_mac_is_named_by_its_hosts_first_address_that_is_no_vip() {
         .to_vec();
     bench
         .core
-        .surroundings_are(bench.now, &[around], &host(), &[], Confirm::All);
+        .links_are(bench.now, &[around], &host(), &[], Confirm::All);
     assert_eq!(bench.core.host_of(OTHER), Some([10, 0, 0, 2].into()));
     assert_eq!(bench.core.host_of(MAC), None);
 }
@@ -787,15 +787,15 @@ fn a_mac_is_named_by_its_hosts_first_address_that_is_no_vip() {
 /// A check of a VIP that no peer is asked about, about to ask.
 fn check(vip: &str, addresses: &[&str]) -> Bench {
     let mut bench = Bench::with(&[vip]);
-    bench.core = bench.core.in_manner(Manner::Check);
+    bench.core = bench.core.in_mode(Mode::Check);
     bench.address(vip, Usability::Usable);
     assert_eq!(bench.sends(), [], "it does not know yet where to ask from");
-    let mut around = Surroundings::of(link(Some(MAC), true));
+    let mut around = LinkView::of(link(Some(MAC), true));
     let own = addresses.iter().map(|ip| address(ip, Usability::Usable));
     around.addresses = own.collect();
     bench
         .core
-        .surroundings_are(bench.now, &[around], &host(), &[], Confirm::All);
+        .links_are(bench.now, &[around], &host(), &[], Confirm::All);
     bench
 }
 

@@ -256,7 +256,7 @@ impl Confirmation {
             // It did what it could, and has learned wrong again since.
             Some(fate) => {
                 let again = self.asked_while_alive(Question::Echo) >= STALE_AFTER;
-                stale && fate.is_good() && again && self.orders < MOST_ORDERS
+                stale && fate.is_settled() && again && self.orders < MOST_ORDERS
             }
         };
         if !due || !self.peer.onlink {
@@ -341,7 +341,13 @@ impl Confirmation {
     }
 
     /// The frame that asks `question` for `vip`, announced as `mac`.
-    pub(crate) fn frame(&self, question: Question, vip: Vip, mac: Mac, run: Run) -> Option<Frame> {
+    pub(crate) fn frame(
+        &self,
+        question: Question,
+        vip: Vip,
+        mac: Mac,
+        run: EchoId,
+    ) -> Option<Frame> {
         match question {
             Question::Directed => {
                 let to_everyone =
@@ -399,7 +405,7 @@ impl Confirmation {
     }
 
     /// A directed request was answered from `mac`. Returns whether that is news.
-    pub(crate) fn hear_answer(&mut self, now: Instant, mac: Mac) -> bool {
+    pub(crate) fn on_answer(&mut self, now: Instant, mac: Mac) -> bool {
         let settled = self.acknowledged.is_some() || self.proven.is_some() || self.holds_vip;
         if self.directed == 0 || settled {
             return false;
@@ -421,7 +427,7 @@ impl Confirmation {
     }
 
     /// An echo from the VIP was answered from `mac`. Returns whether that is news.
-    pub(crate) fn hear_echo(&mut self, now: Instant, mac: Mac, sequence: u16, run: Run) -> bool {
+    pub(crate) fn on_echo(&mut self, now: Instant, mac: Mac, sequence: u16, run: EchoId) -> bool {
         let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
         if self.proven.is_some() || !expected || !run.sent(sequence, self.echoes) {
             return false;
@@ -433,7 +439,7 @@ impl Confirmation {
     }
 
     /// A control echo was answered from `mac`. Returns whether that is news.
-    pub(crate) fn hear_control(&mut self, mac: Mac, sequence: u16, run: Run) -> bool {
+    pub(crate) fn on_control_echo(&mut self, mac: Mac, sequence: u16, run: EchoId) -> bool {
         let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
         if self.control_answered || !expected || !run.sent(sequence, self.controls) {
             return false;
@@ -443,14 +449,14 @@ impl Confirmation {
     }
 
     /// Whether such an answer would be news.
-    pub(crate) fn expects_holder(&self, mac: Mac, sequence: u16, run: Run) -> bool {
+    pub(crate) fn expects_holder(&self, mac: Mac, sequence: u16, run: EchoId) -> bool {
         let expected = self.peer.mac == Some(mac) || self.answered_by == Some(mac);
         !self.holds_vip && expected && run.sent(sequence, self.holders)
     }
 
     /// An echo to the VIP was answered, with the VIP as source, from `mac`. Returns whether that is
     /// news.
-    pub(crate) fn hear_holder(&mut self, mac: Mac, sequence: u16, run: Run) -> bool {
+    pub(crate) fn on_holder_echo(&mut self, mac: Mac, sequence: u16, run: EchoId) -> bool {
         if !self.expects_holder(mac, sequence, run) {
             return false;
         }
@@ -493,12 +499,12 @@ impl Confirmation {
 
 /// What tells this run's echoes from those of others.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
+pub(crate) struct EchoId {
     pub(crate) identifier: u16,
     first_sequence: u16,
 }
 
-impl Run {
+impl EchoId {
     pub(crate) fn new(seed: u64) -> Self {
         let [a, b, c, d, ..] = seed.to_be_bytes();
         Self {
@@ -552,8 +558,8 @@ mod tests {
         )
     }
 
-    fn run() -> Run {
-        Run::new(0x1111_ffff_0000_0000)
+    fn run() -> EchoId {
+        EchoId::new(0x1111_ffff_0000_0000)
     }
 
     /// The questions of the next turn, put; and the gap after it.
@@ -642,10 +648,10 @@ mod tests {
     fn an_answer_is_followed_by_an_echo_at_once() {
         let mut answers = peer(Some(PEER));
         let now = Instant::now();
-        assert!(!answers.hear_answer(now, PEER), "nothing was asked");
+        assert!(!answers.on_answer(now, PEER), "nothing was asked");
         turn(&mut answers, None);
-        assert!(answers.hear_answer(now, PEER));
-        assert!(!answers.hear_answer(now, PEER), "that is no news");
+        assert!(answers.on_answer(now, PEER));
+        assert!(!answers.on_answer(now, PEER), "that is no news");
         assert_eq!(answers.verdict(), PeerVerdict::Acknowledged);
         answers.hurry();
         assert_eq!(turn(&mut answers, Some(5)).0, [Question::Echo]);
@@ -658,20 +664,20 @@ mod tests {
     fn only_an_echo_that_was_sent_proves() {
         let (now, run) = (Instant::now(), run());
         let mut asked = peer(Some(PEER));
-        assert!(!asked.hear_echo(now, PEER, run.sequence(0), run));
+        assert!(!asked.on_echo(now, PEER, run.sequence(0), run));
         asked.asked(Question::Echo);
         asked.asked(Question::Echo);
         assert!(
-            !asked.hear_echo(now, PEER, run.sequence(2), run),
+            !asked.on_echo(now, PEER, run.sequence(2), run),
             "not sent yet"
         );
         assert!(
-            !asked.hear_echo(now, SWITCH, run.sequence(1), run),
+            !asked.on_echo(now, SWITCH, run.sequence(1), run),
             "not the peer"
         );
         assert_eq!(asked.verdict(), PeerVerdict::Silent);
         assert_eq!(run.sequence(1), 0, "sequences wrap");
-        assert!(asked.hear_echo(now, PEER, run.sequence(1), run));
+        assert!(asked.on_echo(now, PEER, run.sequence(1), run));
         assert_eq!(asked.verdict(), PeerVerdict::Proven);
         assert!(!asked.wants_turns() && !asked.is_open(None));
     }
@@ -680,10 +686,10 @@ mod tests {
     fn who_answers_for_a_peer_is_told_but_acknowledges_nothing() {
         let mut proxied = peer(Some(PEER));
         turn(&mut proxied, None);
-        assert!(proxied.hear_answer(Instant::now(), SWITCH));
-        assert!(!proxied.hear_answer(Instant::now(), OWN), "told once");
+        assert!(proxied.on_answer(Instant::now(), SWITCH));
+        assert!(!proxied.on_answer(Instant::now(), OWN), "told once");
         assert_eq!(proxied.verdict(), PeerVerdict::Silent);
-        assert!(proxied.hear_answer(Instant::now(), PEER));
+        assert!(proxied.on_answer(Instant::now(), PEER));
         assert_eq!(proxied.verdict(), PeerVerdict::Acknowledged);
     }
 
@@ -691,7 +697,7 @@ mod tests {
     fn echoes_go_to_either_mac_where_two_answered() {
         let mut moved = peer(Some(PEER));
         turn(&mut moved, None);
-        moved.hear_answer(Instant::now(), SWITCH);
+        moved.on_answer(Instant::now(), SWITCH);
         moved.hurry();
         let vip: Vip = "10.0.0.10".parse().unwrap();
         let mut to = || {
@@ -719,7 +725,7 @@ mod tests {
         };
         assert!(!settled.is_open(Some(3)));
         assert_eq!(open_in_turns(&mut settled), [true, false, false]);
-        assert!(settled.hear_answer(Instant::now(), SWITCH));
+        assert!(settled.on_answer(Instant::now(), SWITCH));
         assert_eq!(open_in_turns(&mut settled), [true, true, false]);
     }
 
@@ -728,14 +734,14 @@ mod tests {
         let mut stale = peer(Some(PEER));
         stale.asked(Question::Control);
         assert!(
-            !stale.hear_control(PEER, run().sequence(1), run()),
+            !stale.on_control_echo(PEER, run().sequence(1), run()),
             "not sent yet"
         );
         assert!(
-            !stale.hear_control(SWITCH, run().sequence(0), run()),
+            !stale.on_control_echo(SWITCH, run().sequence(0), run()),
             "not the peer"
         );
-        assert!(stale.hear_control(PEER, run().sequence(0), run()));
+        assert!(stale.on_control_echo(PEER, run().sequence(0), run()));
         for _ in 0..3 {
             assert_eq!(stale.verdict(), PeerVerdict::Silent);
             stale.asked(Question::Echo);
@@ -761,7 +767,7 @@ mod tests {
         let mut holder = peer(Some(PEER));
         assert!(!holder.asks(Question::Holder));
         holder.asked(Question::Control);
-        holder.hear_control(PEER, run().sequence(0), run());
+        holder.on_control_echo(PEER, run().sequence(0), run());
         assert!(holder.asks(Question::Holder));
         let frame = holder.frame(Question::Holder, vip, OWN, run()).unwrap();
         let Payload::Echo(echo) = frame.payload else {
@@ -771,15 +777,15 @@ mod tests {
         let own: IpAddr = Ipv4Addr::new(10, 0, 0, 1).into();
         assert_eq!((echo.source, echo.destination), (own, vip.ip()));
         assert!(
-            !holder.hear_holder(PEER, run().sequence(0), run()),
+            !holder.on_holder_echo(PEER, run().sequence(0), run()),
             "not sent yet"
         );
         holder.asked(Question::Holder);
         assert!(
-            !holder.hear_holder(SWITCH, run().sequence(0), run()),
+            !holder.on_holder_echo(SWITCH, run().sequence(0), run()),
             "not the peer"
         );
-        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert!(holder.on_holder_echo(PEER, run().sequence(0), run()));
         assert_eq!(holder.verdict(), PeerVerdict::Holder);
         assert!(!holder.wants_turns() && !holder.is_open(None));
         holder.doubt_holder();
@@ -790,7 +796,7 @@ mod tests {
             "until it is disproved"
         );
         assert!(
-            !holder.hear_holder(PEER, run().sequence(0), run()),
+            !holder.on_holder_echo(PEER, run().sequence(0), run()),
             "not sent yet"
         );
         holder.hurry();
@@ -799,13 +805,13 @@ mod tests {
             [Question::Echo, Question::Holder]
         );
         let mut let_go = holder.clone();
-        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert!(holder.on_holder_echo(PEER, run().sequence(0), run()));
         assert!(!holder.wants_turns());
         while let_go.is_open(Some(5)) {
             turn(&mut let_go, Some(5));
         }
         assert_eq!(let_go.verdict(), PeerVerdict::Holder, "nothing is new");
-        assert!(let_go.hear_control(PEER, run().sequence(0), run()));
+        assert!(let_go.on_control_echo(PEER, run().sequence(0), run()));
         assert_eq!(let_go.verdict(), PeerVerdict::Stale);
     }
 
@@ -822,7 +828,7 @@ mod tests {
 
     fn make_stale(peer: &mut Confirmation) {
         peer.asked(Question::Control);
-        peer.hear_control(PEER, run().sequence(0), run());
+        peer.on_control_echo(PEER, run().sequence(0), run());
         for _ in 0..STALE_AFTER {
             peer.asked(Question::Echo);
             peer.asked(Question::Holder);
@@ -866,7 +872,7 @@ mod tests {
     fn who_has_the_vip_is_ordered_if_it_claims_it_and_a_real_server_is_not() {
         let mut holder = peer(Some(PEER));
         holder.asked(Question::Holder);
-        assert!(holder.hear_holder(PEER, run().sequence(0), run()));
+        assert!(holder.on_holder_echo(PEER, run().sequence(0), run()));
         assert_eq!(holder.take_due_order(&[]), None);
         assert_eq!(holder.take_due_order(&[PEER]), Some(true));
         holder.order_carried_out(false);
@@ -904,7 +910,7 @@ mod tests {
     fn another_mac_of_ours_makes_every_answer_void() {
         let mut proven = peer(Some(PEER));
         proven.asked(Question::Echo);
-        proven.hear_echo(Instant::now(), PEER, run().sequence(0), run());
+        proven.on_echo(Instant::now(), PEER, run().sequence(0), run());
         proven.start_over(proven.from);
         assert_eq!(proven.verdict(), PeerVerdict::Silent);
         assert!(proven.wants_turns());

@@ -36,7 +36,7 @@ fn enough(share: f64, by_chance: f64) -> u32 {
 /// made up for: two more questions are taken to have been lost, and two answers not to count. Of two
 /// owners of which each answers a quarter of the probes, one then goes unheard in 12 of a million
 /// runs (without that, in 98), and fewer where less, or more, is lost.
-pub(crate) fn enough_probes(answered: u32, asked: u32) -> u32 {
+pub(crate) fn probes_to_rule_out_chance(answered: u32, asked: u32) -> u32 {
     if answered == 0 {
         return ENOUGH_UNANSWERED;
     }
@@ -47,10 +47,10 @@ pub(crate) fn enough_probes(answered: u32, asked: u32) -> u32 {
 
 /// The links that questions were put on.
 #[derive(Debug, Default)]
-pub(crate) struct Paths(BTreeMap<InterfaceIndex, Path>);
+pub(crate) struct LossEstimates(BTreeMap<InterfaceIndex, LossEstimate>);
 
 #[derive(Debug, Default)]
-struct Path {
+struct LossEstimate {
     first_question: Option<Instant>,
     answers: bool,
     /// Peers that answered, and the questions that it took.
@@ -58,7 +58,7 @@ struct Path {
     asked: u32,
 }
 
-impl Paths {
+impl LossEstimates {
     /// A carrier came back, or another MAC is announced: what was before says nothing.
     pub(crate) fn forget(&mut self, interface: InterfaceIndex) {
         self.0.remove(&interface);
@@ -89,7 +89,7 @@ impl Paths {
 
     /// How many questions to one peer are not lost all by chance, if it loses as much as those
     /// did that answered. `None` while nobody answers.
-    pub(crate) fn enough_questions(&self, interface: InterfaceIndex) -> Option<u32> {
+    pub(crate) fn questions_to_rule_out_chance(&self, interface: InterfaceIndex) -> Option<u32> {
         let path = self.0.get(&interface).filter(|path| path.answers)?;
         let share = f64::from(path.answered) / f64::from(path.asked.max(1));
         Some(enough(share, BY_CHANCE))
@@ -97,14 +97,14 @@ impl Paths {
 
     /// How many probes for a VIP its other owner, if there is one, does not leave all unanswered
     /// by chance.
-    pub(crate) fn enough_probes(&self, interface: InterfaceIndex) -> u32 {
+    pub(crate) fn probes_to_rule_out_chance(&self, interface: InterfaceIndex) -> u32 {
         match self.0.get(&interface) {
             // Too few have answered to tell how much is lost.
             Some(path) if (1..=LUCK).contains(&path.answered) => {
                 let share = f64::from(path.answered) / f64::from(path.asked.max(1));
                 enough(share, OWNER_BY_CHANCE).clamp(ENOUGH_UNANSWERED, 2 * ENOUGH_UNANSWERED)
             }
-            Some(path) => enough_probes(path.answered, path.asked),
+            Some(path) => probes_to_rule_out_chance(path.answered, path.asked),
             None => ENOUGH_UNANSWERED,
         }
     }
@@ -118,50 +118,50 @@ mod tests {
 
     #[test]
     fn the_worse_the_path_the_more_questions_it_takes() {
-        let mut paths = Paths::default();
-        assert_eq!(paths.enough_questions(LINK), None);
+        let mut paths = LossEstimates::default();
+        assert_eq!(paths.questions_to_rule_out_chance(LINK), None);
         paths.comes_alive(Instant::now(), LINK);
         for _ in 0..20 {
             paths.count_answer(LINK, 1);
         }
-        assert_eq!(paths.enough_questions(LINK), Some(5));
+        assert_eq!(paths.questions_to_rule_out_chance(LINK), Some(5));
         for _ in 0..20 {
             paths.count_answer(LINK, 12);
         }
-        assert_eq!(paths.enough_questions(LINK), Some(69));
+        assert_eq!(paths.questions_to_rule_out_chance(LINK), Some(69));
     }
 
     #[test]
     fn another_owner_is_sought_until_chance_is_no_excuse() {
-        assert_eq!(enough_probes(0, 1000), 48);
-        assert_eq!(enough_probes(12, 12), 12);
+        assert_eq!(probes_to_rule_out_chance(0, 1000), 48);
+        assert_eq!(probes_to_rule_out_chance(12, 12), 12);
         // Half of the frames lost both ways: a quarter of the probes is answered.
-        assert!((50..=70).contains(&enough_probes(12, 48)));
-        assert_eq!(enough_probes(1, u32::MAX), 270);
+        assert!((50..=70).contains(&probes_to_rule_out_chance(12, 48)));
+        assert_eq!(probes_to_rule_out_chance(1, u32::MAX), 270);
     }
 
     #[test]
     fn one_answer_or_two_are_taken_for_neither_a_good_path_nor_a_bad_one() {
-        let mut good = Paths::default();
-        assert_eq!(good.enough_probes(LINK), 48);
+        let mut good = LossEstimates::default();
+        assert_eq!(good.probes_to_rule_out_chance(LINK), 48);
         good.count_answer(LINK, 1);
-        assert_eq!(good.enough_probes(LINK), 48);
+        assert_eq!(good.probes_to_rule_out_chance(LINK), 48);
         good.count_answer(LINK, 1);
-        assert_eq!(good.enough_probes(LINK), 48);
+        assert_eq!(good.probes_to_rule_out_chance(LINK), 48);
         for _ in 0..10 {
             good.count_answer(LINK, 1);
         }
-        assert_eq!(good.enough_probes(LINK), 12);
-        let mut bad = Paths::default();
+        assert_eq!(good.probes_to_rule_out_chance(LINK), 12);
+        let mut bad = LossEstimates::default();
         bad.count_answer(LINK, 20);
-        assert_eq!(bad.enough_probes(LINK), 96);
+        assert_eq!(bad.probes_to_rule_out_chance(LINK), 96);
     }
 
     #[test]
     fn a_first_answer_after_a_second_means_that_the_path_came_alive() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let mut paths = Paths::default();
+        let mut paths = LossEstimates::default();
         paths.count_question(start, LINK);
         paths.count_question(after(900), LINK);
         assert!(paths.comes_alive(after(1000), LINK));

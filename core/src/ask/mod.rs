@@ -7,24 +7,24 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod confirmation;
-mod follow_up;
-mod inquiry;
+mod identity;
 mod loss;
+mod owners;
 mod peers;
 mod rate;
 mod rivals;
 mod timers;
 
 pub use confirmation::{Confirmation, Control, Peer, PeerVerdict, Source};
-pub(crate) use confirmation::{Question, Run};
-pub use follow_up::{Asker, FollowUp, unused_near};
-pub use inquiry::{Inquiry, VipVerdict};
-pub(crate) use loss::{Paths, enough_probes};
-pub(crate) use peers::Near;
-pub use peers::{Surroundings, asking_address};
+pub(crate) use confirmation::{EchoId, Question};
+pub use identity::{Asker, FollowUp, unused_near};
+pub(crate) use loss::{LossEstimates, probes_to_rule_out_chance};
+pub use owners::{OwnerSearch, VipVerdict};
+pub(crate) use peers::PeerFinder;
+pub use peers::{LinkView, asking_address};
 pub use rate::Bucket;
 pub(crate) use rivals::{LOOK_AGAIN, Rivals, Step};
-pub(crate) use timers::Agenda;
+pub(crate) use timers::Timers;
 
 /// How long the last question's answer may take.
 pub const LAST_ANSWER: Duration = Duration::from_millis(250);

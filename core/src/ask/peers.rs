@@ -10,7 +10,7 @@ use crate::host::{Address, Link, Neighbour, NeighbourState, Usability};
 
 /// What the kernel knows about one interface and whoever is on its link.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct LinkView {
     /// The interface.
     pub link: Link,
     /// The addresses that this host has there.
@@ -21,7 +21,7 @@ pub struct Surroundings {
     pub neighbours: Vec<Neighbour>,
 }
 
-impl Surroundings {
+impl LinkView {
     /// An interface with nothing around it.
     #[must_use]
     pub fn of(link: Link) -> Self {
@@ -44,14 +44,14 @@ fn is_live(neighbour: &Neighbour) -> bool {
 }
 
 /// What lies around one VIP, on its interface and on the one below it (of a VMAC or a VLAN).
-pub(crate) struct Near<'a> {
+pub(crate) struct PeerFinder<'a> {
     vip: Vip,
     /// All the VIPs of the run: none of them is a peer, or this host's own address.
     vips: &'a HashSet<IpAddr>,
     /// The addresses of this host.
     own: &'a HashSet<IpAddr>,
-    on: &'a Surroundings,
-    below: Option<&'a Surroundings>,
+    on: &'a LinkView,
+    below: Option<&'a LinkView>,
     /// The subnets of the link that the VIP is in.
     subnets: Vec<Address>,
     /// The live neighbours, by address: tables have tens of thousands.
@@ -62,13 +62,13 @@ pub(crate) struct Near<'a> {
     better_known: HashSet<Option<Mac>>,
 }
 
-impl<'a> Near<'a> {
+impl<'a> PeerFinder<'a> {
     pub(crate) fn new(
         vip: Vip,
         vips: &'a HashSet<IpAddr>,
         own: &'a HashSet<IpAddr>,
-        on: &'a Surroundings,
-        below: Option<&'a Surroundings>,
+        on: &'a LinkView,
+        below: Option<&'a LinkView>,
     ) -> Self {
         let mut near = Self {
             vip,
@@ -139,17 +139,16 @@ impl<'a> Near<'a> {
         peers
     }
 
-    fn both(&self) -> impl Iterator<Item = &'a Surroundings> {
+    fn both(&self) -> impl Iterator<Item = &'a LinkView> {
         std::iter::once(self.on).chain(self.below)
     }
 
     fn addresses(&self) -> impl Iterator<Item = &'a Address> {
-        self.both().flat_map(|surroundings| &surroundings.addresses)
+        self.both().flat_map(|views| &views.addresses)
     }
 
     fn neighbours(&self) -> impl Iterator<Item = &'a Neighbour> {
-        self.both()
-            .flat_map(|surroundings| &surroundings.neighbours)
+        self.both().flat_map(|views| &views.neighbours)
     }
 
     /// Of the VIP's family, and neither a VIP nor this host, whichever interface has the address. On
@@ -196,9 +195,9 @@ impl<'a> Near<'a> {
 
     /// An own address to ask the peer from, beside the VIP.
     fn control(&self, peer: IpAddr) -> Option<Control> {
-        let own = |surroundings: &Surroundings| {
-            let mac = surroundings.link.mac?;
-            surroundings
+        let own = |views: &LinkView| {
+            let mac = views.link.mac?;
+            views
                 .addresses
                 .iter()
                 .filter(|own| own.ip.is_ipv4() == peer.is_ipv4())
@@ -217,7 +216,7 @@ impl<'a> Near<'a> {
 }
 
 /// An IPv6 address of this host from which others can be asked about the VIP.
-pub fn asking_address(vips: &HashSet<IpAddr>, on: &Surroundings) -> Option<Ipv6Addr> {
+pub fn asking_address(vips: &HashSet<IpAddr>, on: &LinkView) -> Option<Ipv6Addr> {
     on.addresses
         .iter()
         .filter(|own| own.usability == Usability::Usable)
@@ -256,8 +255,8 @@ mod tests {
         Mac::new([2, 0, 0, 0, 0, last])
     }
 
-    fn around(index: InterfaceIndex, addresses: &[&str], neighbours: &[&str]) -> Surroundings {
-        let mut around = Surroundings::of(Link {
+    fn around(index: InterfaceIndex, addresses: &[&str], neighbours: &[&str]) -> LinkView {
+        let mut around = LinkView::of(Link {
             index,
             name: format!("if{}", index.0),
             mac: Some(mac(u8::try_from(index.0).unwrap())),
@@ -294,13 +293,14 @@ mod tests {
 
     fn peers_of(
         vip: &str,
-        on: &Surroundings,
-        below: Option<&Surroundings>,
+        on: &LinkView,
+        below: Option<&LinkView>,
         configured: &[&str],
     ) -> Vec<Peer> {
         let vip: Vip = vip.parse().unwrap();
         let configured: Vec<_> = configured.iter().map(|ip| ip.parse().unwrap()).collect();
-        Near::new(vip, &set(&[vip]), &HashSet::new(), on, below).peers(&configured, Confirm::All)
+        PeerFinder::new(vip, &set(&[vip]), &HashSet::new(), on, below)
+            .peers(&configured, Confirm::All)
     }
 
     fn set(vips: &[Vip]) -> HashSet<IpAddr> {
@@ -345,7 +345,8 @@ mod tests {
         );
         let vips = ["10.0.0.10", "10.0.0.11"].map(|vip| vip.parse().unwrap());
         assert_eq!(
-            Near::new(vips[0], &set(&vips), &HashSet::new(), &on, None).peers(&[], Confirm::All),
+            PeerFinder::new(vips[0], &set(&vips), &HashSet::new(), &on, None)
+                .peers(&[], Confirm::All),
             []
         );
     }
@@ -370,7 +371,7 @@ mod tests {
         on.gateways = vec![[10, 0, 0, 254].into()];
         let vip: Vip = "10.0.0.10".parse().unwrap();
         let (vips, own) = (set(&[vip]), HashSet::new());
-        let near = Near::new(vip, &vips, &own, &on, None);
+        let near = PeerFinder::new(vip, &vips, &own, &on, None);
         let count = |confirm| near.peers(&[], confirm).len();
         assert_eq!(
             [Confirm::All, Confirm::Peers, Confirm::None].map(count),
@@ -489,7 +490,7 @@ mod tests {
         let (v4, v6): (Vip, Vip) = ("10.0.0.10".parse().unwrap(), "fd00::10".parse().unwrap());
         let count = |vip| {
             let vips = set(&[vip]);
-            let near = Near::new(vip, &vips, &own, &on, None);
+            let near = PeerFinder::new(vip, &vips, &own, &on, None);
             near.peers(&["10.0.0.2".parse().unwrap()], Confirm::All)
                 .len()
         };

@@ -7,12 +7,12 @@ use std::time::Instant;
 /// Tasks in the order in which they fall due; of those due at the same moment, the one noted
 /// first comes first. That is what interleaves the VIPs.
 #[derive(Debug)]
-pub(crate) struct Agenda<T> {
+pub(crate) struct Timers<T> {
     heap: BinaryHeap<Reverse<(Instant, u64, T)>>,
     noted: u64,
 }
 
-impl<T: Ord> Agenda<T> {
+impl<T: Ord> Timers<T> {
     pub(crate) fn new() -> Self {
         Self {
             heap: BinaryHeap::new(),

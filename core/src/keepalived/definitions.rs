@@ -24,7 +24,7 @@ struct Definition {
 }
 
 /// Values of the built-in definitions that depend on where and for whom the files are read.
-pub(super) struct Surroundings<'a> {
+pub(super) struct LinkView<'a> {
     /// `$_INSTANCE`
     pub(super) config_id: Option<&'a str>,
     /// `$_PWD`
@@ -117,7 +117,7 @@ impl Definitions {
             .insert(name.to_owned(), Definition { value, multiline });
     }
 
-    fn find(&self, name: &str, surroundings: &Surroundings<'_>) -> Option<Definition> {
+    fn find(&self, name: &str, surroundings: &LinkView<'_>) -> Option<Definition> {
         if let Some(definition) = self.by_name.get(name) {
             return Some(definition.clone());
         }
@@ -144,7 +144,7 @@ impl Definitions {
     pub(super) fn substitute(
         &self,
         line: &mut String,
-        surroundings: &Surroundings<'_>,
+        surroundings: &LinkView<'_>,
         budget: &mut usize,
         remainders: &mut Vec<Remainder>,
     ) -> Substitution {
@@ -221,7 +221,7 @@ fn reference(text: &str) -> Option<(&str, usize)> {
 mod tests {
     use super::*;
 
-    const HERE: Surroundings<'_> = Surroundings {
+    const HERE: LinkView<'_> = LinkView {
         config_id: Some("node1"),
         directory: "/etc/keepalived",
     };

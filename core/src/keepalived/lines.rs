@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::condition::{self, Condition, Ids};
-use super::definitions::{
-    self, Definitions, LINE_MAX, Remainder, Substitution, Surroundings, UNKNOWN,
-};
+use super::definitions::{self, Definitions, LINE_MAX, LinkView, Remainder, Substitution, UNKNOWN};
 use super::files::Files;
 use super::include::{self, Include};
 use super::lexer;
@@ -457,7 +455,7 @@ impl<'a> Lines<'a> {
             Some(file) if text.contains("_PWD") => self.files.real_path(&file.directory),
             _ => PathBuf::new(),
         };
-        let surroundings = Surroundings {
+        let surroundings = LinkView {
             config_id: self.config_id,
             directory: &directory.to_string_lossy(),
         };

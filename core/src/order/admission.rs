@@ -35,7 +35,7 @@ const MOST_REMEMBERED: usize = 1024;
 
 /// What a datagram calls for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ruling {
+pub enum Decision {
     /// Nothing, not even an answer.
     Dropped(Dropped),
     /// An order that is none of the present: it was made so many milliseconds after (or, negative,
@@ -66,7 +66,7 @@ pub enum Dropped {
 
 /// The checks that need no look at the host.
 #[derive(Debug)]
-pub struct Judge {
+pub struct Admission {
     keys: Keys,
     window: Duration,
     seen: HashMap<Id, Seen>,
@@ -82,7 +82,7 @@ struct Seen {
     answer: Option<Vec<u8>>,
 }
 
-impl Judge {
+impl Admission {
     /// Judges what these keys signed, within `window` of this host's clock.
     #[must_use]
     pub fn new(keys: Keys, window: Duration) -> Self {
@@ -101,36 +101,36 @@ impl Judge {
 
     /// Judges a datagram that came in from an address, by this host's clock in milliseconds since
     /// 1970.
-    pub fn rule(&mut self, now: u64, from: SocketAddr, datagram: &[u8]) -> Ruling {
+    pub fn rule(&mut self, now: u64, from: SocketAddr, datagram: &[u8]) -> Decision {
         if !(ORDER_LENGTH.0..=ORDER_LENGTH.1).contains(&datagram.len()) {
-            return Ruling::Dropped(Dropped::Size);
+            return Decision::Dropped(Dropped::Size);
         }
         if !Order::is_begun_by(datagram) {
-            return Ruling::Dropped(Dropped::Version);
+            return Decision::Dropped(Dropped::Version);
         }
         let Some(signed) = self.keys.authenticate(datagram) else {
-            return Ruling::Dropped(Dropped::Unauthenticated);
+            return Decision::Dropped(Dropped::Unauthenticated);
         };
         let Some(order) = Order::parse(signed) else {
-            return Ruling::Dropped(Dropped::Malformed);
+            return Decision::Dropped(Dropped::Malformed);
         };
         let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
         if order.time.abs_diff(now) > window {
-            return Ruling::OutOfTime(order.clone(), difference(order.time, now));
+            return Decision::OutOfTime(order.clone(), difference(order.time, now));
         }
         match self.seen.get(&order.id) {
             Some(seen) if seen.from == from => match &seen.answer {
-                Some(answer) => return Ruling::Again(order.to, answer.clone()),
-                None => return Ruling::Dropped(Dropped::Replayed),
+                Some(answer) => return Decision::Again(order.to, answer.clone()),
+                None => return Decision::Dropped(Dropped::Replayed),
             },
-            Some(_) => return Ruling::Dropped(Dropped::Replayed),
+            Some(_) => return Decision::Dropped(Dropped::Replayed),
             None => {}
         }
         if self.seen.len() >= MOST_REMEMBERED {
             self.forget(now);
         }
         if self.seen.len() >= MOST_REMEMBERED {
-            return Ruling::Crowded(order);
+            return Decision::Crowded(order);
         }
         let seen = Seen {
             from,
@@ -138,7 +138,7 @@ impl Judge {
             answer: None,
         };
         self.seen.insert(order.id, seen);
-        Ruling::New(order)
+        Decision::New(order)
     }
 
     /// An order was carried out, and this was its answer.
@@ -164,7 +164,7 @@ fn difference(one: u64, other: u64) -> i64 {
 
 /// What holds on this host, as far as an order can be about it.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct HostFacts {
     /// Its interfaces and addresses.
     pub host: HostSnapshot,
     /// The gateways of its routes.
@@ -173,7 +173,7 @@ pub struct Facts {
     pub configured: Vec<PlacedVip>,
 }
 
-impl Facts {
+impl HostFacts {
     /// Whether an order to this address is one to this host: it is its own, or a broadcast address
     /// of its links.
     #[must_use]

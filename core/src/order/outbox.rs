@@ -63,7 +63,7 @@ impl Fate {
 
     /// Whether nothing is left to be wished for.
     #[must_use]
-    pub fn is_good(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         let outcome = self.outcome();
         outcome.is_some_and(|all| !matches!(all, Outcome::Kept(_) | Outcome::Refused(_)))
     }
@@ -82,21 +82,21 @@ pub struct Route {
 
 /// How long an order is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum Retry {
     /// Not at all: it is a broadcast, which nobody in particular answers.
-    Once,
+    Never,
     /// For a few seconds.
-    Precaution,
+    Briefly,
     /// For as long as the run may last.
-    Needed,
+    UntilTimeout,
 }
 
 /// A datagram that shall leave now.
 #[derive(Debug)]
 #[must_use]
-pub struct Posting {
-    /// The letter that it is of: what is sent of one letter leaves from one socket.
-    pub letter: u64,
+pub struct Datagram {
+    /// The outgoing that it is of: what is sent of one outgoing leaves from one socket.
+    pub outgoing: u64,
     /// Where it goes.
     pub route: Route,
     /// Whether that is everyone.
@@ -120,19 +120,19 @@ pub struct Heard {
 
 /// The orders of a run.
 #[derive(Debug)]
-pub struct Courier {
+pub struct Outbox {
     keys: Keys,
     instance: String,
-    letters: Vec<Letter>,
+    outgoing: Vec<Outgoing>,
     written: u64,
 }
 
 /// The orders to one peer that go in one datagram.
 #[derive(Debug)]
-struct Letter {
+struct Outgoing {
     number: u64,
     route: Route,
-    patience: Patience,
+    retry: Retry,
     vips: Vec<(Vip, Mac)>,
     /// All that were made of it, with the time that each tells.
     made: Vec<(Id, u64)>,
@@ -144,43 +144,37 @@ struct Letter {
     refusals: u32,
 }
 
-impl Courier {
-    /// A courier with orders about an instance's or group's VIPs; its name may be empty.
+impl Outbox {
+    /// A outbox with orders about an instance's or group's VIPs; its name may be empty.
     #[must_use]
     pub fn new(keys: Keys, instance: String) -> Self {
         Self {
             keys,
             instance,
-            letters: Vec::new(),
+            outgoing: Vec::new(),
             written: 0,
         }
     }
 
     /// Has a peer be ordered to purge what it has for `vip` other than `mac`, at once.
-    pub fn request(
-        &mut self,
-        now: Instant,
-        route: Route,
-        patience: Patience,
-        (vip, mac): (Vip, Mac),
-    ) {
-        let open = self.letters.iter_mut().find(|letter| {
-            letter.route == route
-                && letter.patience == patience
-                && letter.began.is_none()
-                && letter.vips.len() < MOST_VIPS
+    pub fn request(&mut self, now: Instant, route: Route, retry: Retry, (vip, mac): (Vip, Mac)) {
+        let open = self.outgoing.iter_mut().find(|outgoing| {
+            outgoing.route == route
+                && outgoing.retry == retry
+                && outgoing.began.is_none()
+                && outgoing.vips.len() < MOST_VIPS
         });
         match open {
-            Some(letter) if letter.vips.iter().all(|(other, _)| *other != vip) => {
-                letter.vips.push((vip, mac));
+            Some(outgoing) if outgoing.vips.iter().all(|(other, _)| *other != vip) => {
+                outgoing.vips.push((vip, mac));
             }
             Some(_) => {}
             None => {
                 self.written += 1;
-                self.letters.push(Letter {
+                self.outgoing.push(Outgoing {
                     number: self.written,
                     route,
-                    patience,
+                    retry,
                     vips: vec![(vip, mac)],
                     made: Vec::new(),
                     datagram: Vec::new(),
@@ -196,58 +190,59 @@ impl Courier {
 
     /// Drops the orders about what `holds` no longer.
     pub fn retain(&mut self, holds: impl Fn(InterfaceIndex, Vip, Mac) -> bool) {
-        self.letters.retain(|letter| {
-            let interface = letter.route.interface;
-            let mut vips = letter.vips.iter();
+        self.outgoing.retain(|outgoing| {
+            let interface = outgoing.route.interface;
+            let mut vips = outgoing.vips.iter();
             vips.all(|(vip, mac)| holds(interface, *vip, *mac))
         });
     }
 
     /// The next datagram that shall leave now; `wall` is this host's clock, and `id` makes random
     /// ones.
-    pub fn poll(&mut self, now: Instant, wall: u64, id: impl FnOnce() -> Id) -> Option<Posting> {
-        self.letters.retain(|letter| !letter.is_given_up(now));
-        let due = |letter: &&mut Letter| letter.due.is_some_and(|due| due <= now);
-        let letter = self.letters.iter_mut().find(due)?;
-        if letter.datagram.is_empty() || now >= letter.made_at + FRESH {
+    pub fn poll(&mut self, now: Instant, wall: u64, id: impl FnOnce() -> Id) -> Option<Datagram> {
+        self.outgoing.retain(|outgoing| !outgoing.is_given_up(now));
+        let due = |outgoing: &&mut Outgoing| outgoing.due.is_some_and(|due| due <= now);
+        let outgoing = self.outgoing.iter_mut().find(due)?;
+        if outgoing.datagram.is_empty() || now >= outgoing.made_at + FRESH {
             let order = Order {
                 time: wall,
                 id: id(),
-                to: letter.route.to,
+                to: outgoing.route.to,
                 instance: self.instance.clone(),
-                vips: letter.vips.clone(),
+                vips: outgoing.vips.clone(),
             };
-            letter.datagram = order.to_bytes(&self.keys);
-            letter.made.push((order.id, wall));
-            letter.made_at = now;
+            outgoing.datagram = order.to_bytes(&self.keys);
+            outgoing.made.push((order.id, wall));
+            outgoing.made_at = now;
         }
-        let began = *letter.began.get_or_insert(now);
-        let gap = letter.gap;
-        letter.gap = if now >= began + PRECAUTION {
+        let began = *outgoing.began.get_or_insert(now);
+        let gap = outgoing.gap;
+        outgoing.gap = if now >= began + PRECAUTION {
             PATIENT_GAP
         } else {
             (gap * 2).min(LONGEST_GAP)
         };
-        letter.due = (letter.patience != Patience::Once).then_some(now + gap);
-        Some(Posting {
-            letter: letter.number,
-            route: letter.route,
-            broadcast: letter.patience == Patience::Once,
-            datagram: letter.datagram.clone(),
+        outgoing.due = (outgoing.retry != Retry::Never).then_some(now + gap);
+        Some(Datagram {
+            outgoing: outgoing.number,
+            route: outgoing.route,
+            broadcast: outgoing.retry == Retry::Never,
+            datagram: outgoing.datagram.clone(),
         })
     }
 
-    /// Nobody listened where a letter's datagram went.
+    /// Nobody listened where a outgoing's datagram went.
     pub fn refused(&mut self, number: u64) {
-        for letter in &mut self.letters {
-            letter.refusals += u32::from(letter.number == number);
+        for outgoing in &mut self.outgoing {
+            outgoing.refusals += u32::from(outgoing.number == number);
         }
-        self.letters.retain(|letter| letter.refusals < REFUSALS);
+        self.outgoing
+            .retain(|outgoing| outgoing.refusals < REFUSALS);
     }
 
-    /// A letter's datagram could not be sent from here at all, now or later.
+    /// A outgoing's datagram could not be sent from here at all, now or later.
     pub fn undeliverable(&mut self, number: u64) {
-        self.letters.retain(|letter| letter.number != number);
+        self.outgoing.retain(|outgoing| outgoing.number != number);
     }
 
     /// A datagram came in: what it answers, if it is an answer to one of the orders.
@@ -255,21 +250,27 @@ impl Courier {
         let Some(answer) = Answer::read(datagram, &self.keys) else {
             return Vec::new();
         };
-        let asked = |letter: &Letter| letter.made.iter().find(|(id, _)| *id == answer.id).copied();
-        let found = self.letters.iter().enumerate();
-        let found = found.filter_map(|(at, letter)| Some((at, asked(letter)?)));
+        let asked = |outgoing: &Outgoing| {
+            outgoing
+                .made
+                .iter()
+                .find(|(id, _)| *id == answer.id)
+                .copied()
+        };
+        let found = self.outgoing.iter().enumerate();
+        let found = found.filter_map(|(at, outgoing)| Some((at, asked(outgoing)?)));
         let Some((at, (_, time))) = found.into_iter().next() else {
             return Vec::new();
         };
-        let letter = &self.letters[at];
-        let ordered = letter.vips.iter().map(|(vip, _)| *vip);
+        let outgoing = &self.outgoing[at];
+        let ordered = outgoing.vips.iter().map(|(vip, _)| *vip);
         if !ordered.eq(answer.done.iter().map(|done| done.vip)) {
             return Vec::new();
         }
-        let once = letter.patience == Patience::Once;
+        let once = outgoing.retry == Retry::Never;
         let heard = |done: Done| Heard {
-            peer: if once { from } else { letter.route.to },
-            interface: letter.route.interface,
+            peer: if once { from } else { outgoing.route.to },
+            interface: outgoing.route.interface,
             vip: done.vip,
             fate: Fate::Answered {
                 skew: (done.outcome == Outcome::Refused(Reason::Clock))
@@ -280,43 +281,45 @@ impl Courier {
         // A peer that has too much to do is asked again.
         let busy = |done: &Done| done.outcome == Outcome::Refused(Reason::Busy);
         if answer.done.iter().all(busy) {
-            let letter = &mut self.letters[at];
+            let outgoing = &mut self.outgoing[at];
             // The same order would get the same answer.
-            letter.datagram.clear();
+            outgoing.datagram.clear();
             return Vec::new();
         }
         let all = answer.done.iter().cloned().map(heard).collect();
         if !once {
-            self.letters.remove(at);
+            self.outgoing.remove(at);
         }
         all
     }
 
-    /// Whether a letter is still of use: answers to it are heard.
+    /// Whether a outgoing is still of use: answers to it are heard.
     #[must_use]
     pub fn is_open(&self, number: u64) -> bool {
-        self.letters.iter().any(|letter| letter.number == number)
+        self.outgoing
+            .iter()
+            .any(|outgoing| outgoing.number == number)
     }
 
     /// Whether an order may still be answered that somebody waits for.
     #[must_use]
     pub fn is_waiting(&self, now: Instant) -> bool {
-        let mut letters = self.letters.iter();
-        letters.any(|letter| letter.due.is_some() && !letter.is_given_up(now))
+        let mut outgoing = self.outgoing.iter();
+        outgoing.any(|outgoing| outgoing.due.is_some() && !outgoing.is_given_up(now))
     }
 
-    /// When to call [`Courier::poll`] again.
+    /// When to call [`Outbox::poll`] again.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        let letters = self.letters.iter();
-        letters.filter_map(|letter| letter.due).min()
+        let outgoing = self.outgoing.iter();
+        outgoing.filter_map(|outgoing| outgoing.due).min()
     }
 }
 
-impl Letter {
+impl Outgoing {
     fn is_given_up(&self, now: Instant) -> bool {
         let silent_for = |time| self.began.is_some_and(|began| now >= began + time);
-        self.patience == Patience::Precaution && silent_for(PRECAUTION)
+        self.retry == Retry::Briefly && silent_for(PRECAUTION)
     }
 }
 

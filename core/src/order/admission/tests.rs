@@ -11,8 +11,8 @@ fn keys(with: u8) -> Keys {
     Keys::from_octets(&[with; 32]).unwrap()
 }
 
-fn judge() -> Judge {
-    Judge::new(keys(1), WINDOW)
+fn admission() -> Admission {
+    Admission::new(keys(1), WINDOW)
 }
 
 fn sender() -> SocketAddr {
@@ -37,21 +37,21 @@ fn order(number: u64, time: u64) -> Order {
 
 #[test]
 fn a_genuine_order_is_carried_out_once() {
-    let mut judge = judge();
+    let mut admission = admission();
     let order = order(1, NOW);
     let datagram = order.to_bytes(&keys(1));
     assert_eq!(
-        judge.rule(NOW, sender(), &datagram),
-        Ruling::New(order.clone())
+        admission.rule(NOW, sender(), &datagram),
+        Decision::New(order.clone())
     );
     // Its answer is on its way, and then told again: to the one who asked, and nobody else.
-    let again = judge.rule(NOW, sender(), &datagram);
-    assert_eq!(again, Ruling::Dropped(Dropped::Replayed));
-    judge.answered(&order.id, vec![7]);
-    let again = judge.rule(NOW + 30_000, sender(), &datagram);
-    assert_eq!(again, Ruling::Again(order.to, vec![7]));
-    let replayed = judge.rule(NOW, elsewhere(), &datagram);
-    assert_eq!(replayed, Ruling::Dropped(Dropped::Replayed));
+    let again = admission.rule(NOW, sender(), &datagram);
+    assert_eq!(again, Decision::Dropped(Dropped::Replayed));
+    admission.answered(&order.id, vec![7]);
+    let again = admission.rule(NOW + 30_000, sender(), &datagram);
+    assert_eq!(again, Decision::Again(order.to, vec![7]));
+    let replayed = admission.rule(NOW, elsewhere(), &datagram);
+    assert_eq!(replayed, Decision::Dropped(Dropped::Replayed));
 }
 
 #[test]
@@ -65,9 +65,9 @@ fn what_is_not_within_the_window_is_refused_with_the_skew() {
         (0, Some(-1_700_000_000_000)),
         (u64::MAX, Some(i64::MAX)),
     ] {
-        match (judge().rule(NOW, sender(), &datagram(time)), skew) {
-            (Ruling::New(_), None) => {}
-            (Ruling::OutOfTime(_, told), Some(skew)) => assert_eq!(told, skew),
+        match (admission().rule(NOW, sender(), &datagram(time)), skew) {
+            (Decision::New(_), None) => {}
+            (Decision::OutOfTime(_, told), Some(skew)) => assert_eq!(told, skew),
             (other, _) => panic!("{time}: {other:?}"),
         }
     }
@@ -89,31 +89,31 @@ fn the_checks_come_in_their_order() {
         (&foreign, Dropped::Unauthenticated),
         (&good[..good.len() - 1], Dropped::Unauthenticated),
     ] {
-        let ruling = judge().rule(NOW, sender(), datagram);
-        assert_eq!(ruling, Ruling::Dropped(why));
+        let decision = admission().rule(NOW, sender(), datagram);
+        assert_eq!(decision, Decision::Dropped(why));
     }
 }
 
 #[test]
 fn memory_is_bounded_and_comes_back_with_time() {
-    let mut judge = judge();
+    let mut admission = admission();
     let mut accepted = 0;
     for number in 0..5000 {
         let datagram = order(number, NOW).to_bytes(&keys(1));
-        match judge.rule(NOW, sender(), &datagram) {
-            Ruling::New(_) => accepted += 1,
-            Ruling::Crowded(_) => {}
+        match admission.rule(NOW, sender(), &datagram) {
+            Decision::New(_) => accepted += 1,
+            Decision::Crowded(_) => {}
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(accepted, MOST_REMEMBERED);
-    assert!(judge.forget(NOW + 30_000), "they could come again");
+    assert!(admission.forget(NOW + 30_000), "they could come again");
     // From then on their time refuses them, and they make room.
     let later = order(9999, NOW + 30_001).to_bytes(&keys(1));
-    let ruling = judge.rule(NOW + 30_001, sender(), &later);
-    assert!(matches!(ruling, Ruling::New(_)));
-    assert!(judge.forget(NOW + 60_001));
-    assert!(!judge.forget(NOW + 60_002));
+    let decision = admission.rule(NOW + 30_001, sender(), &later);
+    assert!(matches!(decision, Decision::New(_)));
+    assert!(admission.forget(NOW + 60_001));
+    assert!(!admission.forget(NOW + 60_002));
 }
 
 fn own(text: &str) -> Address {
@@ -139,9 +139,9 @@ fn link() -> Link {
     }
 }
 
-fn facts() -> Facts {
+fn facts() -> HostFacts {
     let addresses = ["127.0.0.1/8", "10.9.0.3/24", "10.8.0.3/32", "fd09::3/64"];
-    Facts {
+    HostFacts {
         host: HostSnapshot {
             links: vec![link()],
             addresses: addresses.map(own).to_vec(),
@@ -163,7 +163,7 @@ fn what_this_host_may_be_told_about() {
     let by_prefix: &[Allowed] = &[prefix("10.0.0.0/8")];
     let by_name: &[Allowed] = &[Links, prefix("10.9.0.254")];
     let (gateway, not_allowed) = (Err(Reason::Gateway), Err(Reason::NotAllowed));
-    for (vip, allow, ruling) in [
+    for (vip, allow, decision) in [
         ("10.9.0.100", links, Ok(())),
         ("fd09::100", links, Ok(())),
         ("10.9.1.100", links, not_allowed),
@@ -180,7 +180,7 @@ fn what_this_host_may_be_told_about() {
         ("192.0.2.1", by_prefix, not_allowed),
     ] {
         let vip = vip.parse().unwrap();
-        assert_eq!(facts().permit(vip, allow), ruling, "{vip} {allow:?}");
+        assert_eq!(facts().permit(vip, allow), decision, "{vip} {allow:?}");
     }
     assert!(facts().holds("10.9.0.3".parse().unwrap()));
 }
@@ -206,16 +206,16 @@ proptest! {
         octets in prop::collection::vec(any::<u8>(), 0..600),
         flips in prop::collection::vec((any::<prop::sample::Index>(), 1..=255_u8), 1..4),
     ) {
-        let mut judge = judge();
-        prop_assert!(matches!(judge.rule(NOW, sender(), &octets), Ruling::Dropped(_)));
+        let mut admission = admission();
+        prop_assert!(matches!(admission.rule(NOW, sender(), &octets), Decision::Dropped(_)));
         let good = order(1, NOW).to_bytes(&keys(1));
         let mut changed = good.clone();
         for (at, by) in flips {
             changed[at.index(good.len())] ^= by;
         }
         if changed != good {
-            prop_assert!(matches!(judge.rule(NOW, sender(), &changed), Ruling::Dropped(_)));
+            prop_assert!(matches!(admission.rule(NOW, sender(), &changed), Decision::Dropped(_)));
         }
-        prop_assert!(!judge.forget(NOW), "what is not authentic is not remembered");
+        prop_assert!(!admission.forget(NOW), "what is not authentic is not remembered");
     }
 }

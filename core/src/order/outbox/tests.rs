@@ -6,8 +6,8 @@ fn keys() -> Keys {
     Keys::from_octets(&[1; 32]).unwrap()
 }
 
-fn courier() -> Courier {
-    Courier::new(keys(), "VI_1".to_owned())
+fn outbox() -> Outbox {
+    Outbox::new(keys(), "VI_1".to_owned())
 }
 
 fn vip(last: u8) -> Vip {
@@ -24,8 +24,8 @@ fn route(last: u8) -> Route {
     }
 }
 
-fn read(posting: &Posting) -> Order {
-    Order::parse(keys().authenticate(&posting.datagram).unwrap()).unwrap()
+fn read(datagram: &Datagram) -> Order {
+    Order::parse(keys().authenticate(&datagram.datagram).unwrap()).unwrap()
 }
 
 fn answer(order: &Order, outcome: Outcome) -> Answer {
@@ -36,19 +36,19 @@ fn answer(order: &Order, outcome: Outcome) -> Answer {
     answer
 }
 
-/// Plays until the courier waits for nothing or `end`; gives when it sent, and what.
-fn play(courier: &mut Courier, start: Instant, end: Duration) -> Vec<(Duration, Posting)> {
+/// Plays until the outbox waits for nothing or `end`; gives when it sent, and what.
+fn play(outbox: &mut Outbox, start: Instant, end: Duration) -> Vec<(Duration, Datagram)> {
     let mut sent = Vec::new();
     let mut now = start;
     let mut number = 0;
     while now < start + end {
-        while let Some(posting) = courier.poll(now, WALL, || {
+        while let Some(datagram) = outbox.poll(now, WALL, || {
             number += 1;
             [number; 16]
         }) {
-            sent.push((now - start, posting));
+            sent.push((now - start, datagram));
         }
-        let Some(due) = courier.next_due() else {
+        let Some(due) = outbox.next_due() else {
             break;
         };
         assert!(due > now, "asked to wake up in the past");
@@ -59,19 +59,19 @@ fn play(courier: &mut Courier, start: Instant, end: Duration) -> Vec<(Duration, 
 
 #[test]
 fn vips_of_one_peer_go_in_one_datagram_each_once() {
-    let (mut courier, now) = (courier(), Instant::now());
+    let (mut outbox, now) = (outbox(), Instant::now());
     for last in (100..120).chain(100..110) {
-        courier.request(now, route(3), Patience::Precaution, (vip(last), MAC));
+        outbox.request(now, route(3), Retry::Briefly, (vip(last), MAC));
     }
-    let sent = play(&mut courier, now, Duration::from_millis(1));
+    let sent = play(&mut outbox, now, Duration::from_millis(1));
     let vips: Vec<_> = sent.iter().map(|(_, sent)| read(sent).vips.len()).collect();
     assert_eq!(vips[0], MOST_VIPS);
     let all: Vec<_> = sent.iter().flat_map(|(_, sent)| read(sent).vips).collect();
     assert!((100..120).all(|last| all.contains(&(vip(last), MAC))));
     // Who is told of one twice takes the order for none.
-    let mut twice = self::courier();
+    let mut twice = self::outbox();
     for _ in 0..2 {
-        twice.request(now, route(3), Patience::Precaution, (vip(100), MAC));
+        twice.request(now, route(3), Retry::Briefly, (vip(100), MAC));
     }
     let sent = play(&mut twice, now, Duration::from_millis(1));
     assert_eq!(read(&sent[0].1).vips, [(vip(100), MAC)]);
@@ -79,39 +79,39 @@ fn vips_of_one_peer_go_in_one_datagram_each_once() {
 
 #[test]
 fn who_is_ordered_by_way_of_precaution_is_given_up_after_some_seconds() {
-    let (mut courier, now) = (courier(), Instant::now());
-    courier.request(now, route(3), Patience::Precaution, (vip(100), MAC));
-    let sent = play(&mut courier, now, Duration::from_secs(60));
+    let (mut outbox, now) = (outbox(), Instant::now());
+    outbox.request(now, route(3), Retry::Briefly, (vip(100), MAC));
+    let sent = play(&mut outbox, now, Duration::from_secs(60));
     let (last, _) = sent.last().unwrap();
     assert!(
         *last < PRECAUTION && *last > PRECAUTION - LONGEST_GAP * 2,
         "{last:?}"
     );
     assert!((20..30).contains(&sent.len()), "{}", sent.len());
-    assert!(!courier.is_waiting(now + PRECAUTION));
+    assert!(!outbox.is_waiting(now + PRECAUTION));
 }
 
 #[test]
 fn who_has_to_be_told_is_ordered_for_as_long_as_it_takes_and_anew() {
-    let (mut courier, now) = (courier(), Instant::now());
-    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
-    let sent = play(&mut courier, now, Duration::from_secs(60));
-    assert!(courier.is_waiting(now + Duration::from_secs(60)));
+    let (mut outbox, now) = (outbox(), Instant::now());
+    outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
+    let sent = play(&mut outbox, now, Duration::from_secs(60));
+    assert!(outbox.is_waiting(now + Duration::from_secs(60)));
     assert!((70..90).contains(&sent.len()), "{}", sent.len());
     let ids: std::collections::BTreeSet<_> = sent.iter().map(|(_, sent)| read(sent).id).collect();
     assert!((9..=12).contains(&ids.len()), "{} orders", ids.len());
     // An answer to the first of them still counts.
     let first = answer(&read(&sent[0].1), Outcome::Purged);
-    let heard = courier.hear(route(3).to, &first.to_bytes(&keys()));
+    let heard = outbox.hear(route(3).to, &first.to_bytes(&keys()));
     assert_eq!(heard[0].fate.word(), "purged");
-    assert!(!courier.is_waiting(now) && courier.next_due().is_none());
+    assert!(!outbox.is_waiting(now) && outbox.next_due().is_none());
 }
 
 #[test]
 fn only_the_answer_to_an_order_that_was_sent_counts() {
-    let (mut courier, now) = (courier(), Instant::now());
-    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
-    let order = read(&play(&mut courier, now, Duration::from_millis(1))[0].1);
+    let (mut outbox, now) = (outbox(), Instant::now());
+    outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
+    let order = read(&play(&mut outbox, now, Duration::from_millis(1))[0].1);
     let good = answer(&order, Outcome::Purged);
     let other_id = Answer {
         id: [99; 16],
@@ -126,20 +126,20 @@ fn only_the_answer_to_an_order_that_was_sent_counts() {
         foreign,
     ];
     for datagram in wrong.iter().map(Vec::as_slice).chain([b"junk".as_slice()]) {
-        assert_eq!(courier.hear(route(3).to, datagram), []);
+        assert_eq!(outbox.hear(route(3).to, datagram), []);
     }
-    assert_eq!(courier.hear(route(3).to, &good.to_bytes(&keys())).len(), 1);
+    assert_eq!(outbox.hear(route(3).to, &good.to_bytes(&keys())).len(), 1);
     // Once.
-    assert_eq!(courier.hear(route(3).to, &good.to_bytes(&keys())), []);
+    assert_eq!(outbox.hear(route(3).to, &good.to_bytes(&keys())), []);
 }
 
 #[test]
 fn a_skewed_clock_is_told_in_milliseconds() {
-    let (mut courier, now) = (courier(), Instant::now());
-    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
-    let order = read(&play(&mut courier, now, Duration::from_millis(1))[0].1);
+    let (mut outbox, now) = (outbox(), Instant::now());
+    outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
+    let order = read(&play(&mut outbox, now, Duration::from_millis(1))[0].1);
     let refusal = Answer::refusal(&order, WALL - 95_300, Reason::Clock);
-    let heard = courier.hear(route(3).to, &refusal.to_bytes(&keys()));
+    let heard = outbox.hear(route(3).to, &refusal.to_bytes(&keys()));
     let Fate::Answered { skew, .. } = heard[0].fate else {
         panic!("{heard:?}");
     };
@@ -148,45 +148,45 @@ fn a_skewed_clock_is_told_in_milliseconds() {
 
 #[test]
 fn a_closed_port_is_believed_after_some_tries_and_of_that_peer_alone() {
-    let (mut courier, now) = (courier(), Instant::now());
+    let (mut outbox, now) = (outbox(), Instant::now());
     for last in [3, 4, 5] {
-        courier.request(now, route(last), Patience::Needed, (vip(100), MAC));
+        outbox.request(now, route(last), Retry::UntilTimeout, (vip(100), MAC));
     }
-    let sent = play(&mut courier, now, Duration::from_millis(1));
-    let [closed, unreachable, open] = [0, 1, 2].map(|at: usize| sent[at].1.letter);
+    let sent = play(&mut outbox, now, Duration::from_millis(1));
+    let [closed, unreachable, open] = [0, 1, 2].map(|at: usize| sent[at].1.outgoing);
     for _ in 1..REFUSALS {
-        courier.refused(closed);
-        assert!(courier.is_open(closed));
+        outbox.refused(closed);
+        assert!(outbox.is_open(closed));
     }
-    courier.refused(closed);
-    assert!(!courier.is_open(closed) && courier.is_open(unreachable));
-    courier.undeliverable(unreachable);
-    assert!(!courier.is_open(unreachable) && courier.is_open(open));
-    courier.undeliverable(open);
-    assert!(!courier.is_waiting(now));
+    outbox.refused(closed);
+    assert!(!outbox.is_open(closed) && outbox.is_open(unreachable));
+    outbox.undeliverable(unreachable);
+    assert!(!outbox.is_open(unreachable) && outbox.is_open(open));
+    outbox.undeliverable(open);
+    assert!(!outbox.is_waiting(now));
 }
 
 #[test]
 fn a_broadcast_leaves_once_and_holds_nothing_up_but_is_heard_by_sender() {
-    let (mut courier, now) = (courier(), Instant::now());
-    courier.request(now, route(255), Patience::Once, (vip(100), MAC));
-    let sent = play(&mut courier, now, Duration::from_secs(60));
+    let (mut outbox, now) = (outbox(), Instant::now());
+    outbox.request(now, route(255), Retry::Never, (vip(100), MAC));
+    let sent = play(&mut outbox, now, Duration::from_secs(60));
     assert_eq!(sent.len(), 1);
-    assert!(sent[0].1.broadcast && !courier.is_waiting(now));
+    assert!(sent[0].1.broadcast && !outbox.is_waiting(now));
     let answer = answer(&read(&sent[0].1), Outcome::Purged).to_bytes(&keys());
     for last in [3, 4] {
         let from = IpAddr::from([10, 9, 0, last]);
-        assert_eq!(courier.hear(from, &answer)[0].peer, from);
+        assert_eq!(outbox.hear(from, &answer)[0].peer, from);
     }
 }
 
 #[test]
 fn nothing_is_ordered_about_a_vip_that_left() {
-    let (mut courier, now) = (courier(), Instant::now());
-    courier.request(now, route(3), Patience::Needed, (vip(100), MAC));
-    courier.request(now, route(4), Patience::Needed, (vip(101), MAC));
-    courier.retain(|_, held, _| held == vip(101));
-    let sent = play(&mut courier, now, Duration::from_millis(1));
+    let (mut outbox, now) = (outbox(), Instant::now());
+    outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
+    outbox.request(now, route(4), Retry::UntilTimeout, (vip(101), MAC));
+    outbox.retain(|_, held, _| held == vip(101));
+    let sent = play(&mut outbox, now, Duration::from_millis(1));
     assert_eq!(sent.len(), 1);
     assert!(!sent[0].1.broadcast);
     assert_eq!(read(&sent[0].1).vips, [(vip(101), MAC)]);

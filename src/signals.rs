@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::exit::Exit;
-use crate::watch::Watched;
+use crate::readable::Readable;
 
 /// Ends when somebody wants this process to end, and says with which status. From when this is
 /// first awaited, the signals are waited for; until then, and where they can't be for want of a
@@ -43,10 +43,10 @@ pub(crate) async fn termination() -> Exit {
     .await
 }
 
-fn signals(ends: &SigSet) -> nix::Result<Watched<SignalFd>> {
+fn signals(ends: &SigSet) -> nix::Result<Readable<SignalFd>> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(ends, flags)?;
-    let watched = Watched::new(signals).map_err(|_| Errno::EMFILE)?;
+    let watched = Readable::new(signals).map_err(|_| Errno::EMFILE)?;
     ends.thread_block()?;
     Ok(watched)
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::keepalived;
-use vipherald_core::order::admission::Facts;
+use vipherald_core::order::admission::HostFacts;
 use vipherald_core::order::message::{Answer, Done, Order, Outcome, Reason};
 
 use super::wall_clock;
 use crate::error::Error;
 use crate::kernel::Kernel;
-use crate::orphan::{self, Doubt};
 use crate::purge::{self, Entry, Kept};
+use crate::release::{self, Doubt};
 use crate::{keepalived_conf, settings};
 
 /// How long the new owner's answer may take, for all VIPs of an order together.
@@ -91,7 +91,7 @@ impl Work<'_> {
         }))
     }
 
-    async fn facts(&self) -> Result<Facts, Error> {
+    async fn facts(&self) -> Result<HostFacts, Error> {
         let host = self.kernel.snapshot().await?;
         let mut gateways = BTreeSet::new();
         for link in &host.links {
@@ -99,7 +99,7 @@ impl Work<'_> {
         }
         let configuration =
             keepalived_conf::read(&self.context.keepalived_conf, &self.context.options);
-        Ok(Facts {
+        Ok(HostFacts {
             host,
             gateways,
             // A host without keepalived has no such file.
@@ -110,7 +110,7 @@ impl Work<'_> {
     /// Does what an order says of one VIP. Gives the entry, too, if one was deleted.
     async fn about(
         &mut self,
-        facts: &Facts,
+        facts: &HostFacts,
         vip: Vip,
         mac: Mac,
     ) -> Result<(Done, Option<Entry>), Error> {
@@ -128,7 +128,7 @@ impl Work<'_> {
         if let Err(reason) = facts.permit(vip, &self.context.settings.allow) {
             return Ok((refused(vip, reason), None));
         }
-        let purge = purge::Order {
+        let purge = purge::Request {
             vips: facts.placed(vip),
             interface: None,
             permanent: self.context.settings.permanent,
@@ -143,10 +143,10 @@ impl Work<'_> {
     }
 
     /// The VIP is here, and on another host that announces it, too.
-    async fn let_go(&mut self, facts: &Facts, vip: Vip, mac: Mac) -> Result<Done, Error> {
+    async fn let_go(&mut self, facts: &HostFacts, vip: Vip, mac: Mac) -> Result<Done, Error> {
         let (configured, files) = (&facts.configured, &self.context.settings.pid_files);
         let dry_run = !self.context.settings.release_orphan;
-        let held = orphan::release(&self.kernel, &[vip], configured, files, dry_run).await?;
+        let held = release::release(&self.kernel, &[vip], configured, files, dry_run).await?;
         let Some(first) = held.first() else {
             return Ok(refused(vip, Reason::HeldThere));
         };
@@ -188,13 +188,13 @@ impl Work<'_> {
         // All are asked for before the first answer is waited for.
         for patient in [false, true] {
             for entry in purged.iter().filter_map(|(_, entry)| entry.as_ref()) {
-                let patience = if patient {
+                let retry = if patient {
                     deadline.saturating_duration_since(Instant::now())
                 } else {
                     Duration::ZERO
                 };
                 let (on, ip) = (entry.index, entry.vip.ip());
-                if let Err(problem) = self.kernel.resolve(on, ip, patience).await {
+                if let Err(problem) = self.kernel.resolve(on, ip, retry).await {
                     self.notes.push(format!("{ip} is not asked for: {problem}"));
                 }
             }

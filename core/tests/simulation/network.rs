@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, DueOrder, Transmit};
-use vipherald_core::ask::{Confirm, PeerVerdict, Refusal, Source, Surroundings};
+use vipherald_core::ask::{Confirm, LinkView, PeerVerdict, Refusal, Source};
 use vipherald_core::host::{
     Address, HostSnapshot, Link, Neighbour, NeighbourState, PlacedVip, Usability,
 };
@@ -1265,10 +1265,10 @@ impl Network {
         if self.link_gone {
             return;
         }
-        let mut above = Surroundings::of(self.above.clone());
+        let mut above = LinkView::of(self.above.clone());
         above.addresses = self.entries();
         let mut base = if self.scenario.vmac {
-            Surroundings::of(self.base.clone())
+            LinkView::of(self.base.clone())
         } else {
             above.clone()
         };
@@ -1289,22 +1289,19 @@ impl Network {
                 });
             }
         }
-        let mut surroundings = vec![base];
+        let mut views = vec![base];
         if self.scenario.vmac {
-            surroundings.push(above);
+            views.push(above);
         }
-        for around in &surroundings {
+        for around in &views {
             self.core.link_changed(self.at(), &around.link);
         }
         let host = HostSnapshot {
-            links: surroundings.iter().map(|one| one.link.clone()).collect(),
-            addresses: surroundings
-                .iter()
-                .flat_map(|one| one.addresses.clone())
-                .collect(),
+            links: views.iter().map(|one| one.link.clone()).collect(),
+            addresses: views.iter().flat_map(|one| one.addresses.clone()).collect(),
         };
         self.core
-            .surroundings_are(self.at(), &surroundings, &host, &configured, Confirm::All);
+            .links_are(self.at(), &views, &host, &configured, Confirm::All);
     }
 
     pub(crate) fn claim(&self, vip: usize) -> Option<&Claim> {
@@ -1335,8 +1332,8 @@ impl Network {
         self.above.mac
     }
 
-    pub(crate) fn enough_questions(&self) -> Option<u32> {
-        self.core.enough_questions(self.above.index)
+    pub(crate) fn questions_to_rule_out_chance(&self) -> Option<u32> {
+        self.core.questions_to_rule_out_chance(self.above.index)
     }
 
     pub(crate) fn member(&self, ip: IpAddr) -> Option<usize> {

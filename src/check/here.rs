@@ -1,4 +1,4 @@
-//! Looking at the VIPs that are here: their peers are asked by an [`Announcement`] in the manner of a
+//! Looking at the VIPs that are here: their peers are asked by an [`Announcement`] in the mode of a
 //! check, and who asks this host for them is watched meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
@@ -6,23 +6,23 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::Mac;
-use vipherald_core::announce::{Announcement, Claim, Manner, Pace, Standing};
+use vipherald_core::announce::{Announcement, Claim, Mode, Pace, State};
 use vipherald_core::ask::{Bucket, Confirmation, FollowUp, PeerVerdict, VipVerdict};
 use vipherald_core::host::PlacedVip;
 
 use super::drive::{Alone, drive};
-use super::inquirer::{asker, unused};
+use super::elsewhere::{asker, unused};
 use super::places::Places;
 use super::self_test::why_deaf;
-use super::{Finding, Order, Role, not_asked};
+use super::{Finding, Request, Role, not_asked};
 use crate::announce;
 use crate::announce::Session;
 use crate::answering::{self, Observer, Silence, why_silent};
 use crate::error::Error;
 use crate::kernel::Kernel;
-use crate::port::Port;
+use crate::packet_socket::PacketSocket;
 use crate::settings::Orders;
-use crate::takeover::Age;
+use crate::supersede::RunId;
 
 /// So many questions to a MAC that has just been heard are enough.
 const ENOUGH: u32 = 12;
@@ -32,13 +32,13 @@ pub(super) async fn ask_peers(
     kernel: &Kernel,
     places: &Places,
     vips: Vec<PlacedVip>,
-    order: &Order,
+    request: &Request,
 ) -> Result<Vec<Finding>, Error> {
     if vips.is_empty() {
         return Ok(Vec::new());
     }
     let mut observer = Observer::start(&places.host, &vips)?;
-    let mut session = prepare(&vips, order).await?;
+    let mut session = prepare(&vips, request).await?;
     tokio::select! {
         done = session.run(std::future::pending::<()>(), |_, _| ()) => drop(done?),
         // It ends only with an error.
@@ -49,11 +49,11 @@ pub(super) async fn ask_peers(
     let mut findings = Vec::new();
     for claim in core.claims() {
         let mut finding = judge(core, claim, placed(places, &vips, claim));
-        if claim.standing() == Standing::Ready {
+        if claim.state() == State::Ready {
             let silence = why_unanswered(kernel, places, &observer, claim).await?;
             tell(&mut finding, places, &observer, claim, silence);
         }
-        let (all, rate, wait) = (&order.vips, order.rate, order.wait);
+        let (all, rate, wait) = (&request.vips, request.rate, request.wait);
         let (proxies, frames) = proxies(kernel, places, all, rate, wait, claim).await?;
         finding.proxies = proxies;
         finding.frames += frames;
@@ -73,27 +73,27 @@ pub(super) async fn ask_peers(
     Ok(findings)
 }
 
-async fn prepare(vips: &[PlacedVip], order: &Order) -> Result<Session, Error> {
-    let order = announce::Order {
-        manner: Manner::Check,
+async fn prepare(vips: &[PlacedVip], request: &Request) -> Result<Session, Error> {
+    let request = announce::Request {
+        mode: Mode::Check,
         vips: vips.to_vec(),
         // Wherever they are: the kernel knows better than whoever typed -i.
         interface: None,
-        peers: order.peers.clone(),
-        confirm: order.confirm,
+        peers: request.peers.clone(),
+        confirm: request.confirm,
         pace: Pace {
-            rate: order.rate,
+            rate: request.rate,
             wait: Duration::ZERO,
             // Peers take questions of three kinds.
-            timeout: (2 * order.wait).max(Duration::from_millis(1)),
+            timeout: (2 * request.wait).max(Duration::from_millis(1)),
             conflict_watch: Duration::ZERO,
         },
-        age: Age::now(),
+        run_id: RunId::now(),
         // Who only asks gives none.
         orders: Orders::default(),
         instance: String::new(),
     };
-    Session::prepare(&order, Instant::now()).await
+    Session::prepare(&request, Instant::now()).await
 }
 
 /// The VIP of the check that a claim is of.
@@ -115,24 +115,24 @@ fn judge(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding {
         .chain(conflicts)
         .collect();
     let name = &claim.link.name;
-    let (verdict, why) = match claim.standing() {
-        Standing::DadFailed => (
+    let (verdict, why) = match claim.state() {
+        State::DadFailed => (
             VipVerdict::Conflict,
             Some(format!(
                 "duplicate address detection on {name} found another owner"
             )),
         ),
-        Standing::Left => (
+        State::Left => (
             VipVerdict::Unproven,
             Some(format!("it has just left {name}")),
         ),
-        Standing::Unfit(why) => (
+        State::Unfit(why) => (
             VipVerdict::Failed,
             Some(format!("nobody can be asked on {name}: it {why}")),
         ),
-        Standing::Waiting(why) => (VipVerdict::Failed, Some(why.to_owned())),
-        Standing::Superseded => (VipVerdict::Unproven, None),
-        Standing::Ready => judge_answers(claim),
+        State::Waiting(why) => (VipVerdict::Failed, Some(why.to_owned())),
+        State::Superseded => (VipVerdict::Unproven, None),
+        State::Ready => judge_answers(claim),
     };
     Finding {
         placed,
@@ -270,14 +270,14 @@ pub(super) async fn proxies(
     for other in &others {
         follow_up.ask_for_unused(*other, &unused, now);
     }
-    let mut port = Port::open(link)?;
-    port.listen(link)?;
-    let ports = BTreeMap::from([(link.index, port)]);
+    let mut socket = PacketSocket::open(link)?;
+    socket.listen(link)?;
+    let sockets = BTreeMap::from([(link.index, socket)]);
     let mut alone = [Alone {
         interface: link.index,
         follow_up,
     }];
-    drive(kernel, &mut alone, &ports, Bucket::new(rate, now)).await?;
+    drive(kernel, &mut alone, &sockets, Bucket::new(rate, now)).await?;
     let [Alone { follow_up, .. }] = alone;
     others.retain(|mac| follow_up.is_proxy(*mac));
     Ok((others, follow_up.frames()))

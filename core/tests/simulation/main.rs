@@ -11,6 +11,10 @@
 //! ```
 
 #![expect(
+    clippy::disallowed_methods,
+    reason = "the simulation has a clock and takes its numbers of runs from the environment"
+)]
+#![expect(
     clippy::print_stderr,
     reason = "a seed to run again, and what the runs showed, are for people"
 )]

@@ -32,7 +32,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use vipherald_core::address::Mac;
-use vipherald_core::announce::{Claim, Standing};
+use vipherald_core::announce::{Claim, State};
 use vipherald_core::ask::{PeerVerdict, Source};
 
 use crate::network::{Network, Truth};
@@ -206,7 +206,7 @@ fn looks_are_few(network: &Network, vip: usize, claim: &Claim) {
     let watched = truth
         .watched_until
         .filter(|_| claim.conflicts().next().is_some());
-    if claim.standing() == Standing::Ready && watched.is_some() {
+    if claim.state() == State::Ready && watched.is_some() {
         assert!(
             watched.is_some_and(|until| network.now + LOOK_AGAIN >= until),
             "it ended at {:?}, and not with its watch: {watched:?}",
@@ -227,7 +227,7 @@ fn who_left_is_left(network: &Network, vip: usize) {
     };
     assert!(truth.found, "{ip} is elsewhere");
     assert_eq!(
-        claim.standing() == Standing::Left,
+        claim.state() == State::Left,
         truth.left || !truth.is_here(),
         "whether {ip} left: {truth:?}"
     );
@@ -389,9 +389,9 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         };
         conflicts_are_what_was_claimed(network, vip, claim);
         looks_are_few(network, vip, claim);
-        let ready = claim.standing() == Standing::Ready;
+        let ready = claim.state() == State::Ready;
         let settled = ready && !cut;
-        statistics.left += u64::from(claim.standing() == Standing::Left);
+        statistics.left += u64::from(claim.state() == State::Left);
         statistics.returned += u64::from(ready && truth.returned > 0);
         statistics.conflicts += u64::from(claim.conflicts().next().is_some());
         statistics.past_conflicts += u64::from(claim.past_conflicts().next().is_some());
@@ -526,7 +526,10 @@ impl Seen<'_> {
                 statistics.wronged += u64::from(verdict == PeerVerdict::Stale);
                 // Nobody is given up on early. 5 questions are the least that can be enough. What
                 // had the VIP when it was asked, and was not heard to claim it, is asked no more.
-                let enough = network.enough_questions().unwrap_or(u32::MAX).max(5);
+                let enough = network
+                    .questions_to_rule_out_chance()
+                    .unwrap_or(u32::MAX)
+                    .max(5);
                 let asked = truth.echoes_anew.max(truth.directed_anew);
                 assert!(
                     asked >= enough || verdict == PeerVerdict::Holder,

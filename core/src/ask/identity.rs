@@ -238,7 +238,7 @@ impl FollowUp {
         match frame.payload {
             Payload::Arp(arp) if arp.operation == ArpOperation::Reply => {
                 let to_probe = arp.target_ip.is_unspecified();
-                self.hear(arp.sender_ip.into(), arp.sender_mac, |about| match about {
+                self.on_answer(arp.sender_ip.into(), arp.sender_mac, |about| match about {
                     About::Vip => to_probe,
                     _ => to_probe != has_address,
                 });
@@ -246,7 +246,7 @@ impl FollowUp {
             Payload::Ndp(ndp) => {
                 if let NdpMessage::Advertisement(na) = ndp.message {
                     let mac = na.target_lladdr.unwrap_or(frame.source);
-                    self.hear(na.target.into(), mac, |_| true);
+                    self.on_answer(na.target.into(), mac, |_| true);
                 }
             }
             Payload::Echo(echo) if self.is_ours(&echo) => {
@@ -267,7 +267,7 @@ impl FollowUp {
     }
 
     /// Somebody says that `ip` is at `mac`, and `fits` what was asked.
-    fn hear(&mut self, ip: IpAddr, mac: Mac, fits: impl Fn(About) -> bool) {
+    fn on_answer(&mut self, ip: IpAddr, mac: Mac, fits: impl Fn(About) -> bool) {
         let vip = self.vip.ip();
         for question in &mut self.questions {
             let target = match question.about {

@@ -16,11 +16,11 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::order::Keys;
 use vipherald_core::order::message::{ANSWER_LENGTH, Id};
-use vipherald_core::order::outbox::{Courier, Heard, Patience, Posting, Route};
+use vipherald_core::order::outbox::{Datagram, Heard, Outbox, Retry, Route};
 
 use super::{key, wall_clock};
+use crate::readable::Readable;
 use crate::settings::Orders;
-use crate::watch::Watched;
 
 /// Datagrams of one socket that are read before the run's other work goes on.
 const AT_ONCE: usize = 64;
@@ -37,16 +37,16 @@ pub(crate) fn random_id() -> io::Result<Id> {
     Ok(id)
 }
 
-/// A courier with its sockets: one for each letter, so that the kernel tells which peer's port is
+/// A outbox with its sockets: one for each outgoing, so that the kernel tells which peer's port is
 /// closed, and passes nothing on that comes from elsewhere.
 #[derive(Debug)]
-pub(crate) struct Post {
-    courier: Courier,
+pub(crate) struct OrderSockets {
+    outbox: Outbox,
     port: u16,
-    sockets: HashMap<u64, Watched<UdpSocket>>,
+    sockets: HashMap<u64, Readable<UdpSocket>>,
 }
 
-impl Post {
+impl OrderSockets {
     /// Reads the keys. `None` if there are none, or none that can be used, which is told.
     pub(crate) fn open(settings: &Orders, instance: &str) -> Option<Self> {
         if settings.key_files.is_empty() {
@@ -63,27 +63,21 @@ impl Post {
 
     pub(crate) fn new(keys: Keys, port: u16, instance: &str) -> Self {
         Self {
-            courier: Courier::new(keys, instance.to_owned()),
+            outbox: Outbox::new(keys, instance.to_owned()),
             port,
             sockets: HashMap::new(),
         }
     }
 
-    pub(crate) fn request(
-        &mut self,
-        now: Instant,
-        route: Route,
-        patience: Patience,
-        vip: (Vip, Mac),
-    ) {
-        self.courier.request(now, route, patience, vip);
+    pub(crate) fn request(&mut self, now: Instant, route: Route, retry: Retry, vip: (Vip, Mac)) {
+        self.outbox.request(now, route, retry, vip);
     }
 
     /// Drops the orders about what `holds` no longer, and closes what nobody needs.
     pub(crate) fn retain(&mut self, holds: impl Fn(InterfaceIndex, Vip, Mac) -> bool) {
-        self.courier.retain(holds);
-        let courier = &self.courier;
-        self.sockets.retain(|letter, _| courier.is_open(*letter));
+        self.outbox.retain(holds);
+        let outbox = &self.outbox;
+        self.sockets.retain(|outgoing, _| outbox.is_open(*outgoing));
     }
 
     /// Sends one datagram that is due. Whether there was one. None leaves from one of `vips`:
@@ -92,34 +86,34 @@ impl Post {
         let Ok(id) = random_id() else {
             return false;
         };
-        let Some(posting) = self.courier.poll(now, wall_clock(), || id) else {
+        let Some(datagram) = self.outbox.poll(now, wall_clock(), || id) else {
             return false;
         };
-        let to = posting.route.to;
-        match self.deliver(&posting, vips) {
+        let to = datagram.route.to;
+        match self.deliver(&datagram, vips) {
             Ok(()) => trace!("order to {to} sent"),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.courier.refused(posting.letter);
+                self.outbox.refused(datagram.outgoing);
             }
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 debug!("no order to {to}: there is no own address to send it from");
-                self.courier.undeliverable(posting.letter);
+                self.outbox.undeliverable(datagram.outgoing);
             }
             Err(error) => debug!("order to {to}: {error}"),
         }
         true
     }
 
-    fn deliver(&mut self, posting: &Posting, vips: &[Vip]) -> io::Result<()> {
-        let to = socket_address(posting.route, self.port);
-        let socket = match self.sockets.entry(posting.letter) {
+    fn deliver(&mut self, datagram: &Datagram, vips: &[Vip]) -> io::Result<()> {
+        let to = socket_address(datagram.route, self.port);
+        let socket = match self.sockets.entry(datagram.outgoing) {
             Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(none) => none.insert(Watched::new(open(posting, to, vips)?)?),
+            Entry::Vacant(none) => none.insert(Readable::new(open(datagram, to, vips)?)?),
         };
         let socket = socket.get();
-        let sent = match posting.broadcast {
-            true => socket.send_to(&posting.datagram, to),
-            false => socket.send(&posting.datagram),
+        let sent = match datagram.broadcast {
+            true => socket.send_to(&datagram.datagram, to),
+            false => socket.send(&datagram.datagram),
         };
         sent.map(drop)
     }
@@ -128,14 +122,14 @@ impl Post {
     pub(crate) fn hear(&mut self) -> Vec<Heard> {
         let mut all = Vec::new();
         let mut buffer = [0; ANSWER_LENGTH.1 + 1];
-        for (letter, socket) in &self.sockets {
+        for (outgoing, socket) in &self.sockets {
             for _ in 0..AT_ONCE {
                 match socket.get().recv_from(&mut buffer) {
                     Ok((length, from)) => {
-                        all.extend(self.courier.hear(from.ip(), &buffer[..length]));
+                        all.extend(self.outbox.hear(from.ip(), &buffer[..length]));
                     }
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                        self.courier.refused(*letter);
+                        self.outbox.refused(*outgoing);
                     }
                     Err(_) => break,
                 }
@@ -155,24 +149,24 @@ impl Post {
     }
 
     pub(crate) fn is_waiting(&self, now: Instant) -> bool {
-        self.courier.is_waiting(now)
+        self.outbox.is_waiting(now)
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.courier.next_due()
+        self.outbox.next_due()
     }
 }
 
-fn open(posting: &Posting, to: SocketAddr, vips: &[Vip]) -> io::Result<UdpSocket> {
+fn open(datagram: &Datagram, to: SocketAddr, vips: &[Vip]) -> io::Result<UdpSocket> {
     let any = if to.is_ipv4() {
         IpAddr::from([0, 0, 0, 0])
     } else {
         Ipv6Addr::UNSPECIFIED.into()
     };
-    let from = SocketAddr::new(posting.route.from.unwrap_or(any), 0);
+    let from = SocketAddr::new(datagram.route.from.unwrap_or(any), 0);
     let socket = UdpSocket::bind(from)?;
     socket.set_nonblocking(true)?;
-    if posting.broadcast {
+    if datagram.broadcast {
         // The answers come from everywhere.
         socket.set_broadcast(true)?;
     } else {

@@ -10,9 +10,9 @@ use tokio::io::unix::AsyncFd;
 
 /// A socket or pipe that the runtime watches for something to read.
 #[derive(Debug)]
-pub(crate) struct Watched<T: AsRawFd>(AsyncFd<T>);
+pub(crate) struct Readable<T: AsRawFd>(AsyncFd<T>);
 
-impl<T: AsFd + AsRawFd> Watched<T> {
+impl<T: AsFd + AsRawFd> Readable<T> {
     /// Watches `inner`, which must not block when read. Needs a running tokio runtime.
     pub(crate) fn new(inner: T) -> io::Result<Self> {
         // SAFETY: `inner` is `AsFd`, so its descriptor is open for as long as `inner` lives;

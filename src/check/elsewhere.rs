@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use log::debug;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
 use vipherald_core::ask::{
-    self, Bucket, FollowUp, Inquiry, Refusal, Surroundings, VipVerdict, asking_address, unused_near,
+    self, Bucket, FollowUp, LinkView, OwnerSearch, Refusal, VipVerdict, asking_address, unused_near,
 };
 use vipherald_core::host::{Address, Link, Neighbour, NeighbourState, PlacedVip, Usability};
 use vipherald_core::wire::Frame;
 
 use super::drive::{Asker, drive};
-use super::{Finding, Order, Places, RESOLVED_WITHIN, Role, not_asked};
+use super::{Finding, Places, RESOLVED_WITHIN, Request, Role, not_asked};
 use crate::answering;
 use crate::error::Error;
-use crate::kernel::{Kernel, Over};
-use crate::port::Port;
+use crate::kernel::{Kernel, Replace};
+use crate::packet_socket::PacketSocket;
 
 /// An entry is set anew before `locktime` (1 s) is over.
 const PIN_AGAIN: Duration = Duration::from_millis(600);
@@ -28,8 +28,8 @@ const PIN_AGAIN: Duration = Duration::from_millis(600);
 struct Asked {
     placed: PlacedVip,
     link: Link,
-    inquiry: Inquiry,
-    /// What is asked once the inquiry is over, where its answers do not tell all.
+    search: OwnerSearch,
+    /// What is asked once the search is over, where its answers do not tell all.
     follow_up: Option<FollowUp>,
     asker: ask::Asker,
     /// Addresses of the VIP's subnet that nobody has.
@@ -50,14 +50,14 @@ pub(super) async fn ask(
     kernel: &Kernel,
     places: &Places,
     vips: &[PlacedVip],
-    order: &Order,
+    request: &Request,
 ) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut asked = Vec::new();
-    let mut ports = BTreeMap::new();
+    let mut sockets = BTreeMap::new();
     let mut hosts = BTreeMap::new();
     let mut neighbours: BTreeMap<InterfaceIndex, Vec<IpAddr>> = BTreeMap::new();
-    let all_vips: HashSet<_> = order.vips.iter().map(|placed| placed.vip.ip()).collect();
+    let all_vips: HashSet<_> = request.vips.iter().map(|placed| placed.vip.ip()).collect();
     for placed in vips {
         let link = match places.link_to(kernel, placed).await? {
             Ok(link) => link,
@@ -73,8 +73,8 @@ pub(super) async fn ask(
                 continue;
             }
         };
-        if let Entry::Vacant(none) = ports.entry(link.index) {
-            none.insert(Port::open(link)?).listen(link)?;
+        if let Entry::Vacant(none) = sockets.entry(link.index) {
+            none.insert(PacketSocket::open(link)?).listen(link)?;
             let known = name_hosts(&mut hosts, kernel, link.index, &all_vips).await?;
             neighbours.insert(link.index, known);
         }
@@ -92,28 +92,28 @@ pub(super) async fn ask(
         let mut one = Asked {
             placed: placed.clone(),
             link: link.clone(),
-            inquiry: Inquiry::new(
+            search: OwnerSearch::new(
                 placed.vip,
                 mac,
-                asker.ip.filter(|ip| ip.is_ipv6() || order.openly),
+                asker.ip.filter(|ip| ip.is_ipv6() || request.openly),
                 places.host.macs().collect(),
-                order.wait,
+                request.wait,
                 Instant::now(),
             ),
             follow_up: None,
             asker,
             unused: unused(places, placed.vip, known),
             answers_itself: answers_itself(places, placed, link),
-            wait: order.wait,
-            openly: order.openly,
+            wait: request.wait,
+            openly: request.openly,
             before,
             pinned: None,
         };
         one.pin(kernel).await;
         asked.push(one);
     }
-    let bucket = Bucket::new(order.rate, Instant::now());
-    drive(kernel, &mut asked, &ports, bucket).await?;
+    let bucket = Bucket::new(request.rate, Instant::now());
+    drive(kernel, &mut asked, &sockets, bucket).await?;
     for one in asked {
         findings.push(one.finding(kernel, &hosts).await?);
     }
@@ -129,7 +129,7 @@ pub(super) fn asker(
     vip: Vip,
     all_vips: &HashSet<IpAddr>,
 ) -> ask::Asker {
-    let mut around = Surroundings::of(link.clone());
+    let mut around = LinkView::of(link.clone());
     let here = |own: &&Address| own.interface == link.index;
     around.addresses = places.host.addresses.iter().filter(here).copied().collect();
     let ip = match vip.ip() {
@@ -225,7 +225,7 @@ impl Asker for Asked {
         if self.pinned.is_some_and(|at| at.elapsed() >= PIN_AGAIN) {
             self.pin(kernel).await;
         }
-        if self.follow_up.is_none() && self.inquiry.is_over(now) {
+        if self.follow_up.is_none() && self.search.is_over(now) {
             let cached = self.cached(kernel).await?;
             self.follow_up = Some(self.follow(cached.and_then(|entry| entry.mac), now));
         }
@@ -235,22 +235,22 @@ impl Asker for Asked {
     fn received(&mut self, now: Instant, frame: &Frame) {
         match &mut self.follow_up {
             Some(follow_up) => follow_up.received(frame),
-            None => self.inquiry.received(now, frame),
+            None => self.search.received(now, frame),
         }
     }
 
     fn poll_transmit(&self, now: Instant) -> Option<Frame> {
         match &self.follow_up {
             Some(follow_up) => follow_up.poll_transmit(now),
-            None => self.inquiry.poll_transmit(now),
+            None => self.search.poll_transmit(now),
         }
     }
 
     fn sent(&mut self, now: Instant, result: Result<(), Refusal>) {
         match (&mut self.follow_up, result) {
             (Some(follow_up), result) => follow_up.sent(now, result.is_ok()),
-            (None, Ok(())) => self.inquiry.sent(now),
-            (None, Err(why)) => self.inquiry.refused(now, why),
+            (None, Ok(())) => self.search.sent(now),
+            (None, Err(why)) => self.search.refused(now, why),
         }
     }
 
@@ -262,13 +262,13 @@ impl Asker for Asked {
     fn next_deadline(&self, now: Instant) -> Instant {
         match &self.follow_up {
             Some(follow_up) => follow_up.next_deadline(now),
-            None => self.inquiry.next_deadline(now),
+            None => self.search.next_deadline(now),
         }
     }
 
     fn frames(&self) -> u32 {
         let followed = self.follow_up.as_ref().map_or(0, FollowUp::frames);
-        self.inquiry.probes() + followed
+        self.search.probes() + followed
     }
 }
 
@@ -297,7 +297,7 @@ impl Asked {
         // asks again before it relies on the entry.
         for state in [NeighbourState::Reachable, NeighbourState::Stale] {
             let (interface, ip) = (self.link.index, self.ip());
-            let set = kernel.set_neighbour(interface, ip, mac, state, Over::SameMac);
+            let set = kernel.set_neighbour(interface, ip, mac, state, Replace::SameMac);
             if let Err(error) = set.await {
                 debug!("the answers to this check may change this host's entry: {error}");
                 self.pinned = None;
@@ -309,7 +309,7 @@ impl Asked {
     /// The entry that counts: what the VIP's owner announced meanwhile holds; what only this check's
     /// answers did, does not.
     async fn cached(&self, kernel: &Kernel) -> Result<Option<Neighbour>, Error> {
-        if self.inquiry.heard_a_claim() {
+        if self.search.heard_a_claim() {
             return Ok(kernel.neighbour(self.link.index, self.ip()).await?);
         }
         Ok(self.before)
@@ -317,21 +317,21 @@ impl Asked {
 
     /// What is still to be asked, where this host sends frames for the VIP to `cached`.
     fn follow(&self, cached: Option<Mac>, now: Instant) -> FollowUp {
-        let (vip, enough) = (self.placed.vip, self.inquiry.enough());
+        let (vip, enough) = (self.placed.vip, self.search.enough());
         let mut follow_up = FollowUp::new(vip, self.asker, enough, self.wait, now);
-        match (self.inquiry.verdict(cached), cached) {
+        match (self.search.verdict(cached), cached) {
             // Who asks like that wants to know of an owner that nobody contests, and no more.
             _ if self.openly => {}
             (VipVerdict::Stale, Some(cached)) if cached.is_unicast() => {
                 follow_up.ask_for_vip(cached, now);
-                for (owner, _) in self.inquiry.answers() {
+                for (owner, _) in self.search.answers() {
                     follow_up.introduce(owner, now);
                 }
                 follow_up.ask_for_echo(cached, now);
                 follow_up.ask_for_unused(cached, &self.unused, now);
             }
             (VipVerdict::Conflict, _) => {
-                for (mac, _) in self.inquiry.answers() {
+                for (mac, _) in self.search.answers() {
                     follow_up.introduce(mac, now);
                     follow_up.ask_for_echo(mac, now);
                     follow_up.ask_for_unused(mac, &self.unused, now);
@@ -355,14 +355,14 @@ impl Asked {
             placed: self.placed.clone(),
             interface: Some(self.link.name.clone()),
             also_on: Vec::new(),
-            verdict: match self.inquiry.refusal() {
-                Some(_) if self.inquiry.probes() == 0 => VipVerdict::Failed,
-                _ => self.inquiry.verdict(mac),
+            verdict: match self.search.refusal() {
+                Some(_) if self.search.probes() == 0 => VipVerdict::Failed,
+                _ => self.search.verdict(mac),
             },
             why: None,
             notes: Vec::new(),
             owners: self
-                .inquiry
+                .search
                 .answers()
                 .map(|(mac, _)| (mac, hosts.get(&mac).copied()))
                 .collect(),
@@ -370,7 +370,7 @@ impl Asked {
             frames: self.frames(),
             role: Role::Other(cached),
         };
-        match (finding.verdict, self.inquiry.refusal()) {
+        match (finding.verdict, self.search.refusal()) {
             (VipVerdict::Failed, Some(errno)) => {
                 finding.why = Some(format!("{} takes no frames ({errno})", self.link.name));
             }
@@ -396,10 +396,10 @@ impl Asked {
 
     fn too_few_answers(&self) -> Option<String> {
         // Of several that answered one after the other there is nothing to add.
-        if self.inquiry.answers().count() > 1 {
+        if self.search.answers().count() > 1 {
             return None;
         }
-        let answers = self.inquiry.answers();
+        let answers = self.search.answers();
         let heard = match answers.map(|(_, count)| count).sum::<u32>() {
             0 => "no answer".to_owned(),
             1 => "1 answer".to_owned(),
@@ -407,7 +407,7 @@ impl Asked {
         };
         Some(format!(
             "{heard} to {} probes: too few to tell; ask again, with a longer --wait",
-            self.inquiry.probes()
+            self.search.probes()
         ))
     }
 
@@ -502,16 +502,16 @@ impl Asked {
             let follow_up = self.follow_up.as_ref();
             follow_up.is_some_and(|follow_up| follow_up.answered_for_vip(mac) == Some(mac))
         };
-        let answered = |mac| self.inquiry.answers().any(|(owner, _)| owner == mac) || itself(mac);
+        let answered = |mac| self.search.answers().any(|(owner, _)| owner == mac) || itself(mac);
         if self.ip().is_ipv6()
             && before != now
             && answered(before)
             && answered(now)
-            && !self.inquiry.heard_a_claim()
+            && !self.search.heard_a_claim()
         {
             let (interface, ip) = (self.link.index, self.ip());
             let state = NeighbourState::Stale;
-            let set = kernel.set_neighbour(interface, ip, before, state, Over::AnyMac);
+            let set = kernel.set_neighbour(interface, ip, before, state, Replace::AnyMac);
             if let Err(error) = set.await {
                 debug!("{ip}: the entry was changed by the answers, and stays: {error}");
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{LAST_ANSWER, Refusal, enough_probes};
+use super::{LAST_ANSWER, Refusal, probes_to_rule_out_chance};
 use crate::address::{Mac, Vip};
 use crate::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
 
@@ -61,7 +61,7 @@ struct Answers {
 
 /// One VIP, asked for on one interface.
 #[derive(Clone, Debug)]
-pub struct Inquiry {
+pub struct OwnerSearch {
     vip: Vip,
     mac: Mac,
     /// The own address that the VIP is asked for from; `None`: from 0.0.0.0 or `::`.
@@ -76,7 +76,7 @@ pub struct Inquiry {
     refusal: Option<Refusal>,
 }
 
-impl Inquiry {
+impl OwnerSearch {
     /// Asks for `vip` as `mac`, from an address of this host or from none, for `wait` at most.
     /// `own_macs`, those of this host's interfaces, are no owners.
     #[must_use]
@@ -144,7 +144,7 @@ impl Inquiry {
                     && IpAddr::V4(arp.target_ip) == self.from.unwrap_or(nobody)
                     && arp.target_mac == self.mac
                     && to_us;
-                self.hear(now, arp.sender_mac, answers);
+                self.on_answer(now, arp.sender_mac, answers);
             }
             Payload::Ndp(ndp) => match ndp.message {
                 NdpMessage::Advertisement(na) if IpAddr::V6(na.target) == self.vip.ip() => {
@@ -153,7 +153,7 @@ impl Inquiry {
                         // The answer to duplicate address detection goes to all nodes.
                         None => !na.solicited && ndp.destination.is_multicast(),
                     };
-                    self.hear(now, na.target_lladdr.unwrap_or(frame.source), answers);
+                    self.on_answer(now, na.target_lladdr.unwrap_or(frame.source), answers);
                 }
                 _ => {}
             },
@@ -161,7 +161,7 @@ impl Inquiry {
         }
     }
 
-    fn hear(&mut self, now: Instant, mac: Mac, answers: bool) {
+    fn on_answer(&mut self, now: Instant, mac: Mac, answers: bool) {
         if self.own_macs.contains(&mac) || !mac.is_unicast() {
             return;
         }
@@ -186,7 +186,7 @@ impl Inquiry {
     /// So many questions are not lost all by chance, as far as the answers so far tell.
     pub fn enough(&self) -> u32 {
         let best_heard = self.answers.values().map(|answers| answers.count).max();
-        enough_probes(best_heard.unwrap_or(0), self.probes)
+        probes_to_rule_out_chance(best_heard.unwrap_or(0), self.probes)
     }
 
     fn wants_to_ask(&self, now: Instant) -> bool {
@@ -307,30 +307,30 @@ mod tests {
         }
     }
 
-    /// Plays an inquiry to its end. `gets_through(owner)` says for each probe whether that owner's
+    /// Plays an search to its end. `gets_through(owner)` says for each probe whether that owner's
     /// answer arrives.
     fn play(
         vip: Vip,
         owners: &[Mac],
-        mut gets_through: impl FnMut(&Inquiry, Mac) -> bool,
-    ) -> (Inquiry, Duration) {
+        mut gets_through: impl FnMut(&OwnerSearch, Mac) -> bool,
+    ) -> (OwnerSearch, Duration) {
         let start = Instant::now();
         let from = vip.ip().is_ipv6().then(|| "fd00::1".parse().unwrap());
-        let mut inquiry = Inquiry::new(vip, OWN, from, [OWN].into(), WAIT, start);
+        let mut search = OwnerSearch::new(vip, OWN, from, [OWN].into(), WAIT, start);
         let mut now = start;
-        while !inquiry.is_over(now) {
-            if let Some(probe) = inquiry.poll_transmit(now) {
-                inquiry.sent(now);
+        while !search.is_over(now) {
+            if let Some(probe) = search.poll_transmit(now) {
+                search.sent(now);
                 for (owner, delay) in owners.iter().zip(1..) {
-                    if gets_through(&inquiry, *owner) {
+                    if gets_through(&search, *owner) {
                         let heard = now + Duration::from_micros(delay);
-                        inquiry.received(heard, &answer_to(&probe, *owner));
+                        search.received(heard, &answer_to(&probe, *owner));
                     }
                 }
             }
-            now = inquiry.next_deadline(now).max(now);
+            now = search.next_deadline(now).max(now);
         }
-        (inquiry, now - start)
+        (search, now - start)
     }
 
     #[test]
@@ -343,9 +343,9 @@ mod tests {
                 (&[A, B], Some(A), VipVerdict::Conflict),
                 (&[A, B], None, VipVerdict::Conflict),
             ] {
-                let (inquiry, lasted) = play(vip(text), owners, |_, _| true);
-                assert_eq!(inquiry.verdict(cached), verdict);
-                assert_eq!(inquiry.probes(), 12);
+                let (search, lasted) = play(vip(text), owners, |_, _| true);
+                assert_eq!(search.verdict(cached), verdict);
+                assert_eq!(search.probes(), 12);
                 assert!(lasted < Duration::from_millis(400), "{lasted:?}");
             }
         }
@@ -355,24 +355,24 @@ mod tests {
     fn between_two_probes_there_is_a_gap_also_when_the_first_could_not_leave() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let mut inquiry = Inquiry::new(vip("10.0.0.10"), OWN, None, [OWN].into(), WAIT, start);
-        let asks = |inquiry: &Inquiry, at| inquiry.poll_transmit(at).is_some();
-        assert!(asks(&inquiry, start));
-        inquiry.sent(start);
-        assert!(!asks(&inquiry, after(11)) && asks(&inquiry, after(12)));
-        inquiry.refused(after(12), Refusal::Other(String::new()));
-        assert!(!asks(&inquiry, after(23)) && asks(&inquiry, after(24)));
-        assert_eq!((inquiry.probes(), inquiry.refusal().is_some()), (1, true));
-        assert_eq!(inquiry.next_deadline(after(20)), after(24));
-        assert_eq!(inquiry.next_deadline(after(990)), after(24));
-        assert!(!asks(&inquiry, start + WAIT));
+        let mut search = OwnerSearch::new(vip("10.0.0.10"), OWN, None, [OWN].into(), WAIT, start);
+        let asks = |search: &OwnerSearch, at| search.poll_transmit(at).is_some();
+        assert!(asks(&search, start));
+        search.sent(start);
+        assert!(!asks(&search, after(11)) && asks(&search, after(12)));
+        search.refused(after(12), Refusal::Other(String::new()));
+        assert!(!asks(&search, after(23)) && asks(&search, after(24)));
+        assert_eq!((search.probes(), search.refusal().is_some()), (1, true));
+        assert_eq!(search.next_deadline(after(20)), after(24));
+        assert_eq!(search.next_deadline(after(990)), after(24));
+        assert!(!asks(&search, start + WAIT));
     }
 
     #[test]
     fn nobody_is_believed_to_be_there_only_after_many_probes() {
-        let (inquiry, lasted) = play(vip("10.0.0.10"), &[], |_, _| true);
+        let (search, lasted) = play(vip("10.0.0.10"), &[], |_, _| true);
         assert_eq!(
-            (inquiry.verdict(Some(A)), inquiry.probes()),
+            (search.verdict(Some(A)), search.probes()),
             (VipVerdict::Unowned, 48)
         );
         assert!(lasted < WAIT);
@@ -386,33 +386,33 @@ mod tests {
 
     #[test]
     fn a_vip_that_moved_meanwhile_is_no_conflict() {
-        let (inquiry, _) = play(vip("10.0.0.10"), &[A, B], |asked, owner| {
+        let (search, _) = play(vip("10.0.0.10"), &[A, B], |asked, owner| {
             (owner == A) == (asked.probes() < 5)
         });
-        assert_eq!(inquiry.verdict(Some(A)), VipVerdict::Unproven);
+        assert_eq!(search.verdict(Some(A)), VipVerdict::Unproven);
     }
 
     #[test]
     fn what_is_no_answer_to_this_inquiry_counts_for_nothing() {
         let now = Instant::now();
         let asked = vip("10.0.0.10");
-        let mut inquiry = Inquiry::new(asked, OWN, None, [OWN, B].into(), WAIT, now);
-        let probe = inquiry.poll_transmit(now).unwrap();
+        let mut search = OwnerSearch::new(asked, OWN, None, [OWN, B].into(), WAIT, now);
+        let probe = search.poll_transmit(now).unwrap();
         let good = answer_to(&probe, A);
-        inquiry.received(now, &good);
-        inquiry.sent(now);
-        inquiry.received(now, &answer_to(&probe, B));
-        inquiry.received(now, &answer_to(&probe, Mac::BROADCAST));
+        search.received(now, &good);
+        search.sent(now);
+        search.received(now, &answer_to(&probe, B));
+        search.received(now, &answer_to(&probe, Mac::BROADCAST));
         let mut other = good.clone();
         other.destination = A;
-        inquiry.received(now, &other);
-        assert_eq!(inquiry.answers().count(), 0);
+        search.received(now, &other);
+        assert_eq!(search.answers().count(), 0);
         assert!(
-            inquiry.heard_a_claim(),
+            search.heard_a_claim(),
             "the last one claims it all the same"
         );
-        inquiry.received(now, &good);
-        assert_eq!(inquiry.answers().collect::<Vec<_>>(), [(A, 1)]);
+        search.received(now, &good);
+        assert_eq!(search.answers().collect::<Vec<_>>(), [(A, 1)]);
     }
 
     #[test]
@@ -431,7 +431,7 @@ mod tests {
         ] {
             let from = from.map(ip);
             let from = from.map(IpAddr::V6);
-            let mut asked = Inquiry::new(vip("fd00::10"), OWN, from, [OWN].into(), WAIT, now);
+            let mut asked = OwnerSearch::new(vip("fd00::10"), OWN, from, [OWN].into(), WAIT, now);
             asked.sent(now);
             let advertisement = Frame {
                 destination: to,
@@ -467,15 +467,14 @@ mod tests {
             let answered = rng.random_range(0.25..=1.0);
             let owners = [&[][..], &[A], &[A, B]][rng.random_range(0..3)];
             let cached = [None, Some(A), Some(B)][rng.random_range(0..3)];
-            let (inquiry, lasted) =
-                play(vip("10.0.0.10"), owners, |_, _| rng.random_bool(answered));
+            let (search, lasted) = play(vip("10.0.0.10"), owners, |_, _| rng.random_bool(answered));
             let truth = match (owners.len(), cached) {
                 (0, _) => VipVerdict::Unowned,
                 (1, None | Some(A)) => VipVerdict::Ok,
                 (1, _) => VipVerdict::Stale,
                 _ => VipVerdict::Conflict,
             };
-            let told = inquiry.verdict(cached);
+            let told = search.verdict(cached);
             let true_or_none = told == truth || told == VipVerdict::Unproven;
             assert!(true_or_none, "run {run}: {told:?} for {truth:?}");
             assert!(lasted <= WAIT + LAST_ANSWER);

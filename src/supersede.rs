@@ -22,14 +22,14 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use vipherald_core::address::{InterfaceIndex, Vip};
 use vipherald_core::announce::{RunPlace, overlap};
 
-use crate::watch::Watched;
+use crate::readable::Readable;
 
 /// `NETLINK_USERSOCK`, whose messages the kernel only passes on.
 const USERSOCK: isize = 2;
 /// The multicast group, as a mask; any other program's messages there lack our first octets.
 const GROUP: u32 = 1 << 21;
 const MAGIC: [u8; 8] = *b"vipherld";
-/// Octets before the VIPs: the magic, and the age.
+/// Octets before the VIPs: the magic, and the run_id.
 const HEADER: usize = 8 + AGE;
 const AGE: usize = 12;
 /// VIPs that one message names.
@@ -41,12 +41,12 @@ const AT_ONCE: usize = 256;
 
 /// When a run began, to tell the newer from the older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Age {
+pub struct RunId {
     nanos_since_boot: u64,
     process: u32,
 }
 
-impl Age {
+impl RunId {
     /// A run that begins now.
     #[must_use]
     pub fn now() -> Self {
@@ -78,33 +78,33 @@ impl Age {
 
 /// This run's place among the runs of this network namespace.
 #[derive(Debug)]
-pub struct Takeover {
-    socket: Watched<Socket>,
-    age: Age,
+pub struct Runs {
+    socket: Readable<Socket>,
+    run_id: RunId,
     /// Whether there may be more to hear than was read.
     unread: Cell<bool>,
     /// Whether messages were lost, since this run last told the others of itself.
     lost: Cell<bool>,
 }
 
-impl Takeover {
+impl Runs {
     /// Begins to hear of other runs, and tells them that this one has these places from now on.
     ///
     /// # Errors
     /// Without `CAP_NET_ADMIN`, or when the process may open no more sockets.
-    pub fn claim(age: Age, places: &[RunPlace]) -> io::Result<Self> {
+    pub fn claim(run_id: RunId, places: &[RunPlace]) -> io::Result<Self> {
         let mut socket = Socket::new(USERSOCK)?;
         socket.set_non_blocking(true)?;
         setsockopt(&socket, PassCred, &true)?;
         socket.bind(&SocketAddr::new(0, GROUP))?;
-        let takeover = Self {
-            socket: Watched::new(socket)?,
-            age,
+        let runs = Self {
+            socket: Readable::new(socket)?,
+            run_id,
             unread: Cell::new(false),
             lost: Cell::new(false),
         };
-        takeover.tell(places);
-        Ok(takeover)
+        runs.tell(places);
+        Ok(runs)
     }
 
     /// Tells when there may be something to hear.
@@ -143,10 +143,10 @@ impl Takeover {
                     break;
                 }
             };
-            let Some((age, claimed)) = parse(&message) else {
+            let Some((run_id, claimed)) = parse(&message) else {
                 continue;
             };
-            if age > self.age {
+            if run_id > self.run_id {
                 taken.extend(claimed);
                 continue;
             }
@@ -170,7 +170,7 @@ impl Takeover {
             chunks.map(move |vips| (interface, vips))
         });
         for (interface, vips) in chunks {
-            let mut message = [MAGIC.as_slice(), &self.age.to_bytes()].concat();
+            let mut message = [MAGIC.as_slice(), &self.run_id.to_bytes()].concat();
             for vip in vips {
                 message.extend_from_slice(&mapped(*vip).octets());
             }
@@ -236,9 +236,9 @@ fn is_trusted(sender: &UnixCredentials) -> bool {
     sender.uid() == 0 || sender.uid() == Uid::effective().as_raw()
 }
 
-fn parse(message: &[u8]) -> Option<(Age, Vec<RunPlace>)> {
+fn parse(message: &[u8]) -> Option<(RunId, Vec<RunPlace>)> {
     let rest = message.strip_prefix(&MAGIC)?;
-    let (age, rest) = rest.split_at_checked(AGE)?;
+    let (run_id, rest) = rest.split_at_checked(AGE)?;
     let vips = rest.chunks_exact(16);
     let interface = <[u8; INTERFACE]>::try_from(vips.remainder()).ok();
     let interface = interface.map(|index| InterfaceIndex(u32::from_be_bytes(index)));
@@ -246,7 +246,7 @@ fn parse(message: &[u8]) -> Option<(Age, Vec<RunPlace>)> {
         .filter_map(|octets| Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)))
         .filter_map(|ip| Some((Vip::try_from(ip.to_canonical()).ok()?, interface)))
         .collect();
-    Some((Age::from_bytes(age)?, places))
+    Some((RunId::from_bytes(run_id)?, places))
 }
 
 /// An IPv4 VIP as an IPv4-mapped address, which no IPv6 VIP is.
@@ -263,17 +263,17 @@ mod tests {
 
     #[test]
     fn a_later_run_is_newer() {
-        let first = Age::now();
-        let second = Age::now();
+        let first = RunId::now();
+        let second = RunId::now();
         assert!(first < second);
-        assert_eq!(Age::from_bytes(&first.to_bytes()), Some(first));
+        assert_eq!(RunId::from_bytes(&first.to_bytes()), Some(first));
     }
 
     #[test]
     fn foreign_messages_mean_nothing() {
-        let age = Age::now().to_bytes();
+        let run_id = RunId::now().to_bytes();
         let vip = [0xfd; 16];
-        let whole = [MAGIC.as_slice(), &age, &vip].concat();
+        let whole = [MAGIC.as_slice(), &run_id, &vip].concat();
         let places = |message: &[u8]| parse(message).map(|(_, places)| places);
         let expected = Vip::try_from(IpAddr::from(vip)).unwrap();
         assert_eq!(places(&whole), Some(vec![(expected, None)]));
@@ -283,7 +283,7 @@ mod tests {
             assert_eq!(parse(&whole[..cut]), None);
         }
         assert_eq!(parse(&whole[1..]), None);
-        let none_of_ours = [MAGIC.as_slice(), &age, &[0xff; 16], &[0; 7]].concat();
+        let none_of_ours = [MAGIC.as_slice(), &run_id, &[0xff; 16], &[0; 7]].concat();
         assert_eq!(parse(&none_of_ours).map(|(_, all)| all), Some(Vec::new()));
     }
 }

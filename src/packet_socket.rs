@@ -17,7 +17,7 @@ use vipherald_core::address::InterfaceIndex;
 use vipherald_core::host::Link;
 
 use crate::privileges::Capability;
-use crate::watch::Watched;
+use crate::readable::Readable;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +65,15 @@ const LONGEST: u16 = 1514;
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A packet socket that is bound to one interface. It receives nothing until told to
-/// [`Port::listen`].
+/// [`PacketSocket::listen`].
 #[derive(Debug)]
-pub struct Port {
-    socket: Watched<OwnedFd>,
+pub struct PacketSocket {
+    socket: Readable<OwnedFd>,
     interface: InterfaceIndex,
     listens: bool,
 }
 
-impl Port {
+impl PacketSocket {
     /// Opens a port that sends on `link`.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Port {
         )?;
         bind(socket.as_raw_fd(), &link_address(interface, 0)?)?;
         Ok(Self {
-            socket: Watched::new(socket).map_err(|_| Errno::EMFILE)?,
+            socket: Readable::new(socket).map_err(|_| Errno::EMFILE)?,
             interface,
             listens: false,
         })
@@ -120,7 +120,7 @@ impl Port {
     /// Begins to receive ARP and neighbour discovery, also what this host itself sends.
     ///
     /// # Errors
-    /// As [`Port::listen`].
+    /// As [`PacketSocket::listen`].
     pub fn observe(&mut self, link: &Link) -> Result<(), Error> {
         self.receive_by(&BOTH_WAYS)
             .map_err(|error| Error::open(link, error))
