@@ -6,7 +6,7 @@
 # make soak    two hours of chaos tests; MINUTES=5 for less
 # make test-fuzz   runs the inputs in fuzz/corpus, once each
 # make fuzz    every target of fuzz/ for an hour; MINUTES=5 for less. Needs cargo-fuzz
-# make mutants   changes to modules without I/O that no test notices; ONLY=src/wire for fewer
+# make mutants   changes to modules without I/O that no test notices; ONLY=core/src/wire for fewer
 # make bench-convergence   measures and plots who follows when, against keepalived alone and arping
 # make instructions   counts instructions, fails if a tenth was added; ACCEPT=1 accepts them
 # make install   installs into DESTDIR (staging) and PREFIX; run `make build` first
@@ -116,7 +116,7 @@ fuzz:
 
 # Needs cargo-mutants (`cargo install cargo-mutants --locked`); all of them take hours.
 mutants:
-	SIMULATION_RUNS=200 SIMULATION_LARGE_RUNS=0 $(CARGO) mutants --output $(TARGET) --re '^$(ONLY)'
+	SIMULATION_RUNS=200 SIMULATION_LARGE_RUNS=0 $(CARGO) mutants --package vipherald-core --output $(TARGET) --re '^$(ONLY)'
 
 # SELinux lets keepalived run a file in this directory unconfined; a link from here to another place
 # would not suffice. Existing settings stay.
