@@ -1,8 +1,7 @@
-//! The shell around the core: it hands over the kernel's word and every frame that came in before
-//! a frame goes out, and sends.
+//! Announcing VIPs, or checking those that are here: one run, from the first look at this host to its
+//! end. The [`Driver`] sends; here it yields to newer runs, looks for peers, and sends orders.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::{self, Future};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -11,27 +10,22 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use log::{debug, trace, warn};
-use nix::errno::Errno;
-use tokio::task::{JoinHandle, yield_now};
+use log::{debug, warn};
+use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Prefix};
-use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, Transmit};
-use vipherald_core::ask::{Confirm, LinkView, Refusal};
-use vipherald_core::host::{Address, HostSnapshot, Link, Place, PlacedVip};
+use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace};
+use vipherald_core::ask::{Asker, Confirm, LinkView};
+use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
-use vipherald_core::wire::Frame;
 
 use crate::descriptors;
+use crate::driver::Driver;
 use crate::error::Error;
-use crate::kernel::{self, Change, Changes, Drained, Kernel};
+use crate::kernel::{self, Kernel};
 use crate::order::sockets::OrderSockets;
-use crate::packet_socket::{self, PacketSocket};
 use crate::settings::Orders;
 use crate::supersede::{RunId, Runs};
-
-/// Frames of a socket that are read before the next one is sent.
-const FRAMES_AT_ONCE: u32 = 1024;
 
 /// What is to be announced, or checked.
 #[derive(Clone, Debug)]
@@ -59,11 +53,8 @@ pub struct Request {
 /// A run that looked at the host, and has not sent anything yet.
 #[derive(Debug)]
 pub struct Session {
-    kernel: Kernel,
-    changes: Changes,
+    driver: Driver,
     core: Announcement,
-    sockets: HashMap<InterfaceIndex, PacketSocket>,
-    out_of_descriptors: bool,
     peers: Vec<IpAddr>,
     confirm: Confirm,
     run_id: RunId,
@@ -87,22 +78,18 @@ impl Session {
     /// # Errors
     /// If the kernel can't be asked, or the interface that was named is none to announce on.
     pub async fn prepare(request: &Request, now: Instant) -> Result<Self, Error> {
-        let changes = Changes::subscribe()?;
-        let kernel = Kernel::connect()?;
+        let driver = Driver::open()?;
         let mut placed = request.vips.clone();
         if let Some(name) = &request.interface {
-            let link = named(&kernel, name).await?;
+            let link = named(driver.kernel(), name).await?;
             for one in &mut placed {
                 one.place = Place::On(link.name.clone());
             }
         }
         let core = Announcement::new(&placed, request.pace, seed(), now).in_mode(request.mode);
         let mut session = Self {
+            driver,
             core,
-            kernel,
-            changes,
-            sockets: HashMap::new(),
-            out_of_descriptors: false,
             peers: request.peers.clone(),
             confirm: request.confirm,
             run_id: request.run_id,
@@ -115,7 +102,7 @@ impl Session {
             instance: request.instance.clone(),
             order_sockets: None,
         };
-        session.look(now).await?;
+        session.driver.look(&mut session.core, now).await?;
         Ok(session)
     }
 
@@ -143,7 +130,7 @@ impl Session {
             // The first frame goes first: `stop` is asked when its turn comes, between frames.
             let now = tokio::select! {
                 biased;
-                now = self.send_due() => now?,
+                now = self.driver.send_due(&mut self.core, |core| hear_newer_runs(core, self.runs.as_ref())) => now?,
                 stopped = &mut stop => return Ok(Some(stopped)),
             };
             if self.core.is_over(now) && !self.awaits_order(now) {
@@ -174,92 +161,6 @@ impl Session {
         }
     }
 
-    /// Sends every frame that may leave now, knowing before each what the kernel knows and what
-    /// came in.
-    async fn send_due(&mut self) -> Result<Instant, Error> {
-        loop {
-            let now = Instant::now();
-            let all_heard = self.hear_frames(now);
-            self.hear_newer_runs();
-            self.hear_changes(now).await?;
-            match self.core.poll_transmit(now) {
-                Some(transmit) => self.send(now, &transmit).await?,
-                None if all_heard || self.core.is_over(now) => return Ok(now),
-                None => {}
-            }
-            // Whoever shares the thread gets a turn, and time to act on the next event.
-            yield_now().await;
-        }
-    }
-
-    async fn send(&mut self, now: Instant, transmit: &Transmit) -> Result<(), Error> {
-        // An interface that is gone takes its claims with it, as soon as the change is heard.
-        let Some(link) = self.core.link(transmit.interface) else {
-            self.core.refused(now, transmit, refusal(Errno::ENXIO));
-            return Ok(());
-        };
-        if self.out_of_descriptors && !self.sockets.contains_key(&link.index) {
-            self.core.refused(now, transmit, Refusal::OutOfDescriptors);
-            return Ok(());
-        }
-        if let Err(error) = ready_socket(&mut self.sockets, link, transmit.is_question) {
-            // One interface's trouble keeps no other from its frames.
-            let Some(errno) = error.errno() else {
-                return Err(error.into());
-            };
-            if errno == Errno::EMFILE && descriptors::raise_limit() {
-                self.core.put_off(now, transmit);
-            } else {
-                // To try it again would take 8-16 ms each time: the kernel notices after it has made
-                // the socket, and waits before it closes that.
-                self.out_of_descriptors |= errno == Errno::EMFILE;
-                debug!("{error}");
-                self.core.refused(now, transmit, refusal(errno));
-            }
-            return Ok(());
-        }
-        let octets = transmit.frame.to_bytes();
-        // The last look, when there is nothing left to do but to send: what is between the two is
-        // the time in which a frame may leave after its VIP did.
-        if self.hear_changes(now).await? {
-            self.core.put_off(now, transmit);
-            return Ok(());
-        }
-        let interface = transmit.interface;
-        match self.sockets[&interface].send(&octets) {
-            Ok(()) => {
-                trace!("interface {}: sent {:?}", interface.0, transmit.frame);
-                self.core.sent(now, transmit);
-            }
-            Err(errno) => {
-                debug!(
-                    "interface {}: {errno}, not sent: {:?}",
-                    interface.0, transmit.frame
-                );
-                self.core.refused(now, transmit, refusal(errno));
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands over frames that came in, of each socket a bounded number, so that a flood holds
-    /// nothing up. Returns whether these were all.
-    fn hear_frames(&mut self, now: Instant) -> bool {
-        let mut all_heard = true;
-        for (interface, socket) in &self.sockets {
-            let mut heard = 0;
-            for octets in (0..FRAMES_AT_ONCE).map_while(|_| socket.receive()) {
-                heard += 1;
-                if let Some(frame) = Frame::parse(&octets) {
-                    trace!("interface {}: received {frame:?}", interface.0);
-                    self.core.received(now, *interface, &frame);
-                }
-            }
-            all_heard &= heard < FRAMES_AT_ONCE;
-        }
-        all_heard
-    }
-
     async fn take_over(&mut self) -> Result<(), Error> {
         let names: BTreeSet<_> = self
             .core
@@ -267,7 +168,7 @@ impl Session {
             .filter_map(|vip| vip.place.name())
             .collect();
         for name in names.into_iter().map(str::to_owned).collect::<Vec<_>>() {
-            if let Some(link) = self.kernel.link_named(&name).await? {
+            if let Some(link) = self.driver.kernel().link_named(&name).await? {
                 self.core.interface_is(&name, link.index);
             }
         }
@@ -296,22 +197,10 @@ impl Session {
         }
     }
 
-    fn hear_newer_runs(&mut self) {
-        if let Some(runs) = &self.runs {
-            let taken = runs.taken(|| self.core.places());
-            if !taken.is_empty() {
-                self.core.superseded(&taken);
-            }
-        }
-    }
-
     /// Waits until there is a change, a frame or another run to hear.
     async fn readable(&self) -> io::Result<()> {
         future::poll_fn(|context| {
-            let mut any = self.changes.poll_readable(context);
-            for socket in self.sockets.values() {
-                any = either(any, socket.poll_readable(context));
-            }
+            let mut any = self.driver.poll_readable(context);
             if let Some(Some(order_sockets)) = &self.order_sockets {
                 any = either(any, order_sockets.poll_readable(context));
             }
@@ -351,7 +240,7 @@ impl Session {
         let around = match around {
             // Without a descriptor for a connection of its own, the run's has to do.
             Err(kernel::Error::Open(_)) => {
-                look_around(&self.kernel, self.links(), self.asks()).await
+                look_around(self.driver.kernel(), self.links(), self.asks()).await
             }
             around => around,
         };
@@ -416,8 +305,8 @@ impl Session {
         };
         loop {
             let now = Instant::now();
-            self.hear_newer_runs();
-            self.hear_changes(now).await?;
+            hear_newer_runs(&mut self.core, self.runs.as_ref());
+            self.driver.hear_changes(&mut self.core, now).await?;
             for heard in order_sockets.hear() {
                 debug!(
                     "{}: {} answers the order: {:?}",
@@ -466,92 +355,6 @@ impl Session {
         let due = order_sockets.and_then(OrderSockets::next_due);
         due.map_or(core, |due| due.min(core))
     }
-
-    /// Tells the core every change that had happened when the last look at the queue found it
-    /// empty, with nothing awaited since. Whether there was any.
-    async fn hear_changes(&mut self, now: Instant) -> Result<bool, Error> {
-        let mut any = false;
-        loop {
-            let mut changes = Vec::new();
-            let drained = self.changes.drain(|change| changes.push(change))?;
-            if changes.is_empty() && drained == Drained::Complete {
-                return Ok(any);
-            }
-            any = true;
-            for change in changes {
-                self.hear(now, change).await?;
-            }
-            if drained == Drained::Overrun {
-                self.look(now).await?;
-            }
-        }
-    }
-
-    async fn hear(&mut self, now: Instant, change: Change) -> Result<(), Error> {
-        match change {
-            // Others than those of the VIPs are of no interest, however many there are.
-            Change::Link(link) if self.core.link(link.index).is_some() => {
-                self.core.link_changed(now, &link);
-            }
-            Change::Link(_) => {}
-            Change::LinkGone(interface) => self.core.link_gone(now, interface),
-            Change::AddressGone(address) => self.core.address_gone(now, &address),
-            Change::Address(address) => {
-                self.meet_links_of(now, &address).await?;
-                self.core.address_changed(now, &address);
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks for all that holds now.
-    async fn look(&mut self, now: Instant) -> Result<(), Error> {
-        for interface in self.core.interfaces() {
-            self.meet(now, interface).await?;
-        }
-        let addresses = self.kernel.addresses().await?;
-        for address in &addresses {
-            self.meet_links_of(now, address).await?;
-        }
-        self.core.addresses_are(now, &addresses);
-        Ok(())
-    }
-
-    /// Tells the core of the interface that has an address, and of the one below it, as far as it
-    /// has to know them.
-    async fn meet_links_of(&mut self, now: Instant, address: &Address) -> Result<(), Error> {
-        for _ in 0..2 {
-            match self.core.unknown_link_of(address) {
-                Some(interface) => self.meet(now, interface).await?,
-                None => break,
-            }
-        }
-        Ok(())
-    }
-
-    async fn meet(&mut self, now: Instant, interface: InterfaceIndex) -> Result<(), Error> {
-        match self.kernel.link(interface).await? {
-            Some(link) => self.core.link_changed(now, &link),
-            None => self.core.link_gone(now, interface),
-        }
-        Ok(())
-    }
-}
-
-/// The open socket on an interface, which also listens if it has to.
-fn ready_socket<'a>(
-    sockets: &'a mut HashMap<InterfaceIndex, PacketSocket>,
-    link: &Link,
-    listen: bool,
-) -> Result<&'a PacketSocket, packet_socket::Error> {
-    let socket = match sockets.entry(link.index) {
-        Entry::Occupied(open) => open.into_mut(),
-        Entry::Vacant(none) => none.insert(PacketSocket::open(link)?),
-    };
-    if listen {
-        socket.listen(link)?;
-    }
-    Ok(socket)
 }
 
 /// Asks the kernel who is around on these interfaces.
@@ -580,6 +383,14 @@ async fn look_around(
     Ok((views, host))
 }
 
+/// Yields to newer runs, where they announce the same.
+fn hear_newer_runs(core: &mut Announcement, runs: Option<&Runs>) {
+    let taken = runs.map(|runs| runs.taken(|| core.places()));
+    if let Some(taken) = taken.filter(|taken| !taken.is_empty()) {
+        core.superseded(&taken);
+    }
+}
+
 /// The result of a task; never, if there is none.
 async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
     match task {
@@ -589,14 +400,6 @@ async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
             Err(_) => future::pending().await,
         },
         None => future::pending().await,
-    }
-}
-
-/// The kernel's word for why a frame could not leave.
-pub(crate) fn refusal(errno: Errno) -> Refusal {
-    match errno {
-        Errno::EMFILE => Refusal::OutOfDescriptors,
-        other => Refusal::Other(other.to_string()),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 mod descriptors;
+mod driver;
 pub mod error;
 pub mod exit;
 mod fifo;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, News, Pace, State, Transmit};
-use vipherald_core::ask::{Confirm, LinkView, Refusal};
+use vipherald_core::announce::{Announcement, Claim, News, Pace, State, Ticket};
+use vipherald_core::ask::{Asker, Confirm, LinkView, Refusal, Transmit};
 use vipherald_core::host::{Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability};
 use vipherald_core::wire::{Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation};
 
@@ -82,7 +82,7 @@ impl Told {
     }
 
     /// A frame may leave only now.
-    fn may_leave(&self, core: &Announcement, now: Instant, transmit: &Transmit) {
+    fn may_leave(&self, core: &Announcement, now: Instant, transmit: &Transmit<Ticket>) {
         let claim = core.claim_of(transmit);
         let key = key(claim);
         assert!(!self.left.contains(&key), "a frame after the address left");

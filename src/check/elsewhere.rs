@@ -1,5 +1,5 @@
-//! The shell around inquiries: it reads this kernel's entries, keeps them as they are while others
-//! are asked, and says what the answers mean.
+//! Asking for VIPs that are not here. This kernel's entries stay as they are meanwhile, and are
+//! compared with the answers.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
@@ -7,19 +7,18 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use log::debug;
+use tokio::time::sleep;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
 use vipherald_core::ask::{
-    self, Bucket, FollowUp, LinkView, OwnerSearch, Refusal, VipVerdict, asking_address, unused_near,
+    AskedFrom, Bucket, OwnerSearch, OwnerSearches, Subject, VipVerdict, unused_near,
 };
-use vipherald_core::host::{Address, Link, Neighbour, NeighbourState, PlacedVip, Usability};
-use vipherald_core::wire::Frame;
+use vipherald_core::host::{Link, Neighbour, NeighbourState, PlacedVip};
 
-use super::drive::{Asker, drive};
 use super::{Finding, Places, RESOLVED_WITHIN, Request, Role, not_asked};
 use crate::answering;
+use crate::driver::Driver;
 use crate::error::Error;
 use crate::kernel::{Kernel, Replace};
-use crate::packet_socket::PacketSocket;
 
 /// An entry is set anew before `locktime` (1 s) is over.
 const PIN_AGAIN: Duration = Duration::from_millis(600);
@@ -28,21 +27,12 @@ const PIN_AGAIN: Duration = Duration::from_millis(600);
 struct Asked {
     placed: PlacedVip,
     link: Link,
-    search: OwnerSearch,
-    /// What is asked once the search is over, where its answers do not tell all.
-    follow_up: Option<FollowUp>,
-    asker: ask::Asker,
-    /// Addresses of the VIP's subnet that nobody has.
-    unused: Vec<IpAddr>,
     /// Why this host's own kernel answers for the VIP, too, though it does not count as held here.
     answers_itself: Option<String>,
-    wait: Duration,
-    /// As [`Order::openly`].
-    openly: bool,
     /// The kernel's entry before anything was asked.
     before: Option<Neighbour>,
-    /// When its entry was kept last from taking in the answers that this host asks for.
-    pinned: Option<Instant>,
+    /// Whether its entry is kept from taking in the answers that this host asks for.
+    pinned: bool,
 }
 
 /// Asks for VIPs that are not here.
@@ -52,9 +42,10 @@ pub(super) async fn ask(
     vips: &[PlacedVip],
     request: &Request,
 ) -> Result<Vec<Finding>, Error> {
+    let mut driver = Driver::open()?;
+    let mut searches = OwnerSearches::new(Bucket::new(request.rate, Instant::now()));
     let mut findings = Vec::new();
     let mut asked = Vec::new();
-    let mut sockets = BTreeMap::new();
     let mut hosts = BTreeMap::new();
     let mut neighbours: BTreeMap<InterfaceIndex, Vec<IpAddr>> = BTreeMap::new();
     let all_vips: HashSet<_> = request.vips.iter().map(|placed| placed.vip.ip()).collect();
@@ -62,92 +53,94 @@ pub(super) async fn ask(
         let link = match places.link_to(kernel, placed).await? {
             Ok(link) => link,
             Err(why) => {
-                let (only, failed) = (places.only.as_ref(), VipVerdict::Failed);
-                findings.push(not_asked(
-                    placed.clone(),
-                    only,
-                    failed,
-                    &why,
-                    Role::Other(None),
-                ));
+                let (only, role) = (places.only.as_ref(), Role::Other(None));
+                let failed = VipVerdict::Failed;
+                findings.push(not_asked(placed.clone(), only, failed, &why, role));
                 continue;
             }
         };
-        if let Entry::Vacant(none) = sockets.entry(link.index) {
-            none.insert(PacketSocket::open(link)?).listen(link)?;
-            let known = name_hosts(&mut hosts, kernel, link.index, &all_vips).await?;
-            neighbours.insert(link.index, known);
+        if let Entry::Vacant(none) = neighbours.entry(link.index) {
+            none.insert(name_hosts(&mut hosts, kernel, link.index, &all_vips).await?);
         }
         // The link has a MAC, or it would be unlike Ethernet.
         let Some(mac) = link.mac else { continue };
-        let asker = asker(places, link, mac, placed.vip, &all_vips);
-        if placed.vip.ip().is_ipv6() && asker.ip.is_none() {
+        let from = asked_from(places, link, mac, placed.vip, &all_vips);
+        if placed.vip.ip().is_ipv6() && from.ip.is_none() {
             debug!(
                 "{}: {} has no IPv6 address of its own to ask from: the answers go to all nodes",
                 placed.vip, link.name
             );
         }
-        let before = kernel.neighbour(link.index, placed.vip.ip()).await?;
         let known = |ip| all_vips.contains(&ip) || neighbours[&link.index].contains(&ip);
+        let subject = Subject {
+            vip: placed.vip,
+            from,
+            probes_from_address: request.openly,
+            own_macs: places.host.macs().collect(),
+            unused: unused(places, placed.vip, known),
+            wait: request.wait,
+        };
         let mut one = Asked {
             placed: placed.clone(),
             link: link.clone(),
-            search: OwnerSearch::new(
-                placed.vip,
-                mac,
-                asker.ip.filter(|ip| ip.is_ipv6() || request.openly),
-                places.host.macs().collect(),
-                request.wait,
-                Instant::now(),
-            ),
-            follow_up: None,
-            asker,
-            unused: unused(places, placed.vip, known),
             answers_itself: answers_itself(places, placed, link),
-            wait: request.wait,
-            openly: request.openly,
-            before,
-            pinned: None,
+            before: kernel.neighbour(link.index, placed.vip.ip()).await?,
+            pinned: true,
         };
         one.pin(kernel).await;
+        searches.add(link, OwnerSearch::new(subject, Instant::now()));
         asked.push(one);
     }
-    let bucket = Bucket::new(request.rate, Instant::now());
-    drive(kernel, &mut asked, &sockets, bucket).await?;
-    for one in asked {
-        findings.push(one.finding(kernel, &hosts).await?);
+    drive(kernel, &mut driver, &mut asked, &mut searches).await?;
+    // Who asks openly wants to know of an owner that nobody contests, and no more.
+    if !request.openly {
+        for (one, search) in asked.iter().zip(searches.iter_mut()) {
+            let cached = one.cached(kernel, search).await?;
+            search.identify(cached.and_then(|entry| entry.mac), Instant::now());
+        }
+        drive(kernel, &mut driver, &mut asked, &mut searches).await?;
+    }
+    for (one, search) in asked.iter().zip(searches.iter()) {
+        findings.push(one.finding(kernel, search, &hosts).await?);
     }
     Ok(findings)
 }
 
-/// Who asks about a VIP on a link: this host, from an address of its own there that is no VIP, one
-/// of the VIP's subnet if there is one.
-pub(super) fn asker(
+/// Drives the searches to their end, and keeps the entries pinned until then.
+async fn drive(
+    kernel: &Kernel,
+    driver: &mut Driver,
+    asked: &mut [Asked],
+    searches: &mut OwnerSearches,
+) -> Result<(), Error> {
+    let keep_pinned = async {
+        loop {
+            sleep(PIN_AGAIN).await;
+            for one in &mut *asked {
+                one.pin(kernel).await;
+            }
+        }
+    };
+    tokio::select! {
+        done = driver.run(searches) => done,
+        () = keep_pinned => Ok(()),
+    }
+}
+
+/// Where a VIP on a link is asked from: an address of this host there that is no VIP, one of the
+/// VIP's subnet if there is one.
+pub(super) fn asked_from(
     places: &Places,
     link: &Link,
     mac: Mac,
     vip: Vip,
     all_vips: &HashSet<IpAddr>,
-) -> ask::Asker {
-    let mut around = LinkView::of(link.clone());
-    let here = |own: &&Address| own.interface == link.index;
-    around.addresses = places.host.addresses.iter().filter(here).copied().collect();
-    let ip = match vip.ip() {
-        IpAddr::V4(_) => {
-            let own = around.addresses.iter().filter(|own| {
-                let usable = own.usability == Usability::Usable;
-                own.ip.is_ipv4() && usable && !all_vips.contains(&own.ip)
-            });
-            own.max_by_key(|own| Prefix::of(own).contains(vip.ip()))
-                .map(|own| own.ip)
-        }
-        IpAddr::V6(_) => asking_address(all_vips, &around).map(IpAddr::V6),
-    };
+) -> AskedFrom {
     // Whatever is left of it tells runs apart well enough.
     let [.., high, low] = std::process::id().to_be_bytes();
-    ask::Asker {
+    AskedFrom {
         mac,
-        ip,
+        ip: places.host.asking_address(link.index, vip, all_vips),
         identifier: u16::from_be_bytes([high, low]) ^ 0x5a5a,
     }
 }
@@ -216,62 +209,6 @@ pub(super) fn not_resolved(vip: Vip) -> String {
     )
 }
 
-impl Asker for Asked {
-    fn interface(&self) -> InterfaceIndex {
-        self.link.index
-    }
-
-    async fn prepare(&mut self, kernel: &Kernel, now: Instant) -> Result<(), Error> {
-        if self.pinned.is_some_and(|at| at.elapsed() >= PIN_AGAIN) {
-            self.pin(kernel).await;
-        }
-        if self.follow_up.is_none() && self.search.is_over(now) {
-            let cached = self.cached(kernel).await?;
-            self.follow_up = Some(self.follow(cached.and_then(|entry| entry.mac), now));
-        }
-        Ok(())
-    }
-
-    fn received(&mut self, now: Instant, frame: &Frame) {
-        match &mut self.follow_up {
-            Some(follow_up) => follow_up.received(frame),
-            None => self.search.received(now, frame),
-        }
-    }
-
-    fn poll_transmit(&self, now: Instant) -> Option<Frame> {
-        match &self.follow_up {
-            Some(follow_up) => follow_up.poll_transmit(now),
-            None => self.search.poll_transmit(now),
-        }
-    }
-
-    fn sent(&mut self, now: Instant, result: Result<(), Refusal>) {
-        match (&mut self.follow_up, result) {
-            (Some(follow_up), result) => follow_up.sent(now, result.is_ok()),
-            (None, Ok(())) => self.search.sent(now),
-            (None, Err(why)) => self.search.refused(now, why),
-        }
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        let followed = self.follow_up.as_ref();
-        followed.is_some_and(|follow_up| follow_up.is_over(now))
-    }
-
-    fn next_deadline(&self, now: Instant) -> Instant {
-        match &self.follow_up {
-            Some(follow_up) => follow_up.next_deadline(now),
-            None => self.search.next_deadline(now),
-        }
-    }
-
-    fn frames(&self) -> u32 {
-        let followed = self.follow_up.as_ref().map_or(0, FollowUp::frames);
-        self.search.probes() + followed
-    }
-}
-
 impl Asked {
     fn ip(&self) -> IpAddr {
         self.placed.vip.ip()
@@ -279,20 +216,13 @@ impl Asked {
 
     /// Pins the entry, where answers would change it and the kernel resolves it itself.
     async fn pin(&mut self, kernel: &Kernel) {
-        let pinned = |entry: &Neighbour| {
-            let resolved = matches!(
-                entry.state,
-                NeighbourState::Reachable
-                    | NeighbourState::Stale
-                    | NeighbourState::Delay
-                    | NeighbourState::Probe
-            );
-            entry.ip.is_ipv4() && resolved && !entry.externally_learned
+        let resolved = |entry: &Neighbour| {
+            entry.ip.is_ipv4() && entry.is_resolved() && !entry.externally_learned
         };
-        let Some(mac) = self.before.filter(pinned).and_then(|entry| entry.mac) else {
+        let mac = self.before.filter(resolved).and_then(|entry| entry.mac);
+        let Some(mac) = mac.filter(|_| self.pinned) else {
             return;
         };
-        self.pinned = Some(Instant::now());
         // Whichever of the two it is in, one of them is a change; and STALE means that the kernel
         // asks again before it relies on the entry.
         for state in [NeighbourState::Reachable, NeighbourState::Stale] {
@@ -300,7 +230,7 @@ impl Asked {
             let set = kernel.set_neighbour(interface, ip, mac, state, Replace::SameMac);
             if let Err(error) = set.await {
                 debug!("the answers to this check may change this host's entry: {error}");
-                self.pinned = None;
+                self.pinned = false;
                 return;
             }
         }
@@ -308,75 +238,52 @@ impl Asked {
 
     /// The entry that counts: what the VIP's owner announced meanwhile holds; what only this check's
     /// answers did, does not.
-    async fn cached(&self, kernel: &Kernel) -> Result<Option<Neighbour>, Error> {
-        if self.search.heard_a_claim() {
+    async fn cached(
+        &self,
+        kernel: &Kernel,
+        search: &OwnerSearch,
+    ) -> Result<Option<Neighbour>, Error> {
+        if search.heard_a_claim() {
             return Ok(kernel.neighbour(self.link.index, self.ip()).await?);
         }
         Ok(self.before)
     }
 
-    /// What is still to be asked, where this host sends frames for the VIP to `cached`.
-    fn follow(&self, cached: Option<Mac>, now: Instant) -> FollowUp {
-        let (vip, enough) = (self.placed.vip, self.search.enough());
-        let mut follow_up = FollowUp::new(vip, self.asker, enough, self.wait, now);
-        match (self.search.verdict(cached), cached) {
-            // Who asks like that wants to know of an owner that nobody contests, and no more.
-            _ if self.openly => {}
-            (VipVerdict::Stale, Some(cached)) if cached.is_unicast() => {
-                follow_up.ask_for_vip(cached, now);
-                for (owner, _) in self.search.answers() {
-                    follow_up.introduce(owner, now);
-                }
-                follow_up.ask_for_echo(cached, now);
-                follow_up.ask_for_unused(cached, &self.unused, now);
-            }
-            (VipVerdict::Conflict, _) => {
-                for (mac, _) in self.search.answers() {
-                    follow_up.introduce(mac, now);
-                    follow_up.ask_for_echo(mac, now);
-                    follow_up.ask_for_unused(mac, &self.unused, now);
-                }
-            }
-            _ => {}
-        }
-        follow_up
-    }
-
     async fn finding(
-        self,
+        &self,
         kernel: &Kernel,
+        search: &OwnerSearch,
         hosts: &BTreeMap<Mac, IpAddr>,
     ) -> Result<Finding, Error> {
-        let cached = self.cached(kernel).await?;
+        let cached = self.cached(kernel, search).await?;
         let now = kernel.neighbour(self.link.index, self.ip()).await?;
         let mac = cached.and_then(|entry| entry.mac);
-        self.put_back(kernel, now).await;
+        self.put_back(kernel, search, now).await;
         let mut finding = Finding {
             placed: self.placed.clone(),
             interface: Some(self.link.name.clone()),
             also_on: Vec::new(),
-            verdict: match self.search.refusal() {
-                Some(_) if self.search.probes() == 0 => VipVerdict::Failed,
-                _ => self.search.verdict(mac),
+            verdict: match search.refusal() {
+                Some(_) if search.probes() == 0 => VipVerdict::Failed,
+                _ => search.verdict(mac),
             },
             why: None,
             notes: Vec::new(),
-            owners: self
-                .search
+            owners: search
                 .answers()
                 .map(|(mac, _)| (mac, hosts.get(&mac).copied()))
                 .collect(),
             proxies: Vec::new(),
-            frames: self.frames(),
+            frames: search.frames(),
             role: Role::Other(cached),
         };
-        match (finding.verdict, self.search.refusal()) {
+        match (finding.verdict, search.refusal()) {
             (VipVerdict::Failed, Some(errno)) => {
                 finding.why = Some(format!("{} takes no frames ({errno})", self.link.name));
             }
-            (VipVerdict::Unproven, _) => finding.why = self.too_few_answers(),
-            (VipVerdict::Stale, _) => self.judge_cached(&mut finding, mac),
-            (VipVerdict::Conflict, _) => self.judge_owners(&mut finding, mac),
+            (VipVerdict::Unproven, _) => finding.why = too_few_answers(search),
+            (VipVerdict::Stale, _) => judge_cached(search, &mut finding, mac),
+            (VipVerdict::Conflict, _) => self.judge_owners(search, &mut finding, mac),
             (VipVerdict::Ok, _) if !self.is_taken_in(kernel, now).await? => {
                 finding.verdict = VipVerdict::Unproven;
                 finding.why = Some(not_resolved(self.placed.vip));
@@ -388,63 +295,19 @@ impl Asked {
             if matches!(finding.verdict, VipVerdict::Ok | VipVerdict::Stale) {
                 finding.verdict = VipVerdict::Conflict;
             }
-            finding.owners.insert(0, (self.asker.mac, self.asker.ip));
+            finding
+                .owners
+                .insert(0, (search.from().mac, search.from().ip));
             finding.notes.push(why.clone());
         }
         Ok(finding)
     }
 
-    fn too_few_answers(&self) -> Option<String> {
-        // Of several that answered one after the other there is nothing to add.
-        if self.search.answers().count() > 1 {
-            return None;
-        }
-        let answers = self.search.answers();
-        let heard = match answers.map(|(_, count)| count).sum::<u32>() {
-            0 => "no answer".to_owned(),
-            1 => "1 answer".to_owned(),
-            many => format!("{many} answers"),
-        };
-        Some(format!(
-            "{heard} to {} probes: too few to tell; ask again, with a longer --wait",
-            self.search.probes()
-        ))
-    }
-
-    /// This host sends to a MAC that answered no broadcast.
-    fn judge_cached(&self, finding: &mut Finding, cached: Option<Mac>) {
-        let (Some(follow_up), Some(cached)) = (&self.follow_up, cached) else {
-            return;
-        };
-        if follow_up.is_proxy(cached) {
-            finding.proxies.push(cached);
-            return;
-        }
-        let itself = match follow_up.answered_for_vip(cached) {
-            Some(by) if by == cached => true,
-            // By another card; or a switch said what it knows. Only who has the VIP echoes.
-            Some(_) => follow_up.echoed(cached).is_some(),
-            None => false,
-        };
-        if itself {
-            finding.verdict = VipVerdict::Ok;
-            let owner = finding.owners.first().map(|(mac, _)| mac.to_string());
-            finding.why = Some(format!(
-                "it is answered by {}; {cached}, to which this host sends, answers for it when it \
-                 is asked itself, as a bond in mode balance-alb does",
-                owner.unwrap_or_default()
-            ));
-        }
-    }
-
     /// Several MACs answer: two hosts, or one by two cards, or a proxy.
-    fn judge_owners(&self, finding: &mut Finding, cached: Option<Mac>) {
-        let Some(follow_up) = &self.follow_up else {
-            return;
-        };
+    fn judge_owners(&self, search: &OwnerSearch, finding: &mut Finding, cached: Option<Mac>) {
         let owners = || finding.owners.iter().map(|(mac, _)| *mac);
-        finding.proxies = owners().filter(|mac| follow_up.is_proxy(*mac)).collect();
-        let echoes: Vec<_> = owners().map(|mac| follow_up.echoed(mac)).collect();
+        finding.proxies = owners().filter(|mac| search.is_proxy(*mac)).collect();
+        let echoes: Vec<_> = owners().map(|mac| search.echoed(mac)).collect();
         // Through whichever card the question comes in, an IPv4 answer leaves by the same. (An IPv6
         // one leaves by the card that it came in by, and tells nothing.)
         let one_host = echoes.iter().all(|by| by.is_some() && *by == echoes[0]);
@@ -493,21 +356,18 @@ impl Asked {
 
     /// IPv6 has no `locktime`: the kernel took the answers in. Where several hosts answered, this
     /// would make a good entry a bad one by chance, and so it gets the MAC back that it had.
-    async fn put_back(&self, kernel: &Kernel, now: Option<Neighbour>) {
+    async fn put_back(&self, kernel: &Kernel, search: &OwnerSearch, now: Option<Neighbour>) {
         let before = self.before.and_then(|entry| entry.mac);
         let (Some(before), Some(now)) = (before, now.and_then(|entry| entry.mac)) else {
             return;
         };
-        let itself = |mac| {
-            let follow_up = self.follow_up.as_ref();
-            follow_up.is_some_and(|follow_up| follow_up.answered_for_vip(mac) == Some(mac))
-        };
-        let answered = |mac| self.search.answers().any(|(owner, _)| owner == mac) || itself(mac);
+        let itself = |mac| search.answered_for_vip(mac) == Some(mac);
+        let answered = |mac| search.answers().any(|(owner, _)| owner == mac) || itself(mac);
         if self.ip().is_ipv6()
             && before != now
             && answered(before)
             && answered(now)
-            && !self.search.heard_a_claim()
+            && !search.heard_a_claim()
         {
             let (interface, ip) = (self.link.index, self.ip());
             let state = NeighbourState::Stale;
@@ -516,5 +376,46 @@ impl Asked {
                 debug!("{ip}: the entry was changed by the answers, and stays: {error}");
             }
         }
+    }
+}
+
+fn too_few_answers(search: &OwnerSearch) -> Option<String> {
+    // Of several that answered one after the other there is nothing to add.
+    if search.answers().count() > 1 {
+        return None;
+    }
+    let answers = search.answers();
+    let heard = match answers.map(|(_, count)| count).sum::<u32>() {
+        0 => "no answer".to_owned(),
+        1 => "1 answer".to_owned(),
+        many => format!("{many} answers"),
+    };
+    Some(format!(
+        "{heard} to {} probes: too few to tell; ask again, with a longer --wait",
+        search.probes()
+    ))
+}
+
+/// This host sends to a MAC that answered no broadcast.
+fn judge_cached(search: &OwnerSearch, finding: &mut Finding, cached: Option<Mac>) {
+    let Some(cached) = cached else { return };
+    if search.is_proxy(cached) {
+        finding.proxies.push(cached);
+        return;
+    }
+    let itself = match search.answered_for_vip(cached) {
+        Some(by) if by == cached => true,
+        // By another card; or a switch said what it knows. Only who has the VIP echoes.
+        Some(_) => search.echoed(cached).is_some(),
+        None => false,
+    };
+    if itself {
+        finding.verdict = VipVerdict::Ok;
+        let owner = finding.owners.first().map(|(mac, _)| mac.to_string());
+        finding.why = Some(format!(
+            "it is answered by {}; {cached}, to which this host sends, answers for it when it \
+             is asked itself, as a bond in mode balance-alb does",
+            owner.unwrap_or_default()
+        ));
     }
 }

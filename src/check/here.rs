@@ -1,31 +1,29 @@
 //! Looking at the VIPs that are here: their peers are asked by an [`Announcement`] in the mode of a
 //! check, and who asks this host for them is watched meanwhile.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::Mac;
 use vipherald_core::announce::{Announcement, Claim, Mode, Pace, State};
-use vipherald_core::ask::{Bucket, Confirmation, FollowUp, PeerVerdict, VipVerdict};
+use vipherald_core::ask::{
+    Bucket, Confirmation, OwnerSearch, OwnerSearches, PeerVerdict, Subject, VipVerdict,
+};
 use vipherald_core::host::PlacedVip;
 
-use super::drive::{Alone, drive};
-use super::elsewhere::{asker, unused};
+use super::elsewhere::{asked_from, unused};
 use super::places::Places;
 use super::self_test::why_deaf;
 use super::{Finding, Request, Role, not_asked};
 use crate::announce;
 use crate::announce::Session;
 use crate::answering::{self, Observer, Silence, why_silent};
+use crate::driver::Driver;
 use crate::error::Error;
 use crate::kernel::Kernel;
-use crate::packet_socket::PacketSocket;
 use crate::settings::Orders;
 use crate::supersede::RunId;
-
-/// So many questions to a MAC that has just been heard are enough.
-const ENOUGH: u32 = 12;
 
 /// Looks at VIPs that are here.
 pub(super) async fn ask_peers(
@@ -259,26 +257,25 @@ pub(super) async fn proxies(
     };
     let (link, now) = (&claim.link, Instant::now());
     let all_vips: HashSet<_> = vips.iter().map(|placed| placed.vip.ip()).collect();
-    let asker = asker(places, link, mac, claim.vip, &all_vips);
     let neighbours = kernel.neighbours(link.index).await?;
     let known = |ip| {
         let mut neighbours = neighbours.iter().filter(|entry| entry.mac.is_some());
         all_vips.contains(&ip) || neighbours.any(|entry| entry.ip == ip)
     };
-    let unused = unused(places, claim.vip, known);
-    let mut follow_up = FollowUp::new(claim.vip, asker, ENOUGH, wait, now);
-    for other in &others {
-        follow_up.ask_for_unused(*other, &unused, now);
-    }
-    let mut socket = PacketSocket::open(link)?;
-    socket.listen(link)?;
-    let sockets = BTreeMap::from([(link.index, socket)]);
-    let mut alone = [Alone {
-        interface: link.index,
-        follow_up,
-    }];
-    drive(kernel, &mut alone, &sockets, Bucket::new(rate, now)).await?;
-    let [Alone { follow_up, .. }] = alone;
-    others.retain(|mac| follow_up.is_proxy(*mac));
-    Ok((others, follow_up.frames()))
+    let subject = Subject {
+        vip: claim.vip,
+        from: asked_from(places, link, mac, claim.vip, &all_vips),
+        probes_from_address: false,
+        own_macs: places.host.macs().collect(),
+        unused: unused(places, claim.vip, known),
+        wait,
+    };
+    let mut searches = OwnerSearches::new(Bucket::new(rate, now));
+    searches.add(link, OwnerSearch::for_proxies(subject, &others, now));
+    Driver::open()?.run(&mut searches).await?;
+    let Some(search) = searches.iter().next() else {
+        return Ok((Vec::new(), 0));
+    };
+    others.retain(|mac| search.is_proxy(*mac));
+    Ok((others, search.frames()))
 }

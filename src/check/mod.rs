@@ -4,7 +4,6 @@
 //! a check asks; where it is not, an [`OwnerSearch`] does, and compares the answers with this kernel's
 //! own entry.
 
-mod drive;
 mod elsewhere;
 mod here;
 mod places;

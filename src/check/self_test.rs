@@ -95,13 +95,7 @@ async fn resolves(
     };
     let mac = match (entry.state, entry.mac) {
         _ if entry.externally_learned => return Ok(None),
-        (
-            NeighbourState::Reachable
-            | NeighbourState::Stale
-            | NeighbourState::Delay
-            | NeighbourState::Probe,
-            Some(mac),
-        ) => mac,
+        (_, Some(mac)) if entry.is_resolved() => mac,
         (NeighbourState::Failed, _) => {
             let entry = kernel.resolve(link.index, ip, ANSWERED_WITHIN).await?;
             look(socket, link, ip, seen);

@@ -8,7 +8,7 @@ use log::Level;
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, State};
-use vipherald_core::ask::{Confirmation, PeerVerdict, Refusal, Source};
+use vipherald_core::ask::{Asker, Confirmation, PeerVerdict, Refusal, Source};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
 

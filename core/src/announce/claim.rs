@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::rounds as schedule;
 use crate::address::{InterfaceIndex, Mac, Vip};
-use crate::ask::{Confirmation, Peer, PeerVerdict, Refusal, Rivals};
+use crate::ask::{Confirmation, OwnerWatch, Peer, PeerVerdict, Refusal};
 use crate::host::{Link, Usability};
 use crate::wire::{Arp, Frame, Ndp};
 
@@ -76,7 +76,7 @@ pub struct Claim {
     /// An own IPv6 address that others can be asked from about the VIP.
     pub(super) asking_address: Option<Ipv6Addr>,
     /// Other hosts that claimed the VIP.
-    pub(super) rivals: Rivals,
+    pub(super) other_owners: OwnerWatch,
     own_answers: BTreeSet<Mac>,
     /// The peers, once they are known.
     confirmations: Option<Vec<Confirmation>>,
@@ -130,7 +130,7 @@ impl Claim {
             epoch: 0,
             rounds_over: false,
             asking_address: None,
-            rivals: Rivals::new(watch),
+            other_owners: OwnerWatch::new(watch),
             own_answers: BTreeSet::new(),
             confirmations: None,
             by_ip: HashMap::new(),
@@ -187,12 +187,18 @@ impl Claim {
 
     /// The MACs, not this host's, that the VIP is claimed with.
     pub fn conflicts(&self) -> impl Iterator<Item = Mac> + '_ {
-        self.rivals.present()
+        self.other_owners.present()
     }
 
     /// The MACs that it was claimed with, and since when they do so no more.
     pub fn past_conflicts(&self) -> impl Iterator<Item = (Mac, Instant)> + '_ {
-        self.rivals.past()
+        self.other_owners.past()
+    }
+
+    /// Claims by more MACs than are remembered ([`MOST_CLAIMANTS`](crate::ask::MOST_CLAIMANTS)).
+    #[must_use]
+    pub fn more_conflicts(&self) -> u64 {
+        self.other_owners.more()
     }
 
     /// All of these, present or past.
@@ -204,7 +210,7 @@ impl Claim {
     /// Until when other owners are asked for again and again.
     #[must_use]
     pub fn watched_until(&self) -> Option<Instant> {
-        self.rivals.watched_until()
+        self.other_owners.watched_until()
     }
 
     /// The peers that shall follow, and how far each has come.
@@ -309,12 +315,9 @@ impl Claim {
             Mode::Announce => HANDOVER,
             Mode::Check => Duration::ZERO,
         };
-        if self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast() {
-            let known = self.rivals.is_present(mac);
-            self.rivals.heard(now, mac);
-            if !known {
-                self.all_changed();
-            }
+        let counts = self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast();
+        if counts && self.other_owners.heard(now, mac) {
+            self.all_changed();
         }
     }
 
@@ -345,13 +348,14 @@ impl Claim {
 
     /// The hosts of these MACs were heard to have let go of the VIP.
     pub(super) fn forget_conflicts(&mut self, of: impl Fn(Mac) -> bool) {
-        self.rivals.forget(of);
+        self.other_owners.forget(of);
     }
 
     /// Whether a peer is known by now to be another owner of the VIP.
     #[must_use]
     pub fn is_rival(&self, peer: &Peer) -> bool {
-        peer.mac.is_some_and(|mac| self.rivals.is_present(mac))
+        peer.mac
+            .is_some_and(|mac| self.other_owners.is_present(mac))
     }
 
     /// What is known of a peer. A rival's own entry is not wrong: that it is an owner is told as a

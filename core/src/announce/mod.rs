@@ -16,12 +16,12 @@ pub use orders::DueOrder;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{
-    Bucket, Confirm, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkView, LossEstimates, PeerFinder,
-    Question, Refusal, Step, Timers, asking_address,
+    Asker, Bucket, Confirm, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkView, LossEstimates, PeerFinder,
+    Question, Refusal, Step, Timers, Transmit,
 };
-use crate::host::{Address, Link, Usability};
+use crate::host::{Address, Link, Usability, asking_address};
 use crate::host::{HostSnapshot, Place, PlacedVip};
-use crate::wire::Frame;
+use crate::wire::{Frame, Payload};
 
 /// How long to wait before a frame that a full queue refused is tried again, the first time.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -44,17 +44,9 @@ pub struct Pace {
     pub conflict_watch: Duration,
 }
 
-/// A frame that shall leave now. Once that was tried, the core is told how it went, by
-/// [`Announcement::sent`] or [`Announcement::refused`].
-#[derive(Debug)]
-#[must_use]
-pub struct Transmit {
-    /// The interface to send on.
-    pub interface: InterfaceIndex,
-    /// What to send.
-    pub frame: Frame,
-    /// Whether it may be answered on that interface.
-    pub is_question: bool,
+/// A frame's place in the run.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
     task: Task,
     next: Next,
 }
@@ -123,10 +115,6 @@ pub fn overlap(one: RunPlace, other: RunPlace) -> bool {
 
 /// A run: some VIPs, announced until every peer that can follow does, or they have left, or time
 /// is up.
-///
-/// The driver's duty: hand over every change that is known ([`Announcement::link_changed`] and
-/// its kin) *before each* call of [`Announcement::poll_transmit`], for the core lets a frame go
-/// only on what it knows.
 #[derive(Debug)]
 pub struct Announcement {
     vips: Vec<Vip>,
@@ -219,20 +207,8 @@ impl Announcement {
 
     /// The claim that a frame is for.
     #[must_use]
-    pub fn claim_of(&self, transmit: &Transmit) -> &Claim {
-        &self.claims[transmit.task.claim]
-    }
-
-    /// An interface that the core was told of.
-    #[must_use]
-    pub fn link(&self, interface: InterfaceIndex) -> Option<&Link> {
-        self.links.get(&interface)
-    }
-
-    /// The interfaces that the core was told of.
-    #[must_use]
-    pub fn interfaces(&self) -> Vec<InterfaceIndex> {
-        self.links.keys().copied().collect()
+    pub fn claim_of(&self, transmit: &Transmit<Ticket>) -> &Claim {
+        &self.claims[transmit.ticket.task.claim]
     }
 
     /// The VIPs of the run, each once.
@@ -319,76 +295,8 @@ impl Announcement {
         self.paths.questions_to_rule_out_chance(interface)
     }
 
-    /// An interface that the core has to be told of (by [`Announcement::link_changed`]) before it is
-    /// told of this address: the one that has it, and the one below that where a VMAC is expected.
-    #[must_use]
-    pub fn unknown_link_of(&self, address: &Address) -> Option<InterfaceIndex> {
-        let vip = self.vip_of(address)?;
-        let Some(link) = self.links.get(&address.interface) else {
-            return Some(address.interface);
-        };
-        let by_what_is_below = |wanted: &Wanted| {
-            let expected =
-                matches!(&wanted.placed.place, Place::Vmac { name, .. } if *name != link.name);
-            wanted.placed.vip == vip && expected
-        };
-        let lower = link.lower.filter(|lower| !self.links.contains_key(lower))?;
-        self.wanted.iter().any(by_what_is_below).then_some(lower)
-    }
-
     fn vip_of(&self, address: &Address) -> Option<Vip> {
         self.vips.iter().find(|vip| vip.ip() == address.ip).copied()
-    }
-
-    /// An interface is as told from now on.
-    pub fn link_changed(&mut self, now: Instant, link: &Link) {
-        let named = link.mac.map(|mac| (mac, link.name.clone()));
-        self.own_macs.extend(named);
-        self.links.insert(link.index, link.clone());
-        self.claim_all_on(now, link.index);
-        for index in 0..self.claims.len() {
-            let claim = &mut self.claims[index];
-            // For a VMAC, control echoes leave the link below.
-            for confirmation in claim.confirmations_mut() {
-                confirmation.link_changed(link);
-            }
-            if claim.interface() != link.index {
-                continue;
-            }
-            let mac_changed = claim.link.mac != link.mac;
-            // The link's own state: that an address left or is tentative says nothing of the path.
-            let takes_frames = |link: &Link| link.carrier && link.unlike_ethernet.is_none();
-            let came_up = !takes_frames(&claim.link) && takes_frames(link);
-            claim.link = link.clone();
-            // Who was out of reach, or learned the old MAC, has to hear all rounds again; and to
-            // prove itself again, for only answers tell when the path behind the carrier is alive.
-            if mac_changed || came_up {
-                claim.ask_peers_anew();
-                self.paths.forget(link.index);
-                self.start_rounds(now, index);
-            }
-        }
-    }
-
-    /// An interface is gone, and every address on it.
-    pub fn link_gone(&mut self, now: Instant, interface: InterfaceIndex) {
-        self.links.remove(&interface);
-        self.held.retain(|(_, on), _| *on != interface);
-        for claim in &mut self.claims {
-            if claim.interface() == interface {
-                claim.set_usability(now, None);
-            }
-        }
-    }
-
-    /// An address is here, as told. Addresses that are none of this run's VIPs are passed over.
-    pub fn address_changed(&mut self, now: Instant, address: &Address) {
-        let Some(vip) = self.vip_of(address) else {
-            return;
-        };
-        let entries = self.held.entry((vip, address.interface)).or_default();
-        entries.insert(address.prefix_len, address.usability);
-        self.claim(now, vip, address.interface);
     }
 
     /// Claims the VIPs that an interface has, where it holds them.
@@ -505,50 +413,9 @@ impl Announcement {
         yielded.map(|wanted| wanted.placed.vip)
     }
 
-    /// An entry of an address is gone. The VIP has left when none is left.
-    pub fn address_gone(&mut self, now: Instant, address: &Address) {
-        let key = self.vip_of(address).map(|vip| (vip, address.interface));
-        let last = key.is_some_and(|key| {
-            let entries = self.held.entry(key).or_default();
-            entries.remove(&address.prefix_len);
-            let last = entries.is_empty();
-            if last {
-                self.held.remove(&key);
-            }
-            last
-        });
-        for claim in &mut self.claims {
-            if last && claim.vip.ip() == address.ip && claim.interface() == address.interface {
-                claim.set_usability(now, None);
-            }
-        }
-        let again = key.filter(|_| !last);
-        match again {
-            // What is left of it may be tentative.
-            Some((vip, interface)) => self.claim(now, vip, interface),
-            None => self.stop_asking_from(address.ip),
-        }
-    }
-
     fn stop_asking_from(&mut self, own: IpAddr) {
         for claim in &mut self.claims {
             claim.stop_asking_from(own);
-        }
-    }
-
-    /// Changes were lost: these are all the addresses that are here now.
-    pub fn addresses_are(&mut self, now: Instant, addresses: &[Address]) {
-        self.held.clear();
-        for claim in &mut self.claims {
-            let held = addresses
-                .iter()
-                .any(|a| a.ip == claim.vip.ip() && a.interface == claim.interface());
-            if !held {
-                claim.set_usability(now, None);
-            }
-        }
-        for address in addresses {
-            self.address_changed(now, address);
         }
     }
 
@@ -584,17 +451,16 @@ impl Announcement {
             }
         }
         let of = |interface| views.iter().find(|around| around.link.index == interface);
-        let asking: BTreeMap<_, _> = views
-            .iter()
-            .map(|around| (around.link.index, asking_address(&vips, around)))
-            .collect();
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let Some(on) = of(claim.interface()).filter(|_| claim.awaits_peers()) else {
                 continue;
             };
             let below = claim.link.lower.and_then(of);
-            claim.asking_address = asking[&on.link.index];
+            claim.asking_address = match asking_address(on.addresses.iter(), claim.vip, &vips) {
+                Some(IpAddr::V6(ip)) => Some(ip),
+                _ => None,
+            };
             let near = PeerFinder::new(claim.vip, &vips, &own, on, below);
             claim.set_peers(near.peers(configured, confirm));
             match self.mode {
@@ -613,7 +479,7 @@ impl Announcement {
             claim.epoch += 1;
             claim.probes = 0;
             claim.rounds_over = false;
-            claim.rivals.drop_look();
+            claim.other_owners.drop_look();
             claim.began.get_or_insert(now);
             let task = Task {
                 claim: index,
@@ -645,39 +511,13 @@ impl Announcement {
         }
     }
 
-    /// The next frame that may leave now.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        for index in 0..self.claims.len() {
-            let claim = &mut self.claims[index];
-            let until = claim.may_return_until(self.pace.wait);
-            claim.left |= until.is_some_and(|until| until <= now);
-            if claim.rounds_over && claim.rivals.wants_look() {
-                self.look_at_rivals(now, index, Duration::ZERO);
-            }
-        }
-        if self.is_over(now) {
-            return None;
-        }
-        while self.bucket.ready_at() <= now {
-            let task = self.timers.take_due(now)?;
-            if task.what == What::Look && !self.goes_on_looking(now, task) {
-                continue;
-            }
-            if let Some(transmit) = self.carry_out(now, task) {
-                self.bucket.take(now);
-                return Some(transmit);
-            }
-        }
-        None
-    }
-
     /// Notes a look at the rivals of a claim.
     fn look_at_rivals(&mut self, now: Instant, index: usize, after: Duration) {
         let claim = &mut self.claims[index];
         if claim.mode == Mode::Check || claim.look_probe().is_none() {
             return;
         }
-        claim.rivals.begin_look(now + after);
+        claim.other_owners.begin_look(now + after);
         let task = Task {
             claim: index,
             epoch: claim.epoch,
@@ -697,11 +537,11 @@ impl Announcement {
         let was_told = claim.watched_until().is_some();
         let before: Vec<_> = claim.conflicts().collect();
         let enough = self.paths.probes_to_rule_out_chance(interface);
-        match claim.rivals.next_step(now, enough) {
+        match claim.other_owners.next_step(now, enough) {
             Step::Probe => return true,
             Step::Nothing => {}
             Step::StillThere => {
-                if claim.rivals.is_open() && !was_told {
+                if claim.other_owners.is_open() && !was_told {
                     self.news.push(News {
                         vip,
                         interface,
@@ -746,7 +586,7 @@ impl Announcement {
     }
 
     /// The frame of a task, unless the task is void.
-    fn carry_out(&self, now: Instant, task: Task) -> Option<Transmit> {
+    fn carry_out(&self, now: Instant, task: Task) -> Option<Transmit<Ticket>> {
         let claim = &self.claims[task.claim];
         if claim.state() != State::Ready {
             return None;
@@ -758,16 +598,20 @@ impl Announcement {
                     interface: claim.interface(),
                     frame: broadcast.frame,
                     is_question: broadcast.is_question,
-                    task,
-                    next: Next::Round(broadcast.next),
+                    ticket: Ticket {
+                        task,
+                        next: Next::Round(broadcast.next),
+                    },
                 })
             }
             What::Look => Some(Transmit {
                 interface: claim.interface(),
                 frame: claim.look_probe()?,
                 is_question: true,
-                task,
-                next: Next::Look,
+                ticket: Ticket {
+                    task,
+                    next: Next::Look,
+                },
             }),
             // While only other owners are watched, nobody else is asked.
             What::Ask(..) if now >= self.end_at => None,
@@ -789,109 +633,13 @@ impl Announcement {
                     interface,
                     frame,
                     is_question: true,
-                    task,
-                    next: Next::Question(question),
+                    ticket: Ticket {
+                        task,
+                        next: Next::Question(question),
+                    },
                 })
             }
         }
-    }
-
-    /// The frame left.
-    pub fn sent(&mut self, now: Instant, transmit: &Transmit) {
-        let task = transmit.task;
-        let claim = &mut self.claims[task.claim];
-        claim.frames_sent += 1;
-        claim.refusals = 0;
-        self.last_sent = now;
-        let matters = match task.what {
-            What::Broadcast(_) => transmit.is_question,
-            What::Look => false,
-            // Those whose verdict is certain are still asked now and then, while the run lasts;
-            // but it does not last for them.
-            What::Ask(peer, _) => {
-                let enough = self.paths.questions_to_rule_out_chance(claim.interface());
-                claim.confirmations()[peer].is_open(enough)
-            }
-        };
-        if matters {
-            self.last_question = Some(now);
-        }
-        // From now, not from when it was due: a run that is late keeps its distances.
-        match (transmit.next, task.what) {
-            (Next::Round(Some((gap, place))), _) => {
-                let what = What::Broadcast(place);
-                self.timers.note(now + gap, Task { what, ..task });
-            }
-            (Next::Question(question), What::Ask(peer, _)) => {
-                let interface = claim.interface();
-                self.paths.count_question(now, interface);
-                let enough = self.paths.questions_to_rule_out_chance(interface);
-                let confirmation = claim.confirmation_mut(peer);
-                confirmation.asked(question);
-                let (gap, next) = match confirmation.next_question(Some(question)) {
-                    Some(next) => (Duration::ZERO, Some(next)),
-                    None => (confirmation.end_turn(enough), None),
-                };
-                let what = What::Ask(peer, next);
-                self.timers.note(now + gap, Task { what, ..task });
-            }
-            (Next::Look, _) => {
-                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
-                let gap = match claim.rivals.probed(enough) {
-                    true => LAST_ANSWER,
-                    false => PROBE_GAP,
-                };
-                self.timers.note(now + gap, task);
-            }
-            (Next::Round(None), _) if claim.mode == Mode::Check => {
-                // Rounds go on until another owner would have been heard.
-                claim.probes += 1;
-                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
-                claim.rounds_over = claim.probes >= enough;
-                if !claim.rounds_over {
-                    self.timers.note(now + PROBE_GAP, task);
-                }
-            }
-            _ => {
-                claim.rounds_over = true;
-                for peer in 0..self.claims[task.claim].confirmations().len() {
-                    let claim = &mut self.claims[task.claim];
-                    let confirmation = &claim.confirmations()[peer];
-                    if confirmation.holds_vip && !claim.is_rival(&confirmation.peer) {
-                        // It may be the old owner, who has let go since it was asked.
-                        claim.confirmation_mut(peer).doubt_holder();
-                        self.ask_anew(now, task.claim, peer);
-                    } else if confirmation.is_heard() {
-                        // Whom only a broadcast mends, the last one may have mended.
-                        self.ask_anew(now, task.claim, peer);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The frame did not leave, because something changed: its task is looked at again.
-    pub fn put_off(&mut self, now: Instant, transmit: &Transmit) {
-        self.timers.note(now, transmit.task);
-    }
-
-    /// The frame could not leave (a full queue, an interface that is down): it is tried again,
-    /// less and less often, for as long as it may leave at all.
-    pub fn refused(&mut self, now: Instant, transmit: &Transmit, why: Refusal) {
-        let claim = &mut self.claims[transmit.task.claim];
-        let gap = FIRST_RETRY * (1 << claim.refusals.min(RETRY_DOUBLINGS));
-        claim.refusals += 1;
-        claim.last_refusal = Some(why);
-        self.timers.note(now + gap, transmit.task);
-    }
-
-    /// Whether nothing more can happen.
-    #[must_use]
-    pub fn is_over(&self, now: Instant) -> bool {
-        now >= self.ends_at()
-            || !(self.awaits_address(now)
-                || self.awaits_answer(now)
-                || self.claims.iter().any(|claim| self.is_open(now, claim)))
     }
 
     /// When the run ends at the latest.
@@ -935,7 +683,7 @@ impl Announcement {
             State::Ready => {
                 let enough = self.paths.questions_to_rule_out_chance(claim.interface());
                 let peers_open = || claim.confirmations().iter().any(|c| c.is_open(enough));
-                let watches = || claim.look_probe().is_some() && claim.rivals.is_open();
+                let watches = || claim.look_probe().is_some() && claim.other_owners.is_open();
                 let announces = claim.mode == Mode::Announce;
                 within_time && (!claim.rounds_over || peers_open()) || announces && watches()
             }
@@ -943,10 +691,138 @@ impl Announcement {
             _ => false,
         }
     }
+}
 
-    /// When to call [`Announcement::poll_transmit`] again if nothing happens before.
-    #[must_use]
-    pub fn next_deadline(&self, now: Instant) -> Instant {
+impl Asker for Announcement {
+    type Ticket = Ticket;
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<Ticket>> {
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            let until = claim.may_return_until(self.pace.wait);
+            claim.left |= until.is_some_and(|until| until <= now);
+            if claim.rounds_over && claim.other_owners.wants_look() {
+                self.look_at_rivals(now, index, Duration::ZERO);
+            }
+        }
+        if self.is_over(now) {
+            return None;
+        }
+        while self.bucket.ready_at() <= now {
+            let task = self.timers.take_due(now)?;
+            if task.what == What::Look && !self.goes_on_looking(now, task) {
+                continue;
+            }
+            if let Some(transmit) = self.carry_out(now, task) {
+                self.bucket.take(now);
+                return Some(transmit);
+            }
+        }
+        None
+    }
+
+    fn sent(&mut self, now: Instant, transmit: &Transmit<Ticket>) {
+        let task = transmit.ticket.task;
+        let claim = &mut self.claims[task.claim];
+        claim.frames_sent += 1;
+        claim.refusals = 0;
+        self.last_sent = now;
+        let matters = match task.what {
+            What::Broadcast(_) => transmit.is_question,
+            What::Look => false,
+            // Those whose verdict is certain are still asked now and then, while the run lasts;
+            // but it does not last for them.
+            What::Ask(peer, _) => {
+                let enough = self.paths.questions_to_rule_out_chance(claim.interface());
+                claim.confirmations()[peer].is_open(enough)
+            }
+        };
+        if matters {
+            self.last_question = Some(now);
+        }
+        // From now, not from when it was due: a run that is late keeps its distances.
+        match (transmit.ticket.next, task.what) {
+            (Next::Round(Some((gap, place))), _) => {
+                let what = What::Broadcast(place);
+                self.timers.note(now + gap, Task { what, ..task });
+            }
+            (Next::Question(question), What::Ask(peer, _)) => {
+                let interface = claim.interface();
+                self.paths.count_question(now, interface);
+                let enough = self.paths.questions_to_rule_out_chance(interface);
+                let confirmation = claim.confirmation_mut(peer);
+                confirmation.asked(question);
+                let (gap, next) = match confirmation.next_question(Some(question)) {
+                    Some(next) => (Duration::ZERO, Some(next)),
+                    None => (confirmation.end_turn(enough), None),
+                };
+                let what = What::Ask(peer, next);
+                self.timers.note(now + gap, Task { what, ..task });
+            }
+            (Next::Look, _) => {
+                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
+                let gap = match claim.other_owners.probed(enough) {
+                    true => LAST_ANSWER,
+                    false => PROBE_GAP,
+                };
+                self.timers.note(now + gap, task);
+            }
+            (Next::Round(None), _) if claim.mode == Mode::Check => {
+                // Rounds go on until another owner would have been heard.
+                claim.probes += 1;
+                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
+                claim.rounds_over = claim.probes >= enough;
+                if !claim.rounds_over {
+                    self.timers.note(now + PROBE_GAP, task);
+                }
+            }
+            _ => {
+                claim.rounds_over = true;
+                for peer in 0..self.claims[task.claim].confirmations().len() {
+                    let claim = &mut self.claims[task.claim];
+                    let confirmation = &claim.confirmations()[peer];
+                    if confirmation.holds_vip && !claim.is_rival(&confirmation.peer) {
+                        // It may be the old owner, who has let go since it was asked.
+                        claim.confirmation_mut(peer).doubt_holder();
+                        self.ask_anew(now, task.claim, peer);
+                    } else if confirmation.is_heard() {
+                        // Whom only a broadcast mends, the last one may have mended.
+                        self.ask_anew(now, task.claim, peer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_off(&mut self, now: Instant, transmit: &Transmit<Ticket>) {
+        self.timers.note(now, transmit.ticket.task);
+    }
+
+    /// It is tried again, less and less often, for as long as it may leave at all.
+    fn refused(&mut self, now: Instant, transmit: &Transmit<Ticket>, why: Refusal) {
+        let claim = &mut self.claims[transmit.ticket.task.claim];
+        let gap = FIRST_RETRY * (1 << claim.refusals.min(RETRY_DOUBLINGS));
+        claim.refusals += 1;
+        claim.last_refusal = Some(why);
+        self.timers.note(now + gap, transmit.ticket.task);
+    }
+
+    fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
+        match &frame.payload {
+            Payload::Arp(arp) => self.on_arp(now, interface, frame, arp),
+            Payload::Ndp(ndp) => self.on_ndp(now, interface, frame, ndp),
+            Payload::Echo(echo) => self.on_echo(now, interface, frame, echo),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.ends_at()
+            || !(self.awaits_address(now)
+                || self.awaits_answer(now)
+                || self.claims.iter().any(|claim| self.is_open(now, claim)))
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
         let frame = self
             .timers
             .next_due()
@@ -958,6 +834,116 @@ impl Announcement {
             .into_iter()
             .flatten()
             .fold(self.ends_at(), Instant::min)
+    }
+
+    fn link(&self, interface: InterfaceIndex) -> Option<&Link> {
+        self.links.get(&interface)
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceIndex> {
+        self.links.keys().copied().collect()
+    }
+
+    /// The one that has it, and the one below that where a VMAC is expected.
+    fn unknown_link_of(&self, address: &Address) -> Option<InterfaceIndex> {
+        let vip = self.vip_of(address)?;
+        let Some(link) = self.links.get(&address.interface) else {
+            return Some(address.interface);
+        };
+        let by_what_is_below = |wanted: &Wanted| {
+            let expected =
+                matches!(&wanted.placed.place, Place::Vmac { name, .. } if *name != link.name);
+            wanted.placed.vip == vip && expected
+        };
+        let lower = link.lower.filter(|lower| !self.links.contains_key(lower))?;
+        self.wanted.iter().any(by_what_is_below).then_some(lower)
+    }
+
+    fn link_changed(&mut self, now: Instant, link: &Link) {
+        let named = link.mac.map(|mac| (mac, link.name.clone()));
+        self.own_macs.extend(named);
+        self.links.insert(link.index, link.clone());
+        self.claim_all_on(now, link.index);
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            // For a VMAC, control echoes leave the link below.
+            for confirmation in claim.confirmations_mut() {
+                confirmation.link_changed(link);
+            }
+            if claim.interface() != link.index {
+                continue;
+            }
+            let mac_changed = claim.link.mac != link.mac;
+            // The link's own state: that an address left or is tentative says nothing of the path.
+            let takes_frames = |link: &Link| link.carrier && link.unlike_ethernet.is_none();
+            let came_up = !takes_frames(&claim.link) && takes_frames(link);
+            claim.link = link.clone();
+            // Who was out of reach, or learned the old MAC, has to hear all rounds again; and to
+            // prove itself again, for only answers tell when the path behind the carrier is alive.
+            if mac_changed || came_up {
+                claim.ask_peers_anew();
+                self.paths.forget(link.index);
+                self.start_rounds(now, index);
+            }
+        }
+    }
+
+    fn link_gone(&mut self, now: Instant, interface: InterfaceIndex) {
+        self.links.remove(&interface);
+        self.held.retain(|(_, on), _| *on != interface);
+        for claim in &mut self.claims {
+            if claim.interface() == interface {
+                claim.set_usability(now, None);
+            }
+        }
+    }
+
+    fn address_changed(&mut self, now: Instant, address: &Address) {
+        let Some(vip) = self.vip_of(address) else {
+            return;
+        };
+        let entries = self.held.entry((vip, address.interface)).or_default();
+        entries.insert(address.prefix_len, address.usability);
+        self.claim(now, vip, address.interface);
+    }
+
+    fn address_gone(&mut self, now: Instant, address: &Address) {
+        let key = self.vip_of(address).map(|vip| (vip, address.interface));
+        let last = key.is_some_and(|key| {
+            let entries = self.held.entry(key).or_default();
+            entries.remove(&address.prefix_len);
+            let last = entries.is_empty();
+            if last {
+                self.held.remove(&key);
+            }
+            last
+        });
+        for claim in &mut self.claims {
+            if last && claim.vip.ip() == address.ip && claim.interface() == address.interface {
+                claim.set_usability(now, None);
+            }
+        }
+        let again = key.filter(|_| !last);
+        match again {
+            // What is left of it may be tentative.
+            Some((vip, interface)) => self.claim(now, vip, interface),
+            None => self.stop_asking_from(address.ip),
+        }
+    }
+
+    fn addresses_are(&mut self, now: Instant, addresses: &[Address]) {
+        self.held.clear();
+        for claim in &mut self.claims {
+            let held = addresses
+                .iter()
+                .any(|a| a.ip == claim.vip.ip() && a.interface == claim.interface());
+            if !held {
+                claim.set_usability(now, None);
+            }
+        }
+        for address in addresses {
+            self.address_changed(now, address);
+        }
     }
 }
 

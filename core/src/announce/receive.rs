@@ -7,19 +7,16 @@ use std::time::Instant;
 use super::{Announcement, Claim};
 use crate::address::{InterfaceIndex, Mac};
 use crate::ask::{Control, Question};
-use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage};
 
 impl Announcement {
-    /// A frame came in on an interface.
-    pub fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
-        match &frame.payload {
-            Payload::Arp(arp) => self.on_arp(now, interface, frame, arp),
-            Payload::Ndp(ndp) => self.on_ndp(now, interface, frame, ndp),
-            Payload::Echo(echo) => self.on_echo(now, interface, frame, echo),
-        }
-    }
-
-    fn on_arp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, arp: &Arp) {
+    pub(super) fn on_arp(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        frame: &Frame,
+        arp: &Arp,
+    ) {
         self.on_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
         let to_us = |claim: &Claim| {
             claim.asks_peers_from() == Some(arp.target_ip.into())
@@ -31,7 +28,13 @@ impl Announcement {
         }
     }
 
-    fn on_ndp(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, ndp: &Ndp) {
+    pub(super) fn on_ndp(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        frame: &Frame,
+        ndp: &Ndp,
+    ) {
         match ndp.message {
             NdpMessage::Solicitation(ns) => {
                 let mac = ns.source_lladdr.unwrap_or(frame.source);
@@ -91,7 +94,13 @@ impl Announcement {
         }
     }
 
-    fn on_echo(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame, echo: &Echo) {
+    pub(super) fn on_echo(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        frame: &Frame,
+        echo: &Echo,
+    ) {
         if echo.kind != EchoKind::Reply || echo.identifier != self.run.identifier {
             return;
         }

@@ -19,6 +19,9 @@ const LUCK: u32 = 2;
 /// it by chance where half of the frames are lost both ways.
 const ENOUGH_UNANSWERED: u32 = 48;
 
+/// Probes that rule chance out where each of them is answered.
+pub(crate) const PROBES_WITHOUT_LOSS: u32 = 12;
+
 /// How many questions of which `share` is answered are lost all together less often than
 /// `by_chance`: from 5 to 270.
 fn enough(share: f64, by_chance: f64) -> u32 {
@@ -134,7 +137,11 @@ mod tests {
     #[test]
     fn another_owner_is_sought_until_chance_is_no_excuse() {
         assert_eq!(probes_to_rule_out_chance(0, 1000), 48);
-        assert_eq!(probes_to_rule_out_chance(12, 12), 12);
+        let without_loss = PROBES_WITHOUT_LOSS;
+        assert_eq!(
+            probes_to_rule_out_chance(without_loss, without_loss),
+            without_loss
+        );
         // Half of the frames lost both ways: a quarter of the probes is answered.
         assert!((50..=70).contains(&probes_to_rule_out_chance(12, 48)));
         assert_eq!(probes_to_rule_out_chance(1, u32::MAX), 270);

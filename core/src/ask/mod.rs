@@ -6,24 +6,26 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+mod asker;
 mod confirmation;
-mod identity;
 mod loss;
 mod owners;
 mod peers;
 mod rate;
-mod rivals;
 mod timers;
 
+pub use asker::{Asker, Transmit};
 pub use confirmation::{Confirmation, Control, Peer, PeerVerdict, Source};
 pub(crate) use confirmation::{EchoId, Question};
-pub use identity::{Asker, FollowUp, unused_near};
-pub(crate) use loss::{LossEstimates, probes_to_rule_out_chance};
-pub use owners::{OwnerSearch, VipVerdict};
+pub(crate) use loss::{LossEstimates, PROBES_WITHOUT_LOSS, probes_to_rule_out_chance};
+pub use owners::{
+    AskedFrom, Claimants, MOST_CLAIMANTS, OwnerSearch, OwnerSearches, Subject, VipVerdict,
+    unused_near,
+};
+pub(crate) use owners::{LOOK_AGAIN, OwnerWatch, Step};
+pub use peers::LinkView;
 pub(crate) use peers::PeerFinder;
-pub use peers::{LinkView, asking_address};
 pub use rate::Bucket;
-pub(crate) use rivals::{LOOK_AGAIN, Rivals, Step};
 pub(crate) use timers::Timers;
 
 /// How long the last question's answer may take.

@@ -1,7 +1,7 @@
 //! Who has to follow a VIP: its gateways, the peers that were named, and the kernel's neighbours.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::Confirm;
 use super::confirmation::{Control, Peer, Source};
@@ -215,18 +215,6 @@ impl<'a> PeerFinder<'a> {
     }
 }
 
-/// An IPv6 address of this host from which others can be asked about the VIP.
-pub fn asking_address(vips: &HashSet<IpAddr>, on: &LinkView) -> Option<Ipv6Addr> {
-    on.addresses
-        .iter()
-        .filter(|own| own.usability == Usability::Usable)
-        .filter(|own| !vips.contains(&own.ip))
-        .find_map(|own| match own.ip {
-            IpAddr::V6(ip) => Some(ip),
-            IpAddr::V4(_) => None,
-        })
-}
-
 fn is_host_prefix(address: &Address) -> bool {
     Prefix::of(address).is_host()
 }
@@ -247,6 +235,7 @@ mod tests {
 
     use super::*;
     use crate::address::InterfaceIndex;
+    use crate::host::asking_address;
 
     const ETH: InterfaceIndex = InterfaceIndex(2);
     const ABOVE: InterfaceIndex = InterfaceIndex(3);
@@ -513,11 +502,13 @@ mod tests {
 
     #[test]
     fn others_are_probed_for_from_an_own_address_that_is_no_vip() {
-        let vips = set(&["fd00::10".parse().unwrap()]);
+        let vip = "fd00::10".parse().unwrap();
+        let vips = set(&[vip]);
         let mut on = around(ETH, &["10.0.0.1/24", "fd00::10/64", "fd00::1/64"], &[]);
-        assert_eq!(asking_address(&vips, &on), Some("fd00::1".parse().unwrap()));
+        let from = |on: &LinkView| asking_address(on.addresses.iter(), vip, &vips);
+        assert_eq!(from(&on), Some("fd00::1".parse().unwrap()));
         on.addresses[2].usability = Usability::Tentative;
-        assert_eq!(asking_address(&vips, &on), None);
+        assert_eq!(from(&on), None);
     }
 
     #[test]

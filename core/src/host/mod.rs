@@ -9,7 +9,10 @@ mod tables;
 
 pub use tables::{Address, Link, Neighbour, NeighbourState, Route, Usability};
 
-use crate::address::{InterfaceIndex, Mac, Vip};
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 
 /// The interface on which a VIP counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +151,22 @@ impl HostSnapshot {
         places
     }
 
+    /// The address on an interface from which this host can ask others about a VIP: usable, of the
+    /// same family and no VIP, one of the VIP's subnet if there is one.
+    #[must_use]
+    pub fn asking_address(
+        &self,
+        interface: InterfaceIndex,
+        vip: Vip,
+        vips: &HashSet<IpAddr>,
+    ) -> Option<IpAddr> {
+        let there = self
+            .addresses
+            .iter()
+            .filter(|own| own.interface == interface);
+        asking_address(there, vip, vips)
+    }
+
     /// The MACs of this host's interfaces.
     pub fn macs(&self) -> impl Iterator<Item = Mac> + '_ {
         self.links.iter().filter_map(|link| link.mac)
@@ -158,6 +177,20 @@ impl HostSnapshot {
     pub fn lower(&self, link: &Link) -> Option<&Link> {
         self.link(link.lower?)
     }
+}
+
+/// The same of some addresses.
+pub(crate) fn asking_address<'a>(
+    addresses: impl Iterator<Item = &'a Address>,
+    vip: Vip,
+    vips: &HashSet<IpAddr>,
+) -> Option<IpAddr> {
+    let fit = addresses.filter(|own| {
+        let same_family = own.ip.is_ipv4() == vip.ip().is_ipv4();
+        same_family && own.usability == Usability::Usable && !vips.contains(&own.ip)
+    });
+    fit.min_by_key(|own| !Prefix::of(own).contains(vip.ip()))
+        .map(|own| own.ip)
 }
 
 #[cfg(test)]

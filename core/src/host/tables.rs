@@ -86,6 +86,20 @@ pub struct Neighbour {
     pub externally_learned: bool,
 }
 
+impl Neighbour {
+    /// Whether the kernel resolved it itself, and uses it.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        matches!(
+            self.state,
+            NeighbourState::Reachable
+                | NeighbourState::Stale
+                | NeighbourState::Delay
+                | NeighbourState::Probe
+        )
+    }
+}
+
 /// The states of a neighbour entry, by their names in `ip neigh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, DueOrder, Transmit};
-use vipherald_core::ask::{Confirm, LinkView, PeerVerdict, Refusal, Source};
+use vipherald_core::announce::{Announcement, Claim, DueOrder, Ticket};
+use vipherald_core::ask::{Asker, Confirm, LinkView, PeerVerdict, Refusal, Source, Transmit};
 use vipherald_core::host::{
     Address, HostSnapshot, Link, Neighbour, NeighbourState, PlacedVip, Usability,
 };
@@ -536,7 +536,7 @@ impl Network {
     }
 
     /// Whether a frame is one of a look at other owners; then it asks, and there was one.
-    fn is_look(&self, transmit: &Transmit) -> Option<usize> {
+    fn is_look(&self, transmit: &Transmit<Ticket>) -> Option<usize> {
         let claim = self.core.claim_of(transmit);
         let vip = self.vip_index[&claim.vip.ip()];
         let after_the_rounds = claim.is_certain_of_owners();
@@ -584,7 +584,7 @@ impl Network {
 
     /// No frame for an address that is not here, or not where it counts, from a link that is not
     /// up, with another MAC than the link's, or after the time is up.
-    fn check_may_leave(&self, transmit: &Transmit) {
+    fn check_may_leave(&self, transmit: &Transmit<Ticket>) {
         let claim = self.core.claim_of(transmit);
         let vip = &self.vips[self.vip_index[&claim.vip.ip()]];
         assert!(
@@ -632,7 +632,7 @@ impl Network {
         }
     }
 
-    fn count(&mut self, transmit: &Transmit) {
+    fn count(&mut self, transmit: &Transmit<Ticket>) {
         let vip = self.vip_index[&self.core.claim_of(transmit).vip.ip()];
         let vip_ip = self.scenario.vips[vip].ip;
         let target = self.target(&transmit.frame);

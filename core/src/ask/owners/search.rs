@@ -1,159 +1,189 @@
-//! Who answers for a VIP that is not here: what to ask and when, and what the answers mean.
+//! Asks for a VIP on a link: who answers, and who they are where their answers do not tell.
 //!
-//! Frames are lost, answers too. An owner that was not heard may be there all the same: so many
-//! probes are sent that chance does not explain its silence, judged by how many of them the owner
-//! that is heard best has answered.
+//! Frames are lost, answers too. An owner that was not heard may be there all the same: probes are
+//! sent until chance no longer explains its silence, given how many of them the owner that is heard
+//! best has answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::{LAST_ANSWER, Refusal, probes_to_rule_out_chance};
+use super::identity::Identity;
+use super::{AskedFrom, Claimants, VipVerdict};
 use crate::address::{Mac, Vip};
+use crate::ask::{LAST_ANSWER, PROBES_WITHOUT_LOSS, Refusal, probes_to_rule_out_chance};
 use crate::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
 
 /// Between two probes: within a second, as many leave as it takes where half of the frames are
 /// lost both ways.
 const GAP: Duration = Duration::from_millis(12);
 
-/// What was found out about a VIP, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VipVerdict {
-    /// Two or more hosts have the VIP.
-    Conflict,
-    /// It could not be asked for.
-    Failed,
-    /// Nobody has it.
-    Unowned,
-    /// One host has it, and this one, or a peer, sends to another.
-    Stale,
-    /// Too few answers to tell.
-    Unproven,
-    /// One host has it, and nothing that was heard contradicts that.
-    Ok,
+/// What a search is about, and where it asks from.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The VIP.
+    pub vip: Vip,
+    /// Where it is asked from.
+    pub from: AskedFrom,
+    /// Whether probes come from that address, too, instead of 0.0.0.0 or `::`.
+    pub probes_from_address: bool,
+    /// The MACs of this host's interfaces, which are no other owners.
+    pub own_macs: BTreeSet<Mac>,
+    /// Addresses of the VIP's subnet that nobody has: who answers for them is a proxy.
+    pub unused: Vec<IpAddr>,
+    /// How long each of the two, owners and who they are, is asked for.
+    pub wait: Duration,
 }
 
-impl VipVerdict {
-    /// Its name in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::Failed => "failed",
-            Self::Unowned => "unowned",
-            Self::Stale => "stale",
-            Self::Unproven => "unproven",
-            Self::Ok => "ok",
-        }
-    }
-}
-
-/// What one MAC answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Answers {
-    count: u32,
-    first: Instant,
-    last: Instant,
-}
-
-/// One VIP, asked for on one interface.
+/// One VIP, asked for on one link.
 #[derive(Clone, Debug)]
 pub struct OwnerSearch {
-    vip: Vip,
-    mac: Mac,
-    /// The own address that the VIP is asked for from; `None`: from 0.0.0.0 or `::`.
-    from: Option<IpAddr>,
-    own_macs: BTreeSet<Mac>,
+    subject: Subject,
     end_at: Instant,
     next_probe: Instant,
     last_probe: Option<Instant>,
     probes: u32,
-    answers: BTreeMap<Mac, Answers>,
+    answers: Claimants,
     claimed: bool,
     refusal: Option<Refusal>,
+    identity: Option<Identity>,
 }
 
 impl OwnerSearch {
-    /// Asks for `vip` as `mac`, from an address of this host or from none, for `wait` at most.
-    /// `own_macs`, those of this host's interfaces, are no owners.
+    /// Asks who has the VIP, from now on.
     #[must_use]
-    pub fn new(
-        vip: Vip,
-        mac: Mac,
-        from: Option<IpAddr>,
-        own_macs: BTreeSet<Mac>,
-        wait: Duration,
-        now: Instant,
-    ) -> Self {
+    pub fn new(subject: Subject, now: Instant) -> Self {
         Self {
-            vip,
-            mac,
-            from,
-            own_macs,
-            end_at: now + wait,
+            end_at: now + subject.wait,
+            subject,
             next_probe: now,
             last_probe: None,
             probes: 0,
-            answers: BTreeMap::new(),
+            answers: Claimants::default(),
             claimed: false,
             refusal: None,
+            identity: None,
         }
     }
 
-    /// The probe that may leave now.
+    /// Asks only whether some MACs that claim the VIP are proxies.
+    #[must_use]
+    pub fn for_proxies(subject: Subject, claimants: &[Mac], now: Instant) -> Self {
+        let mut search = Self::new(subject, now);
+        search.end_at = now;
+        let mut identity = search.identity(PROBES_WITHOUT_LOSS, now);
+        for mac in claimants {
+            identity.ask_for_unused(*mac, &search.subject.unused, now);
+        }
+        search.identity = Some(identity);
+        search
+    }
+
+    fn identity(&self, enough: u32, now: Instant) -> Identity {
+        let Subject {
+            vip, from, wait, ..
+        } = self.subject;
+        Identity::new(vip, from, enough, wait, now)
+    }
+
+    /// Asks who they are that answered, where that does not tell: this host sends frames for the VIP
+    /// to `cached`.
+    pub fn identify(&mut self, cached: Option<Mac>, now: Instant) {
+        let mut identity = self.identity(self.probes_to_rule_out_chance(), now);
+        let unused = &self.subject.unused;
+        match (self.verdict(cached), cached) {
+            (VipVerdict::Stale, Some(cached)) if cached.is_unicast() => {
+                identity.ask_for_vip(cached, now);
+                for (owner, _) in self.answers() {
+                    identity.introduce(owner, now);
+                }
+                identity.ask_for_echo(cached, now);
+                identity.ask_for_unused(cached, unused, now);
+            }
+            (VipVerdict::Conflict, _) => {
+                for (mac, _) in self.answers() {
+                    identity.introduce(mac, now);
+                    identity.ask_for_echo(mac, now);
+                    identity.ask_for_unused(mac, unused, now);
+                }
+            }
+            _ => {}
+        }
+        self.identity = Some(identity);
+    }
+
+    /// The frame that may leave now.
     #[must_use]
     pub fn poll_transmit(&self, now: Instant) -> Option<Frame> {
-        let from_v6 = match self.from {
-            Some(IpAddr::V6(from)) => Some(from),
-            _ => None,
-        };
-        (self.wants_to_ask(now) && self.next_probe <= now).then(|| {
-            match (self.vip.ip(), self.from) {
-                (IpAddr::V4(vip), Some(IpAddr::V4(from))) => {
-                    Arp::directed_request(from, self.mac, vip, None)
-                }
-                (IpAddr::V4(vip), _) => Arp::probe(vip, self.mac),
-                (IpAddr::V6(vip), _) => Ndp::probe(vip, self.mac, from_v6),
-            }
+        if let Some(identity) = &self.identity {
+            return identity.poll_transmit(now);
+        }
+        let Subject { vip, from, .. } = self.subject;
+        let (ip, mac) = (self.probes_from(), from.mac);
+        (self.wants_to_ask(now) && self.next_probe <= now).then(|| match (vip.ip(), ip) {
+            (IpAddr::V4(vip), Some(IpAddr::V4(ip))) => Arp::directed_request(ip, mac, vip, None),
+            (IpAddr::V4(vip), _) => Arp::probe(vip, mac),
+            (IpAddr::V6(vip), Some(IpAddr::V6(ip))) => Ndp::probe(vip, mac, Some(ip)),
+            (IpAddr::V6(vip), _) => Ndp::probe(vip, mac, None),
         })
     }
 
-    /// The probe left.
+    fn probes_from(&self) -> Option<IpAddr> {
+        let Subject { vip, from, .. } = self.subject;
+        let any = vip.ip().is_ipv6() || self.subject.probes_from_address;
+        from.ip.filter(|_| any)
+    }
+
+    /// The frame left.
     pub fn sent(&mut self, now: Instant) {
+        if let Some(identity) = &mut self.identity {
+            return identity.sent(now, true);
+        }
         self.probes += 1;
         self.last_probe = Some(now);
         self.next_probe = now + GAP;
     }
 
-    /// The probe could not leave; it is tried again.
+    /// The frame could not leave; it is tried again.
     pub fn refused(&mut self, now: Instant, why: Refusal) {
+        if let Some(identity) = &mut self.identity {
+            return identity.sent(now, false);
+        }
         self.refusal = Some(why);
         self.next_probe = now + GAP;
     }
 
+    /// Nothing more can be asked, and why.
+    pub fn end(&mut self, now: Instant, why: Refusal) {
+        self.refusal = Some(why);
+        self.end_at = now;
+        self.identity = None;
+    }
+
     /// A frame came in on the interface.
     pub fn received(&mut self, now: Instant, frame: &Frame) {
-        let to_us = frame.destination == self.mac;
+        if let Some(identity) = &mut self.identity {
+            return identity.received(frame);
+        }
+        let Subject { vip, from, .. } = self.subject;
+        let to_us = frame.destination == from.mac;
         let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         match frame.payload {
-            Payload::Arp(arp) if IpAddr::V4(arp.sender_ip) == self.vip.ip() => {
+            Payload::Arp(arp) if IpAddr::V4(arp.sender_ip) == vip.ip() => {
                 let answers = arp.operation == ArpOperation::Reply
-                    && IpAddr::V4(arp.target_ip) == self.from.unwrap_or(nobody)
-                    && arp.target_mac == self.mac
+                    && IpAddr::V4(arp.target_ip) == self.probes_from().unwrap_or(nobody)
+                    && arp.target_mac == from.mac
                     && to_us;
-                self.on_answer(now, arp.sender_mac, answers);
+                self.on_claim(now, arp.sender_mac, answers);
             }
             Payload::Ndp(ndp) => match ndp.message {
-                NdpMessage::Advertisement(na) if IpAddr::V6(na.target) == self.vip.ip() => {
-                    let answers = match self.from {
-                        Some(from) => na.solicited && IpAddr::V6(ndp.destination) == from && to_us,
+                NdpMessage::Advertisement(na) if IpAddr::V6(na.target) == vip.ip() => {
+                    let answers = match self.probes_from() {
+                        Some(ip) => na.solicited && IpAddr::V6(ndp.destination) == ip && to_us,
                         // The answer to duplicate address detection goes to all nodes.
                         None => !na.solicited && ndp.destination.is_multicast(),
                     };
-                    self.on_answer(now, na.target_lladdr.unwrap_or(frame.source), answers);
+                    self.on_claim(now, na.target_lladdr.unwrap_or(frame.source), answers);
                 }
                 _ => {}
             },
@@ -161,31 +191,24 @@ impl OwnerSearch {
         }
     }
 
-    fn on_answer(&mut self, now: Instant, mac: Mac, answers: bool) {
-        if self.own_macs.contains(&mac) || !mac.is_unicast() {
+    fn on_claim(&mut self, now: Instant, mac: Mac, answers: bool) {
+        if self.subject.own_macs.contains(&mac) || !mac.is_unicast() {
             return;
         }
         if !answers {
             self.claimed = true;
         } else if self.probes > 0 {
-            let known = self.answers.entry(mac).or_insert(Answers {
-                count: 0,
-                first: now,
-                last: now,
-            });
-            known.count += 1;
-            known.last = now;
+            self.answers.heard(now, mac);
         }
     }
 
-    /// Whether so many probes left that nobody who answers went unheard by chance.
+    /// Whether the silence of others is no chance any more.
     fn is_certain(&self) -> bool {
-        self.probes >= self.enough()
+        self.probes >= self.probes_to_rule_out_chance()
     }
 
-    /// So many questions are not lost all by chance, as far as the answers so far tell.
-    pub fn enough(&self) -> u32 {
-        let best_heard = self.answers.values().map(|answers| answers.count).max();
+    fn probes_to_rule_out_chance(&self) -> u32 {
+        let best_heard = self.answers().map(|(_, count)| count).max();
         probes_to_rule_out_chance(best_heard.unwrap_or(0), self.probes)
     }
 
@@ -200,22 +223,46 @@ impl OwnerSearch {
     /// Whether nothing more is asked, and no answer can come any more.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
-        !self.wants_to_ask(now) && self.last_answer_until().is_none_or(|until| until <= now)
+        match &self.identity {
+            Some(identity) => identity.is_over(now),
+            None => {
+                let answered = self.last_answer_until().is_none_or(|until| until <= now);
+                !self.wants_to_ask(now) && answered
+            }
+        }
     }
 
     /// When to look again if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self, now: Instant) -> Instant {
-        if self.wants_to_ask(now) {
-            self.next_probe.min(self.end_at)
-        } else {
-            self.last_answer_until().unwrap_or(now)
+        match &self.identity {
+            Some(identity) => identity.next_deadline(now),
+            None if self.wants_to_ask(now) => self.next_probe.min(self.end_at),
+            None => self.last_answer_until().unwrap_or(now),
         }
+    }
+
+    /// The VIP.
+    #[must_use]
+    pub fn vip(&self) -> Vip {
+        self.subject.vip
+    }
+
+    /// Where it is asked from.
+    #[must_use]
+    pub fn from(&self) -> AskedFrom {
+        self.subject.from
     }
 
     /// The MACs that answered, and how often.
     pub fn answers(&self) -> impl Iterator<Item = (Mac, u32)> + '_ {
-        self.answers.iter().map(|(mac, heard)| (*mac, heard.count))
+        self.answers.present().map(|(mac, one)| (mac, one.count))
+    }
+
+    /// Answers by more MACs than are remembered.
+    #[must_use]
+    pub fn more_answers(&self) -> u64 {
+        self.answers.more()
     }
 
     /// The probes that left.
@@ -224,7 +271,13 @@ impl OwnerSearch {
         self.probes
     }
 
-    /// Why the last probe that could not leave was refused.
+    /// All frames that left.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        self.probes + self.identity.as_ref().map_or(0, Identity::frames)
+    }
+
+    /// Why the last frame that could not leave was refused.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.as_ref()
@@ -236,23 +289,38 @@ impl OwnerSearch {
         self.claimed
     }
 
+    /// The MAC that answered for the VIP when `to` itself was asked for it.
+    #[must_use]
+    pub fn answered_for_vip(&self, to: Mac) -> Option<Mac> {
+        self.identity.as_ref()?.answered_for_vip(to)
+    }
+
+    /// The MAC that the echo from the VIP came from when it was asked for behind `to`.
+    #[must_use]
+    pub fn echoed(&self, to: Mac) -> Option<Mac> {
+        self.identity.as_ref()?.echoed(to)
+    }
+
+    /// Whether a MAC answers for addresses that nobody has.
+    #[must_use]
+    pub fn is_proxy(&self, mac: Mac) -> bool {
+        let identity = self.identity.as_ref();
+        identity.is_some_and(|identity| identity.is_proxy(mac))
+    }
+
     /// What the answers mean, where this host sends frames for the VIP to `cached`.
     #[must_use]
     pub fn verdict(&self, cached: Option<Mac>) -> VipVerdict {
-        let heard: Vec<_> = self.answers.values().collect();
-        // One after the other is a VIP that moved; in turns, two that hold it.
-        let in_turns = heard.iter().enumerate().any(|(at, one)| {
-            let others = &heard[at + 1..];
-            others
-                .iter()
-                .any(|other| one.first <= other.last && other.first <= one.last)
-        });
-        match self.answers.keys().next() {
-            _ if in_turns => VipVerdict::Conflict,
-            _ if heard.len() > 1 || !self.is_certain() => VipVerdict::Unproven,
-            None => VipVerdict::Unowned,
-            Some(owner) if cached.is_none_or(|cached| cached == *owner) => VipVerdict::Ok,
-            Some(_) => VipVerdict::Stale,
+        let mut answers = self.answers();
+        match (answers.next(), answers.next()) {
+            _ if self.answers.has_second_owner(false) => VipVerdict::Conflict,
+            (_, Some(_)) => VipVerdict::Unproven,
+            _ if !self.is_certain() => VipVerdict::Unproven,
+            (None, None) => VipVerdict::Unowned,
+            (Some((owner, _)), None) => match cached {
+                Some(cached) if cached != owner => VipVerdict::Stale,
+                _ => VipVerdict::Ok,
+            },
         }
     }
 }
@@ -273,6 +341,22 @@ mod tests {
 
     fn vip(text: &str) -> Vip {
         text.parse().unwrap()
+    }
+
+    fn search(vip: Vip, from: Option<IpAddr>, own_macs: &[Mac], now: Instant) -> OwnerSearch {
+        let subject = Subject {
+            vip,
+            from: AskedFrom {
+                mac: OWN,
+                ip: from,
+                identifier: 7,
+            },
+            probes_from_address: false,
+            own_macs: own_macs.iter().copied().collect(),
+            unused: Vec::new(),
+            wait: WAIT,
+        };
+        OwnerSearch::new(subject, now)
     }
 
     fn answer_to(probe: &Frame, owner: Mac) -> Frame {
@@ -316,7 +400,7 @@ mod tests {
     ) -> (OwnerSearch, Duration) {
         let start = Instant::now();
         let from = vip.ip().is_ipv6().then(|| "fd00::1".parse().unwrap());
-        let mut search = OwnerSearch::new(vip, OWN, from, [OWN].into(), WAIT, start);
+        let mut search = search(vip, from, &[OWN], start);
         let mut now = start;
         while !search.is_over(now) {
             if let Some(probe) = search.poll_transmit(now) {
@@ -355,7 +439,7 @@ mod tests {
     fn between_two_probes_there_is_a_gap_also_when_the_first_could_not_leave() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let mut search = OwnerSearch::new(vip("10.0.0.10"), OWN, None, [OWN].into(), WAIT, start);
+        let mut search = search(vip("10.0.0.10"), None, &[OWN], start);
         let asks = |search: &OwnerSearch, at| search.poll_transmit(at).is_some();
         assert!(asks(&search, start));
         search.sent(start);
@@ -396,7 +480,7 @@ mod tests {
     fn what_is_no_answer_to_this_inquiry_counts_for_nothing() {
         let now = Instant::now();
         let asked = vip("10.0.0.10");
-        let mut search = OwnerSearch::new(asked, OWN, None, [OWN, B].into(), WAIT, now);
+        let mut search = search(asked, None, &[OWN, B], now);
         let probe = search.poll_transmit(now).unwrap();
         let good = answer_to(&probe, A);
         search.received(now, &good);
@@ -431,7 +515,7 @@ mod tests {
         ] {
             let from = from.map(ip);
             let from = from.map(IpAddr::V6);
-            let mut asked = OwnerSearch::new(vip("fd00::10"), OWN, from, [OWN].into(), WAIT, now);
+            let mut asked = search(vip("fd00::10"), from, &[OWN], now);
             asked.sent(now);
             let advertisement = Frame {
                 destination: to,

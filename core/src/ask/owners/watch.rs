@@ -1,35 +1,27 @@
 //! Other hosts that claim a VIP which is here: whether they still do, and when to ask again.
 //!
 //! A split brain ends without an event for the host that stays master, but leaves hosts that follow
-//! the other one. So the run asks for its rivals until they are gone, and then announces anew.
+//! the other one. So the run asks for its owners until they are gone, and then announces anew.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::{Claimant, Claimants};
 use crate::address::Mac;
 
-/// From one look at rivals that are there to the next.
+/// From one look at owners that are there to the next.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// A rival that was thought to be gone and came back answers no probe: only when it has not been
+/// One that was thought to be gone and came back answers no probe: only when it has not been
 /// heard for so long is it gone again. Otherwise its every claim would begin new rounds.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// A MAC, not this host's, that the VIP was claimed with.
-#[derive(Clone, Copy, Debug)]
-struct Rival {
-    heard: Instant,
-    gone: Option<Instant>,
-    came_back: bool,
-}
-
-/// A look at all rivals: probes until each was heard again, or would have been.
+/// A look at all owners: probes until each was heard again, or would have been.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     began: Instant,
     probes: u32,
 }
 
-/// What to do about rivals next.
+/// What to do about owners next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send a probe.
@@ -42,10 +34,10 @@ pub(crate) enum Step {
     Nothing,
 }
 
-/// The rivals for one VIP.
+/// The owners for one VIP.
 #[derive(Clone, Debug)]
-pub(crate) struct Rivals {
-    known: BTreeMap<Mac, Rival>,
+pub(crate) struct OwnerWatch {
+    known: Claimants,
     look: Option<Look>,
     /// How long they are watched once they were found.
     watch: Duration,
@@ -55,10 +47,10 @@ pub(crate) struct Rivals {
     over: bool,
 }
 
-impl Rivals {
+impl OwnerWatch {
     pub(crate) fn new(watch: Duration) -> Self {
         Self {
-            known: BTreeMap::new(),
+            known: Claimants::default(),
             look: None,
             watch,
             watch_until: None,
@@ -66,22 +58,15 @@ impl Rivals {
         }
     }
 
-    /// Another host claimed the VIP.
-    pub(crate) fn heard(&mut self, now: Instant, mac: Mac) {
-        let new = Rival {
-            heard: now,
-            gone: None,
-            came_back: false,
-        };
-        let rival = self.known.entry(mac).or_insert(new);
-        rival.heard = now;
-        rival.came_back |= rival.gone.take().is_some();
+    /// Another host claims the VIP. Returns whether it did not so far.
+    pub(crate) fn heard(&mut self, now: Instant, mac: Mac) -> bool {
+        self.known.heard(now, mac)
     }
 
     /// The hosts of these MACs are known to have let go of the VIP.
     pub(crate) fn forget(&mut self, of: impl Fn(Mac) -> bool) {
-        self.known.retain(|mac, _| !of(*mac));
-        if self.present().next().is_none() {
+        self.known.forget(of);
+        if !self.is_contested() {
             self.end_watch();
         }
     }
@@ -90,32 +75,40 @@ impl Rivals {
         (self.watch_until, self.over) = (None, false);
     }
 
+    /// Whether another owner is known by now.
+    fn is_contested(&self) -> bool {
+        self.known.has_second_owner(true)
+    }
+
+    /// The MACs of the other owners.
     pub(crate) fn present(&self) -> impl Iterator<Item = Mac> + '_ {
-        let present = self.known.iter().filter(|(_, rival)| rival.gone.is_none());
-        present.map(|(mac, _)| *mac)
+        self.known.present().map(|(mac, _)| mac)
     }
 
     /// Those that are gone, and since when.
     pub(crate) fn past(&self) -> impl Iterator<Item = (Mac, Instant)> + '_ {
-        let gone = |(mac, rival): (&Mac, &Rival)| Some((*mac, rival.gone?));
-        self.known.iter().filter_map(gone)
+        let gone = |(mac, one): (Mac, &Claimant)| Some((mac, one.gone?));
+        self.known.all().filter_map(gone)
+    }
+
+    /// Claims by more MACs than are remembered.
+    pub(crate) fn more(&self) -> u64 {
+        self.known.more()
     }
 
     pub(crate) fn is_present(&self, mac: Mac) -> bool {
-        self.known
-            .get(&mac)
-            .is_some_and(|rival| rival.gone.is_none())
+        self.known.is_present(mac)
     }
 
-    /// Whether a look shall begin: there are rivals, and none is under way or to come.
+    /// Whether a look shall begin: there are owners, and none is under way or to come.
     pub(crate) fn wants_look(&self) -> bool {
-        self.look.is_none() && self.present().next().is_some()
+        self.look.is_none() && self.is_contested()
     }
 
     /// Whether the run lasts for a look. A run that lasts for another reason goes on looking.
     pub(crate) fn is_open(&self) -> bool {
         let under_way = self.look.is_some_and(|look| look.probes > 0);
-        (!self.over || under_way) && self.present().next().is_some()
+        (!self.over || under_way) && self.is_contested()
     }
 
     /// The look under way ends without a result: the rounds begin again, and another look comes
@@ -126,7 +119,7 @@ impl Rivals {
 
     /// Until when they are watched: set by the first look that found them.
     pub(crate) fn watched_until(&self) -> Option<Instant> {
-        self.watch_until.filter(|_| self.present().next().is_some())
+        self.watch_until.filter(|_| self.is_contested())
     }
 
     /// Begins a look.
@@ -151,23 +144,23 @@ impl Rivals {
         let Some(look) = self.look else {
             return Step::Nothing;
         };
-        if self.present().next().is_none() {
+        if !self.is_contested() {
             self.look = None;
             return Step::Nothing;
         }
-        let mut present = self.known.values_mut().filter(|rival| rival.gone.is_none());
-        let all_heard = look.probes > 0 && present.all(|rival| rival.heard > look.began);
+        let heard = |(_, one): (Mac, &Claimant)| one.last > look.began;
+        let all_heard = look.probes > 0 && self.known.present().all(heard);
         if !all_heard && look.probes < enough {
             return Step::Probe;
         }
         self.look = None;
-        for rival in self.known.values_mut().filter(|rival| rival.gone.is_none()) {
-            let quiet = now.duration_since(rival.heard) >= QUIET;
-            if rival.heard <= look.began && (quiet || !rival.came_back) {
-                rival.gone = Some(now);
+        for one in self.known.all_mut().filter(|one| one.gone.is_none()) {
+            let quiet = now.duration_since(one.last) >= QUIET;
+            if one.last <= look.began && (quiet || !one.came_back) {
+                one.gone = Some(now);
             }
         }
-        if self.present().next().is_none() {
+        if !self.is_contested() {
             self.end_watch();
             return Step::Gone;
         }
@@ -185,18 +178,18 @@ mod tests {
     const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
     const ENOUGH: u32 = 5;
 
-    /// A look in which the rivals `there` answer every probe. Gives its result.
-    fn look(rivals: &mut Rivals, now: &mut Instant, there: &[Mac]) -> (u32, Step) {
-        rivals.begin_look(*now);
+    /// A look in which the owners `there` answer every probe. Gives its result.
+    fn look(owners: &mut OwnerWatch, now: &mut Instant, there: &[Mac]) -> (u32, Step) {
+        owners.begin_look(*now);
         let mut probes = 0;
         loop {
-            match rivals.next_step(*now, ENOUGH) {
+            match owners.next_step(*now, ENOUGH) {
                 Step::Probe => {
                     probes += 1;
-                    rivals.probed(ENOUGH);
+                    owners.probed(ENOUGH);
                     *now += Duration::from_millis(15);
                     for mac in there {
-                        rivals.heard(*now, *mac);
+                        owners.heard(*now, *mac);
                     }
                 }
                 step => return (probes, step),
@@ -207,33 +200,33 @@ mod tests {
     #[test]
     fn who_answers_is_there_and_who_leaves_many_probes_unanswered_is_gone() {
         let mut now = Instant::now();
-        let mut rivals = Rivals::new(Duration::from_secs(600));
-        assert!(!rivals.wants_look() && !rivals.is_open());
-        rivals.heard(now, A);
-        rivals.heard(now, B);
+        let mut owners = OwnerWatch::new(Duration::from_secs(600));
+        assert!(!owners.wants_look() && !owners.is_open());
+        owners.heard(now, A);
+        owners.heard(now, B);
         now += Duration::from_secs(1);
-        assert!(rivals.wants_look());
+        assert!(owners.wants_look());
         let still_there = Step::StillThere;
-        assert_eq!(look(&mut rivals, &mut now, &[A, B]), (1, still_there));
-        assert_eq!(look(&mut rivals, &mut now, &[B]), (ENOUGH, still_there));
-        assert_eq!(rivals.present().collect::<Vec<_>>(), [B]);
-        assert!(rivals.is_open() && !rivals.is_present(A));
-        assert_eq!(look(&mut rivals, &mut now, &[]), (ENOUGH, Step::Gone));
-        assert!(!rivals.is_open());
-        assert_eq!(rivals.past().count(), 2);
+        assert_eq!(look(&mut owners, &mut now, &[A, B]), (1, still_there));
+        assert_eq!(look(&mut owners, &mut now, &[B]), (ENOUGH, still_there));
+        assert_eq!(owners.present().collect::<Vec<_>>(), [B]);
+        assert!(owners.is_open() && !owners.is_present(A));
+        assert_eq!(look(&mut owners, &mut now, &[]), (ENOUGH, Step::Gone));
+        assert!(!owners.is_open());
+        assert_eq!(owners.past().count(), 2);
     }
 
     #[test]
     fn they_are_watched_for_a_bounded_time() {
         let mut now = Instant::now();
-        let mut rivals = Rivals::new(Duration::from_secs(3));
-        rivals.heard(now, A);
-        assert_eq!(look(&mut rivals, &mut now, &[A]).1, Step::StillThere);
-        assert!(rivals.is_open());
+        let mut owners = OwnerWatch::new(Duration::from_secs(3));
+        owners.heard(now, A);
+        assert_eq!(look(&mut owners, &mut now, &[A]).1, Step::StillThere);
+        assert!(owners.is_open());
         now += LOOK_AGAIN;
-        assert_eq!(look(&mut rivals, &mut now, &[A]).1, Step::StillThere);
-        assert!(!rivals.is_open());
-        let mut at_once = Rivals::new(Duration::ZERO);
+        assert_eq!(look(&mut owners, &mut now, &[A]).1, Step::StillThere);
+        assert!(!owners.is_open());
+        let mut at_once = OwnerWatch::new(Duration::ZERO);
         at_once.heard(now, A);
         assert!(at_once.is_open());
         assert_eq!(look(&mut at_once, &mut now, &[A]).1, Step::StillThere);
@@ -243,30 +236,30 @@ mod tests {
     #[test]
     fn a_run_that_lasts_for_another_reason_goes_on_looking() {
         let mut now = Instant::now();
-        let mut rivals = Rivals::new(Duration::ZERO);
-        rivals.heard(now, A);
-        assert_eq!(look(&mut rivals, &mut now, &[A]).1, Step::StillThere);
-        assert!(rivals.wants_look() && !rivals.is_open());
-        rivals.begin_look(now);
-        rivals.probed(ENOUGH);
-        assert!(rivals.is_open(), "the answer is awaited");
-        rivals.drop_look();
-        assert!(rivals.is_open(), "a look comes after the rounds");
-        assert_eq!(look(&mut rivals, &mut now, &[]).1, Step::Gone);
+        let mut owners = OwnerWatch::new(Duration::ZERO);
+        owners.heard(now, A);
+        assert_eq!(look(&mut owners, &mut now, &[A]).1, Step::StillThere);
+        assert!(owners.wants_look() && !owners.is_open());
+        owners.begin_look(now);
+        owners.probed(ENOUGH);
+        assert!(owners.is_open(), "the answer is awaited");
+        owners.drop_look();
+        assert!(owners.is_open(), "a look comes after the rounds");
+        assert_eq!(look(&mut owners, &mut now, &[]).1, Step::Gone);
     }
 
     #[test]
     fn who_claims_but_answers_no_probe_does_not_begin_new_rounds_again_and_again() {
         let mut now = Instant::now();
-        let mut rivals = Rivals::new(Duration::from_secs(600));
-        rivals.heard(now, A);
+        let mut owners = OwnerWatch::new(Duration::from_secs(600));
+        owners.heard(now, A);
         now += Duration::from_secs(1);
-        assert_eq!(look(&mut rivals, &mut now, &[]).1, Step::Gone);
-        rivals.heard(now, A);
+        assert_eq!(look(&mut owners, &mut now, &[]).1, Step::Gone);
+        owners.heard(now, A);
         now += Duration::from_secs(5);
-        assert!(rivals.wants_look());
-        assert_eq!(look(&mut rivals, &mut now, &[]).1, Step::StillThere);
+        assert!(owners.wants_look());
+        assert_eq!(look(&mut owners, &mut now, &[]).1, Step::StillThere);
         now += QUIET;
-        assert_eq!(look(&mut rivals, &mut now, &[]).1, Step::Gone);
+        assert_eq!(look(&mut owners, &mut now, &[]).1, Step::Gone);
     }
 }

@@ -8,8 +8,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::LAST_ANSWER;
 use crate::address::{Mac, Prefix, Vip};
+use crate::ask::LAST_ANSWER;
 use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
 /// Between two frames that ask the same.
@@ -23,7 +23,7 @@ const DISTANCES: [u8; 8] = [0x2d, 0x13, 0x36, 0x1b, 0x29, 0x0e, 0x35, 0x17];
 
 /// Who asks, and from where.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub struct AskedFrom {
     /// The interface's MAC.
     pub mac: Mac,
     /// An own address there of the VIP's family, that is no VIP.
@@ -58,9 +58,9 @@ struct Question {
 /// Questions to some MACs about one VIP, each repeated until it is answered or chance explains its
 /// silence no more.
 #[derive(Clone, Debug)]
-pub struct FollowUp {
+pub(super) struct Identity {
     vip: Vip,
-    asker: Asker,
+    from: AskedFrom,
     enough: u32,
     end_at: Instant,
     last_asked: Option<Instant>,
@@ -68,12 +68,18 @@ pub struct FollowUp {
     frames: u32,
 }
 
-impl FollowUp {
+impl Identity {
     /// `enough` questions are not lost all by chance; `wait` is how long they may take.
-    pub fn new(vip: Vip, asker: Asker, enough: u32, wait: Duration, now: Instant) -> Self {
+    pub(super) fn new(
+        vip: Vip,
+        from: AskedFrom,
+        enough: u32,
+        wait: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
             vip,
-            asker,
+            from,
             enough,
             end_at: now + wait,
             last_asked: None,
@@ -93,28 +99,28 @@ impl FollowUp {
     }
 
     /// Asks a MAC itself for the VIP.
-    pub fn ask_for_vip(&mut self, to: Mac, now: Instant) {
+    pub(super) fn ask_for_vip(&mut self, to: Mac, now: Instant) {
         self.ask(to, About::Vip, now);
     }
 
     /// Makes this host known to a MAC that answers for the VIP, before an echo is asked for. From no
     /// own address it can't be.
-    pub fn introduce(&mut self, to: Mac, now: Instant) {
-        if self.asker.ip.is_some() {
+    pub(super) fn introduce(&mut self, to: Mac, now: Instant) {
+        if self.from.ip.is_some() {
             self.ask(to, About::Known, now);
         }
     }
 
     /// Asks whether the VIP is behind a MAC: unless it says so itself, or says nothing, when it is
     /// asked for the VIP.
-    pub fn ask_for_echo(&mut self, to: Mac, now: Instant) {
-        if self.asker.ip.is_some() {
+    pub(super) fn ask_for_echo(&mut self, to: Mac, now: Instant) {
+        if self.from.ip.is_some() {
             self.ask(to, About::Echo, now);
         }
     }
 
     /// Asks whether a MAC answers for others: for `unused` addresses.
-    pub fn ask_for_unused(&mut self, to: Mac, unused: &[IpAddr], now: Instant) {
+    pub(super) fn ask_for_unused(&mut self, to: Mac, unused: &[IpAddr], now: Instant) {
         if unused.len() >= UNUSED {
             for ip in unused {
                 self.ask(to, About::Unused(*ip), now);
@@ -123,12 +129,12 @@ impl FollowUp {
     }
 
     /// The MAC that answered for the VIP when `to` was asked for it.
-    pub fn answered_for_vip(&self, to: Mac) -> Option<Mac> {
+    pub(super) fn answered_for_vip(&self, to: Mac) -> Option<Mac> {
         self.answer(to, About::Vip)
     }
 
     /// The MAC that the echo from the VIP came from when it was asked for behind `to`.
-    pub fn echoed(&self, to: Mac) -> Option<Mac> {
+    pub(super) fn echoed(&self, to: Mac) -> Option<Mac> {
         self.answer(to, About::Echo)
     }
 
@@ -140,7 +146,7 @@ impl FollowUp {
     }
 
     /// Whether a MAC answers for addresses that nobody has.
-    pub fn is_proxy(&self, mac: Mac) -> bool {
+    pub(super) fn is_proxy(&self, mac: Mac) -> bool {
         let mut any = false;
         self.questions
             .iter()
@@ -153,7 +159,7 @@ impl FollowUp {
     }
 
     /// The frames that left.
-    pub fn frames(&self) -> u32 {
+    pub(super) fn frames(&self) -> u32 {
         self.frames
     }
 
@@ -180,13 +186,13 @@ impl FollowUp {
     }
 
     /// The question that may leave now.
-    pub fn poll_transmit(&self, now: Instant) -> Option<Frame> {
+    pub(super) fn poll_transmit(&self, now: Instant) -> Option<Frame> {
         let (at, question) = self.due().filter(|(_, one)| one.due <= now)?;
         (now < self.end_at).then(|| self.frame(at, question))?
     }
 
     fn frame(&self, at: usize, question: &Question) -> Option<Frame> {
-        let Asker { mac, ip: own, .. } = self.asker;
+        let AskedFrom { mac, ip: own, .. } = self.from;
         let (from_v4, from_v6) = match own {
             Some(IpAddr::V4(v4)) => (v4, None),
             Some(IpAddr::V6(v6)) => (Ipv4Addr::UNSPECIFIED, Some(v6)),
@@ -212,14 +218,14 @@ impl FollowUp {
             (About::Echo, vip) => Some(Echo::request(
                 (own?, mac),
                 (vip, question.to),
-                self.asker.identifier,
+                self.from.identifier,
                 u16::try_from(at).ok()?,
             )),
         }
     }
 
     /// The question left, or could not leave.
-    pub fn sent(&mut self, now: Instant, left: bool) {
+    pub(super) fn sent(&mut self, now: Instant, left: bool) {
         let Some((at, _)) = self.due() else { return };
         self.questions[at].due = now + GAP;
         if left {
@@ -230,11 +236,11 @@ impl FollowUp {
     }
 
     /// A frame came in on the interface.
-    pub fn received(&mut self, frame: &Frame) {
-        if frame.destination != self.asker.mac {
+    pub(super) fn received(&mut self, frame: &Frame) {
+        if frame.destination != self.from.mac {
             return;
         }
-        let has_address = self.asker.ip.is_some();
+        let has_address = self.from.ip.is_some();
         match frame.payload {
             Payload::Arp(arp) if arp.operation == ArpOperation::Reply => {
                 let to_probe = arp.target_ip.is_unspecified();
@@ -261,9 +267,9 @@ impl FollowUp {
 
     fn is_ours(&self, echo: &Echo) -> bool {
         echo.kind == EchoKind::Reply
-            && echo.identifier == self.asker.identifier
+            && echo.identifier == self.from.identifier
             && echo.source == self.vip.ip()
-            && Some(echo.destination) == self.asker.ip
+            && Some(echo.destination) == self.from.ip
     }
 
     /// Somebody says that `ip` is at `mac`, and `fits` what was asked.
@@ -285,7 +291,7 @@ impl FollowUp {
     }
 
     /// Whether nothing more is asked, and no answer can come any more.
-    pub fn is_over(&self, now: Instant) -> bool {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
         let all_answered = self.questions.iter().all(|one| one.answer.is_some());
         let asks = self.due().is_some() && now < self.end_at;
         all_answered || !asks && self.last_answer_until().is_none_or(|until| until <= now)
@@ -296,7 +302,7 @@ impl FollowUp {
     }
 
     /// When to look again if nothing happens before.
-    pub fn next_deadline(&self, now: Instant) -> Instant {
+    pub(super) fn next_deadline(&self, now: Instant) -> Instant {
         match self.due().filter(|_| now < self.end_at) {
             Some((_, question)) => question.due.min(self.end_at),
             None => self.last_answer_until().unwrap_or(now),
@@ -345,18 +351,18 @@ mod tests {
         "10.0.0.100".parse().unwrap()
     }
 
-    fn follow_up(now: Instant) -> FollowUp {
-        let asker = Asker {
+    fn identity(now: Instant) -> Identity {
+        let asker = AskedFrom {
             mac: OWN,
             ip: Some([10, 0, 0, 1].into()),
             identifier: 7,
         };
-        FollowUp::new(vip(), asker, 12, WAIT, now)
+        Identity::new(vip(), asker, 12, WAIT, now)
     }
 
     /// Asks to the end; `answer` plays the others. Gives how long it took.
     fn play(
-        asked: &mut FollowUp,
+        asked: &mut Identity,
         start: Instant,
         mut answer: impl FnMut(&Frame) -> Option<Frame>,
     ) -> Duration {
@@ -405,7 +411,7 @@ mod tests {
     fn a_mac_that_answers_itself_or_through_another_card_is_told() {
         let now = Instant::now();
         for (by, echoes) in [(A, true), (B, true), (B, false)] {
-            let mut asked = follow_up(now);
+            let mut asked = identity(now);
             asked.ask_for_vip(A, now);
             asked.introduce(B, now);
             asked.ask_for_echo(A, now);
@@ -427,7 +433,7 @@ mod tests {
     #[test]
     fn who_is_silent_is_asked_often_and_not_for_ever() {
         let now = Instant::now();
-        let mut asked = follow_up(now);
+        let mut asked = identity(now);
         asked.ask_for_vip(A, now);
         asked.ask_for_echo(A, now);
         let took = play(&mut asked, now, |_| None);
@@ -441,7 +447,7 @@ mod tests {
         let subnet = Prefix::new([10, 0, 0, 1].into(), 24);
         let unused = unused_near(vip(), subnet, |_| false);
         assert_eq!(unused.len(), UNUSED);
-        let mut asked = follow_up(now);
+        let mut asked = identity(now);
         for mac in [A, B] {
             asked.ask_for_unused(mac, &unused, now);
         }
@@ -455,7 +461,7 @@ mod tests {
             answers.then(|| reply(frame, frame.destination))?
         });
         assert!(asked.is_proxy(A) && !asked.is_proxy(B));
-        assert!(!follow_up(now).is_proxy(A), "nobody was asked");
+        assert!(!identity(now).is_proxy(A), "nobody was asked");
     }
 
     #[test]

@@ -1,0 +1,202 @@
+//! Who else answers for a VIP: the one place that decides whether a second owner exists.
+//!
+//! - [`Claimants`]: the evidence, and the decision
+//! - [`OwnerSearch`], [`OwnerSearches`]: ask for VIPs that are elsewhere, and who they are that answer
+//! - `OwnerWatch`: asks the second owners of a VIP that is here until they are gone
+
+mod identity;
+mod search;
+mod searches;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::Serialize;
+
+pub use identity::{AskedFrom, unused_near};
+pub use search::{OwnerSearch, Subject};
+pub use searches::OwnerSearches;
+pub(crate) use watch::{LOOK_AGAIN, OwnerWatch, Step};
+
+use crate::address::Mac;
+
+/// Claimants that are remembered for one VIP: a split brain has one, a loop or an attack any number.
+pub const MOST_CLAIMANTS: usize = 16;
+
+/// What was found out about a VIP, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VipVerdict {
+    /// Two or more hosts have the VIP.
+    Conflict,
+    /// It could not be asked for.
+    Failed,
+    /// Nobody has it.
+    Unowned,
+    /// One host has it, and this one, or a peer, sends to another.
+    Stale,
+    /// Too few answers to tell.
+    Unproven,
+    /// One host has it, and nothing that was heard contradicts that.
+    Ok,
+}
+
+impl VipVerdict {
+    /// Its name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+            Self::Unowned => "unowned",
+            Self::Stale => "stale",
+            Self::Unproven => "unproven",
+            Self::Ok => "ok",
+        }
+    }
+}
+
+/// One MAC that a VIP was claimed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claimant {
+    /// Times that it was heard.
+    pub(crate) count: u32,
+    pub(crate) first: Instant,
+    pub(crate) last: Instant,
+    /// Since when it claims the VIP no more.
+    pub(crate) gone: Option<Instant>,
+    /// Whether it was gone before.
+    pub(crate) came_back: bool,
+}
+
+/// The MACs, not this host's, that claimed a VIP: at most [`MOST_CLAIMANTS`], the rest is counted.
+#[derive(Clone, Debug, Default)]
+pub struct Claimants {
+    known: BTreeMap<Mac, Claimant>,
+    more: u64,
+}
+
+impl Claimants {
+    /// A MAC claims the VIP. Returns whether it did not so far.
+    pub(crate) fn heard(&mut self, now: Instant, mac: Mac) -> bool {
+        if let Some(known) = self.known.get_mut(&mac) {
+            let is_back = known.gone.take().is_some();
+            known.count = known.count.saturating_add(1);
+            known.last = now;
+            known.came_back |= is_back;
+            return is_back;
+        }
+        if self.known.len() >= MOST_CLAIMANTS && !self.forget_one_that_is_gone() {
+            self.more = self.more.saturating_add(1);
+            return false;
+        }
+        let new = Claimant {
+            count: 1,
+            first: now,
+            last: now,
+            gone: None,
+            came_back: false,
+        };
+        self.known.insert(mac, new);
+        true
+    }
+
+    /// Makes room. Returns whether there is any.
+    fn forget_one_that_is_gone(&mut self) -> bool {
+        let gone = self
+            .known
+            .iter()
+            .filter_map(|(mac, one)| Some((one.gone?, *mac)));
+        let Some((_, mac)) = gone.min() else {
+            return false;
+        };
+        self.known.remove(&mac).is_some()
+    }
+
+    /// Forgets these MACs.
+    pub(crate) fn forget(&mut self, of: impl Fn(Mac) -> bool) {
+        self.known.retain(|mac, _| !of(*mac));
+    }
+
+    /// Those that claim it now.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (Mac, &Claimant)> + '_ {
+        self.all().filter(|(_, one)| one.gone.is_none())
+    }
+
+    /// All, present or gone.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Mac, &Claimant)> + '_ {
+        self.known.iter().map(|(mac, one)| (*mac, one))
+    }
+
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Claimant> + '_ {
+        self.known.values_mut()
+    }
+
+    /// Whether a MAC claims it now.
+    pub(crate) fn is_present(&self, mac: Mac) -> bool {
+        self.known.get(&mac).is_some_and(|one| one.gone.is_none())
+    }
+
+    /// Claims by MACs beyond [`MOST_CLAIMANTS`].
+    pub(crate) fn more(&self) -> u64 {
+        self.more
+    }
+
+    /// Whether the VIP has a second owner. Where this host holds it, whoever else claims it is one.
+    /// Elsewhere it takes two that answer in turns: one after the other, the VIP has moved.
+    pub(crate) fn has_second_owner(&self, held_here: bool) -> bool {
+        let present: Vec<_> = self.present().map(|(_, one)| one).collect();
+        let overlap =
+            |one: &Claimant, other: &Claimant| one.first <= other.last && other.first <= one.last;
+        if held_here {
+            return !present.is_empty();
+        }
+        let mut pairs = present.iter().enumerate();
+        pairs.any(|(at, one)| present[at + 1..].iter().any(|two| overlap(one, two)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn mac(number: u32) -> Mac {
+        let [_, a, b, c] = number.to_be_bytes();
+        Mac::new([2, 0, 0, a, b, c])
+    }
+
+    #[test]
+    fn a_million_claimants_take_no_more_room_than_sixteen() {
+        let mut claimants = Claimants::default();
+        let now = Instant::now();
+        for number in 0..1_000_000 {
+            claimants.heard(now, mac(number));
+        }
+        assert_eq!(claimants.all().count(), MOST_CLAIMANTS);
+        assert_eq!(claimants.more(), 1_000_000 - 16);
+        // Who is gone yields to who is there.
+        let gone = claimants.known.get_mut(&mac(3)).unwrap();
+        gone.gone = Some(now);
+        assert!(claimants.heard(now, mac(77)) && claimants.is_present(mac(77)));
+        assert!(!claimants.known.contains_key(&mac(3)));
+    }
+
+    #[test]
+    fn whoever_else_claims_a_vip_that_is_here_is_a_second_owner_elsewhere_it_takes_two() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut claimants = Claimants::default();
+        assert!(!claimants.has_second_owner(true));
+        claimants.heard(start, mac(1));
+        assert!(claimants.has_second_owner(true) && !claimants.has_second_owner(false));
+        claimants.heard(after(1), mac(2));
+        assert!(!claimants.has_second_owner(false), "it moved");
+        claimants.heard(after(2), mac(1));
+        assert!(claimants.has_second_owner(false), "both answer");
+        claimants.known.get_mut(&mac(2)).unwrap().gone = Some(after(3));
+        assert!(!claimants.has_second_owner(false) && claimants.has_second_owner(true));
+    }
+}
