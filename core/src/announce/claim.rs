@@ -81,6 +81,8 @@ pub struct Claim {
     /// The peers, once they are known.
     confirmations: Option<Vec<Confirmation>>,
     by_ip: HashMap<IpAddr, usize>,
+    /// Neighbours that are not asked, for there are too many.
+    pub left_out: usize,
     /// The confirmations that changed since it was last asked whom to order.
     changed: BTreeSet<usize>,
 }
@@ -134,6 +136,7 @@ impl Claim {
             own_answers: BTreeSet::new(),
             confirmations: None,
             by_ip: HashMap::new(),
+            left_out: 0,
             changed: BTreeSet::new(),
         }
     }
@@ -278,7 +281,8 @@ impl Claim {
         self.confirmations.is_none() && self.state() == State::Ready
     }
 
-    pub(super) fn set_peers(&mut self, peers: Vec<Peer>) {
+    pub(super) fn set_peers(&mut self, peers: Vec<Peer>, left_out: usize) {
+        self.left_out = left_out;
         let from = self.asks_peers_from();
         self.by_ip = peers.iter().map(|peer| peer.ip).zip(0..).collect();
         self.confirmations = Some(

@@ -16,8 +16,8 @@ pub use orders::DueOrder;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{
-    Asker, Bucket, Confirm, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkView, LossEstimates, PeerFinder,
-    Question, Refusal, Step, Timers, Transmit,
+    Asker, Bucket, Confirm, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkView, LossEstimates, MOST_HOSTS,
+    MOST_PAIRS, PeerFinder, Question, Refusal, Step, Timers, Transmit,
 };
 use crate::host::{Address, Link, Usability, asking_address};
 use crate::host::{HostSnapshot, Place, PlacedVip};
@@ -451,6 +451,7 @@ impl Announcement {
             }
         }
         let of = |interface| views.iter().find(|around| around.link.index == interface);
+        let most = MOST_HOSTS.min(MOST_PAIRS / self.vips.len().max(1));
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let Some(on) = of(claim.interface()).filter(|_| claim.awaits_peers()) else {
@@ -462,7 +463,8 @@ impl Announcement {
                 _ => None,
             };
             let near = PeerFinder::new(claim.vip, &vips, &own, on, below);
-            claim.set_peers(near.peers(configured, confirm));
+            let (peers, left_out) = near.peers(configured, confirm, most);
+            claim.set_peers(peers, left_out);
             match self.mode {
                 Mode::Announce => self.ask_all(now, index),
                 Mode::Check => self.start_rounds(now, index),

@@ -23,8 +23,8 @@ pub use owners::{
     unused_near,
 };
 pub(crate) use owners::{LOOK_AGAIN, OwnerWatch, Step};
-pub use peers::LinkView;
 pub(crate) use peers::PeerFinder;
+pub use peers::{LinkView, MOST_HOSTS, MOST_PAIRS};
 pub use rate::Bucket;
 pub(crate) use timers::Timers;
 

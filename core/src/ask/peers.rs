@@ -8,6 +8,12 @@ use super::confirmation::{Control, Peer, Source};
 use crate::address::{Mac, Prefix, Vip};
 use crate::host::{Address, Link, Neighbour, NeighbourState, Usability};
 
+/// Neighbours that are asked for one VIP on one link.
+pub const MOST_HOSTS: usize = 8_192;
+/// Neighbours that are asked in one run, over all its VIPs. What is known of one takes some 200
+/// octets.
+pub const MOST_PAIRS: usize = 65_536;
+
 /// What the kernel knows about one interface and whoever is on its link.
 #[derive(Clone, Debug)]
 pub struct LinkView {
@@ -101,10 +107,16 @@ impl<'a> PeerFinder<'a> {
     }
 
     /// The peers, the most important first: those that were named, the gateways, and the kernel's
-    /// neighbours.
-    pub(crate) fn peers(&self, configured: &[IpAddr], confirm: Confirm) -> Vec<Peer> {
+    /// neighbours. Of the neighbours at most `most`, those that the kernel uses or has just confirmed
+    /// before the others; also how many were left out.
+    pub(crate) fn peers(
+        &self,
+        configured: &[IpAddr],
+        confirm: Confirm,
+        most: usize,
+    ) -> (Vec<Peer>, usize) {
         if confirm == Confirm::None {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let mut peers: Vec<Peer> = Vec::new();
         let mut known = HashSet::new();
@@ -128,15 +140,23 @@ impl<'a> PeerFinder<'a> {
                 add(self.peer(*gateway, Source::Gateway, true, true));
             }
         }
+        let mut left_out = 0;
         if confirm == Confirm::All {
-            for neighbour in self.neighbours().filter(|neighbour| is_live(neighbour)) {
-                if self.shares_subnet(neighbour.ip) && !self.has_better_address(neighbour) {
-                    add(self.peer(neighbour.ip, Source::Learned, true, false));
-                }
+            let is_peer = |one: &&Neighbour| {
+                is_live(one) && self.shares_subnet(one.ip) && !self.has_better_address(one)
+            };
+            let mut neighbours: Vec<_> = self.neighbours().filter(is_peer).collect();
+            if neighbours.len() > most {
+                neighbours.sort_by_key(|one| one.state == NeighbourState::Stale);
+                left_out = neighbours.len() - most;
+                neighbours.truncate(most);
+            }
+            for neighbour in neighbours {
+                add(self.peer(neighbour.ip, Source::Learned, true, false));
             }
         }
         peers.sort_by_key(|peer| !peer.required);
-        peers
+        (peers, left_out)
     }
 
     fn both(&self) -> impl Iterator<Item = &'a LinkView> {
@@ -289,7 +309,8 @@ mod tests {
         let vip: Vip = vip.parse().unwrap();
         let configured: Vec<_> = configured.iter().map(|ip| ip.parse().unwrap()).collect();
         PeerFinder::new(vip, &set(&[vip]), &HashSet::new(), on, below)
-            .peers(&configured, Confirm::All)
+            .peers(&configured, Confirm::All, usize::MAX)
+            .0
     }
 
     fn set(vips: &[Vip]) -> HashSet<IpAddr> {
@@ -335,7 +356,8 @@ mod tests {
         let vips = ["10.0.0.10", "10.0.0.11"].map(|vip| vip.parse().unwrap());
         assert_eq!(
             PeerFinder::new(vips[0], &set(&vips), &HashSet::new(), &on, None)
-                .peers(&[], Confirm::All),
+                .peers(&[], Confirm::All, usize::MAX)
+                .0,
             []
         );
     }
@@ -361,7 +383,7 @@ mod tests {
         let vip: Vip = "10.0.0.10".parse().unwrap();
         let (vips, own) = (set(&[vip]), HashSet::new());
         let near = PeerFinder::new(vip, &vips, &own, &on, None);
-        let count = |confirm| near.peers(&[], confirm).len();
+        let count = |confirm| near.peers(&[], confirm, usize::MAX).0.len();
         assert_eq!(
             [Confirm::All, Confirm::Peers, Confirm::None].map(count),
             [2, 1, 0]
@@ -480,7 +502,8 @@ mod tests {
         let count = |vip| {
             let vips = set(&[vip]);
             let near = PeerFinder::new(vip, &vips, &own, &on, None);
-            near.peers(&["10.0.0.2".parse().unwrap()], Confirm::All)
+            near.peers(&["10.0.0.2".parse().unwrap()], Confirm::All, usize::MAX)
+                .0
                 .len()
         };
         assert_eq!(count(v4), 0);
@@ -498,6 +521,22 @@ mod tests {
         let peers = peers_of("fd00::10", &on, None, &[]);
         let asked: Vec<_> = peers.iter().map(|peer| peer.ip.to_string()).collect();
         assert_eq!(asked, ["fd00::5", "fe80::6"]);
+    }
+
+    #[test]
+    fn beyond_the_most_named_peers_gateways_and_confirmed_neighbours_stay() {
+        let neighbours = ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.9"];
+        let mut on = around(ETH, &["10.0.0.1/24"], &neighbours);
+        on.neighbours[3].state = NeighbourState::Reachable;
+        on.gateways = vec![[10, 0, 0, 254].into()];
+        let (vips, own) = (set(&["10.0.0.10".parse().unwrap()]), HashSet::new());
+        let vip = "10.0.0.10".parse().unwrap();
+        let finder = PeerFinder::new(vip, &vips, &own, &on, None);
+        let named = [[10, 0, 0, 77].into()];
+        let (peers, left_out) = finder.peers(&named, Confirm::All, 2);
+        let asked: Vec<_> = peers.iter().map(|peer| peer.ip.to_string()).collect();
+        assert_eq!(asked, ["10.0.0.77", "10.0.0.254", "10.0.0.8", "10.0.0.5"]);
+        assert_eq!(left_out, 3);
     }
 
     #[test]
