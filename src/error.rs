@@ -8,7 +8,7 @@ use vipherald_core::address::Vip;
 use vipherald_core::keepalived;
 
 use crate::exit::Exit;
-use crate::{kernel, order, packet_socket, privileges, settings};
+use crate::{kernel, key_file, packet_socket, privileges, settings};
 
 /// A failure of a whole run.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum Error {
     NothingToCheck(PathBuf),
     /// A key for orders can't be used, or written.
     #[error(transparent)]
-    Key(#[from] order::key::Error),
+    Key(#[from] key_file::Error),
     /// Orders need a key.
     #[error("there is no key for orders: set orders.key_file; `vipherald keygen` writes one")]
     NoKey,

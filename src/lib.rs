@@ -24,6 +24,7 @@ pub mod exit;
 mod fifo;
 pub mod keepalived_conf;
 pub mod kernel;
+pub mod key_file;
 pub mod loaded;
 pub mod logging;
 pub mod order;

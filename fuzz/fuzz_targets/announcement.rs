@@ -14,8 +14,12 @@ use libfuzzer_sys::fuzz_target;
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, Pace, State, Ticket};
 use vipherald_core::ask::{Asker, Confirm, LinkView, Refusal, Transmit};
-use vipherald_core::host::{Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability};
-use vipherald_core::wire::{Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation};
+use vipherald_core::host::{
+    Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability,
+};
+use vipherald_core::wire::{
+    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -392,10 +396,7 @@ fn look_around(input: &mut Unstructured, core: &mut Announcement, now: Instant) 
     let confirm = *input.choose(&[Confirm::All, Confirm::Peers, Confirm::None])?;
     let host = HostSnapshot {
         links: views.iter().map(|one| one.link.clone()).collect(),
-        addresses: views
-            .iter()
-            .flat_map(|one| one.addresses.clone())
-            .collect(),
+        addresses: views.iter().flat_map(|one| one.addresses.clone()).collect(),
     };
     core.links_are(now, &views, &host, &configured, confirm);
     Ok(())

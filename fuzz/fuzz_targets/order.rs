@@ -17,7 +17,10 @@ fuzz_target!(|octets: &[u8]| {
     let from = "192.0.2.2:4000".parse().expect("an address");
     let mut admission = Admission::new(keys.clone(), Duration::from_secs(30));
     // As it came in: nobody signed it.
-    assert!(matches!(admission.rule(NOW, from, octets), Decision::Dropped(_)));
+    assert!(matches!(
+        admission.rule(NOW, from, octets),
+        Decision::Dropped(_)
+    ));
     // And as if who holds the key had.
     let mut signed = octets.to_vec();
     keys.sign(&mut signed);

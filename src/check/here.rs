@@ -14,7 +14,7 @@ use vipherald_core::host::PlacedVip;
 
 use super::elsewhere::{asked_from, unused};
 use super::places::Places;
-use super::self_test::why_deaf;
+use super::resolution::why_deaf;
 use super::{Finding, Request, Role, not_asked};
 use crate::announce;
 use crate::announce::Session;

@@ -7,7 +7,7 @@
 mod elsewhere;
 mod here;
 mod places;
-mod self_test;
+mod resolution;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

@@ -6,10 +6,10 @@ use super::output::Done;
 use crate::cli::Keygen;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::order;
+use crate::key_file;
 
 pub(super) fn keygen(args: &Keygen) -> Result<Done, Error> {
-    order::key::generate(&args.file)?;
+    key_file::generate(&args.file)?;
     info!(
         "{} written: copy it to every host, for root alone",
         args.file.display()

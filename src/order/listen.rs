@@ -24,11 +24,11 @@ use vipherald_core::order::admission::{Admission, Decision, Dropped};
 use vipherald_core::order::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
 
 use super::execute::{Carried, Context};
-use super::{key, socket_activation, sockets, wall_clock};
+use super::{socket_activation, sockets, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::readable::Readable;
-use crate::settings;
+use crate::{key_file, settings};
 
 /// Datagrams that are read before anything else has its turn.
 const AT_ONCE: usize = 256;
@@ -112,7 +112,7 @@ fn keys(settings: &settings::Orders) -> Result<Keys, Error> {
     if settings.key_files.is_empty() {
         return Err(Error::NoKey);
     }
-    Ok(key::read(
+    Ok(key_file::read(
         &settings.key_files,
         sockets::credentials().as_deref(),
     )?)

@@ -2,7 +2,6 @@
 //! does (`carry_out`), the sockets (`order_sockets`, `activation`).
 
 mod execute;
-pub mod key;
 pub mod listen;
 pub mod send;
 mod socket_activation;

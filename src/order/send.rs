@@ -10,11 +10,10 @@ use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::outbox::{Fate, Retry, Route};
 
-use super::key;
 use super::sockets::{OrderSockets, credentials};
 use crate::error::Error;
 use crate::kernel::Kernel;
-use crate::settings;
+use crate::{key_file, settings};
 
 /// What is to be ordered.
 #[derive(Clone, Debug)]
@@ -105,7 +104,7 @@ pub async fn send<S>(
     if settings.key_files.is_empty() {
         return Err(Error::NoKey);
     }
-    let keys = key::read(&settings.key_files, credentials().as_deref())?;
+    let keys = key_file::read(&settings.key_files, credentials().as_deref())?;
     let vips: Vec<Vip> = request.vips.iter().map(|placed| placed.vip).collect();
     let mut order_sockets = OrderSockets::new(keys, settings.port.get(), &request.instance);
     let began = Instant::now();

@@ -18,7 +18,8 @@ use vipherald_core::order::Keys;
 use vipherald_core::order::message::{ANSWER_LENGTH, Id};
 use vipherald_core::order::outbox::{Datagram, Heard, Outbox, Retry, Route};
 
-use super::{key, wall_clock};
+use super::wall_clock;
+use crate::key_file;
 use crate::readable::Readable;
 use crate::settings::Orders;
 
@@ -52,7 +53,7 @@ impl OrderSockets {
         if settings.key_files.is_empty() {
             return None;
         }
-        match key::read(&settings.key_files, credentials().as_deref()) {
+        match key_file::read(&settings.key_files, credentials().as_deref()) {
             Ok(keys) => Some(Self::new(keys, settings.port.get(), instance)),
             Err(error) => {
                 warn!("no peer is ordered to purge: {error}");

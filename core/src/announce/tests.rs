@@ -57,14 +57,9 @@ impl Bench {
 
 fn link(mac: Option<Mac>, carrier: bool) -> Link {
     Link {
-        index: ETH,
-        name: "eth0".to_owned(),
         mac,
-        up: true,
         carrier,
-        unlike_ethernet: None,
-        forwards_ipv6: false,
-        lower: None,
+        ..Link::ethernet(ETH.0, "eth0", MAC)
     }
 }
 

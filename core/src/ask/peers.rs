@@ -265,15 +265,10 @@ mod tests {
     }
 
     fn around(index: InterfaceIndex, addresses: &[&str], neighbours: &[&str]) -> LinkView {
+        let own = mac(u8::try_from(index.0).unwrap());
         let mut around = LinkView::of(Link {
-            index,
-            name: format!("if{}", index.0),
-            mac: Some(mac(u8::try_from(index.0).unwrap())),
-            up: true,
-            carrier: true,
-            unlike_ethernet: None,
-            forwards_ipv6: false,
             lower: (index == ABOVE).then_some(ETH),
+            ..Link::ethernet(index.0, &format!("if{}", index.0), own)
         });
         around.addresses = addresses
             .iter()

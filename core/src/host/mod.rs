@@ -199,16 +199,7 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str) -> Link {
-        Link {
-            index: InterfaceIndex(index),
-            name: name.to_owned(),
-            mac: Some(Mac::new([2, 0, 0, 0, 0, 1])),
-            up: true,
-            carrier: true,
-            unlike_ethernet: None,
-            forwards_ipv6: false,
-            lower: None,
-        }
+        Link::ethernet(index, name, Mac::new([2, 0, 0, 0, 0, 1]))
     }
 
     fn host(links: Vec<Link>, on: &[u32]) -> HostSnapshot {

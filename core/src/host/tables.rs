@@ -60,6 +60,21 @@ pub struct Link {
 }
 
 impl Link {
+    /// An Ethernet interface that is up, as tests and fuzzing need one.
+    #[must_use]
+    pub fn ethernet(index: u32, name: &str, mac: Mac) -> Self {
+        Self {
+            index: InterfaceIndex(index),
+            name: name.to_owned(),
+            mac: Some(mac),
+            up: true,
+            carrier: true,
+            unlike_ethernet: None,
+            forwards_ipv6: false,
+            lower: None,
+        }
+    }
+
     /// Whether neighbours can ask for an address here, by ARP or ND.
     #[must_use]
     pub fn is_askable(&self) -> bool {

@@ -159,16 +159,7 @@ mod tests {
     const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 
     fn link(index: u32) -> Link {
-        Link {
-            index: InterfaceIndex(index),
-            name: format!("eth{index}"),
-            mac: Some(OWN),
-            up: true,
-            carrier: true,
-            unlike_ethernet: None,
-            forwards_ipv6: false,
-            lower: None,
-        }
+        Link::ethernet(index, &format!("eth{index}"), OWN)
     }
 
     fn searches(rate: u32, count: u32, now: Instant) -> OwnerSearches {

@@ -127,16 +127,7 @@ fn own(text: &str) -> Address {
 }
 
 fn link() -> Link {
-    Link {
-        index: InterfaceIndex(2),
-        name: "eth0".to_owned(),
-        mac: Some(Mac::new([2, 0, 0, 0, 0, 3])),
-        up: true,
-        carrier: true,
-        unlike_ethernet: None,
-        forwards_ipv6: false,
-        lower: None,
-    }
+    Link::ethernet(2, "eth0", Mac::new([2, 0, 0, 0, 0, 3]))
 }
 
 fn facts() -> HostFacts {
