@@ -32,6 +32,7 @@ BINARY := $(TARGET)/$(HOST)/release/vipherald
 GENERATED := $(TARGET)/generated
 GENERATE = $(CARGO) run --quiet --locked --package vipherald-generate -- $(HOST) $(GENERATED)
 PACKAGES := $(TARGET)/packages
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # No file in a package has a later time, so the same source makes the same package.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
@@ -66,6 +67,8 @@ test: prerequisites
 lint: prerequisites
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)-'; then \
+		$(CARGO) +$(MSRV) check --quiet --workspace --all-targets --locked --target-dir $(TARGET)/msrv; fi
 	@# The core does no I/O: what could, it does not depend on.
 	! $(CARGO) tree --locked --package vipherald-core --edges normal --prefix none | \
 		grep -E '^(clap|libc|log|nix|rtnetlink|socket2|tokio) '
