@@ -9,7 +9,7 @@ use crate::error::Error;
 /// Why a command failed, and what to do next.
 pub(super) fn with_advice(command: &str, error: &Error) -> String {
     match error {
-        Error::Keepalived(cause) => format!("{cause}{}", advice(command, cause)),
+        Error::Keepalived(cause) => format!("{error}{}", advice(command, cause)),
         _ => error.to_string(),
     }
 }
