@@ -552,7 +552,7 @@ fn a_vip_whose_prefix_changes_or_that_is_taken_and_given_back_is_announced_anew(
     for (vip, short, long) in [(VIP, 24, 32), (VIP6, 64, 128)] {
         a.run(&format!("ip addr add {vip}/{long} dev eth0 nodad"));
         let capture = a.capture();
-        let announcing = Run::start(vipherald(&a, &format!("announce {vip}")));
+        let announcing = Run::start(vipherald(&a, &format!("announce --wait 10 {vip}")));
         wait_for_announcement(&capture, vip, 4);
         // As keepalived does at a reload, within a tenth of a millisecond.
         a.ip(&format!(
