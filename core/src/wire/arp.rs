@@ -19,13 +19,13 @@ pub struct Arp {
     pub sender_mac: Mac,
     /// Sender protocol address.
     pub sender_ip: Ipv4Addr,
-    /// Target hardware address; of no meaning in a request.
+    /// Target hardware address; meaningless in a request.
     pub target_mac: Mac,
     /// Target protocol address.
     pub target_ip: Ipv4Addr,
 }
 
-/// The two operations that are in use.
+/// The operation field: the two values in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArpOperation {
     /// Who has the target protocol address?
@@ -35,55 +35,54 @@ pub enum ArpOperation {
 }
 
 impl Arp {
-    /// Gratuitous ARP as a request: an "announcement" (RFC 5227 §2.3), broadcast.
+    /// Gratuitous ARP as a broadcast request: an ARP announcement (RFC 5227 §2.3).
     #[must_use]
     pub fn gratuitous_request(vip: Ipv4Addr, mac: Mac) -> Frame {
-        Self::gratuitous(ArpOperation::Request, vip, mac, Mac::ZERO)
+        Self::directed_request(vip, mac, vip, None)
     }
 
-    /// Gratuitous ARP as a reply, broadcast. Its target hardware address is the new MAC
-    /// (RFC 5944 §4.6); with any other, Linux takes it for a late answer and obeys `locktime`.
+    /// Gratuitous ARP as a broadcast reply. Its target hardware address is the new MAC
+    /// (RFC 5944 §4.6). With any other, Linux treats it as a late answer and applies `locktime`.
     #[must_use]
     pub fn gratuitous_reply(vip: Ipv4Addr, mac: Mac) -> Frame {
-        Self::gratuitous(ArpOperation::Reply, vip, mac, mac)
+        Self {
+            operation: ArpOperation::Reply,
+            sender_mac: mac,
+            sender_ip: vip,
+            target_mac: mac,
+            target_ip: vip,
+        }
+        .sent_to(Mac::BROADCAST)
     }
 
-    /// A request that the VIP's new owner directs at one peer, unicast where its MAC is known.
-    /// RFC 826: the peer first merges the sender into its table, also when it had no entry,
-    /// because it is the target; and then it answers.
+    /// A request from the VIP's new owner to one peer, unicast if its MAC is known.
+    ///
+    /// As the target, the peer enters the sender into its table even if it had no entry, and then
+    /// answers (RFC 826).
     #[must_use]
     pub fn directed_request(vip: Ipv4Addr, mac: Mac, peer: Ipv4Addr, known: Option<Mac>) -> Frame {
-        Frame {
-            destination: known.unwrap_or(Mac::BROADCAST),
-            source: mac,
-            payload: Payload::Arp(Self {
-                operation: ArpOperation::Request,
-                sender_mac: mac,
-                sender_ip: vip,
-                target_mac: Mac::ZERO,
-                target_ip: peer,
-            }),
+        Self {
+            operation: ArpOperation::Request,
+            sender_mac: mac,
+            sender_ip: vip,
+            target_mac: Mac::ZERO,
+            target_ip: peer,
         }
+        .sent_to(known.unwrap_or(Mac::BROADCAST))
     }
 
-    /// Does anyone else have the VIP? An ARP probe (RFC 5227 §2.1.1): its sender protocol address
+    /// An ARP probe (RFC 5227 §2.1.1): does another host have the VIP? Its sender protocol address
     /// is zero, so that no table changes.
     #[must_use]
     pub fn probe(vip: Ipv4Addr, mac: Mac) -> Frame {
         Self::directed_request(Ipv4Addr::UNSPECIFIED, mac, vip, None)
     }
 
-    fn gratuitous(operation: ArpOperation, vip: Ipv4Addr, mac: Mac, target_mac: Mac) -> Frame {
+    fn sent_to(self, destination: Mac) -> Frame {
         Frame {
-            destination: Mac::BROADCAST,
-            source: mac,
-            payload: Payload::Arp(Self {
-                operation,
-                sender_mac: mac,
-                sender_ip: vip,
-                target_mac,
-                target_ip: vip,
-            }),
+            destination,
+            source: self.sender_mac,
+            payload: Payload::Arp(self),
         }
     }
 

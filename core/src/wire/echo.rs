@@ -1,4 +1,4 @@
-//! ICMP and ICMPv6 echo (RFC 792, RFC 4443 §4): the traffic that proves a neighbour's cache.
+//! ICMP and ICMPv6 echo (RFC 792, RFC 4443 §4). An echo reply shows which MAC its sender uses.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::address::Mac;
 /// Octets of an echo message without data.
 const LENGTH: usize = 8;
 
-/// An echo request or reply; both addresses are of one family.
+/// An echo request or reply. Both addresses have the same family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Echo {
     /// Source of the IP packet.
@@ -21,23 +21,39 @@ pub struct Echo {
     pub destination: IpAddr,
     /// Request or reply.
     pub kind: EchoKind,
-    /// Tells one asker's echoes from another's.
+    /// Identifies the sender of the requests.
     pub identifier: u16,
-    /// Tells one echo from the next.
+    /// Numbers its requests.
     pub sequence: u16,
 }
 
 /// Request or reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EchoKind {
-    /// Please answer.
+    /// A request.
     Request,
-    /// The answer.
+    /// The reply.
     Reply,
 }
 
+impl EchoKind {
+    fn icmp_type(self) -> u8 {
+        match self {
+            Self::Request => IcmpTypes::EchoRequest.0,
+            Self::Reply => IcmpTypes::EchoReply.0,
+        }
+    }
+
+    fn icmpv6_type(self) -> u8 {
+        match self {
+            Self::Request => Icmpv6Types::EchoRequest.0,
+            Self::Reply => Icmpv6Types::EchoReply.0,
+        }
+    }
+}
+
 impl Echo {
-    /// An echo request between two hosts of a link, each given with its MAC.
+    /// An echo request between two hosts of a link, each with its MAC.
     #[must_use]
     pub fn request(
         (source, source_mac): (IpAddr, Mac),
@@ -61,27 +77,22 @@ impl Echo {
     pub(super) fn to_bytes(self) -> Vec<u8> {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let kind = match self.kind {
-                    EchoKind::Request => IcmpTypes::EchoRequest,
-                    EchoKind::Reply => IcmpTypes::EchoReply,
-                };
-                icmp_to_bytes(source, destination, self.message(kind.0))
+                icmp_to_bytes(source, destination, self.message(self.kind.icmp_type()))
             }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let kind = match self.kind {
-                    EchoKind::Request => Icmpv6Types::EchoRequest,
-                    EchoKind::Reply => Icmpv6Types::EchoReply,
-                };
-                icmpv6_to_bytes(source, destination, 1, self.message(kind.0))
-            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => icmpv6_to_bytes(
+                source,
+                destination,
+                1,
+                self.message(self.kind.icmpv6_type()),
+            ),
             // No such packet exists.
             _ => Vec::new(),
         }
     }
 
-    fn message(self, kind: u8) -> Vec<u8> {
+    fn message(self, icmp_type: u8) -> Vec<u8> {
         let mut message = vec![0; LENGTH];
-        message[0] = kind;
+        message[0] = icmp_type;
         message[4..6].copy_from_slice(&self.identifier.to_be_bytes());
         message[6..8].copy_from_slice(&self.sequence.to_be_bytes());
         message
@@ -89,40 +100,28 @@ impl Echo {
 
     pub(super) fn parse_v4(packet: &[u8]) -> Option<Self> {
         let ip = Icmp::parse(packet)?;
-        Self::from_message(
-            ip.source.into(),
-            ip.destination.into(),
-            ip.message,
-            (IcmpTypes::EchoRequest.0, IcmpTypes::EchoReply.0),
-        )
+        Self::from_message(ip.source, ip.destination, ip.message, EchoKind::icmp_type)
     }
 
     pub(super) fn parse_v6(packet: &[u8]) -> Option<Self> {
         let ip = Icmpv6::parse(packet)?;
-        Self::from_message(
-            ip.source.into(),
-            ip.destination.into(),
-            ip.message,
-            (Icmpv6Types::EchoRequest.0, Icmpv6Types::EchoReply.0),
-        )
+        Self::from_message(ip.source, ip.destination, ip.message, EchoKind::icmpv6_type)
     }
 
     fn from_message(
-        source: IpAddr,
-        destination: IpAddr,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
         message: &[u8],
-        (request, reply): (u8, u8),
+        type_of: fn(EchoKind) -> u8,
     ) -> Option<Self> {
-        let [kind, code] = array_at(message, 0)?;
-        let kind = match (kind, code) {
-            (kind, 0) if kind == request => EchoKind::Request,
-            (kind, 0) if kind == reply => EchoKind::Reply,
-            _ => return None,
-        };
+        let type_and_code: [u8; 2] = array_at(message, 0)?;
+        let kinds = [EchoKind::Request, EchoKind::Reply];
         Some(Self {
-            source,
-            destination,
-            kind,
+            source: source.into(),
+            destination: destination.into(),
+            kind: kinds
+                .into_iter()
+                .find(|kind| type_and_code == [type_of(*kind), 0])?,
             identifier: u16_at(message, 4)?,
             sequence: u16_at(message, 6)?,
         })

@@ -12,10 +12,10 @@ use super::{array_at, u16_at};
 
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
-/// A hop limit that only a sender on the same link can deliver (RFC 4861 §7.1).
+/// Only a sender on the same link can deliver this hop limit (RFC 4861 §7.1).
 pub(super) const ON_LINK: u8 = 255;
 
-/// Puts an ICMPv6 message behind an IPv6 header and fills in its checksum.
+/// The IPv6 packet with an ICMPv6 message, whose checksum this fills in.
 pub(super) fn icmpv6_to_bytes(
     source: Ipv6Addr,
     destination: Ipv6Addr,
@@ -40,7 +40,7 @@ pub(super) fn icmpv6_to_bytes(
     bytes
 }
 
-/// Puts an ICMP message behind an IPv4 header and fills in both checksums.
+/// The IPv4 packet with an ICMP message, with both checksums.
 pub(super) fn icmp_to_bytes(
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -55,7 +55,7 @@ pub(super) fn icmp_to_bytes(
         ip.set_version(4);
         ip.set_header_length(5);
         ip.set_total_length(u16::try_from(IPV4_HEADER + message.len()).unwrap_or(u16::MAX));
-        // An echo that crossed a router would prove nothing about this link.
+        // An echo that crosses a router proves nothing about this link.
         ip.set_ttl(1);
         ip.set_next_level_protocol(IpNextHeaderProtocols::Icmp);
         ip.set_source(source);
@@ -67,7 +67,7 @@ pub(super) fn icmp_to_bytes(
     bytes
 }
 
-/// The ICMPv6 message of an IPv6 packet without extension headers, its checksum verified.
+/// The ICMPv6 message of an IPv6 packet without extension headers; its checksum is correct.
 pub(super) struct Icmpv6<'a> {
     pub(super) source: Ipv6Addr,
     pub(super) destination: Ipv6Addr,
@@ -94,7 +94,7 @@ impl<'a> Icmpv6<'a> {
     }
 }
 
-/// The ICMP message of an unfragmented IPv4 packet, its checksum verified.
+/// The ICMP message of an unfragmented IPv4 packet; its checksum is correct.
 pub(super) struct Icmp<'a> {
     pub(super) source: Ipv4Addr,
     pub(super) destination: Ipv4Addr,

@@ -1,8 +1,8 @@
-//! Frames as they are on the wire: what the announcer sends, and what it must understand.
+//! The frames that vipherald sends and parses.
 //!
-//! Frames are built with pnet_packet and read by hand, because received frames are hostile
-//! until proven otherwise: [`Frame::parse`] takes any octets, of any length, without panicking,
-//! and gives `None` for everything that is not exactly one of the frames below.
+//! pnet_packet builds the frames. The parsers are our own, because received frames are hostile:
+//! [`Frame::parse`] accepts octets of any length, never panics, and returns `None` for everything
+//! but the frames below.
 
 mod arp;
 mod echo;
@@ -23,15 +23,15 @@ const ETHERNET_HEADER: usize = 14;
 /// One Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Who receives it.
+    /// Destination MAC.
     pub destination: Mac,
-    /// Who sent it.
+    /// Source MAC.
     pub source: Mac,
-    /// What it says.
+    /// What follows the Ethernet header.
     pub payload: Payload,
 }
 
-/// What a frame says.
+/// What follows the Ethernet header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// An ARP request or reply (RFC 826).
@@ -49,7 +49,8 @@ impl Frame {
         let (ether_type, body) = match &self.payload {
             Payload::Arp(arp) => (EtherTypes::Arp, arp.to_bytes()),
             Payload::Ndp(ndp) => (EtherTypes::Ipv6, ndp.to_bytes()),
-            Payload::Echo(echo) => (ether_type_of(echo), echo.to_bytes()),
+            Payload::Echo(echo) if echo.source.is_ipv4() => (EtherTypes::Ipv4, echo.to_bytes()),
+            Payload::Echo(echo) => (EtherTypes::Ipv6, echo.to_bytes()),
         };
         let mut bytes = vec![0; ETHERNET_HEADER];
         if let Some(mut ethernet) = MutableEthernetPacket::new(&mut bytes) {
@@ -61,7 +62,7 @@ impl Frame {
         bytes
     }
 
-    /// Reads a frame; what follows the payload (padding) is not looked at.
+    /// Parses a frame, and ignores the padding after the payload.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (header, body) = bytes.split_at_checked(ETHERNET_HEADER)?;
@@ -79,14 +80,6 @@ impl Frame {
             source: mac_at(header, 6)?,
             payload,
         })
-    }
-}
-
-fn ether_type_of(echo: &Echo) -> EtherType {
-    if echo.source.is_ipv4() {
-        EtherTypes::Ipv4
-    } else {
-        EtherTypes::Ipv6
     }
 }
 

@@ -1,11 +1,11 @@
-//! Neighbour discovery (RFC 4861): solicitations and advertisements.
+//! Neighbour discovery (RFC 4861): neighbour solicitations and advertisements.
 
 use std::net::Ipv6Addr;
 
 use pnet_packet::icmpv6::Icmpv6Types;
 use pnet_packet::icmpv6::ndp::{
-    MutableNdpOptionPacket, MutableNeighborAdvertPacket, MutableNeighborSolicitPacket,
-    NdpOptionType, NdpOptionTypes, NeighborAdvertFlags,
+    MutableNdpOptionPacket, MutableNeighborAdvertPacket, NdpOptionType, NdpOptionTypes,
+    NeighborAdvertFlags,
 };
 
 use super::ip::{Icmpv6, ON_LINK, icmpv6_to_bytes};
@@ -18,7 +18,7 @@ const FIXED: usize = 24;
 const LLADDR_OPTION: usize = 8;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// A neighbour discovery message and the IPv6 addresses around it.
+/// A neighbour discovery message in its IPv6 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ndp {
     /// Source of the IPv6 packet.
@@ -29,7 +29,7 @@ pub struct Ndp {
     pub message: NdpMessage,
 }
 
-/// The two messages that resolve addresses.
+/// The two messages of address resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NdpMessage {
     /// Who has the target?
@@ -41,7 +41,7 @@ pub enum NdpMessage {
 /// A neighbour solicitation (RFC 4861 §4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Solicitation {
-    /// The address asked for.
+    /// The address to resolve.
     pub target: Ipv6Addr,
     /// Source link-layer address option; absent when the source is `::`.
     pub source_lladdr: Option<Mac>,
@@ -54,9 +54,9 @@ pub struct Advertisement {
     pub router: bool,
     /// S: it answers a solicitation.
     pub solicited: bool,
-    /// O: a cached link-layer address shall be replaced.
+    /// O: it overrides a cached link-layer address.
     pub override_cached: bool,
-    /// The address that is advertised.
+    /// The advertised address.
     pub target: Ipv6Addr,
     /// Target link-layer address option.
     pub target_lladdr: Option<Mac>,
@@ -73,7 +73,7 @@ pub fn solicited_node(address: Ipv6Addr) -> (Ipv6Addr, Mac) {
 
 impl Ndp {
     /// An unsolicited advertisement to all nodes (RFC 4861 §7.2.6, RFC 9568 §6.4.1): S=0, O=1,
-    /// R as the interface forwards, with a target link-layer address option.
+    /// R if the interface forwards, with a target link-layer address option.
     #[must_use]
     pub fn unsolicited_advertisement(vip: Ipv6Addr, mac: Mac, router: bool) -> Frame {
         Frame {
@@ -93,9 +93,10 @@ impl Ndp {
         }
     }
 
-    /// A solicitation that the VIP's new owner directs at one peer, unicast where its MAC is
-    /// known. The peer creates or updates its entry for the VIP from the source link-layer
-    /// address option (RFC 4861 §7.2.3), and answers.
+    /// A solicitation from the VIP's new owner to one peer, unicast if its MAC is known.
+    ///
+    /// The peer creates or updates its entry for the VIP from the source link-layer address option,
+    /// and answers (RFC 4861 §7.2.3).
     #[must_use]
     pub fn directed_solicitation(
         vip: Ipv6Addr,
@@ -103,62 +104,64 @@ impl Ndp {
         peer: Ipv6Addr,
         known: Option<Mac>,
     ) -> Frame {
-        let (group, group_mac) = solicited_node(peer);
-        Frame {
-            destination: known.unwrap_or(group_mac),
-            source: mac,
-            payload: Payload::Ndp(Self {
-                source: vip,
-                destination: if known.is_some() { peer } else { group },
-                message: NdpMessage::Solicitation(Solicitation {
-                    target: peer,
-                    source_lladdr: Some(mac),
-                }),
-            }),
+        let mut frame = Self::solicitation(vip, mac, peer);
+        if let (Payload::Ndp(ndp), Some(known)) = (&mut frame.payload, known) {
+            (frame.destination, ndp.destination) = (known, peer);
         }
+        frame
     }
 
-    /// Does anyone else have the VIP? Asked from another address of this host, `own`, the answer
-    /// comes to this host alone. Without one it is asked as duplicate address detection does
-    /// (RFC 4862 §5.4.2), from `::`, and the answer goes to all nodes: a second owner's answer
-    /// then misleads them until the next round.
+    /// A solicitation for the VIP: does another host have it?
+    ///
+    /// With an address of this host as source, `own`, only this host gets the answer. Without one
+    /// the source is `::`, as in duplicate address detection (RFC 4862 §5.4.2), and the answer goes
+    /// to all nodes: a second owner's answer then misleads them until the next round.
     #[must_use]
     pub fn probe(vip: Ipv6Addr, mac: Mac, own: Option<Ipv6Addr>) -> Frame {
-        let (group, group_mac) = solicited_node(vip);
+        Self::solicitation(own.unwrap_or(Ipv6Addr::UNSPECIFIED), mac, vip)
+    }
+
+    /// A solicitation to the solicited-node address of `target`. RFC 4861 §4.3 forbids the option
+    /// if the source is `::`.
+    fn solicitation(source: Ipv6Addr, mac: Mac, target: Ipv6Addr) -> Frame {
+        let (group, group_mac) = solicited_node(target);
         Frame {
             destination: group_mac,
             source: mac,
             payload: Payload::Ndp(Self {
-                source: own.unwrap_or(Ipv6Addr::UNSPECIFIED),
+                source,
                 destination: group,
                 message: NdpMessage::Solicitation(Solicitation {
-                    target: vip,
-                    source_lladdr: own.map(|_| mac),
+                    target,
+                    source_lladdr: (!source.is_unspecified()).then_some(mac),
                 }),
             }),
         }
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        let (option, lladdr) = match self.message {
-            NdpMessage::Solicitation(ns) => (NdpOptionTypes::SourceLLAddr, ns.source_lladdr),
-            NdpMessage::Advertisement(na) => (NdpOptionTypes::TargetLLAddr, na.target_lladdr),
+        let (kind, flags, target, option, lladdr) = match self.message {
+            NdpMessage::Solicitation(ns) => (
+                Icmpv6Types::NeighborSolicit,
+                0,
+                ns.target,
+                NdpOptionTypes::SourceLLAddr,
+                ns.source_lladdr,
+            ),
+            NdpMessage::Advertisement(na) => (
+                Icmpv6Types::NeighborAdvert,
+                flags(&na),
+                na.target,
+                NdpOptionTypes::TargetLLAddr,
+                na.target_lladdr,
+            ),
         };
         let mut message = vec![0; FIXED];
-        match self.message {
-            NdpMessage::Solicitation(ns) => {
-                if let Some(mut packet) = MutableNeighborSolicitPacket::new(&mut message) {
-                    packet.set_icmpv6_type(Icmpv6Types::NeighborSolicit);
-                    packet.set_target_addr(ns.target);
-                }
-            }
-            NdpMessage::Advertisement(na) => {
-                if let Some(mut packet) = MutableNeighborAdvertPacket::new(&mut message) {
-                    packet.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
-                    packet.set_flags(flags(&na));
-                    packet.set_target_addr(na.target);
-                }
-            }
+        // A solicitation has the same layout, with reserved bits instead of flags.
+        if let Some(mut packet) = MutableNeighborAdvertPacket::new(&mut message) {
+            packet.set_icmpv6_type(kind);
+            packet.set_flags(flags);
+            packet.set_target_addr(target);
         }
         if let Some(mac) = lladdr {
             message.extend_from_slice(&lladdr_option(option, mac));
@@ -166,8 +169,8 @@ impl Ndp {
         icmpv6_to_bytes(self.source, self.destination, ON_LINK, message)
     }
 
-    /// Reads a message as RFC 4861 §7.1.1 and §7.1.2 demand: hop limit 255, code 0, a target
-    /// that is no multicast address, every option's length above zero and within the packet.
+    /// Parses and validates a message (RFC 4861 §7.1.1, §7.1.2): hop limit 255, code 0, a target
+    /// that is not multicast, options whose length is not zero and within the packet.
     pub(super) fn parse(packet: &[u8]) -> Option<Self> {
         let ip = Icmpv6::parse(packet)?;
         let [kind, code] = array_at(ip.message, 0)?;
@@ -223,7 +226,8 @@ fn lladdr_option(kind: NdpOptionType, mac: Mac) -> [u8; LLADDR_OPTION] {
     bytes
 }
 
-/// Walks the options. `None` for a malformed list; `Some(None)` when the wanted one is absent.
+/// Finds a link-layer address option. `None` if the options are malformed, `Some(None)` if it is
+/// absent.
 fn find_lladdr(mut options: &[u8], wanted: NdpOptionType) -> Option<Option<Mac>> {
     let mut found = None;
     while !options.is_empty() {
