@@ -18,14 +18,14 @@ fuzz_target!(|octets: &[u8]| {
     let mut admission = Admission::new(keys.clone(), Duration::from_secs(30));
     // As it came in: nobody signed it.
     assert!(matches!(
-        admission.rule(NOW, from, octets),
+        admission.decide(NOW, from, octets),
         Decision::Dropped(_)
     ));
     // And as if who holds the key had.
     let mut signed = octets.to_vec();
     keys.sign(&mut signed);
     let order = Order::parse(octets);
-    match admission.rule(NOW, from, &signed) {
+    match admission.decide(NOW, from, &signed) {
         Decision::New(ruled) => {
             assert!(ruled.time.abs_diff(NOW) <= 30_000);
             assert_eq!(Some(ruled), order);

@@ -279,7 +279,7 @@ impl Listener {
     fn hear(&mut self, socket: usize, from: SocketAddr, datagram: &[u8]) {
         let now = Instant::now();
         self.last = now;
-        match self.admission.rule(wall_clock(), from, datagram) {
+        match self.admission.decide(wall_clock(), from, datagram) {
             Decision::Dropped(why) => self.dropped.count(match why {
                 Dropped::Size => "of a size that no order has",
                 Dropped::Version => "no orders of this version",

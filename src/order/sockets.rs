@@ -16,7 +16,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::order::Keys;
 use vipherald_core::order::message::{ANSWER_LENGTH, Id};
-use vipherald_core::order::outbox::{Datagram, Heard, Outbox, Retry, Route};
+use vipherald_core::order::outbox::{Datagram, Outbox, PeerAnswer, Retry, Route};
 
 use super::wall_clock;
 use crate::key_file;
@@ -98,7 +98,7 @@ impl OrderSockets {
             }
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 debug!("no order to {to}: there is no own address to send it from");
-                self.outbox.undeliverable(datagram.outgoing);
+                self.outbox.give_up(datagram.outgoing);
             }
             Err(error) => debug!("order to {to}: {error}"),
         }
@@ -120,14 +120,14 @@ impl OrderSockets {
     }
 
     /// The answers that came in.
-    pub(crate) fn hear(&mut self) -> Vec<Heard> {
+    pub(crate) fn hear(&mut self) -> Vec<PeerAnswer> {
         let mut all = Vec::new();
         let mut buffer = [0; ANSWER_LENGTH.1 + 1];
         for (outgoing, socket) in &self.sockets {
             for _ in 0..AT_ONCE {
                 match socket.get().recv_from(&mut buffer) {
                     Ok((length, from)) => {
-                        all.extend(self.outbox.hear(from.ip(), &buffer[..length]));
+                        all.extend(self.outbox.on_answer(from.ip(), &buffer[..length]));
                     }
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         self.outbox.refused(*outgoing);

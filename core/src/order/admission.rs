@@ -1,5 +1,4 @@
-//! Which datagrams are carried out: the receiver's checks, the cheapest first. Pure: it is handed
-//! the datagram, the clock and what holds on this host.
+//! The receiver's checks of an order, the cheapest first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +11,10 @@ use super::message::{Id, ORDER_LENGTH, Order, Reason};
 use crate::address::{Mac, Prefix, Vip};
 use crate::host::{HostSnapshot, PlacedVip};
 
-/// VIPs that others may send orders for, beside those of this host's keepalived.conf.
+/// VIPs that this host accepts orders for, besides those of its keepalived.conf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowed {
-    /// Any address in a subnet of this host's links.
+    /// Any address in a subnet of this host's interfaces.
     Links,
     /// Any address of this prefix.
     Prefix(Prefix),
@@ -30,41 +29,41 @@ impl<'de> Deserialize<'de> for Allowed {
     }
 }
 
-/// Orders that are remembered at once. Only who holds the key can fill this.
+/// Remembered order ids at most. Only a holder of the key can fill the memory.
 const MOST_REMEMBERED: usize = 1024;
 
-/// What a datagram calls for.
+/// What to do with a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing, not even an answer.
+    /// Ignore it; send no answer.
     Dropped(Dropped),
-    /// An order that is none of the present: it was made so many milliseconds after (or, negative,
-    /// before) what this host's clock says. It is refused, and its sender told.
+    /// Refuse it: its time differs by these milliseconds from this host's clock. Positive: the
+    /// sender's clock is ahead.
     OutOfTime(Order, i64),
-    /// More orders came than can be remembered: it is refused, and its sender told.
+    /// Refuse it: the memory of order ids is full.
     Crowded(Order),
-    /// An order to this address that its sender sent before: it is told again what was done then.
+    /// A repeated order to this address: send the same answer again.
     Again(IpAddr, Vec<u8>),
-    /// A new order, which is now remembered.
+    /// Execute it. Its id is now remembered.
     New(Order),
 }
 
-/// Why a datagram was dropped.
+/// Why a datagram is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dropped {
     /// Too short or too long for an order.
     Size,
-    /// No order, or one of another version.
+    /// Not an order, or one of another version.
     Version,
-    /// Nobody who holds a key made it.
+    /// No key of this host signed it.
     Unauthenticated,
-    /// It is signed, and yet not what this version writes.
+    /// Signed, but not a datagram that this version writes.
     Malformed,
-    /// It came before, and now comes from elsewhere, or before that was carried out.
+    /// Received before, from another address or still in progress.
     Replayed,
 }
 
-/// The checks that need no look at the host.
+/// The checks that need only the datagram, the keys and the clock.
 #[derive(Debug)]
 pub struct Admission {
     keys: Keys,
@@ -72,18 +71,18 @@ pub struct Admission {
     seen: HashMap<Id, Seen>,
 }
 
-/// An order that came in.
+/// A remembered order.
 #[derive(Debug)]
 struct Seen {
     from: SocketAddr,
-    /// When it may be forgotten, because from then on its time alone refuses it.
+    /// From then on [`Decision::OutOfTime`] refuses a replay, and the order may be forgotten.
     until: u64,
-    /// The answer it got, once it was carried out.
+    /// The answer, once there is one.
     answer: Option<Vec<u8>>,
 }
 
 impl Admission {
-    /// Judges what these keys signed, within `window` of this host's clock.
+    /// Admits what one of `keys` signed within `window` of this host's clock.
     #[must_use]
     pub fn new(keys: Keys, window: Duration) -> Self {
         Self {
@@ -99,9 +98,9 @@ impl Admission {
         &self.keys
     }
 
-    /// Judges a datagram that came in from an address, by this host's clock in milliseconds since
-    /// 1970.
-    pub fn rule(&mut self, now: u64, from: SocketAddr, datagram: &[u8]) -> Decision {
+    /// Decides about a datagram received from `from`. `now` is this host's clock in milliseconds
+    /// since 1970, UTC.
+    pub fn decide(&mut self, now: u64, from: SocketAddr, datagram: &[u8]) -> Decision {
         if !(ORDER_LENGTH.0..=ORDER_LENGTH.1).contains(&datagram.len()) {
             return Decision::Dropped(Dropped::Size);
         }
@@ -116,15 +115,14 @@ impl Admission {
         };
         let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
         if order.time.abs_diff(now) > window {
-            return Decision::OutOfTime(order.clone(), difference(order.time, now));
+            let skew = difference(order.time, now);
+            return Decision::OutOfTime(order, skew);
         }
-        match self.seen.get(&order.id) {
-            Some(seen) if seen.from == from => match &seen.answer {
-                Some(answer) => return Decision::Again(order.to, answer.clone()),
-                None => return Decision::Dropped(Dropped::Replayed),
-            },
-            Some(_) => return Decision::Dropped(Dropped::Replayed),
-            None => {}
+        if let Some(seen) = self.seen.get(&order.id) {
+            let answer = seen.answer.as_ref().filter(|_| seen.from == from);
+            return answer.map_or(Decision::Dropped(Dropped::Replayed), |answer| {
+                Decision::Again(order.to, answer.clone())
+            });
         }
         if self.seen.len() >= MOST_REMEMBERED {
             self.forget(now);
@@ -141,41 +139,40 @@ impl Admission {
         Decision::New(order)
     }
 
-    /// An order was carried out, and this was its answer.
+    /// Remembers the answer to an order.
     pub fn answered(&mut self, id: &Id, answer: Vec<u8>) {
         if let Some(seen) = self.seen.get_mut(id) {
             seen.answer = Some(answer);
         }
     }
 
-    /// Forgets the orders whose time has passed. Whether any is left: until then, this must not be
-    /// forgotten as a whole.
+    /// Forgets the orders whose time has passed. `true` if any id is left that an attacker could
+    /// still replay: keep this value until then.
     pub fn forget(&mut self, now: u64) -> bool {
         self.seen.retain(|_, seen| seen.until >= now);
         !self.seen.is_empty()
     }
 }
 
-/// `one` - `other`, as far as that can be told.
+/// `one` - `other`, saturating.
 fn difference(one: u64, other: u64) -> i64 {
     let apart = i64::try_from(one.abs_diff(other)).unwrap_or(i64::MAX);
     if one < other { -apart } else { apart }
 }
 
-/// What holds on this host, as far as an order can be about it.
+/// This host's addresses, routes and configuration, as the remaining checks need them.
 #[derive(Clone, Debug, Default)]
 pub struct HostFacts {
-    /// Its interfaces and addresses.
+    /// The interfaces and addresses.
     pub host: HostSnapshot,
-    /// The gateways of its routes.
+    /// The gateways of the routes.
     pub gateways: BTreeSet<IpAddr>,
-    /// The VIPs of its keepalived.conf.
+    /// The VIPs of keepalived.conf.
     pub configured: Vec<PlacedVip>,
 }
 
 impl HostFacts {
-    /// Whether an order to this address is one to this host: it is its own, or a broadcast address
-    /// of its links.
+    /// Whether `to` is an address of this host, or a broadcast address of one of its subnets.
     #[must_use]
     pub fn is_meant(&self, to: IpAddr) -> bool {
         self.host.addresses.iter().any(|own| {
@@ -184,7 +181,7 @@ impl HostFacts {
         })
     }
 
-    /// A VIP, and where it counts: where keepalived.conf puts it, if that names it.
+    /// Where a VIP counts: where keepalived.conf puts it, or anywhere if it does not name the VIP.
     #[must_use]
     pub fn placed(&self, vip: Vip) -> Vec<PlacedVip> {
         let configured = self.configured.iter().filter(|placed| placed.vip == vip);
@@ -202,7 +199,7 @@ impl HostFacts {
         self.placed(vip).iter().any(held)
     }
 
-    /// Whether this host holds the VIP, as this MAC.
+    /// Whether this host holds the VIP on an interface with this MAC.
     #[must_use]
     pub fn is_own(&self, vip: Vip, mac: Mac) -> bool {
         let placed = self.placed(vip);
@@ -210,38 +207,33 @@ impl HostFacts {
         holders.any(|link| link.mac == Some(mac))
     }
 
-    /// Whether this host may be told about a VIP that it does not hold: it is one of its
-    /// keepalived.conf, or allowed. A gateway has to be named by itself in either.
+    /// Whether this host accepts orders for a VIP that it does not hold: keepalived.conf has the
+    /// VIP, or `allow` covers it. For a gateway, `allow` must name the single address.
     ///
     /// # Errors
     /// Why not.
     pub fn permit(&self, vip: Vip, allow: &[Allowed]) -> Result<(), Reason> {
         let ip = vip.ip();
-        let by_itself = |allowed: &Allowed| match allowed {
-            Allowed::Links => false,
-            Allowed::Prefix(prefix) => prefix.is_host() && prefix.contains(ip),
-        };
-        let configured = self.configured.iter().any(|placed| placed.vip == vip);
-        if configured || allow.iter().any(by_itself) {
-            return Ok(());
-        }
-        if self.gateways.contains(&ip) {
-            return Err(Reason::Gateway);
-        }
-        let permits = |allowed: &Allowed| match allowed {
+        let covers = |allowed: &Allowed| match allowed {
             Allowed::Links => self.is_on_link(ip),
             Allowed::Prefix(prefix) => prefix.contains(ip),
         };
-        let permitted = allow.iter().any(permits);
-        permitted.then_some(()).ok_or(Reason::NotAllowed)
+        let names = |allowed: &Allowed| matches!(allowed, Allowed::Prefix(prefix) if prefix.is_host() && prefix.contains(ip));
+        let configured = self.configured.iter().any(|placed| placed.vip == vip);
+        if configured || allow.iter().any(names) {
+            Ok(())
+        } else if self.gateways.contains(&ip) {
+            Err(Reason::Gateway)
+        } else if allow.iter().any(covers) {
+            Ok(())
+        } else {
+            Err(Reason::NotAllowed)
+        }
     }
 
     fn is_on_link(&self, ip: IpAddr) -> bool {
-        self.host
-            .addresses
-            .iter()
-            .map(Prefix::of)
-            .any(|link| !link.is_host() && !link.ip().is_loopback() && link.contains(ip))
+        let mut subnets = self.host.addresses.iter().map(Prefix::of);
+        subnets.any(|it| !it.is_host() && !it.ip().is_loopback() && it.contains(ip))
     }
 }
 

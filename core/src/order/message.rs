@@ -1,7 +1,7 @@
 //! The two datagrams, an order and its answer. `docs/orders.md` has the layout.
 //!
-//! Reading is strict: a datagram that this program would not have written, to the last octet,
-//! means nothing. It never panics, whatever the octets.
+//! Parsing is strict: it rejects every datagram that this program would not have written, octet by
+//! octet. It never panics.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -10,11 +10,11 @@ use serde::Serialize;
 use super::Keys;
 use crate::address::{Mac, Vip};
 
-/// The UDP port that orders go to, unless the settings say otherwise.
+/// The default UDP port.
 pub const PORT: u16 = 11120;
-/// VIPs of one order at most.
+/// The most VIPs of one order.
 pub const MOST_VIPS: usize = 16;
-/// Octets of an instance's name that an order carries at most.
+/// The most octets of an instance's name in an order.
 pub const LONGEST_INSTANCE: usize = 64;
 /// Octets of the shortest and of the longest order.
 pub const ORDER_LENGTH: (usize, usize) = (
@@ -35,13 +35,13 @@ const COUNT: usize = 7;
 const TIME: usize = 8;
 const ID: usize = 16;
 const HEAD: usize = 32;
-/// In an order: to whom, and how long the instance's name is.
+/// Of an order: also the destination address and the length of the instance's name.
 const ORDER_HEAD: usize = HEAD + 16 + 1;
-/// A VIP of an order: its address and its MAC.
+/// A VIP of an order: address and MAC.
 const ORDER_VIP: usize = 16 + 6;
-/// A VIP of an answer: its address, what was done and why, the MAC before and after, the interface.
+/// A VIP of an answer: address, outcome and reason, the MAC before and after, interface.
 const ANSWER_VIP: usize = 16 + 2 + 6 + 6 + INTERFACE;
-/// The kernel's names of interfaces have at most 15 octets (`IFNAMSIZ`).
+/// Linux interface names have at most 15 octets, and a NUL (`IFNAMSIZ`).
 const INTERFACE: usize = 16;
 
 #[derive(Clone, Copy)]
@@ -51,90 +51,89 @@ enum Kind {
     Answer = 2,
 }
 
-/// What tells one order from all others: 128 random bits.
+/// An order's random id: 128 bits.
 pub type Id = [u8; 16];
 
-/// What the owner of some VIPs tells a peer.
+/// What the owner of some VIPs sends a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// When it was made, by the sender's clock: milliseconds since 1970, UTC.
+    /// The sender's clock: milliseconds since 1970, UTC.
     pub time: u64,
-    /// What tells it from all others.
+    /// The random id.
     pub id: Id,
-    /// The address that it is sent to, a host's or a broadcast one: another host's `listen` does
-    /// not obey it.
+    /// The destination, a host's or a broadcast address. `listen` on other hosts ignores the order.
     pub to: IpAddr,
-    /// The instance or group that the VIPs are of; may be empty.
+    /// The instance or group of the VIPs; may be empty.
     pub instance: String,
-    /// The VIPs, from 1 to [`MOST_VIPS`], each once, with the MAC that each has now.
+    /// From 1 to [`MOST_VIPS`] VIPs, each once, with its current MAC.
     pub vips: Vec<(Vip, Mac)>,
 }
 
-/// What a peer did when it was ordered to.
+/// What a peer did about an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The peer's clock when it answered, as in an order.
+    /// The peer's clock: milliseconds since 1970, UTC.
     pub time: u64,
-    /// The order's.
+    /// The id of the order.
     pub id: Id,
-    /// What became of each VIP of the order, in its sequence.
+    /// One result per VIP, in the sequence of the order.
     pub done: Vec<Done>,
 }
 
-/// What became of one VIP of an order.
+/// What a peer did about one VIP of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
     /// The VIP.
     pub vip: Vip,
-    /// What was done.
+    /// What the peer did.
     pub outcome: Outcome,
-    /// The MAC that the peer had for it before.
+    /// The MAC of the peer's entry before.
     pub was: Option<Mac>,
-    /// The MAC that the peer had for it when it answered.
+    /// The MAC of the peer's entry when it answered.
     pub now: Option<Mac>,
     /// The interface of the entry, or the one that held the VIP; may be empty.
     pub interface: String,
 }
 
-/// What was done.
+/// What a peer did about one VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The entry had another MAC, and was deleted.
+    /// The entry had another MAC. The peer deleted it.
     Purged,
-    /// The entry had the MAC of the order.
+    /// The entry already had the MAC of the order.
     Right,
     /// There was no entry.
     Absent,
-    /// The entry has another MAC, and stays.
+    /// The entry has another MAC. The peer kept it.
     Kept(Reason),
-    /// Nothing was done.
+    /// The peer did nothing.
     Refused(Reason),
-    /// The peer held the VIP, left behind by a keepalived that is dead, and let go of it.
+    /// A dead keepalived had left the VIP on the peer. The peer removed it.
     Released,
 }
 
-/// Why nothing was done.
+/// Why a peer kept an entry or refused an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Reason {
     /// The clocks differ by more than the peer allows.
     Clock = 1,
-    /// The peer does not take orders about this address.
+    /// The peer does not accept orders for this address.
     NotAllowed = 2,
-    /// The address is a gateway of the peer's.
+    /// The address is a gateway of the peer.
     Gateway = 3,
     /// The peer holds the VIP itself.
     HeldThere = 4,
     /// The peer holds the VIP itself, and its keepalived may be alive.
     MaybeAlive = 5,
-    /// The peer's kernel refused; its log says why.
+    /// The peer's kernel returned an error, which the peer has logged.
     Failed = 6,
-    /// More orders came than the peer remembers.
+    /// The peer received more orders than it remembers.
     Busy = 7,
     /// The entry is PERMANENT.
     Permanent = 8,
-    /// The entry is NOARP, a proxy's, or externally learned.
+    /// The entry is NOARP, a proxy entry, or externally learned.
     Foreign = 9,
 }
 
@@ -151,8 +150,8 @@ const REASONS: [Reason; 9] = [
 ];
 
 impl Order {
-    /// The datagram, signed. Of VIPs beyond [`MOST_VIPS`] and of names beyond
-    /// [`LONGEST_INSTANCE`] the rest is left out.
+    /// The signed datagram, without the VIPs beyond [`MOST_VIPS`] and the part of the name beyond
+    /// [`LONGEST_INSTANCE`].
     #[must_use]
     pub fn to_bytes(&self, keys: &Keys) -> Vec<u8> {
         let vips = &self.vips[..self.vips.len().min(MOST_VIPS)];
@@ -173,17 +172,17 @@ impl Order {
         datagram
     }
 
-    /// Whether a datagram has the beginning of an order of this version.
+    /// Whether a datagram starts like an order of this version.
     #[must_use]
     pub fn is_begun_by(datagram: &[u8]) -> bool {
         has_head(datagram, Kind::Order)
     }
 
-    /// Reads an order that was authenticated, without its tag.
+    /// Parses an authenticated order without its tag.
     #[must_use]
     pub fn parse(signed: &[u8]) -> Option<Self> {
         let mut reader = Reader(signed);
-        let Head { count, time, id } = reader.head(Kind::Order)?;
+        let (count, time, id) = reader.head(Kind::Order)?;
         let to = reader.ip()?;
         let length = reader.octet()?.into();
         if length > LONGEST_INSTANCE {
@@ -210,7 +209,7 @@ impl Order {
 }
 
 impl Answer {
-    /// The answer that refuses all of an order.
+    /// The answer that refuses an order as a whole.
     #[must_use]
     pub fn refusal(order: &Order, time: u64, reason: Reason) -> Self {
         let refused = |(vip, _): &(Vip, Mac)| Done {
@@ -227,7 +226,7 @@ impl Answer {
         }
     }
 
-    /// The datagram, signed. Of VIPs beyond [`MOST_VIPS`] the rest is left out.
+    /// The signed datagram, without the VIPs beyond [`MOST_VIPS`].
     #[must_use]
     pub fn to_bytes(&self, keys: &Keys) -> Vec<u8> {
         let done = &self.done[..self.done.len().min(MOST_VIPS)];
@@ -248,7 +247,7 @@ impl Answer {
         datagram
     }
 
-    /// Reads a whole datagram, if it is an answer that one of the keys signed.
+    /// Authenticates and parses a whole datagram.
     #[must_use]
     pub fn read(datagram: &[u8], keys: &Keys) -> Option<Self> {
         let possible = (ANSWER_LENGTH.0..=ANSWER_LENGTH.1).contains(&datagram.len());
@@ -258,11 +257,11 @@ impl Answer {
         Self::parse(keys.authenticate(datagram)?)
     }
 
-    /// Reads an answer that was authenticated, without its tag.
+    /// Parses an authenticated answer without its tag.
     #[must_use]
     pub fn parse(signed: &[u8]) -> Option<Self> {
         let mut reader = Reader(signed);
-        let Head { count, time, id } = reader.head(Kind::Answer)?;
+        let (count, time, id) = reader.head(Kind::Answer)?;
         let mut done: Vec<Done> = Vec::with_capacity(count);
         for _ in 0..count {
             let vip = reader.vip()?;
@@ -311,12 +310,6 @@ impl Outcome {
     }
 }
 
-struct Head {
-    count: usize,
-    time: u64,
-    id: Id,
-}
-
 fn head(kind: Kind, count: usize, time: u64, id: Id) -> Vec<u8> {
     let mut head = Vec::with_capacity(ANSWER_LENGTH.1);
     head.extend_from_slice(&MAGIC);
@@ -331,7 +324,7 @@ fn has_head(datagram: &[u8], kind: Kind) -> bool {
     datagram.starts_with(&MAGIC) && datagram.get(MAGIC.len()..=KIND) == Some(&[VERSION, kind as u8])
 }
 
-/// An address in 16 octets: an IPv4 one as an IPv4-mapped one.
+/// An address in 16 octets: IPv6, or IPv4-mapped IPv6.
 fn mapped(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -339,7 +332,7 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// What is left to be read.
+/// The octets not parsed yet.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -349,15 +342,13 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    fn head(&mut self, kind: Kind) -> Option<Head> {
+    /// The number of VIPs, the time and the id.
+    fn head(&mut self, kind: Kind) -> Option<(usize, u64, Id)> {
         let head = self.take(HEAD)?;
         let count = usize::from(head[COUNT]);
-        let whole = has_head(head, kind) && head[FLAGS] == 0 && (1..=MOST_VIPS).contains(&count);
-        Some(Head {
-            count: whole.then_some(count)?,
-            time: u64::from_be_bytes(head[TIME..ID].try_into().ok()?),
-            id: head[ID..].try_into().ok()?,
-        })
+        let valid = has_head(head, kind) && head[FLAGS] == 0 && (1..=MOST_VIPS).contains(&count);
+        let time = u64::from_be_bytes(head[TIME..ID].try_into().ok()?);
+        valid.then_some((count, time, head[ID..].try_into().ok()?))
     }
 
     fn octet(&mut self) -> Option<u8> {
@@ -377,7 +368,7 @@ impl<'a> Reader<'a> {
         Mac::from_slice(self.take(6)?)
     }
 
-    /// A name, and zeroes up to its field's end.
+    /// An interface's name, padded with zeroes.
     fn interface(&mut self) -> Option<String> {
         let field = self.take(INTERFACE)?;
         let length = field.iter().position(|octet| *octet == 0)?;

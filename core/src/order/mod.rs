@@ -1,11 +1,11 @@
-//! Orders: how a new owner makes peers purge that get no event from keepalived.
+//! How a new owner makes peers purge that get no event from keepalived.
 //!
-//! The new owner sends a peer an *order*, a datagram that only a holder of the key can make; the
-//! peer purges what contradicts it and answers with what it did.
+//! The new owner sends a peer an *order*, a datagram that only a holder of the key can sign. The
+//! peer purges what contradicts it, and answers with what it did.
 //!
-//! - [`message`]: the two datagrams, octet by octet; [`Keys`]: who may make them
-//! - [`admission`]: which orders are obeyed, and which are dropped
-//! - [`outbox`]: which peer is sent an order when, and which answers count
+//! - [`message`]: the two datagrams, octet by octet; [`Keys`] sign and verify them
+//! - [`admission`]: the receiver's checks
+//! - [`outbox`]: when the sender sends and repeats orders, and which answers it accepts
 
 pub mod admission;
 mod keys;

@@ -1,5 +1,4 @@
-//! Which peer is sent an order when, and which answers count. Pure: it is told the time and what
-//! came in, and says what to send.
+//! When the sender sends and repeats orders, and which answers it accepts.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,35 +9,34 @@ use crate::address::{InterfaceIndex, Mac, Vip};
 
 /// The gap after the first try. It doubles up to [`LONGEST_GAP`].
 const FIRST_GAP: Duration = Duration::from_millis(50);
-/// The longest gap in the first seconds: a link that loses 60 % both ways answers one try in six.
+/// The longest gap at first. On a link that loses 60 % in both directions, one try in six succeeds.
 const LONGEST_GAP: Duration = Duration::from_millis(250);
-/// How long whoever is only ordered by way of precaution may stay silent. Not every peer listens,
-/// and a run shall not last for that.
-const PRECAUTION: Duration = Duration::from_secs(5);
-/// The gap from then on.
+/// The duration of [`Retry::Briefly`]: not every peer listens, and a run must not wait for that.
+const BRIEFLY: Duration = Duration::from_secs(5);
+/// The gap after that.
 const PATIENT_GAP: Duration = Duration::from_secs(1);
-/// After this time an order is made anew, lest the peer's window pass.
+/// After this time the order gets a new time and id, so that it stays within the peer's window.
 const FRESH: Duration = Duration::from_secs(5);
-/// Times that a peer's kernel may say that nobody listens (ICMP port unreachable): systemd may be
-/// about to start it, or a filter may forge it.
+/// Give up after so many ICMP port unreachable messages. One proves little: systemd may be about to
+/// start the listener, or somebody may have forged it.
 const REFUSALS: u32 = 4;
 
-/// What became of the order to one peer about one VIP.
+/// The result of ordering one peer to purge one VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was not answered, so far or at all.
+    /// No answer so far.
     Unanswered,
-    /// It was.
+    /// The peer answered.
     Answered {
         /// What the peer did.
         done: Done,
-        /// How far its clock is ahead of this host's, where it refused for that: milliseconds.
+        /// After [`Reason::Clock`]: by how many milliseconds the peer's clock is ahead.
         skew: Option<i64>,
     },
 }
 
 impl Fate {
-    /// In one word.
+    /// The result in one word.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self.outcome() {
@@ -61,7 +59,7 @@ impl Fate {
         }
     }
 
-    /// Whether nothing is left to be wished for.
+    /// Whether the peer has no wrong entry any more.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let outcome = self.outcome();
@@ -74,47 +72,47 @@ impl Fate {
 pub struct Route {
     /// The peer, or the broadcast address of a link.
     pub to: IpAddr,
-    /// The own address that it is sent from; `None`: as the kernel has it.
+    /// The source address; `None`: the kernel chooses.
     pub from: Option<IpAddr>,
     /// The interface that holds the VIPs.
     pub interface: InterfaceIndex,
 }
 
-/// How long an order is sent again.
+/// How long to repeat an order that nobody answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Not at all: it is a broadcast, which nobody in particular answers.
+    /// Not at all. It is a broadcast, and any number of peers may answer.
     Never,
-    /// For a few seconds.
+    /// For five seconds.
     Briefly,
-    /// For as long as the run may last.
+    /// As long as the run lasts.
     UntilTimeout,
 }
 
-/// A datagram that shall leave now.
+/// A datagram to send now.
 #[derive(Debug)]
 #[must_use]
 pub struct Datagram {
-    /// The outgoing that it is of: what is sent of one outgoing leaves from one socket.
+    /// The number of the order. All its datagrams leave from the same socket.
     pub outgoing: u64,
     /// Where it goes.
     pub route: Route,
-    /// Whether that is everyone.
+    /// Whether [`Route::to`] is a broadcast address.
     pub broadcast: bool,
-    /// Its octets.
+    /// The octets.
     pub datagram: Vec<u8>,
 }
 
-/// An answer to one of the orders.
+/// A peer's answer about one VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
-    /// Who answered: the one that was ordered or, of a broadcast, the sender.
+pub struct PeerAnswer {
+    /// The peer that got the order. After a broadcast: the source of the answer.
     pub peer: IpAddr,
     /// The interface that holds the VIP.
     pub interface: InterfaceIndex,
     /// The VIP.
     pub vip: Vip,
-    /// What was done.
+    /// What the peer did.
     pub fate: Fate,
 }
 
@@ -124,20 +122,20 @@ pub struct Outbox {
     keys: Keys,
     instance: String,
     outgoing: Vec<Outgoing>,
-    written: u64,
+    last_number: u64,
 }
 
-/// The orders to one peer that go in one datagram.
+/// An order to one peer for up to [`MOST_VIPS`] VIPs.
 #[derive(Debug)]
 struct Outgoing {
     number: u64,
     route: Route,
     retry: Retry,
     vips: Vec<(Vip, Mac)>,
-    /// All that were made of it, with the time that each tells.
-    made: Vec<(Id, u64)>,
+    /// The ids that it was sent with, and the time in each datagram.
+    ids: Vec<(Id, u64)>,
     datagram: Vec<u8>,
-    made_at: Instant,
+    signed_at: Instant,
     began: Option<Instant>,
     gap: Duration,
     due: Option<Instant>,
@@ -145,18 +143,18 @@ struct Outgoing {
 }
 
 impl Outbox {
-    /// A outbox with orders about an instance's or group's VIPs; its name may be empty.
+    /// An empty outbox for the VIPs of an instance or group, whose name may be empty.
     #[must_use]
     pub fn new(keys: Keys, instance: String) -> Self {
         Self {
             keys,
             instance,
             outgoing: Vec::new(),
-            written: 0,
+            last_number: 0,
         }
     }
 
-    /// Has a peer be ordered to purge what it has for `vip` other than `mac`, at once.
+    /// Queues an order: the peer shall purge any entry for `vip` whose MAC is not `mac`.
     pub fn request(&mut self, now: Instant, route: Route, retry: Retry, (vip, mac): (Vip, Mac)) {
         let open = self.outgoing.iter_mut().find(|outgoing| {
             outgoing.route == route
@@ -170,15 +168,15 @@ impl Outbox {
             }
             Some(_) => {}
             None => {
-                self.written += 1;
+                self.last_number += 1;
                 self.outgoing.push(Outgoing {
-                    number: self.written,
+                    number: self.last_number,
                     route,
                     retry,
                     vips: vec![(vip, mac)],
-                    made: Vec::new(),
+                    ids: Vec::new(),
                     datagram: Vec::new(),
-                    made_at: now,
+                    signed_at: now,
                     began: None,
                     gap: FIRST_GAP,
                     due: Some(now),
@@ -188,7 +186,7 @@ impl Outbox {
         }
     }
 
-    /// Drops the orders about what `holds` no longer.
+    /// Drops each order with a VIP for which `holds` returns `false`.
     pub fn retain(&mut self, holds: impl Fn(InterfaceIndex, Vip, Mac) -> bool) {
         self.outgoing.retain(|outgoing| {
             let interface = outgoing.route.interface;
@@ -197,13 +195,13 @@ impl Outbox {
         });
     }
 
-    /// The next datagram that shall leave now; `wall` is this host's clock, and `id` makes random
-    /// ones.
+    /// The next datagram that is due. `wall` is this host's clock in milliseconds since 1970, UTC;
+    /// `id` returns a random id.
     pub fn poll(&mut self, now: Instant, wall: u64, id: impl FnOnce() -> Id) -> Option<Datagram> {
         self.outgoing.retain(|outgoing| !outgoing.is_given_up(now));
         let due = |outgoing: &&mut Outgoing| outgoing.due.is_some_and(|due| due <= now);
         let outgoing = self.outgoing.iter_mut().find(due)?;
-        if outgoing.datagram.is_empty() || now >= outgoing.made_at + FRESH {
+        if outgoing.datagram.is_empty() || now >= outgoing.signed_at + FRESH {
             let order = Order {
                 time: wall,
                 id: id(),
@@ -212,12 +210,12 @@ impl Outbox {
                 vips: outgoing.vips.clone(),
             };
             outgoing.datagram = order.to_bytes(&self.keys);
-            outgoing.made.push((order.id, wall));
-            outgoing.made_at = now;
+            outgoing.ids.push((order.id, wall));
+            outgoing.signed_at = now;
         }
         let began = *outgoing.began.get_or_insert(now);
         let gap = outgoing.gap;
-        outgoing.gap = if now >= began + PRECAUTION {
+        outgoing.gap = if now >= began + BRIEFLY {
             PATIENT_GAP
         } else {
             (gap * 2).min(LONGEST_GAP)
@@ -231,7 +229,7 @@ impl Outbox {
         })
     }
 
-    /// Nobody listened where a outgoing's datagram went.
+    /// An ICMP port unreachable message answered order `number`.
     pub fn refused(&mut self, number: u64) {
         for outgoing in &mut self.outgoing {
             outgoing.refusals += u32::from(outgoing.number == number);
@@ -240,60 +238,56 @@ impl Outbox {
             .retain(|outgoing| outgoing.refusals < REFUSALS);
     }
 
-    /// A outgoing's datagram could not be sent from here at all, now or later.
-    pub fn undeliverable(&mut self, number: u64) {
+    /// This host can't send order `number`, now or later.
+    pub fn give_up(&mut self, number: u64) {
         self.outgoing.retain(|outgoing| outgoing.number != number);
     }
 
-    /// A datagram came in: what it answers, if it is an answer to one of the orders.
-    pub fn hear(&mut self, from: IpAddr, datagram: &[u8]) -> Vec<Heard> {
-        let Some(answer) = Answer::read(datagram, &self.keys) else {
-            return Vec::new();
-        };
-        let asked = |outgoing: &Outgoing| {
-            outgoing
-                .made
-                .iter()
-                .find(|(id, _)| *id == answer.id)
-                .copied()
-        };
-        let found = self.outgoing.iter().enumerate();
-        let found = found.filter_map(|(at, outgoing)| Some((at, asked(outgoing)?)));
-        let Some((at, (_, time))) = found.into_iter().next() else {
-            return Vec::new();
-        };
-        let outgoing = &self.outgoing[at];
-        let ordered = outgoing.vips.iter().map(|(vip, _)| *vip);
-        if !ordered.eq(answer.done.iter().map(|done| done.vip)) {
-            return Vec::new();
-        }
-        let once = outgoing.retry == Retry::Never;
-        let heard = |done: Done| Heard {
-            peer: if once { from } else { outgoing.route.to },
-            interface: outgoing.route.interface,
-            vip: done.vip,
-            fate: Fate::Answered {
-                skew: (done.outcome == Outcome::Refused(Reason::Clock))
-                    .then(|| answer.time.cast_signed().wrapping_sub(time.cast_signed())),
-                done,
-            },
-        };
-        // A peer that has too much to do is asked again.
-        let busy = |done: &Done| done.outcome == Outcome::Refused(Reason::Busy);
-        if answer.done.iter().all(busy) {
-            let outgoing = &mut self.outgoing[at];
-            // The same order would get the same answer.
-            outgoing.datagram.clear();
-            return Vec::new();
-        }
-        let all = answer.done.iter().cloned().map(heard).collect();
-        if !once {
-            self.outgoing.remove(at);
-        }
-        all
+    /// A datagram arrived: one result per VIP if it answers an order of this run, else none.
+    pub fn on_answer(&mut self, from: IpAddr, datagram: &[u8]) -> Vec<PeerAnswer> {
+        self.accepted(from, datagram).unwrap_or_default()
     }
 
-    /// Whether a outgoing is still of use: answers to it are heard.
+    fn accepted(&mut self, from: IpAddr, datagram: &[u8]) -> Option<Vec<PeerAnswer>> {
+        let answer = Answer::read(datagram, &self.keys)?;
+        let (at, time) = self
+            .outgoing
+            .iter()
+            .enumerate()
+            .find_map(|(at, outgoing)| {
+                let mut ids = outgoing.ids.iter();
+                ids.find_map(|(id, time)| (*id == answer.id).then_some((at, *time)))
+            })?;
+        let outgoing = &mut self.outgoing[at];
+        let ordered = outgoing.vips.iter().map(|(vip, _)| *vip);
+        if !ordered.eq(answer.done.iter().map(|done| done.vip)) {
+            return None;
+        }
+        let busy = |done: &Done| done.outcome == Outcome::Refused(Reason::Busy);
+        if answer.done.iter().all(busy) {
+            // Try again, with a new id: the peer remembers its answer to this one.
+            outgoing.datagram.clear();
+            return None;
+        }
+        let Route { to, interface, .. } = outgoing.route;
+        let broadcast = outgoing.retry == Retry::Never;
+        if !broadcast {
+            self.outgoing.remove(at);
+        }
+        let skew = answer.time.cast_signed().wrapping_sub(time.cast_signed());
+        let results = answer.done.into_iter().map(|done| PeerAnswer {
+            peer: if broadcast { from } else { to },
+            interface,
+            vip: done.vip,
+            fate: Fate::Answered {
+                skew: (done.outcome == Outcome::Refused(Reason::Clock)).then_some(skew),
+                done,
+            },
+        });
+        Some(results.collect())
+    }
+
+    /// Whether order `number` still waits for answers.
     #[must_use]
     pub fn is_open(&self, number: u64) -> bool {
         self.outgoing
@@ -301,7 +295,7 @@ impl Outbox {
             .any(|outgoing| outgoing.number == number)
     }
 
-    /// Whether an order may still be answered that somebody waits for.
+    /// Whether the run waits for an answer; it never waits for answers to a broadcast.
     #[must_use]
     pub fn is_waiting(&self, now: Instant) -> bool {
         let mut outgoing = self.outgoing.iter();
@@ -319,7 +313,7 @@ impl Outbox {
 impl Outgoing {
     fn is_given_up(&self, now: Instant) -> bool {
         let silent_for = |time| self.began.is_some_and(|began| now >= began + time);
-        self.retry == Retry::Briefly && silent_for(PRECAUTION)
+        self.retry == Retry::Briefly && silent_for(BRIEFLY)
     }
 }
 

@@ -36,26 +36,23 @@ fn order(number: u64, time: u64) -> Order {
 }
 
 #[test]
-fn a_genuine_order_is_carried_out_once() {
+fn an_order_is_executed_once_and_only_its_sender_gets_the_answer_again() {
     let mut admission = admission();
     let order = order(1, NOW);
     let datagram = order.to_bytes(&keys(1));
-    assert_eq!(
-        admission.rule(NOW, sender(), &datagram),
-        Decision::New(order.clone())
-    );
-    // Its answer is on its way, and then told again: to the one who asked, and nobody else.
-    let again = admission.rule(NOW, sender(), &datagram);
-    assert_eq!(again, Decision::Dropped(Dropped::Replayed));
+    let first = admission.decide(NOW, sender(), &datagram);
+    assert_eq!(first, Decision::New(order.clone()));
+    let in_progress = admission.decide(NOW, sender(), &datagram);
+    assert_eq!(in_progress, Decision::Dropped(Dropped::Replayed));
     admission.answered(&order.id, vec![7]);
-    let again = admission.rule(NOW + 30_000, sender(), &datagram);
+    let again = admission.decide(NOW + 30_000, sender(), &datagram);
     assert_eq!(again, Decision::Again(order.to, vec![7]));
-    let replayed = admission.rule(NOW, elsewhere(), &datagram);
+    let replayed = admission.decide(NOW, elsewhere(), &datagram);
     assert_eq!(replayed, Decision::Dropped(Dropped::Replayed));
 }
 
 #[test]
-fn what_is_not_within_the_window_is_refused_with_the_skew() {
+fn an_order_outside_the_window_is_refused_with_the_skew() {
     let datagram = |time| order(1, time).to_bytes(&keys(1));
     for (time, skew) in [
         (NOW - 30_001, Some(-30_001)),
@@ -65,16 +62,16 @@ fn what_is_not_within_the_window_is_refused_with_the_skew() {
         (0, Some(-1_700_000_000_000)),
         (u64::MAX, Some(i64::MAX)),
     ] {
-        match (admission().rule(NOW, sender(), &datagram(time)), skew) {
+        match (admission().decide(NOW, sender(), &datagram(time)), skew) {
             (Decision::New(_), None) => {}
-            (Decision::OutOfTime(_, told), Some(skew)) => assert_eq!(told, skew),
+            (Decision::OutOfTime(_, found), Some(skew)) => assert_eq!(found, skew),
             (other, _) => panic!("{time}: {other:?}"),
         }
     }
 }
 
 #[test]
-fn the_checks_come_in_their_order() {
+fn the_cheapest_check_comes_first() {
     let good = order(1, NOW).to_bytes(&keys(1));
     let mut version = good.clone();
     version[4] = 2;
@@ -89,7 +86,7 @@ fn the_checks_come_in_their_order() {
         (&foreign, Dropped::Unauthenticated),
         (&good[..good.len() - 1], Dropped::Unauthenticated),
     ] {
-        let decision = admission().rule(NOW, sender(), datagram);
+        let decision = admission().decide(NOW, sender(), datagram);
         assert_eq!(decision, Decision::Dropped(why));
     }
 }
@@ -100,17 +97,16 @@ fn memory_is_bounded_and_comes_back_with_time() {
     let mut accepted = 0;
     for number in 0..5000 {
         let datagram = order(number, NOW).to_bytes(&keys(1));
-        match admission.rule(NOW, sender(), &datagram) {
+        match admission.decide(NOW, sender(), &datagram) {
             Decision::New(_) => accepted += 1,
             Decision::Crowded(_) => {}
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(accepted, MOST_REMEMBERED);
-    assert!(admission.forget(NOW + 30_000), "they could come again");
-    // From then on their time refuses them, and they make room.
+    assert!(admission.forget(NOW + 30_000), "they could be replayed");
     let later = order(9999, NOW + 30_001).to_bytes(&keys(1));
-    let decision = admission.rule(NOW + 30_001, sender(), &later);
+    let decision = admission.decide(NOW + 30_001, sender(), &later);
     assert!(matches!(decision, Decision::New(_)));
     assert!(admission.forget(NOW + 60_001));
     assert!(!admission.forget(NOW + 60_002));
@@ -147,7 +143,7 @@ fn facts() -> HostFacts {
 }
 
 #[test]
-fn what_this_host_may_be_told_about() {
+fn orders_are_accepted_for_configured_and_allowed_vips_and_named_gateways() {
     use Allowed::Links;
     let prefix = |text: &str| Allowed::Prefix(text.parse().unwrap());
     let links: &[Allowed] = &[Links];
@@ -163,7 +159,7 @@ fn what_this_host_may_be_told_about() {
         ("10.9.0.254", links, gateway),
         ("10.9.0.254", by_prefix, gateway),
         ("10.9.0.254", by_name, Ok(())),
-        // A gateway that is a VIP of this very host's keepalived.conf.
+        // A gateway that is a VIP of this host's keepalived.conf.
         ("10.9.0.253", &[], Ok(())),
         ("172.16.0.1", &[], Ok(())),
         ("10.9.0.100", &[], not_allowed),
@@ -177,7 +173,7 @@ fn what_this_host_may_be_told_about() {
 }
 
 #[test]
-fn an_order_to_another_host_is_not_meant() {
+fn this_host_is_meant_by_its_own_and_its_broadcast_addresses() {
     for (to, meant) in [
         ("10.9.0.3", true),
         ("10.9.0.255", true),
@@ -193,20 +189,20 @@ fn an_order_to_another_host_is_not_meant() {
 
 proptest! {
     #[test]
-    fn nothing_but_what_the_key_signed_is_carried_out(
+    fn an_order_without_a_valid_tag_is_dropped_and_not_remembered(
         octets in prop::collection::vec(any::<u8>(), 0..600),
         flips in prop::collection::vec((any::<prop::sample::Index>(), 1..=255_u8), 1..4),
     ) {
         let mut admission = admission();
-        prop_assert!(matches!(admission.rule(NOW, sender(), &octets), Decision::Dropped(_)));
+        prop_assert!(matches!(admission.decide(NOW, sender(), &octets), Decision::Dropped(_)));
         let good = order(1, NOW).to_bytes(&keys(1));
         let mut changed = good.clone();
         for (at, by) in flips {
             changed[at.index(good.len())] ^= by;
         }
         if changed != good {
-            prop_assert!(matches!(admission.rule(NOW, sender(), &changed), Decision::Dropped(_)));
+            prop_assert!(matches!(admission.decide(NOW, sender(), &changed), Decision::Dropped(_)));
         }
-        prop_assert!(!admission.forget(NOW), "what is not authentic is not remembered");
+        prop_assert!(!admission.forget(NOW));
     }
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// As in docs/orders.md: 32 octets of `k`.
+/// The key of docs/orders.md: 32 octets of `k`.
 fn keys() -> Keys {
     Keys::from_octets(&[b'k'; 32]).unwrap()
 }
@@ -35,7 +35,7 @@ fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// The block of docs/orders.md that begins with these words.
+/// The octets of a code block in docs/orders.md.
 fn documented(what: &str) -> String {
     let document = include_str!("../../../../docs/orders.md");
     let (_, rest) = document.split_once(&format!("```{what}\n")).unwrap();
@@ -47,19 +47,15 @@ fn documented(what: &str) -> String {
 }
 
 #[test]
-fn an_order_is_written_and_read_as_documented() {
-    let datagram = order().to_bytes(&keys());
-    assert_eq!(hexadecimal(&datagram), documented("order"));
+fn order_and_answer_match_the_documentation() {
     let keys = keys();
+    let datagram = order().to_bytes(&keys);
+    assert_eq!(hexadecimal(&datagram), documented("order"));
     let signed = keys.authenticate(&datagram).unwrap();
     assert_eq!(Order::parse(signed), Some(order()));
-}
-
-#[test]
-fn an_answer_is_written_and_read_as_documented() {
-    let datagram = answer().to_bytes(&keys());
+    let datagram = answer().to_bytes(&keys);
     assert_eq!(hexadecimal(&datagram), documented("answer"));
-    assert_eq!(Answer::read(&datagram, &keys()), Some(answer()));
+    assert_eq!(Answer::read(&datagram, &keys), Some(answer()));
 }
 
 #[test]
@@ -73,7 +69,7 @@ fn an_order_is_no_answer_and_an_answer_no_order() {
 }
 
 #[test]
-fn the_longest_are_as_long_as_is_said_and_fit_a_datagram_of_any_link() {
+fn lengths_are_those_stated_and_fit_any_link() {
     let keys = keys();
     let vip = |n: u8| Vip::try_from(IpAddr::from([192, 0, 2, n])).unwrap();
     let long = Order {
@@ -90,7 +86,7 @@ fn the_longest_are_as_long_as_is_said_and_fit_a_datagram_of_any_link() {
     assert_eq!(read.vips, long.vips[..MOST_VIPS]);
     let refusal = Answer::refusal(&read, 1, Reason::Busy).to_bytes(&keys);
     assert_eq!(refusal.len(), ANSWER_LENGTH.1);
-    // IPv6's least MTU (RFC 8200 §5), without its header and UDP's.
+    // The minimum MTU of IPv6 (RFC 8200 §5), less the IPv6 and UDP headers.
     assert!(ANSWER_LENGTH.1 <= 1280 - 48);
     let short = Order {
         instance: String::new(),
@@ -98,10 +94,17 @@ fn the_longest_are_as_long_as_is_said_and_fit_a_datagram_of_any_link() {
     };
     assert_eq!(short.to_bytes(&keys).len(), ORDER_LENGTH.0);
     assert_eq!(answer().to_bytes(&keys).len(), ANSWER_LENGTH.0);
+    // A name is cut between characters.
+    let odd = Order {
+        instance: format!("a{}", "é".repeat(40)),
+        ..order()
+    };
+    let read = Order::parse(keys.authenticate(&odd.to_bytes(&keys)).unwrap()).unwrap();
+    assert_eq!(read.instance, format!("a{}", "é".repeat(31)));
 }
 
 #[test]
-fn every_outcome_is_told() {
+fn every_outcome_survives_the_round_trip() {
     let simple = [
         Outcome::Purged,
         Outcome::Right,
@@ -111,15 +114,15 @@ fn every_outcome_is_told() {
     let kept = REASONS.map(Outcome::Kept);
     let refused = REASONS.map(Outcome::Refused);
     for outcome in simple.into_iter().chain(kept).chain(refused) {
-        let mut told = answer();
-        told.done[0].outcome = outcome;
-        let read = Answer::read(&told.to_bytes(&keys()), &keys());
-        assert_eq!(read, Some(told));
+        let mut answer = answer();
+        answer.done[0].outcome = outcome;
+        let read = Answer::read(&answer.to_bytes(&keys()), &keys());
+        assert_eq!(read, Some(answer));
     }
 }
 
 #[test]
-fn an_answer_tells_of_a_vip_once_and_names_an_interface_of_the_kernels() {
+fn an_answer_has_each_vip_once_and_interface_names_of_at_most_15_octets() {
     let read = |answer: &Answer| Answer::read(&answer.to_bytes(&keys()), &keys());
     let mut two = answer();
     two.done.push(Done {
@@ -135,18 +138,7 @@ fn an_answer_tells_of_a_vip_once_and_names_an_interface_of_the_kernels() {
 }
 
 #[test]
-fn a_long_name_is_cut_between_characters() {
-    let long = Order {
-        instance: format!("a{}", "é".repeat(40)),
-        ..order()
-    };
-    let datagram = long.to_bytes(&keys());
-    let read = Order::parse(keys().authenticate(&datagram).unwrap()).unwrap();
-    assert_eq!(read.instance, format!("a{}", "é".repeat(31)));
-}
-
-#[test]
-fn what_an_order_can_not_mean_is_refused_though_it_is_signed() {
+fn a_malformed_order_is_rejected_even_if_it_is_signed() {
     let keys = keys();
     let signed = |order: &Order| {
         let mut datagram = order.to_bytes(&keys);
@@ -167,8 +159,8 @@ fn what_an_order_can_not_mean_is_refused_though_it_is_signed() {
         (48, 3),
         (49, 0xff), // not UTF-8
         (49, b'\n'),
-        (65, 224), // a VIP that is none
-        (69, 3),   // the MAC of a group
+        (65, 224), // a multicast address
+        (69, 3),   // a multicast MAC
     ] {
         let mut changed = good.clone();
         changed[at] = value;
@@ -187,14 +179,14 @@ fn what_an_order_can_not_mean_is_refused_though_it_is_signed() {
 
 proptest! {
     #[test]
-    fn any_octets_are_read_without_a_panic(octets in prop::collection::vec(any::<u8>(), 0..900)) {
+    fn parsing_never_panics(octets in prop::collection::vec(any::<u8>(), 0..900)) {
         let _ = Order::parse(&octets);
         let _ = Answer::parse(&octets);
         let _ = Answer::read(&octets, &keys());
     }
 
     #[test]
-    fn what_is_read_is_written_as_it_was(
+    fn a_parsed_datagram_is_written_unchanged(
         flips in prop::collection::vec((32..150_usize, any::<u8>()), 0..4),
         order_or_answer in any::<bool>(),
     ) {

@@ -36,7 +36,7 @@ fn answer(order: &Order, outcome: Outcome) -> Answer {
     answer
 }
 
-/// Plays until the outbox waits for nothing or `end`; gives when it sent, and what.
+/// Polls until the outbox waits for nothing or `end`; returns when it sent what.
 fn play(outbox: &mut Outbox, start: Instant, end: Duration) -> Vec<(Duration, Datagram)> {
     let mut sent = Vec::new();
     let mut now = start;
@@ -58,17 +58,16 @@ fn play(outbox: &mut Outbox, start: Instant, end: Duration) -> Vec<(Duration, Da
 }
 
 #[test]
-fn vips_of_one_peer_go_in_one_datagram_each_once() {
+fn a_datagram_has_up_to_16_vips_of_one_peer_each_once() {
     let (mut outbox, now) = (outbox(), Instant::now());
     for last in (100..120).chain(100..110) {
         outbox.request(now, route(3), Retry::Briefly, (vip(last), MAC));
     }
     let sent = play(&mut outbox, now, Duration::from_millis(1));
-    let vips: Vec<_> = sent.iter().map(|(_, sent)| read(sent).vips.len()).collect();
-    assert_eq!(vips[0], MOST_VIPS);
+    assert_eq!(read(&sent[0].1).vips.len(), MOST_VIPS);
     let all: Vec<_> = sent.iter().flat_map(|(_, sent)| read(sent).vips).collect();
     assert!((100..120).all(|last| all.contains(&(vip(last), MAC))));
-    // Who is told of one twice takes the order for none.
+    // A peer rejects an order that has a VIP twice.
     let mut twice = self::outbox();
     for _ in 0..2 {
         twice.request(now, route(3), Retry::Briefly, (vip(100), MAC));
@@ -78,21 +77,21 @@ fn vips_of_one_peer_go_in_one_datagram_each_once() {
 }
 
 #[test]
-fn who_is_ordered_by_way_of_precaution_is_given_up_after_some_seconds() {
+fn a_brief_retry_ends_after_five_seconds() {
     let (mut outbox, now) = (outbox(), Instant::now());
     outbox.request(now, route(3), Retry::Briefly, (vip(100), MAC));
     let sent = play(&mut outbox, now, Duration::from_secs(60));
     let (last, _) = sent.last().unwrap();
     assert!(
-        *last < PRECAUTION && *last > PRECAUTION - LONGEST_GAP * 2,
+        *last < BRIEFLY && *last > BRIEFLY - LONGEST_GAP * 2,
         "{last:?}"
     );
     assert!((20..30).contains(&sent.len()), "{}", sent.len());
-    assert!(!outbox.is_waiting(now + PRECAUTION));
+    assert!(!outbox.is_waiting(now + BRIEFLY));
 }
 
 #[test]
-fn who_has_to_be_told_is_ordered_for_as_long_as_it_takes_and_anew() {
+fn a_retry_until_the_timeout_renews_the_order_and_accepts_answers_to_old_ids() {
     let (mut outbox, now) = (outbox(), Instant::now());
     outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
     let sent = play(&mut outbox, now, Duration::from_secs(60));
@@ -100,15 +99,14 @@ fn who_has_to_be_told_is_ordered_for_as_long_as_it_takes_and_anew() {
     assert!((70..90).contains(&sent.len()), "{}", sent.len());
     let ids: std::collections::BTreeSet<_> = sent.iter().map(|(_, sent)| read(sent).id).collect();
     assert!((9..=12).contains(&ids.len()), "{} orders", ids.len());
-    // An answer to the first of them still counts.
     let first = answer(&read(&sent[0].1), Outcome::Purged);
-    let heard = outbox.hear(route(3).to, &first.to_bytes(&keys()));
-    assert_eq!(heard[0].fate.word(), "purged");
+    let answers = outbox.on_answer(route(3).to, &first.to_bytes(&keys()));
+    assert_eq!(answers[0].fate.word(), "purged");
     assert!(!outbox.is_waiting(now) && outbox.next_due().is_none());
 }
 
 #[test]
-fn only_the_answer_to_an_order_that_was_sent_counts() {
+fn only_an_answer_to_an_order_of_this_run_is_accepted_and_only_once() {
     let (mut outbox, now) = (outbox(), Instant::now());
     outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
     let order = read(&play(&mut outbox, now, Duration::from_millis(1))[0].1);
@@ -126,28 +124,28 @@ fn only_the_answer_to_an_order_that_was_sent_counts() {
         foreign,
     ];
     for datagram in wrong.iter().map(Vec::as_slice).chain([b"junk".as_slice()]) {
-        assert_eq!(outbox.hear(route(3).to, datagram), []);
+        assert_eq!(outbox.on_answer(route(3).to, datagram), []);
     }
-    assert_eq!(outbox.hear(route(3).to, &good.to_bytes(&keys())).len(), 1);
-    // Once.
-    assert_eq!(outbox.hear(route(3).to, &good.to_bytes(&keys())), []);
+    let good = good.to_bytes(&keys());
+    assert_eq!(outbox.on_answer(route(3).to, &good).len(), 1);
+    assert_eq!(outbox.on_answer(route(3).to, &good), []);
 }
 
 #[test]
-fn a_skewed_clock_is_told_in_milliseconds() {
+fn the_skew_of_a_peers_clock_is_in_milliseconds() {
     let (mut outbox, now) = (outbox(), Instant::now());
     outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
     let order = read(&play(&mut outbox, now, Duration::from_millis(1))[0].1);
     let refusal = Answer::refusal(&order, WALL - 95_300, Reason::Clock);
-    let heard = outbox.hear(route(3).to, &refusal.to_bytes(&keys()));
-    let Fate::Answered { skew, .. } = heard[0].fate else {
-        panic!("{heard:?}");
+    let answers = outbox.on_answer(route(3).to, &refusal.to_bytes(&keys()));
+    let Fate::Answered { skew, .. } = answers[0].fate else {
+        panic!("{answers:?}");
     };
     assert_eq!(skew, Some(-95_300));
 }
 
 #[test]
-fn a_closed_port_is_believed_after_some_tries_and_of_that_peer_alone() {
+fn four_port_unreachable_messages_end_the_retry_for_that_peer_alone() {
     let (mut outbox, now) = (outbox(), Instant::now());
     for last in [3, 4, 5] {
         outbox.request(now, route(last), Retry::UntilTimeout, (vip(100), MAC));
@@ -160,14 +158,14 @@ fn a_closed_port_is_believed_after_some_tries_and_of_that_peer_alone() {
     }
     outbox.refused(closed);
     assert!(!outbox.is_open(closed) && outbox.is_open(unreachable));
-    outbox.undeliverable(unreachable);
+    outbox.give_up(unreachable);
     assert!(!outbox.is_open(unreachable) && outbox.is_open(open));
-    outbox.undeliverable(open);
+    outbox.give_up(open);
     assert!(!outbox.is_waiting(now));
 }
 
 #[test]
-fn a_broadcast_leaves_once_and_holds_nothing_up_but_is_heard_by_sender() {
+fn a_broadcast_leaves_once_delays_no_run_and_accepts_any_number_of_answers() {
     let (mut outbox, now) = (outbox(), Instant::now());
     outbox.request(now, route(255), Retry::Never, (vip(100), MAC));
     let sent = play(&mut outbox, now, Duration::from_secs(60));
@@ -176,12 +174,12 @@ fn a_broadcast_leaves_once_and_holds_nothing_up_but_is_heard_by_sender() {
     let answer = answer(&read(&sent[0].1), Outcome::Purged).to_bytes(&keys());
     for last in [3, 4] {
         let from = IpAddr::from([10, 9, 0, last]);
-        assert_eq!(outbox.hear(from, &answer)[0].peer, from);
+        assert_eq!(outbox.on_answer(from, &answer)[0].peer, from);
     }
 }
 
 #[test]
-fn nothing_is_ordered_about_a_vip_that_left() {
+fn a_vip_that_left_ends_its_order() {
     let (mut outbox, now) = (outbox(), Instant::now());
     outbox.request(now, route(3), Retry::UntilTimeout, (vip(100), MAC));
     outbox.request(now, route(4), Retry::UntilTimeout, (vip(101), MAC));
