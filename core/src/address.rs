@@ -1,4 +1,4 @@
-//! Addresses that must not be mixed up: the virtual IP, a hardware address, an interface's index.
+//! Addresses as types that can't be confused: virtual IP, MAC, prefix, interface index.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,11 +6,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A virtual IP: a unicast address that can belong to one host of a link at a time.
+/// A virtual IP: a unicast address that one host of a link owns at a time.
 ///
-/// Multicast, loopback, unspecified, the limited broadcast address and IPv4-mapped IPv6 addresses
-/// are none of those, so that no frame can ever be sent for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// The type excludes multicast, loopback, unspecified, limited broadcast and IPv4-mapped IPv6
+/// addresses, so that no frame can ever announce one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
 pub struct Vip(IpAddr);
 
 impl Vip {
@@ -20,23 +21,23 @@ impl Vip {
         self.0
     }
 
-    /// Whether it is an IPv6 link-local address: another one on each link.
+    /// Whether it is an IPv6 link-local address, which names a different host on each link.
     #[must_use]
     pub fn is_link_local(self) -> bool {
         matches!(self.0, IpAddr::V6(v6) if v6.is_unicast_link_local())
     }
 }
 
-/// Why an address can't be a [`Vip`].
+/// Why text or an address is not a [`Vip`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NotAVip {
-    /// The text is no IPv4 or IPv6 address.
+    /// The text is not an IPv4 or IPv6 address.
     #[error("not an IPv4 or IPv6 address such as 192.0.2.10 or 2001:db8::10")]
     NotAnAddress,
-    /// An address of which the prefix leaves nothing for a host.
+    /// All bits after the prefix are zero.
     #[error("{0} is a whole subnet: a virtual IP is the address of one host in it")]
     Subnet(String),
-    /// An address of a kind that no host of a link owns alone.
+    /// No single host can own an address of this kind.
     #[error("{0} is {1}: a virtual IP is a unicast address that one host owns")]
     Kind(IpAddr, &'static str),
 }
@@ -80,20 +81,14 @@ impl fmt::Display for Vip {
     }
 }
 
-impl Serialize for Vip {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-/// A virtual IP as people write it: with a prefix length, as in keepalived.conf, which says nothing
-/// of the address and is dropped, and with the zone of a link-local address (RFC 4007 §11), which is
-/// the interface that it is on.
+/// A virtual IP as people write it: `ADDRESS[%ZONE][/LENGTH]`.
+///
+/// The prefix length, as in keepalived.conf, is checked and dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenVip {
     /// The address.
     pub vip: Vip,
-    /// Its interface.
+    /// The zone of a link-local address (RFC 4007 §11): the name of its interface.
     pub zone: Option<String>,
 }
 
@@ -101,14 +96,8 @@ impl FromStr for WrittenVip {
     type Err = NotAVip;
 
     fn from_str(text: &str) -> Result<Self, NotAVip> {
-        let (text_of_address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let (address, zone) = match text_of_address.split_once('%') {
-            Some((address, zone)) => (address, Some(zone)),
-            None => (text_of_address, None),
-        };
+        let (address, length) = split_optional(text, '/');
+        let (address, zone) = split_optional(address, '%');
         let vip: Vip = address.parse()?;
         if zone.is_some_and(|zone| zone.is_empty() || vip.ip().is_ipv4()) {
             return Err(NotAVip::NotAnAddress);
@@ -128,35 +117,43 @@ impl FromStr for WrittenVip {
     }
 }
 
-/// A 48-bit hardware (link-layer) address, the only kind that Ethernet-like links have.
+/// The text before a separator, and what follows the separator if there is one.
+fn split_optional(text: &str, separator: char) -> (&str, Option<&str>) {
+    match text.split_once(separator) {
+        Some((before, after)) => (before, Some(after)),
+        None => (text, None),
+    }
+}
+
+/// The 48-bit hardware (link-layer) address of an Ethernet-like interface.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac([u8; 6]);
 
 impl Mac {
     /// All hosts of the link.
     pub const BROADCAST: Self = Self([0xff; 6]);
-    /// All zeroes: "not known", as in the target hardware address of an ARP request.
+    /// All zeroes: unknown, as in the target hardware address of an ARP request.
     pub const ZERO: Self = Self([0; 6]);
 
-    /// The address from its six octets, in the order they are sent.
+    /// The address from its six octets, in transmission order.
     #[must_use]
     pub const fn new(octets: [u8; 6]) -> Self {
         Self(octets)
     }
 
-    /// The six octets, in the order they are sent.
+    /// The six octets, in transmission order.
     #[must_use]
     pub const fn octets(self) -> [u8; 6] {
         self.0
     }
 
-    /// Whether one host can have it: not a group address (RFC 7042 §2.1), not all zeroes.
+    /// Whether one host can own it: neither a group address (RFC 7042 §2.1) nor all zeroes.
     #[must_use]
     pub const fn is_unicast(self) -> bool {
         self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
     }
 
-    /// The address from a slice, if it has exactly six octets.
+    /// The address from a slice of exactly six octets.
     #[must_use]
     pub fn from_slice(octets: &[u8]) -> Option<Self> {
         octets.try_into().ok().map(Self)
@@ -204,7 +201,7 @@ impl Serialize for Mac {
     }
 }
 
-/// The addresses that begin alike: a subnet, or with all bits, one address.
+/// A network prefix: a subnet, or at full length a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     ip: IpAddr,
@@ -212,68 +209,60 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The addresses whose first `length` bits are those of `ip`; more bits than it has are all.
+    /// The prefix of `length` bits, at most all, that contains `ip`.
     #[must_use]
     pub fn new(ip: IpAddr, length: u8) -> Self {
-        let length = length.min(bits(ip));
+        let length = length.min(full_length(ip));
         Self { ip, length }
     }
 
-    /// One of its addresses.
+    /// The address that the prefix was made from.
     #[must_use]
     pub fn ip(self) -> IpAddr {
         self.ip
     }
 
-    /// Whether it is of one address only.
+    /// Whether it contains only one address.
     #[must_use]
     pub fn is_host(self) -> bool {
-        self.length == bits(self.ip)
+        self.length == full_length(self.ip)
     }
 
-    /// Whether it was written for all of its addresses: with nothing but zeroes behind the prefix,
-    /// where it is longer than a link of two needs (RFC 3021, RFC 6164).
+    fn host_bits(self) -> u32 {
+        u32::from(full_length(self.ip) - self.length)
+    }
+
+    /// Whether all host bits are zero. /31 and /127 are point-to-point links without such a network
+    /// address (RFC 3021, RFC 6164).
     fn is_subnet(self) -> bool {
-        let free = u32::from(bits(self.ip) - self.length);
-        let zeroes = match self.ip {
-            IpAddr::V4(ip) => ip.to_bits().trailing_zeros(),
-            IpAddr::V6(ip) => ip.to_bits().trailing_zeros(),
-        };
-        free > 1 && zeroes >= free
+        self.host_bits() > 1 && to_bits(self.ip).trailing_zeros() >= self.host_bits()
     }
 
-    /// Whether an address begins so.
+    /// Whether an address has this prefix.
     #[must_use]
     pub fn contains(self, ip: IpAddr) -> bool {
-        let differing = match (self.ip, ip) {
-            (IpAddr::V4(one), IpAddr::V4(other)) => {
-                u128::from(one.to_bits()) ^ u128::from(other.to_bits())
-            }
-            (IpAddr::V6(one), IpAddr::V6(other)) => one.to_bits() ^ other.to_bits(),
-            _ => return false,
-        };
-        let free = u32::from(bits(self.ip) - self.length);
-        // A shift by all 128 bits is out of range; then every address is contained.
-        differing.checked_shr(free).unwrap_or(0) == 0
+        let differing = to_bits(self.ip) ^ to_bits(ip);
+        // Shifting by all 128 bits is out of range: ::/0 contains every IPv6 address.
+        self.ip.is_ipv4() == ip.is_ipv4()
+            && differing.checked_shr(self.host_bits()).unwrap_or(0) == 0
     }
 
-    /// Its first address: of an IPv4 subnet that of the network itself.
+    /// Its first address; in IPv4 the network address.
     #[must_use]
     pub fn first(self) -> IpAddr {
-        let free = u32::from(bits(self.ip) - self.length);
         match self.ip {
             IpAddr::V4(ip) => {
-                let hosts = u32::MAX.checked_shr(32 - free).unwrap_or(0);
+                let hosts = u32::MAX.checked_shr(self.length.into()).unwrap_or(0);
                 Ipv4Addr::from_bits(ip.to_bits() & !hosts).into()
             }
             IpAddr::V6(ip) => {
-                let hosts = u128::MAX.checked_shr(128 - free).unwrap_or(0);
+                let hosts = u128::MAX.checked_shr(self.length.into()).unwrap_or(0);
                 Ipv6Addr::from_bits(ip.to_bits() & !hosts).into()
             }
         }
     }
 
-    /// The address of all its hosts, where it is of a link with more than two (RFC 3021).
+    /// Its directed broadcast address. IPv6, /31 (RFC 3021) and /32 have none.
     #[must_use]
     pub fn broadcast(self) -> Option<Ipv4Addr> {
         match self.ip {
@@ -285,8 +274,16 @@ impl Prefix {
     }
 }
 
-fn bits(ip: IpAddr) -> u8 {
+/// The prefix length of a single address.
+pub(crate) const fn full_length(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 32 } else { 128 }
+}
+
+fn to_bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
 }
 
 impl FromStr for Prefix {
@@ -294,16 +291,13 @@ impl FromStr for Prefix {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("not an address or a prefix such as 192.0.2.0/24: {text}");
-        let (ip, length) = match text.split_once('/') {
-            Some((ip, length)) => (ip, Some(length)),
-            None => (text, None),
-        };
+        let (ip, length) = split_optional(text, '/');
         let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
         let length = match length {
             Some(length) => length.parse().map_err(|_| wrong())?,
-            None => bits(ip),
+            None => full_length(ip),
         };
-        (length <= bits(ip))
+        (length <= full_length(ip))
             .then(|| Self::new(ip, length))
             .ok_or_else(wrong)
     }
@@ -316,7 +310,7 @@ impl<'de> Deserialize<'de> for Prefix {
     }
 }
 
-/// The kernel's index of an interface: it stays the same when the interface is renamed.
+/// The kernel's index of an interface. Renaming the interface does not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InterfaceIndex(pub u32);
 
@@ -325,32 +319,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_that_one_host_owns_are_vips() {
+    fn a_vip_is_an_address_that_one_host_owns() {
         for good in ["192.0.2.10", "10.24.69.222", "2001:db8::10", "fe80::1"] {
             let vip = good.parse::<Vip>().map(|vip| vip.to_string());
             assert_eq!(vip, Ok(good.to_owned()));
         }
-        for bad in [
-            "",
-            "vip",
-            "10.0.0.1/24",
-            "10.0.0.256",
-            "fe80::1%eth0",
-            "224.0.0.18",
-            "ff02::12",
-            "127.0.0.1",
-            "::1",
-            "0.0.0.0",
-            "::",
-            "255.255.255.255",
-            "::ffff:10.0.0.1",
-        ] {
+        let malformed = "vip 10.0.0.1/24 10.0.0.256 fe80::1%eth0";
+        let of_other_kinds = "224.0.0.18 ff02::12 127.0.0.1 ::1 0.0.0.0 :: 255.255.255.255 \
+                              ::ffff:10.0.0.1";
+        for bad in malformed
+            .split(' ')
+            .chain(of_other_kinds.split(' '))
+            .chain([""])
+        {
             assert!(bad.parse::<Vip>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn a_vip_may_be_written_with_its_prefix_length_and_its_interface() {
+    fn a_vip_may_be_written_with_prefix_length_and_zone() {
         for (text, vip, zone) in [
             ("192.0.2.10", "192.0.2.10", None),
             ("192.0.2.10/24", "192.0.2.10", None),
@@ -364,28 +351,20 @@ mod tests {
             assert_eq!(written.vip.to_string(), vip, "{text}");
             assert_eq!(written.zone.as_deref(), zone, "{text}");
         }
-        for bad in [
-            "192.0.2.10/",
-            "192.0.2.10/24x",
-            "192.0.2.10/33",
-            "192.0.2.10/-1",
-            "192.0.2.10/24/24",
-            "192.0.2.10%eth0",
-            "fe80::10%",
-            "fe80::10/129",
-            "fe80::10/64%eth0",
-            "ff02::1%eth0",
-        ] {
+        let bad_lengths = "192.0.2.10/ 192.0.2.10/24x 192.0.2.10/33 192.0.2.10/-1 192.0.2.10/24/24 \
+                           fe80::10/129";
+        let bad_zones = "192.0.2.10%eth0 fe80::10% fe80::10/64%eth0 ff02::1%eth0";
+        for bad in bad_lengths.split(' ').chain(bad_zones.split(' ')) {
             assert!(bad.parse::<WrittenVip>().is_err(), "{bad}");
         }
         for subnet in ["192.0.2.0/24", "10.0.0.0/30", "2001:db8::/64"] {
-            let told = subnet.parse::<WrittenVip>().unwrap_err();
-            assert_eq!(told, NotAVip::Subnet(subnet.to_owned()));
+            let error = subnet.parse::<WrittenVip>().unwrap_err();
+            assert_eq!(error, NotAVip::Subnet(subnet.to_owned()));
         }
     }
 
     #[test]
-    fn a_prefix_contains_what_begins_alike() {
+    fn a_prefix_contains_its_addresses_and_no_others() {
         let prefix = |text: &str| text.parse::<Prefix>().unwrap();
         for (text, inside, outside) in [
             ("10.9.0.7/24", "10.9.0.255", "10.9.1.0"),
@@ -422,13 +401,8 @@ mod tests {
         assert_eq!(mac.to_string(), "38:68:dd:4f:e7:e8");
         assert_eq!(format!("{mac:?}"), "38:68:dd:4f:e7:e8");
         assert_eq!(mac.to_string().parse(), Ok(mac));
-        for bad in [
-            "",
-            "38:68:dd:4f:e7",
-            "38:68:dd:4f:e7:e8:0",
-            "+8:68:dd:4f:e7:e8",
-            "ff:ff:ff:ff:ff:ff",
-        ] {
+        let bad = "38:68:dd:4f:e7 38:68:dd:4f:e7:e8:0 +8:68:dd:4f:e7:e8 ff:ff:ff:ff:ff:ff";
+        for bad in bad.split(' ').chain([""]) {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
         assert!(mac.is_unicast());

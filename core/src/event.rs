@@ -1,52 +1,52 @@
-//! What keepalived said: an event, from the arguments of `notify` or a line of its FIFO.
+//! keepalived's events: the arguments of `notify`, or a line of its FIFO.
 //!
-//! An event is a claim, not the truth: whether a VIP is here is asked of the kernel.
+//! An event only starts the work. Whether this host holds a VIP, the kernel decides.
 
 use std::str::FromStr;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Whether an instance or a sync group changed.
+    /// Whether an instance or a sync group changed state.
     pub of: Subject,
     /// Its name in keepalived.conf.
     pub name: String,
-    /// What it is now, as keepalived writes it.
+    /// Its new state, as keepalived writes it.
     pub state: String,
 }
 
-/// What an event is about.
+/// What changed state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A `vrrp_instance`.
     Instance,
-    /// A `vrrp_sync_group`: its instances changed together.
+    /// A `vrrp_sync_group`: all its instances changed together.
     Group,
 }
 
 /// What an event calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// This host has the VIPs now, or has to say so again.
+    /// This host owns the VIPs now, or has to announce them again.
     Announce,
-    /// Another host may have them now.
+    /// Another host may own them now.
     Purge,
 }
 
-/// A state that keepalived does not know: misspelt in a hook, or of another version.
+/// A state that keepalived does not have: a misspelt hook, or another keepalived version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: keepalived knows no state {state}: nothing is done; its states are {}", STATES.map(|(state, _)| state).join(", "))]
 pub struct UnknownState {
     /// The instance or group.
     pub name: String,
-    /// What it is said to be.
+    /// The unknown state.
     pub state: String,
 }
 
-/// What each state calls for: all that keepalived 2.0 to 2.4 write to scripts and FIFOs.
+/// Every state that keepalived 2.0 to 2.4 write to scripts and FIFOs, and what it calls for.
 const STATES: [(&str, Option<Call>); 8] = [
     ("MASTER", Some(Call::Announce)),
-    // A split brain has just healed, and the other one's announcements are still in the caches.
+    // A split brain has just healed. Neighbour tables still hold the other master's MAC.
     ("MASTER_RX_LOWER_PRI", Some(Call::Announce)),
     ("BACKUP", Some(Call::Purge)),
     ("FAULT", Some(Call::Purge)),
@@ -69,7 +69,7 @@ impl FromStr for Subject {
 }
 
 impl Event {
-    /// What the event calls for: nothing for a mere change of priority.
+    /// What the event calls for; `None` for a change of priority alone.
     ///
     /// # Errors
     /// If keepalived has no such state.
@@ -81,8 +81,8 @@ impl Event {
         })
     }
 
-    /// Reads a line of the FIFO, without its end: `INSTANCE "VI_1" MASTER 100`. The name may hold
-    /// anything, quotes included. `None`: no such line.
+    /// Parses a FIFO line without its newline, such as `INSTANCE "VI_1" MASTER 100`. The name may
+    /// contain anything, even quotes. `None` if the line is no event.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
         let (of, rest) = line.split_once(" \"")?;
@@ -99,8 +99,8 @@ impl Event {
     }
 }
 
-/// Whether a line of the FIFO tells of a virtual or real server, as those of `notify_fifo` do where
-/// keepalived also checks servers: `VS [192.0.2.10]:tcp:80 UP`.
+/// Whether a FIFO line reports a virtual or real server, such as `VS [192.0.2.10]:tcp:80 UP`.
+/// keepalived writes such lines to `notify_fifo` if it also checks servers.
 #[must_use]
 pub fn is_about_servers(line: &str) -> bool {
     line.starts_with("VS ") || line.starts_with("RS ")
@@ -118,57 +118,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_fifo_is_read_as_keepalived_writes_it() {
-        let event = Event::from_line("INSTANCE \"VI_1\" MASTER 100").unwrap();
-        assert_eq!((event.of, event.name.as_str()), (Subject::Instance, "VI_1"));
-        assert_eq!(event.calls_for(), Ok(Some(Call::Announce)));
-        let event = Event::from_line("GROUP \"a \"b\" c\" FAULT 0").unwrap();
-        assert_eq!(
-            (event.of, event.name.as_str()),
-            (Subject::Group, "a \"b\" c")
-        );
-        assert_eq!(event.calls_for(), Ok(Some(Call::Purge)));
+    fn a_fifo_line_names_an_instance_or_a_group() {
+        for (line, of, name) in [
+            ("INSTANCE \"VI_1\" MASTER 100", Subject::Instance, "VI_1"),
+            ("GROUP \"a \"b\" c\" FAULT 0", Subject::Group, "a \"b\" c"),
+        ] {
+            let event = Event::from_line(line).unwrap();
+            assert_eq!((event.of, event.name.as_str()), (of, name));
+        }
     }
 
     #[test]
-    fn states_call_for_what_they_mean() {
+    fn every_state_calls_for_an_announcement_a_purge_or_nothing() {
         let call = |state: &str| {
             Event::from_line(&format!("INSTANCE \"VI_1\" {state} 1"))
                 .unwrap()
                 .calls_for()
         };
-        for state in ["MASTER", "MASTER_RX_LOWER_PRI"] {
-            assert_eq!(call(state), Ok(Some(Call::Announce)), "{state}");
-        }
-        for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
-            assert_eq!(call(state), Ok(Some(Call::Purge)), "{state}");
-        }
-        for state in ["MASTER_PRIORITY", "BACKUP_PRIORITY"] {
-            assert_eq!(call(state), Ok(None), "{state}");
+        for (states, expected) in [
+            ("MASTER MASTER_RX_LOWER_PRI", Some(Call::Announce)),
+            ("BACKUP FAULT STOP DELETED", Some(Call::Purge)),
+            ("MASTER_PRIORITY BACKUP_PRIORITY", None),
+        ] {
+            for state in states.split(' ') {
+                assert_eq!(call(state), Ok(expected), "{state}");
+            }
         }
         for state in ["NEW_ONE", "MASTER_RX_LOWER_PRIO", "INIT"] {
-            let told = call(state).unwrap_err().to_string();
+            let error = call(state).unwrap_err().to_string();
             assert!(
-                told.contains(state) && told.contains("BACKUP, FAULT"),
-                "{told}"
+                error.contains(state) && error.contains("BACKUP, FAULT"),
+                "{error}"
             );
         }
     }
 
     #[test]
-    fn servers_are_told_from_garbage() {
-        for line in [
-            "VS [192.0.2.10]:tcp:80 UP",
-            "RS [10.0.0.1]:tcp:80 [192.0.2.10]:tcp:80 DOWN",
+    fn lines_about_servers_are_recognised() {
+        for (line, expected) in [
+            ("VS [192.0.2.10]:tcp:80 UP", true),
+            ("RS [10.0.0.1]:tcp:80 [192.0.2.10]:tcp:80 DOWN", true),
+            ("INSTANCE \"VS \" MASTER 100", false),
+            ("VSX", false),
         ] {
-            assert!(is_about_servers(line), "{line}");
+            assert_eq!(is_about_servers(line), expected, "{line}");
         }
-        assert!(!is_about_servers("INSTANCE \"VS \" MASTER 100"));
-        assert!(!is_about_servers("VSX"));
     }
 
     #[test]
-    fn anything_else_is_no_event() {
+    fn any_other_line_is_no_event() {
         for line in [
             "",
             "INSTANCE",

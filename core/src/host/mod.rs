@@ -1,9 +1,9 @@
-//! Where a VIP counts as held: the one answer that every command asks for.
+//! Which host holds a VIP: the one rule that every command uses.
 //!
+//! This host holds a VIP that it has on an interface that is up and whose neighbours use ARP or ND.
 //! In LVS every real server has the VIP on `lo`, and kube-proxy puts it on a dummy interface of
-//! every node. Nobody asks for an address there by ARP or ND, so it is no ownership; nor is an
-//! address on an interface that is down. And where keepalived.conf says which interface it puts a
-//! VIP on, the same address on another one is somebody else's.
+//! every node: those hosts do not hold it. If keepalived.conf names the interface of a VIP, the
+//! same address on another interface has nothing to do with keepalived.
 
 mod tables;
 
@@ -14,18 +14,17 @@ use std::net::IpAddr;
 
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 
-/// The interface on which a VIP counts.
+/// The interfaces where a VIP counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
-    /// Any interface whose neighbours are found by ARP or ND.
+    /// Every interface whose neighbours use ARP or ND.
     Anywhere,
     /// The interface of this name.
     On(String),
-    /// The interface of its own (VMAC, ipvlan) that keepalived makes above another one. Keepalived
-    /// chooses another name than the one that is expected where that is taken: then it is known by
-    /// what it is above.
+    /// The macvlan (VMAC) or ipvlan interface that keepalived creates. If its name is taken,
+    /// keepalived chooses another one; then the interface below identifies it.
     Vmac {
-        /// The name that is expected.
+        /// The name that keepalived chooses first.
         name: String,
         /// The interface below it.
         above: String,
@@ -37,12 +36,12 @@ pub enum Place {
 pub struct PlacedVip {
     /// The virtual IP.
     pub vip: Vip,
-    /// The interface on which it counts.
+    /// Where it counts.
     pub place: Place,
 }
 
 impl PlacedVip {
-    /// A VIP that counts wherever it is.
+    /// A VIP that counts on every interface.
     #[must_use]
     pub fn anywhere(vip: Vip) -> Self {
         Self {
@@ -51,19 +50,14 @@ impl PlacedVip {
         }
     }
 
-    /// The same VIP, but only on the interface of this name, if one is given.
+    /// The same VIP, only on the interface of this name, if one is given.
     #[must_use]
     pub fn only_on(self, interface: Option<&str>) -> Self {
-        match interface {
-            Some(name) => Self {
-                place: Place::On(name.to_owned()),
-                ..self
-            },
-            None => self,
-        }
+        let place = interface.map_or(self.place, |name| Place::On(name.to_owned()));
+        Self { place, ..self }
     }
 
-    /// Whether the VIP, where `link` has it, is this host's: it counts there, and neighbours can
+    /// Whether this host holds the VIP if `link` has it: the VIP counts there, and neighbours can
     /// ask for it. `lower` is the interface below `link`.
     #[must_use]
     pub fn is_held_on(&self, link: &Link, lower: Option<&Link>) -> bool {
@@ -72,7 +66,7 @@ impl PlacedVip {
 }
 
 impl Place {
-    /// Whether this is the place, or one of them. `lower` is the interface below `link`.
+    /// Whether a VIP counts on `link`. `lower` is the interface below `link`.
     #[must_use]
     pub fn admits(&self, link: &Link, lower: Option<&Link>) -> bool {
         match self {
@@ -84,14 +78,14 @@ impl Place {
         }
     }
 
-    /// Whether an interface is on the link of this place: it, or the one below a VMAC.
+    /// Whether `link` is on the network of this place: [admitted](Self::admits), or below a VMAC.
     #[must_use]
     pub fn is_link(&self, link: &Link, lower: Option<&Link>) -> bool {
         let is_below = matches!(self, Self::Vmac { above, .. } if link.name == *above);
         is_below || self.admits(link, lower)
     }
 
-    /// The interface's name, where it has to be a certain one.
+    /// The interface's name; `None` for [`Place::Anywhere`].
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -101,12 +95,12 @@ impl Place {
     }
 }
 
-/// The interfaces and the addresses of this host at one moment.
+/// This host's interfaces and addresses at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct HostSnapshot {
-    /// Its interfaces.
+    /// The interfaces.
     pub links: Vec<Link>,
-    /// Its addresses.
+    /// The addresses.
     pub addresses: Vec<Address>,
 }
 
@@ -123,20 +117,15 @@ impl HostSnapshot {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// The interfaces that have a VIP where it counts, each once, whether or not neighbours can ask
+    /// The interfaces that have a VIP and where it counts, each once, even if neighbours can't ask
     /// for it there.
     #[must_use]
     pub fn places_of(&self, placed: &PlacedVip) -> Vec<&Link> {
         let mut places: Vec<&Link> = Vec::new();
-        for own in self
-            .addresses
-            .iter()
-            .filter(|own| own.ip == placed.vip.ip())
-        {
-            let known = places.iter().any(|link| link.index == own.interface);
-            if let Some(link) = self.link(own.interface).filter(|_| !known)
-                && placed.place.admits(link, self.lower(link))
-            {
+        let having = self.addresses.iter();
+        let having = having.filter(|own| own.ip == placed.vip.ip());
+        for link in having.filter_map(|own| self.link(own.interface)) {
+            if !places.contains(&link) && placed.place.admits(link, self.lower(link)) {
                 places.push(link);
             }
         }
@@ -223,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asks_for_or_what_is_down_is_not_held() {
+    fn a_host_does_not_hold_a_vip_on_lo_or_on_an_interface_that_is_down() {
         let mut lo = link(1, "lo");
         lo.unlike_ethernet = Some("is a loopback interface");
         let mut down = link(3, "eth1");

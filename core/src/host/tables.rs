@@ -1,4 +1,4 @@
-//! What the kernel's tables hold, as plain data: links, addresses, neighbours and routes.
+//! The kernel's links, addresses, neighbours and routes as plain data.
 
 use std::net::IpAddr;
 
@@ -15,18 +15,18 @@ pub struct Address {
     pub interface: InterfaceIndex,
     /// Length of the on-link prefix, in bits.
     pub prefix_len: u8,
-    /// Whether it may be used.
+    /// The state of duplicate address detection.
     pub usability: Usability,
 }
 
-/// Whether an address may be used, as duplicate address detection (RFC 4862 §5.4) has it.
+/// Whether this host may use an address: duplicate address detection (RFC 4862 §5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usability {
-    /// It is this host's.
+    /// The address is unique, or needs no detection.
     Usable,
-    /// Detection still runs (`IFA_F_TENTATIVE`, `IFA_F_OPTIMISTIC`): not to be claimed yet.
+    /// Detection is running (`IFA_F_TENTATIVE`, `IFA_F_OPTIMISTIC`): do not announce it yet.
     Tentative,
-    /// Another host answered (`IFA_F_DADFAILED`): not to be claimed at all.
+    /// Another host answered (`IFA_F_DADFAILED`): do not announce it.
     DadFailed,
 }
 
@@ -38,24 +38,24 @@ impl Prefix {
     }
 }
 
-/// One interface, as far as an announcement needs to know it.
+/// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's index of it.
+    /// The kernel's index.
     pub index: InterfaceIndex,
-    /// Its name, such as `bond0.169`.
+    /// The name, such as `bond0.169`.
     pub name: String,
-    /// Its hardware address, if it has one of six octets that one host can own.
+    /// The hardware address; `None` unless it has six octets that one host can own.
     pub mac: Option<Mac>,
-    /// Whether it is set up (`IFF_UP`).
+    /// Administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether frames can leave: it is up and has a carrier (`IFF_LOWER_UP`).
+    /// Up and with a carrier (`IFF_LOWER_UP`): frames can leave.
     pub carrier: bool,
-    /// Why its neighbours can't be told by ARP or ND, if so.
+    /// Why ARP and ND do not work here, as a clause after the name; `None` if they do.
     pub unlike_ethernet: Option<&'static str>,
-    /// Whether it forwards IPv6, which an NA's R flag tells (RFC 4861 §4.4).
+    /// Whether it forwards IPv6: the R flag of its advertisements (RFC 4861 §4.4).
     pub forwards_ipv6: bool,
-    /// The interface below a VLAN or a macvlan, in this network namespace.
+    /// The interface below a VLAN or macvlan, if it is in this network namespace.
     pub lower: Option<InterfaceIndex>,
 }
 
@@ -75,13 +75,13 @@ impl Link {
         }
     }
 
-    /// Whether neighbours can ask for an address here, by ARP or ND.
+    /// Whether neighbours can ask for an address here by ARP or ND.
     #[must_use]
     pub fn is_askable(&self) -> bool {
         self.unlike_ethernet.is_none() && self.up
     }
 
-    /// Why they cannot, as a clause after the interface's name; `None`: they can.
+    /// Why they can't, as a clause after the interface's name; `None` if they can.
     #[must_use]
     pub fn why_unaskable(&self) -> Option<&'static str> {
         self.unlike_ethernet.or((!self.up).then_some("is down"))
@@ -91,13 +91,13 @@ impl Link {
 /// One entry of a neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Its address.
+    /// The neighbour's address.
     pub ip: IpAddr,
-    /// The hardware address that frames for it are sent to, where it is known.
+    /// Its hardware address, if the kernel knows it.
     pub mac: Option<Mac>,
-    /// How the kernel holds it.
+    /// The entry's state.
     pub state: NeighbourState,
-    /// Set by a control plane (`NTF_EXT_LEARNED`), which alone may remove it.
+    /// A control plane set the entry (`NTF_EXT_LEARNED`), and only it may remove it.
     pub externally_learned: bool,
 }
 
@@ -115,37 +115,37 @@ impl Neighbour {
     }
 }
 
-/// The states of a neighbour entry, by their names in `ip neigh`.
+/// The states of a neighbour entry, named as in `ip neigh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum NeighbourState {
-    /// Being asked for, the first time.
+    /// The kernel is resolving the address for the first time.
     Incomplete,
-    /// Confirmed a short while ago.
+    /// Recently confirmed.
     Reachable,
-    /// Not confirmed lately; used as it is at the next frame.
+    /// Not confirmed lately. The kernel uses it for the next frame.
     Stale,
-    /// Used unconfirmed; asked for if no confirmation comes.
+    /// In use without confirmation. The kernel probes unless one comes.
     Delay,
-    /// Being asked for again.
+    /// The kernel is probing the neighbour.
     Probe,
-    /// Asked for in vain.
+    /// Nobody answered.
     Failed,
-    /// Needs no resolution on this interface.
+    /// The interface needs no resolution.
     Noarp,
     /// Set by hand, for good.
     Permanent,
-    /// Answered for on behalf of another host; a table of its own.
+    /// A proxy entry: this host answers for the address. The kernel keeps a separate table.
     Proxy,
-    /// No state, or one this program does not know.
+    /// No state, or an unknown one.
     None,
 }
 
-/// Where a packet to an address leaves.
+/// The route of a packet to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The interface.
+    /// The outgoing interface.
     pub interface: InterfaceIndex,
-    /// The router that it goes to; `None`: the address is on the interface's link.
+    /// The next hop; `None` if the address is on-link.
     pub gateway: Option<IpAddr>,
 }

@@ -34,7 +34,9 @@ impl Run {
     fn read_back(&self, interface: &str) -> Vec<VirtualAddress> {
         let one = |index| VirtualAddress {
             address: self.address(index),
-            prefix_len: self.prefix_len.unwrap_or(vip::full_length(self.first)),
+            prefix_len: self
+                .prefix_len
+                .unwrap_or(crate::address::full_length(self.first)),
             dev: Some(self.dev.unwrap_or(interface).to_owned()),
         };
         (0..self.count).map(one).collect()

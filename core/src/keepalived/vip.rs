@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::address::full_length;
+
 /// The longest name of an interface (the kernel's IFNAMSIZ less its NUL).
 pub(super) const INTERFACE_NAME_MAX: usize = 15;
 
@@ -113,11 +115,6 @@ pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     } else {
         text.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
     }
-}
-
-/// The prefix length of a single address.
-pub(super) const fn full_length(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
 }
 
 #[cfg(test)]
