@@ -4,21 +4,21 @@ use std::collections::BTreeSet;
 
 use super::lexer::BLANK;
 
-/// What a conditional line comes to.
+/// The condition of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Condition<'a> {
-    /// The line has no condition.
+    /// The line has none.
     Unconditional,
-    /// The condition holds for this rest of the line.
+    /// It holds for this rest of the line.
     Holds(&'a str),
-    /// The line does not count.
+    /// It does not hold, so that keepalived ignores the line.
     Fails,
-    /// The line is for some id, and ours is not known.
+    /// Our id is unknown.
     Unknown,
 }
 
-/// Weighs the first condition of a line. keepalived looks at no more than one at a time.
-pub(super) fn weigh<'a>(line: &'a str, config_id: Option<&str>) -> Condition<'a> {
+/// Evaluates the first condition of a line. keepalived evaluates one at a time.
+pub(super) fn evaluate<'a>(line: &'a str, config_id: Option<&str>) -> Condition<'a> {
     let Some(condition) = line.strip_prefix('@') else {
         return Condition::Unconditional;
     };
@@ -37,15 +37,18 @@ pub(super) fn weigh<'a>(line: &'a str, config_id: Option<&str>) -> Condition<'a>
     }
 }
 
-/// How many ids are kept: whoever has more mentions ours among those.
+/// How many ids [`Ids`] keeps. If there are more, ours is probably one of them.
 const IDS_MAX: usize = 64;
 
-/// The configuration ids that the conditions of all files name, but for negated ones.
+/// How many ids a message names.
+const NAMED: usize = 4;
+
+/// The configuration ids in the conditions of all files, without negated ones.
 #[derive(Default)]
 pub(super) struct Ids(BTreeSet<String>);
 
 impl Ids {
-    /// Takes note of a line's condition; whether it names an id.
+    /// Remembers the id in a line's condition; `false` if there is none.
     pub(super) fn note(&mut self, line: &str) -> bool {
         let condition = line
             .strip_prefix('@')
@@ -62,39 +65,28 @@ impl Ids {
         true
     }
 
-    /// What to say when there are ids, but not ours.
+    /// A message if there are ids, but not ours.
     pub(super) fn foreign(&self, ours: &str) -> Option<String> {
-        if self.0.is_empty() || self.0.len() == IDS_MAX || self.0.contains(ours) {
+        let Self(ids) = self;
+        if ids.is_empty() || ids.len() == IDS_MAX || ids.contains(ours) {
             return None;
         }
-        let named: Vec<_> = self
-            .0
-            .iter()
-            .take(NAMED)
-            .map(|id| format!("@{id}"))
-            .collect();
-        let more = if self.0.len() > NAMED {
-            " and others"
-        } else {
-            ""
-        };
+        let named: Vec<_> = ids.iter().take(NAMED).map(|id| format!("@{id}")).collect();
+        let more = if ids.len() > NAMED { " and others" } else { "" };
         Some(format!(
-            "has lines for {}{more}, and none for {ours}: give the id that keepalived gets by its \
-             -i, by --config-id",
+            "has lines for {}{more}, and none for {ours}: if keepalived runs with -i, pass the same \
+             id with --config-id",
             named.join(", ")
         ))
     }
 }
-
-/// How many ids a message names.
-const NAMED: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ids_that_are_all_foreign_are_told() {
+    fn ids_without_ours_are_a_problem() {
         let mut ids = Ids::default();
         assert!(!ids.note("priority 1") && !ids.note("@^c x") && !ids.note("@d"));
         assert_eq!(ids.foreign("c"), None);
@@ -109,13 +101,13 @@ mod tests {
 
     #[test]
     fn a_condition_names_one_id_or_all_but_one() {
-        let node1 = |line| weigh(line, Some("node1"));
+        let node1 = |line| evaluate(line, Some("node1"));
         assert_eq!(node1("priority 1"), Condition::Unconditional);
         assert_eq!(node1("@node1  priority 1"), Condition::Holds("priority 1"));
         assert_eq!(node1("@^node2\tpriority 1"), Condition::Holds("priority 1"));
         for line in ["@node2 x", "@^node1 x", "@node x", "@node1", "@", "@^"] {
             assert_eq!(node1(line), Condition::Fails, "{line}");
         }
-        assert_eq!(weigh("@node1 x", None), Condition::Unknown);
+        assert_eq!(evaluate("@node1 x", None), Condition::Unknown);
     }
 }

@@ -1,37 +1,37 @@
-//! `$NAME=value` definitions and the places where they are used.
+//! `$NAME=value` definitions and their uses.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::lexer::BLANK;
 
-/// Stands in a substituted line for a value that only keepalived itself knows. No line of a file
-/// can hold it, because a NUL ends the line there, as it does for keepalived.
+/// Replaces a value that only keepalived knows. No line of a file contains it: for keepalived, and
+/// so for us, a NUL ends the line.
 pub(super) const UNKNOWN: char = '\0';
 
-/// The most bytes that a line can have, before and after substitution.
+/// The most bytes of a line, before and after substitution.
 pub(super) const LINE_MAX: usize = 1023;
 
-/// The most replacements in one line, which has room for far fewer values that are not empty.
+/// The most replacements in one line. It has room for far fewer values that are not empty.
 const SUBSTITUTIONS_PER_LINE_MAX: usize = 2_000;
 
 /// What `$NAME` stands for.
 #[derive(Clone)]
 struct Definition {
     value: Rc<str>,
-    /// Several lines: usable only as the last thing of a line.
+    /// Usable only at the end of a line.
     multiline: bool,
 }
 
-/// Values of the built-in definitions that depend on where and for whom the files are read.
-pub(super) struct LinkView<'a> {
+/// The values of built-in definitions that depend on the file and the host.
+pub(super) struct Context<'a> {
     /// `$_INSTANCE`
     pub(super) config_id: Option<&'a str>,
     /// `$_PWD`
     pub(super) directory: &'a str,
 }
 
-/// The rest of a multi-line definition, after the line that has been put to use.
+/// The lines of a multi-line definition after those already used.
 #[derive(Debug)]
 pub(super) struct Remainder {
     text: Rc<str>,
@@ -51,22 +51,20 @@ impl Remainder {
     }
 }
 
-/// What became of a line's `$NAME`s.
+/// The result of replacing a line's `$NAME`s.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Substitution {
-    /// There was none that is defined.
+    /// None of them is defined.
     Nothing,
     /// At least one was replaced.
     Done,
-    /// The line would have become longer than [`LINE_MAX`]; keepalived gives up on it.
+    /// The line would exceed [`LINE_MAX`]; keepalived gives up on it.
     TooLong,
-    /// More replacements than the budget allows: definitions that refer to each other.
+    /// The replacements exceed the budget: definitions refer to each other.
     Endless,
 }
 
-/// All definitions made so far.
-///
-/// Values are kept as written: a `$NAME` inside a value is looked up where the value is used.
+/// All definitions so far, as written: keepalived replaces a `$NAME` inside a value at each use.
 #[derive(Default)]
 pub(super) struct Definitions {
     by_name: HashMap<String, Definition>,
@@ -82,7 +80,7 @@ fn is_name(text: &str) -> bool {
     name_length(text) == text.len() && !text.is_empty()
 }
 
-/// How many bytes of `text` are a name: letters, digits and `_`, the first one no digit.
+/// How many bytes of `text` are a name: letters, digits and `_`, starting with no digit.
 fn name_length(text: &str) -> usize {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return 0;
@@ -91,7 +89,7 @@ fn name_length(text: &str) -> usize {
         .unwrap_or(text.len())
 }
 
-/// The first `$NAME` or `${NAME` that a substituted line still has: it is not defined.
+/// The name of the first `$NAME` or `${NAME` left in a substituted line: it is not defined.
 pub(super) fn undefined(line: &str) -> Option<&str> {
     line.match_indices('$').find_map(|(at, _)| {
         let name = line[at + 1..].strip_prefix('{').unwrap_or(&line[at + 1..]);
@@ -101,12 +99,12 @@ pub(super) fn undefined(line: &str) -> Option<&str> {
 }
 
 impl Definitions {
-    /// Makes or replaces a definition of one line.
+    /// Sets a definition of one line.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         self.insert(name, value, false);
     }
 
-    /// Makes or replaces a definition of several lines, which end in `\n` but for the last.
+    /// Sets a definition of several lines, separated by `\n`.
     pub(super) fn set_lines(&mut self, name: &str, lines: &str) {
         self.insert(name, lines, lines.contains('\n'));
     }
@@ -117,7 +115,7 @@ impl Definitions {
             .insert(name.to_owned(), Definition { value, multiline });
     }
 
-    fn find(&self, name: &str, surroundings: &LinkView<'_>) -> Option<Definition> {
+    fn find(&self, name: &str, context: &Context<'_>) -> Option<Definition> {
         if let Some(definition) = self.by_name.get(name) {
             return Some(definition.clone());
         }
@@ -125,9 +123,9 @@ impl Definitions {
         let value = match name {
             "_HASH" => "#",
             "_BANG" => "!",
-            "_PWD" => surroundings.directory,
-            "_INSTANCE" => surroundings.config_id.unwrap_or(&unknown),
-            // Drawn, or read from keepalived's environment, at its start.
+            "_PWD" => context.directory,
+            "_INSTANCE" => context.config_id.unwrap_or(&unknown),
+            // keepalived draws the number, and reads its environment, when it starts.
             "_RANDOM" | "_ENV" => &unknown,
             _ => return None,
         };
@@ -137,14 +135,14 @@ impl Definitions {
         })
     }
 
-    /// Replaces the `$NAME`s of `line`, and those in their values, until none is left that is
-    /// defined. What follows the first line of a multi-line value goes to `remainders`.
+    /// Replaces the defined `$NAME`s of `line`, and those in their values. Of a multi-line value,
+    /// `line` gets the first line and `remainders` the others.
     ///
     /// Each replacement takes one from `budget`.
     pub(super) fn substitute(
         &self,
         line: &mut String,
-        surroundings: &LinkView<'_>,
+        context: &Context<'_>,
         budget: &mut usize,
         remainders: &mut Vec<Remainder>,
     ) -> Substitution {
@@ -154,7 +152,7 @@ impl Definitions {
         while let Some(offset) = line[from..].find('$') {
             let at = from + offset;
             let found = reference(&line[at..]).and_then(|(name, length)| {
-                let definition = self.find(name, surroundings)?;
+                let definition = self.find(name, context)?;
                 let last = at + length == line.len();
                 (last || !definition.multiline).then_some((definition, length))
             });
@@ -184,7 +182,7 @@ impl Definitions {
             line.replace_range(at..at + length, first);
             outcome = Substitution::Done;
             from = at;
-            // The text of a sequence is substituted for each of its steps, not before.
+            // keepalived substitutes the text of a sequence at each step.
             if value.trim_start_matches(BLANK).starts_with('~') {
                 break;
             }
@@ -193,7 +191,7 @@ impl Definitions {
     }
 }
 
-/// The name used at the start of `text`, which is a `$`, and how many bytes its use takes.
+/// The name after the `$` at the start of `text`, and the length of the whole reference.
 fn reference(text: &str) -> Option<(&str, usize)> {
     if let Some(braced) = text.strip_prefix("${") {
         let name = &braced[..name_length(braced)];
@@ -221,7 +219,7 @@ fn reference(text: &str) -> Option<(&str, usize)> {
 mod tests {
     use super::*;
 
-    const HERE: LinkView<'_> = LinkView {
+    const HERE: Context<'_> = Context {
         config_id: Some("node1"),
         directory: "/etc/keepalived",
     };
@@ -257,24 +255,26 @@ mod tests {
     }
 
     #[test]
-    fn values_are_looked_up_where_they_are_used() {
-        let chain = [("A", "${B}.1"), ("B", "10.0.$C"), ("C", "7")];
-        assert_eq!(substituted(&chain, "$A").1, "10.0.$C.1");
-        let chain = [("A", "${B}.1"), ("B", "10.0.${C}"), ("C", "7")];
-        assert_eq!(substituted(&chain, "$A").1, "10.0.7.1");
+    fn values_are_substituted_where_they_are_used() {
+        for (b, expected) in [("10.0.$C", "10.0.$C.1"), ("10.0.${C}", "10.0.7.1")] {
+            let chain = [("A", "${B}.1"), ("B", b), ("C", "7")];
+            assert_eq!(substituted(&chain, "$A").1, expected);
+        }
     }
 
     #[test]
-    fn references_without_end_are_bounded() {
-        assert_eq!(substituted(&[("A", "$A")], "$A").0, Substitution::Endless);
-        let twice = [("A", "${A}${A}")];
-        assert_eq!(substituted(&twice, "$A").0, Substitution::Endless);
-        let grows = [("A", "${A}123456789012345678901234567890")];
-        assert_eq!(substituted(&grows, "$A").0, Substitution::TooLong);
+    fn endless_references_are_bounded() {
+        for (a, outcome) in [
+            ("$A", Substitution::Endless),
+            ("${A}${A}", Substitution::Endless),
+            ("${A}123456789012345678901234567890", Substitution::TooLong),
+        ] {
+            assert_eq!(substituted(&[("A", a)], "$A").0, outcome, "{a}");
+        }
     }
 
     #[test]
-    fn several_lines_are_used_only_at_the_end_of_a_line() {
+    fn a_multi_line_definition_is_used_only_at_the_end_of_a_line() {
         let lines = [("M", "one\ntwo\nthree")];
         assert_eq!(substituted(&lines, "$M x").0, Substitution::Nothing);
         let mut all = Definitions::default();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_keepalived_knows_is_marked() {
+    fn values_that_only_keepalived_knows_are_marked() {
         for line in ["$_RANDOM", "${_RANDOM 1 10}", "${_ENV HOME}"] {
             assert_eq!(substituted(&[], line).1, UNKNOWN.to_string(), "{line}");
         }

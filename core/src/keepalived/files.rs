@@ -1,54 +1,54 @@
-//! The seam to the file system: all that reading a configuration asks of it.
+//! The interface to the file system.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// What a path leads to, symbolic links followed.
+/// The kind of file at a path, after following symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A regular file that nobody may execute.
+    /// A regular file without execute bits.
     File,
-    /// A regular file with any execute bit: keepalived doesn't read it.
+    /// A regular file with an execute bit: keepalived does not read it.
     Executable,
     /// A directory.
     Directory,
-    /// A pipe, a socket, a device.
+    /// A pipe, socket or device.
     Other,
 }
 
-/// Where configuration files come from.
+/// The source of configuration files.
 pub trait Files {
-    /// What is at `path`.
+    /// The kind of file at `path`.
     ///
     /// # Errors
-    /// When nothing is there, or it can't be looked at.
+    /// If nothing is there, or it is inaccessible.
     fn kind(&self, path: &Path) -> io::Result<Kind>;
 
     /// The names in a directory, in any order.
     ///
     /// # Errors
-    /// When it can't be listed.
+    /// If it can't be listed.
     fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
 
-    /// The bytes of a regular file, cut off after `limit`.
+    /// At most the first `limit` bytes of a regular file.
     ///
     /// # Errors
-    /// When it can't be read, or is of another kind.
+    /// If it can't be read, or is of another kind.
     fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>>;
 
-    /// The path without symbolic links, or as it is where it can't be resolved.
+    /// The path without symbolic links, or unchanged if it can't be resolved.
     fn real_path(&self, path: &Path) -> PathBuf;
 }
 
-/// Files held in memory, for tests and fuzzing: absolute path → contents.
+/// Files in memory, for tests and fuzzing: absolute path → contents.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Memory {
-    /// Adds or replaces a file; its directories come into being with it.
+    /// Adds or replaces a file, with its directories.
     #[must_use]
     pub fn with(mut self, path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> Self {
         let path = normal(path.as_ref());

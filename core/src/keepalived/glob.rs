@@ -1,24 +1,24 @@
-//! Path patterns as `glob(3)` takes them: `{a,b}`, `*`, `?`, `[…]`.
+//! Path patterns as in `glob(3)`: `{a,b}`, `*`, `?`, `[…]`.
 
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, Kind};
 
-/// What a pattern leads to.
+/// What a pattern matches.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// In the order of the alternatives, and sorted within each.
+    /// In the sequence of the alternatives, sorted within each.
     pub(super) paths: Vec<PathBuf>,
-    /// A name or directory that is spelt out doesn't exist.
+    /// A name or directory without wildcards does not exist.
     pub(super) missing: bool,
     /// The pattern has alternatives in braces.
     pub(super) braces: bool,
 }
 
-/// Everything that `pattern`, relative to `directory`, leads to.
+/// Everything that `pattern`, relative to `directory`, matches.
 ///
-/// Alternatives, directories and names that are looked at are taken from `places_left`; `None` when
-/// nothing is left.
+/// Each alternative, directory and name examined takes one from `places_left`; `None` if none is
+/// left.
 pub(super) fn find(
     files: &dyn Files,
     directory: &Path,
@@ -80,7 +80,7 @@ impl Walk<'_> {
         *self.places_left = self.places_left.checked_sub(names.len())?;
         names.sort();
         for name in names {
-            // A dot at the start must be spelt out.
+            // A wildcard does not match a leading dot.
             let hidden = name.starts_with('.') && !first.starts_with('.');
             if hidden || !matches(first, &name) {
                 continue;
@@ -96,7 +96,7 @@ impl Walk<'_> {
     }
 }
 
-/// The alternatives that `{a,b}` stands for, nested ones too; `None` when there are too many.
+/// Expands `{a,b}`, even nested; `None` if there are too many alternatives.
 fn expand_braces(pattern: &str, places_left: &mut usize) -> Option<Vec<String>> {
     let mut done = Vec::new();
     let mut todo = vec![pattern.to_owned()];
@@ -113,7 +113,7 @@ fn expand_braces(pattern: &str, places_left: &mut usize) -> Option<Vec<String>> 
     Some(done)
 }
 
-/// The first `{…}` of a pattern: what stands before, its alternatives, what follows.
+/// The first `{…}` of a pattern: the text before, the alternatives, the text after.
 fn first_braces(pattern: &str) -> Option<(&str, Vec<&str>, &str)> {
     let open = pattern.find('{')?;
     let mut alternatives = Vec::new();
@@ -139,12 +139,12 @@ fn first_braces(pattern: &str) -> Option<(&str, Vec<&str>, &str)> {
     None
 }
 
-/// Does the pattern of one path component match the name?
+/// Whether the pattern of one path component matches the name.
 fn matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let name: Vec<char> = name.chars().collect();
     let (mut p, mut n) = (0, 0);
-    // Where to go on if what follows the last `*` doesn't fit: that `*` takes one more.
+    // If what follows the last `*` does not match, that `*` takes one more character.
     let mut retry = None;
     while n < name.len() {
         let step = match pattern.get(p) {
@@ -172,24 +172,23 @@ fn matches(pattern: &str, name: &str) -> bool {
     pattern[p..].iter().all(|&c| c == '*')
 }
 
-/// How long the `[…]` at the start of `pattern` is, if it matches `c`.
+/// The length of the `[…]` at the start of `pattern`, if it matches `c`.
 fn class(pattern: &[char], c: char) -> Option<usize> {
     let negated = matches!(pattern.get(1), Some('!' | '^'));
     let first = if negated { 2 } else { 1 };
     let Some(close) = (first + 1..pattern.len()).find(|&at| pattern[at] == ']') else {
-        // Never closed: a bracket like any other character.
+        // An unclosed bracket is an ordinary character.
         return (c == '[').then_some(1);
     };
     let mut set = &pattern[first..close];
     let mut within = false;
     while let [low, rest @ ..] = set {
-        if let ['-', high, rest @ ..] = rest {
-            within |= (*low..=*high).contains(&c);
-            set = rest;
-        } else {
-            within |= *low == c;
-            set = rest;
-        }
+        let (high, rest) = match rest {
+            ['-', high, rest @ ..] => (high, rest),
+            _ => (low, rest),
+        };
+        within |= (*low..=*high).contains(&c);
+        set = rest;
     }
     (within != negated).then_some(close + 1)
 }
@@ -199,23 +198,12 @@ mod tests {
     use super::super::files::Memory;
     use super::*;
 
-    fn found(pattern: &str) -> (Vec<String>, bool) {
-        let files = Memory::default()
-            .with("/etc/k/b.conf", "")
-            .with("/etc/k/a.conf", "")
-            .with("/etc/k/.hidden.conf", "")
-            .with("/etc/k/d/x.conf", "")
-            .with("/etc/k/e/x.conf", "");
-        let found = find(&files, Path::new("/etc/k"), pattern, &mut 100).unwrap();
-        let names = found.paths.iter().map(|path| {
-            let path = path.strip_prefix("/etc/k").unwrap();
-            path.to_string_lossy().into_owned()
-        });
-        (names.collect(), found.missing)
-    }
-
     #[test]
-    fn patterns_find_what_glob_finds() {
+    fn patterns_match_as_in_glob_3() {
+        let names = "b.conf a.conf .hidden.conf d/x.conf e/x.conf".split(' ');
+        let files = names.fold(Memory::default(), |files, name| {
+            files.with(format!("/etc/k/{name}"), "")
+        });
         for (pattern, paths, missing) in [
             ("*.conf", "a.conf b.conf", false),
             ("./a.conf", "a.conf", false),
@@ -230,33 +218,24 @@ mod tests {
             ("z/*", "", true),
             ("z", "", true),
             ("?.co*f", "a.conf b.conf", false),
+            ("{a}.conf", "a.conf", false),
+            ("}{b,a}.conf", "", true),
             ("*", "a.conf b.conf d e", false),
         ] {
-            let (names, is_missing) = found(pattern);
-            assert_eq!(
-                (names.join(" ").as_str(), is_missing),
-                (paths, missing),
-                "{pattern}"
-            );
-        }
-    }
-
-    #[test]
-    fn alternatives_are_told() {
-        let files = Memory::default();
-        for (pattern, braces) in [
-            ("{b,a}.conf", true),
-            ("}{b,a}.conf", true),
-            ("{a}.conf", false),
-            ("*.conf", false),
-        ] {
             let found = find(&files, Path::new("/etc/k"), pattern, &mut 100).unwrap();
-            assert_eq!(found.braces, braces, "{pattern}");
+            let names = found.paths.iter().map(|path| {
+                let path = path.strip_prefix("/etc/k").unwrap();
+                path.to_string_lossy().into_owned()
+            });
+            let names: Vec<_> = names.collect();
+            assert_eq!(names.join(" "), paths, "{pattern}");
+            assert_eq!(found.missing, missing, "{pattern}");
+            assert_eq!(found.braces, pattern.contains(','), "{pattern}");
         }
     }
 
     #[test]
-    fn hostile_patterns_end_soon() {
+    fn hostile_patterns_take_bounded_time() {
         let files = Memory::default();
         assert_eq!(
             find(&files, Path::new("/"), &"{a,b}".repeat(200), &mut 9999),

@@ -1,27 +1,27 @@
-//! The scripts that keepalived runs when something changes, and with whose rights.
+//! The scripts that keepalived runs on state changes, and their users.
 
 use std::path::PathBuf;
 
 use super::lexer;
 use super::lines::Chunk;
 
-/// A script that keepalived runs: `notify` and its kin, or what reads a FIFO.
+/// A script that keepalived runs: `notify` and its variants, or a FIFO's reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// The keyword that names it.
+    /// The keyword, such as `notify_master`.
     pub keyword: String,
     /// The program and its arguments, without those that keepalived adds.
     pub command: Vec<String>,
-    /// The user that the line itself names.
+    /// The user that the line names.
     pub user: Option<String>,
-    /// The file that names it.
+    /// The file.
     pub file: PathBuf,
     /// The line, from 1.
     pub line: usize,
 }
 
 impl Hook {
-    /// The hook that a line is; `None` where keepalived can make nothing of it.
+    /// Parses a line; `None` if keepalived can't.
     fn read(chunk: &Chunk) -> Option<Self> {
         let mut words = lexer::command_words(&chunk.text)?.into_iter();
         let keyword = words.next()?;
@@ -35,8 +35,8 @@ impl Hook {
         })
     }
 
-    /// Adds the hook that a line is; what keepalived passes over is the error. Of each kind the
-    /// first one counts.
+    /// Adds the hook of a line, unless keepalived ignores it: it runs the first hook of each kind.
+    /// The error says why it ignores the line.
     pub(super) fn add(hooks: &mut Vec<Self>, chunk: &Chunk) -> Result<(), String> {
         let keyword = chunk.words.first().map_or("", String::as_str);
         if let Some(first) = hooks.iter().find(|hook| hook.keyword == keyword) {
@@ -45,10 +45,10 @@ impl Hook {
                 first.line
             ));
         }
-        let hook = Self::read(chunk);
-        hooks.extend(Some(hook.ok_or_else(|| {
+        let hook = Self::read(chunk).ok_or_else(|| {
             format!("{keyword} with a command that keepalived can't parse, and ignores")
-        })?));
+        })?;
+        hooks.push(hook);
         Ok(())
     }
 }
@@ -56,32 +56,32 @@ impl Hook {
 /// What `global_defs` says about scripts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scripts {
-    /// `enable_script_security`: keepalived runs none that others than root could have changed.
+    /// `enable_script_security`: keepalived runs no script that users other than root can change.
     pub security: bool,
-    /// `script_user`: who runs them, unless they name a user of their own.
+    /// `script_user`: runs the scripts that name no user.
     pub user: Option<String>,
-    /// The scripts that read a FIFO of VRRP's, if there is the FIFO.
+    /// The scripts that read a FIFO with VRRP events, if that FIFO is configured.
     pub fifos: Vec<Hook>,
 }
 
-/// The FIFOs that VRRP's events go to, and who reads them.
+/// The FIFOs that get VRRP events, and the keywords of their scripts.
 const FIFOS: [(&str, &str); 2] = [
     ("notify_fifo", "notify_fifo_script"),
     ("vrrp_notify_fifo", "vrrp_notify_fifo_script"),
 ];
 
-/// `global_defs`, while it is being read.
+/// The part of `global_defs` read so far.
 #[derive(Default)]
 pub(super) struct ScriptsDraft {
     security: bool,
     user: Option<String>,
-    /// The keywords of the FIFOs that there are.
+    /// The keywords of the configured FIFOs.
     fifos: Vec<&'static str>,
     hooks: Vec<Hook>,
 }
 
 impl ScriptsDraft {
-    /// A line of `global_defs`; the error is what keepalived passes over.
+    /// Applies a line of `global_defs`. The error says why keepalived ignores it.
     pub(super) fn keyword(&mut self, chunk: &Chunk) -> Result<(), String> {
         let (keyword, parameter) = match &chunk.words[..] {
             [] => return Ok(()),

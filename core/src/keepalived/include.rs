@@ -13,7 +13,7 @@ pub(super) struct Include<'a> {
     strictness: Strictness,
 }
 
-/// What makes keepalived stop rather than read on.
+/// What makes keepalived stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Strictness {
     /// A match that is a directory, is executable, or can't be read.
@@ -26,7 +26,7 @@ struct Strictness {
     braces_matched: bool,
 }
 
-/// The include that a line is, if it is one.
+/// Parses an `include` line; `None` for any other line.
 pub(super) fn parse(line: &str) -> Option<Include<'_>> {
     let rest = line.strip_prefix("include")?;
     let (variant, rest) = match rest.chars().next()? {
@@ -48,18 +48,18 @@ pub(super) fn parse(line: &str) -> Option<Include<'_>> {
     })
 }
 
-/// The files that an include leads to.
+/// The files of an include.
 #[derive(Debug, Default)]
 pub(super) struct Included {
     pub(super) files: Vec<PathBuf>,
-    /// What keepalived would stop for, or what we can't tell.
+    /// Why keepalived stops, or why we don't know the files.
     pub(super) problem: Option<String>,
-    /// What keepalived passes over.
+    /// What keepalived ignores.
     pub(super) warning: Option<String>,
 }
 
 impl Include<'_> {
-    /// Finds the files, relative to the directory of the file that holds the include.
+    /// Finds the files, relative to the directory of the including file.
     pub(super) fn find(
         &self,
         files: &dyn Files,
@@ -80,7 +80,7 @@ impl Include<'_> {
                 (false, _) => self.strictness.wildcard_matched,
             };
             if strict {
-                included.problem = Some(message + ", for which keepalived stops");
+                included.problem = Some(message + ": keepalived stops");
             } else if found.missing {
                 included.warning = Some(message);
             }
@@ -88,12 +88,12 @@ impl Include<'_> {
         }
         if found.missing && self.strictness.braces_matched {
             included.problem = Some(format!(
-                "include {pattern}: one of the files is missing, for which keepalived stops"
+                "include {pattern}: one of the files is missing: keepalived stops"
             ));
             return included;
         }
         for path in found.paths {
-            let passed_over = match files.kind(&path) {
+            let unusable = match files.kind(&path) {
                 Ok(Kind::File) => {
                     included.files.push(path);
                     continue;
@@ -102,11 +102,11 @@ impl Include<'_> {
                 Ok(Kind::Directory) => "is a directory",
                 Ok(Kind::Other) | Err(_) => "is no regular file",
             };
-            let message = format!("{} {passed_over}: keepalived ", path.display());
+            let message = format!("{} {unusable}: keepalived ", path.display());
             if self.strictness.readable {
-                included.problem = Some(message + "stops for it");
+                included.problem = Some(message + "stops");
             } else {
-                included.warning = Some(message + "passes it over");
+                included.warning = Some(message + "ignores it");
             }
         }
         included
@@ -119,21 +119,19 @@ mod tests {
 
     #[test]
     fn every_spelling_of_include_is_known() {
-        for line in [
-            "include a",
-            "include\ta",
-            "includer a",
-            "includem a",
-            "includew a",
-            "includeb a",
-            "includea a",
-            "include   a",
+        for keyword in [
+            "include",
+            "include\t",
+            "include  ",
+            "includer",
+            "includem",
+            "includew",
+            "includeb",
+            "includea",
         ] {
-            assert_eq!(
-                parse(line).map(|include| include.pattern),
-                Some("a"),
-                "{line}"
-            );
+            let line = format!("{keyword} a");
+            let pattern = parse(&line).map(|include| include.pattern);
+            assert_eq!(pattern, Some("a"), "{line}");
         }
         for line in [
             "include",

@@ -1,4 +1,4 @@
-//! One `vrrp_instance`: what its keywords say, and what keepalived makes of that at the end.
+//! A `vrrp_instance`: its keywords, and what keepalived makes of them after reading all files.
 
 use std::net::IpAddr;
 
@@ -9,13 +9,13 @@ use super::vip::{self, Entry, INTERFACE_NAME_MAX};
 use super::vmac::{self, GivenMac, Names};
 use super::{Instance, VirtualAddress};
 
-/// How many addresses an advertisement has room for, at the usual MTU of 1500: its count is one
-/// octet; 14 octets of Ethernet, 40 of IPv6 and 8 of VRRP come before addresses of 16.
+/// The most addresses in an advertisement, at the usual MTU of 1500. The count is one octet. IPv6
+/// addresses of 16 octets follow headers of 14 (Ethernet), 40 (IPv6) and 8 (VRRP).
 const fn advertised_max(ipv6: bool) -> usize {
     if ipv6 { (1500 - 14 - 40 - 8) / 16 } else { 255 }
 }
 
-/// What `global_defs` says about all instances.
+/// The parameters in `global_defs` that concern instances.
 #[derive(Default)]
 pub(super) struct Globals {
     vmac_prefix: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct Globals {
 }
 
 impl Globals {
-    /// Takes note of a line of `global_defs`. The first one of a kind counts.
+    /// Applies a line of `global_defs`. keepalived uses the first of a kind.
     pub(super) fn keyword(&mut self, words: &[String]) {
         let [keyword, value, ..] = words else {
             return;
@@ -46,14 +46,14 @@ impl Globals {
     }
 }
 
-/// An interface of its own on top of `interface`.
+/// The instance's own interface on top of `interface`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Own {
     Vmac,
     Ipvlan,
 }
 
-/// An instance that is being read.
+/// The part of an instance read so far.
 pub(super) struct Draft {
     name: String,
     interface: Option<String>,
@@ -64,19 +64,18 @@ pub(super) struct Draft {
     use_vmac_addr: bool,
     unicast: bool,
     virtual_router_id: Option<u8>,
-    /// Fixed by the first address of any kind.
+    /// The family of the first address of any kind.
     ipv6: Option<bool>,
     vips: Vec<Entry>,
     excluded: Vec<Entry>,
     peers: Vec<IpAddr>,
     pub(super) hooks: Vec<Hook>,
-    /// Where it begins.
     pub(super) place: Place,
     pub(super) trouble: Trouble,
 }
 
 impl Draft {
-    /// The keywords that [`Draft::keyword`] takes.
+    /// The keywords of [`Draft::keyword`].
     pub(super) const KEYWORDS: [&str; 12] = [
         "check_unicast_src",
         "interface",
@@ -92,7 +91,7 @@ impl Draft {
         "virtual_router_id",
     ];
 
-    /// Those of them that decide where the virtual IPs are put.
+    /// Those that determine the interfaces of the virtual IPs.
     pub(super) const PLACES: [&str; 5] = [
         "interface",
         "use_ipvlan",
@@ -129,23 +128,26 @@ impl Draft {
         !self.vips.is_empty() || !self.excluded.is_empty()
     }
 
-    /// What it lacks, and whether keepalived does not start for it.
+    /// The missing parameters, and whether keepalived does not start without them.
     pub(super) fn lacks(&self) -> Vec<(&'static str, bool)> {
-        let id = self.virtual_router_id.is_none();
-        let interface = self.interface.is_none();
-        let id = id.then_some(("has no virtual_router_id: keepalived does not start", true));
-        let interface = interface.then_some(if self.unicast {
-            (
-                "has no interface: keepalived before 2.2.8 does not start",
-                false,
-            )
-        } else {
-            ("has no interface: keepalived does not start", true)
-        });
-        id.into_iter().chain(interface).collect()
+        let mut lacks = Vec::new();
+        if self.virtual_router_id.is_none() {
+            lacks.push(("has no virtual_router_id: keepalived does not start", true));
+        }
+        match (&self.interface, self.unicast) {
+            (Some(_), _) => {}
+            (None, false) => lacks.push(("has no interface: keepalived does not start", true)),
+            (None, true) => {
+                lacks.push((
+                    "has no interface: keepalived before 2.2.8 does not start",
+                    false,
+                ));
+            }
+        }
+        lacks
     }
 
-    /// A line of the block; the error is what keepalived passes over.
+    /// Applies a line of the block. The error says what keepalived ignores.
     pub(super) fn keyword(&mut self, words: &[String]) -> Result<(), String> {
         let Some((keyword, parameters)) = words.split_first() else {
             return Ok(());
@@ -176,27 +178,27 @@ impl Draft {
         }
     }
 
-    /// A keyword that has to do with unicast was there.
+    /// Notes a unicast keyword.
     pub(super) fn unicast(&mut self) {
         self.unicast = true;
     }
 
-    /// A line of `virtual_ipaddress`, where one family counts.
+    /// A line of `virtual_ipaddress`, which allows one family.
     pub(super) fn virtual_ipaddress(&mut self, words: &[String]) -> Result<(), String> {
-        let (entry, passed_over) = vip::parse(words)?;
+        let (entry, ignored) = vip::parse(words)?;
         self.fix_family(entry.address.is_ipv6(), &words[0])?;
         self.vips.push(entry);
-        passed_over.map_or(Ok(()), Err)
+        ignored.map_or(Ok(()), Err)
     }
 
-    /// A line of `virtual_ipaddress_excluded`, where both families do.
+    /// A line of `virtual_ipaddress_excluded`, which allows both families.
     pub(super) fn virtual_ipaddress_excluded(&mut self, words: &[String]) -> Result<(), String> {
-        let (entry, passed_over) = vip::parse(words)?;
+        let (entry, ignored) = vip::parse(words)?;
         self.excluded.push(entry);
-        passed_over.map_or(Ok(()), Err)
+        ignored.map_or(Ok(()), Err)
     }
 
-    /// A line of `unicast_peer`: an address; its options say nothing about where it is.
+    /// A line of `unicast_peer`: an address, and options that do not concern us.
     pub(super) fn unicast_peer(&mut self, words: &[String]) -> Result<(), String> {
         let peer = words.first().map_or("", String::as_str);
         let address = socket_address(peer)?;
@@ -205,7 +207,7 @@ impl Draft {
         Ok(())
     }
 
-    /// The first address fixes the family; one of the other family doesn't count.
+    /// The first address fixes the family. keepalived ignores those of the other family.
     fn fix_family(&mut self, ipv6: bool, what: &str) -> Result<(), String> {
         if *self.ipv6.get_or_insert(ipv6) == ipv6 {
             Ok(())
@@ -233,13 +235,13 @@ impl Draft {
         Ok(())
     }
 
-    /// A source or destination address: all that matters is that it fixes the family.
+    /// A source or destination address: it only fixes the family.
     fn other_address(&mut self, text: &str) -> Result<(), String> {
         let address = socket_address(text)?;
         self.fix_family(address.is_ipv6(), text)
     }
 
-    /// `use_vmac [NAME] [MAC]`, in either order.
+    /// `use_vmac [NAME] [MAC]`, in any sequence.
     fn use_vmac(&mut self, parameters: &[String]) -> Result<(), String> {
         self.own.get_or_insert(Own::Vmac);
         for parameter in parameters.iter().take(2) {
@@ -254,7 +256,7 @@ impl Draft {
         Ok(())
     }
 
-    /// `use_ipvlan [NAME] [ADDRESS] [bridge|private|vepa]`, in any order; the first line counts.
+    /// `use_ipvlan [NAME] [ADDRESS] [bridge|private|vepa]`, in any sequence. The first line counts.
     fn use_ipvlan(&mut self, parameters: &[String]) -> Result<(), String> {
         if self.own == Some(Own::Ipvlan) {
             return Err("a second use_ipvlan".to_owned());
@@ -287,35 +289,29 @@ impl Draft {
         Ok(())
     }
 
-    /// What keepalived does once all files are read: moves addresses that don't fit into
-    /// advertisements, names VMACs, and finds the interface of each address.
+    /// After the last file, like keepalived: excludes the addresses that do not fit into
+    /// advertisements, names VMACs, and determines the interface of each address.
     pub(super) fn finish_all(mut drafts: Vec<Self>, globals: &Globals) -> Vec<(Instance, Trouble)> {
         let mut names = Names::default();
         for draft in &mut drafts {
-            draft.settle_own_interface(&mut names);
+            draft.reserve_names(&mut names);
         }
         let finish = |draft: Self| draft.finish(globals, &mut names);
         drafts.into_iter().map(finish).collect()
     }
 
-    /// Before any name is chosen: which ones are given.
-    fn settle_own_interface(&mut self, names: &mut Names) {
-        if let Some(interface) = &self.interface {
-            names.take(interface);
-        }
-        for dev in self
-            .vips
-            .iter()
-            .chain(&self.excluded)
-            .filter_map(|entry| entry.dev.as_ref())
-        {
-            names.take(dev);
+    /// Reserves all configured names before [`Draft::finish`] chooses any.
+    fn reserve_names(&mut self, names: &mut Names) {
+        let entries = self.vips.iter().chain(&self.excluded);
+        let devs = entries.filter_map(|entry| entry.dev.as_ref());
+        for name in self.interface.iter().chain(devs) {
+            names.take(name);
         }
         if self.interface.is_none() && self.unicast {
             self.own = None;
             self.own_name = None;
         }
-        // A name that is given twice goes to the first.
+        // If two instances have the same name, the first one gets it.
         if self.own_name.as_ref().is_some_and(|name| !names.give(name)) {
             self.own_name = None;
         }
@@ -361,7 +357,7 @@ impl Draft {
         let id = self.virtual_router_id.unwrap_or(0);
         let base = self.interface.as_deref().unwrap_or_default();
         let mac = self.mac(ipv6);
-        // An interface that carries the same MAC on the same base is used, whatever its name.
+        // keepalived uses an interface with the same MAC on the same base, whatever its name.
         if let Some(name) = names.carrying(base, mac).filter(|_| own == Own::Vmac) {
             return name.to_owned();
         }
@@ -373,7 +369,7 @@ impl Draft {
         name
     }
 
-    /// The interface that an address is put on.
+    /// The interface that keepalived puts an address on.
     fn interface_of(
         &self,
         entry: &Entry,
@@ -383,16 +379,13 @@ impl Draft {
         names: &mut Names,
     ) -> Option<String> {
         let elsewhere = entry.dev.is_some() && entry.dev != self.interface;
-        let same_family = entry.address.is_ipv6() == ipv6;
-        if !elsewhere
-            && same_family
-            && let Some(vmac) = vmac
-        {
+        let on_own = !elsewhere && entry.address.is_ipv6() == ipv6;
+        if let Some(vmac) = vmac.filter(|_| on_own) {
             return Some(vmac.to_owned());
         }
         let base = entry.dev.clone().or_else(|| self.interface.clone())?;
-        let vmac_addr = self.use_vmac_addr && (elsewhere || !same_family);
-        if !entry.use_vmac && !vmac_addr {
+        let on_vmac = entry.use_vmac || (self.use_vmac_addr && !on_own);
+        if !on_vmac {
             return Some(base);
         }
         let mac = self.mac(entry.address.is_ipv6());
@@ -406,7 +399,7 @@ impl Draft {
     }
 }
 
-/// An address as keepalived takes it for sockets: what follows a `-` or a `/` doesn't count.
+/// An address as keepalived parses it for sockets: it ignores what follows a `-` or a `/`.
 pub(super) fn socket_address(text: &str) -> Result<IpAddr, String> {
     let end = text.find('-').or_else(|| text.find('/'));
     let address = vip::parse_address(&text[..end.unwrap_or(text.len())]);

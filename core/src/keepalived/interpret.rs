@@ -1,4 +1,4 @@
-//! Blocks and keywords: chunks in, instances and groups out.
+//! Interprets chunks as blocks and keywords: instances and groups.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use super::definitions::{self, UNKNOWN};
 use super::hook::{Hook, ScriptsDraft};
 use super::instance::{Draft, Globals};
-use super::lines::{Chunk, Lines, Place, Weight};
+use super::lines::{Chunk, Lines, Place, Severity};
 use super::virtual_server::VirtualServer;
 use super::{Block, Configuration, GROUP, Group, INSTANCE, IdSource, Problem};
 
-/// Warnings beyond these would tell nobody anything.
+/// The most warnings: nobody reads more.
 const WARNINGS_MAX: usize = 1000;
 
-/// Keywords at the top whose block holds keywords; what they hold is not for us.
+/// Top-level keywords with a block of keywords that do not concern us.
 const OTHER_BLOCKS: [&str; 7] = [
     "bfd_instance",
     "garp_group",
@@ -24,7 +24,7 @@ const OTHER_BLOCKS: [&str; 7] = [
     "vrrp_track_process",
 ];
 
-/// Keywords at the top whose block holds values, one per chunk.
+/// Top-level keywords with a block of values, one per chunk.
 const OTHER_VALUES: [&str; 5] = [
     "interface_up_down_delays",
     "linkbeat_interfaces",
@@ -33,18 +33,18 @@ const OTHER_VALUES: [&str; 5] = [
     "static_rules",
 ];
 
-/// Keywords at the top that are for other keepalived processes than the one for VRRP, which
-/// passes over their blocks by counting braces.
+/// Top-level keywords for keepalived's other processes. The VRRP process skips their blocks by
+/// counting braces.
 const SKIPPED: [&str; 2] = ["SSL", "virtual_server_group"];
 
-/// Keywords of instances whose block holds values that are for us.
+/// Keywords of instances with a block of values that concern us.
 const VALUES: [&str; 3] = [
     "unicast_peer",
     "virtual_ipaddress",
     "virtual_ipaddress_excluded",
 ];
 
-/// Keywords in other blocks whose block holds values.
+/// Keywords inside a block with a block of values.
 const NESTED_VALUES: [&str; 9] = [
     "group",
     "interfaces",
@@ -57,11 +57,10 @@ const NESTED_VALUES: [&str; 9] = [
     "virtual_rules",
 ];
 
-/// Keywords at the top for which keepalived stops when nothing follows them.
+/// Top-level keywords without whose parameter keepalived does not start.
 const NAMED_BLOCKS: [&str; 2] = ["vrrp_script", "vrrp_track_process"];
 
-/// Keywords of instances, and of the blocks in them, for which keepalived stops when nothing
-/// follows them.
+/// Keywords of instances, and of their blocks, without whose parameter keepalived does not start.
 const NEED_PARAMETER: [&str; 29] = [
     "advert_int",
     "auth_pass",
@@ -94,7 +93,7 @@ const NEED_PARAMETER: [&str; 29] = [
     "vrf",
 ];
 
-/// The scripts of an instance.
+/// The script keywords of an instance.
 const INSTANCE_HOOKS: [&str; 7] = [
     "notify",
     "notify_backup",
@@ -105,7 +104,7 @@ const INSTANCE_HOOKS: [&str; 7] = [
     "notify_stop",
 ];
 
-/// The scripts of a sync group.
+/// The script keywords of a sync group.
 const GROUP_HOOKS: [&str; 5] = [
     "notify",
     "notify_backup",
@@ -114,16 +113,19 @@ const GROUP_HOOKS: [&str; 5] = [
     "notify_stop",
 ];
 
-/// What becomes of an instance when a line of it can't be known.
+/// What keepalived does with an undefined `$NAME`.
+const LEAVES_IT: &str = "leaves it as it is";
+
+/// What a line determines, and so what follows if its value is unknown.
 #[derive(Clone, Copy)]
-enum Matter {
-    /// It says which virtual IPs there are, or where: the instance can't be relied on.
-    Much,
-    /// The virtual IPs are known without it.
-    Little,
+enum Determines {
+    /// The virtual IPs or their interfaces: the instance is refused.
+    Vips,
+    /// Nothing about the virtual IPs: a warning.
+    Other,
 }
 
-/// Whose block the chunks belong to: a problem there is its problem.
+/// The block that the chunks, and problems with them, belong to.
 #[derive(Clone, Copy, Default)]
 enum Owner {
     #[default]
@@ -141,11 +143,11 @@ struct GroupDraft {
     trouble: Trouble,
 }
 
-/// Why a block can't be relied on.
+/// Why a block is refused.
 #[derive(Default)]
 pub(super) struct Trouble {
     refused: Option<Problem>,
-    /// The same, but only if our configuration id is not keepalived's.
+    /// Refuses it only if our configuration id is not keepalived's.
     doubtful: Option<Problem>,
 }
 
@@ -164,11 +166,9 @@ impl Trouble {
 pub(super) struct Interpreter<'a> {
     lines: Lines<'a>,
     id_source: IdSource,
-    /// A chunk that was read too far.
     peeked: Option<Chunk>,
     owner: Owner,
-    /// The instance that has just ended: lines that only an instance can have belong to it, and
-    /// it has ended too early.
+    /// The last instance. If keywords of an instance follow its end, it has ended too early.
     ended: Option<usize>,
     globals: Globals,
     instances: Vec<Draft>,
@@ -178,18 +178,6 @@ pub(super) struct Interpreter<'a> {
     real_servers: Vec<IpAddr>,
     scripts: ScriptsDraft,
     warnings: Vec<Problem>,
-}
-
-/// How far a block of values has come.
-#[derive(Default)]
-struct Values {
-    begun: bool,
-}
-
-/// How far a block of keywords has come.
-#[derive(Default)]
-struct Keywords {
-    begun: bool,
 }
 
 impl<'a> Interpreter<'a> {
@@ -245,13 +233,13 @@ impl<'a> Interpreter<'a> {
                 }
                 self.other_block();
             }
-            _ if OTHER_VALUES.contains(&keyword) => self.pass_values(),
-            // keepalived knows other keywords here; none of them has a block.
+            _ if OTHER_VALUES.contains(&keyword) => self.skip_values(),
+            // keepalived has other keywords here; none of them has a block.
             "{" => {
                 self.ended = None;
                 self.warn(
                     chunk,
-                    "a '{' that keepalived passes over, but not the block behind it",
+                    "a '{' without a keyword: keepalived ignores it, and reads the block",
                 );
             }
             "}" => self.warn(chunk, "a '}' too many"),
@@ -260,7 +248,7 @@ impl<'a> Interpreter<'a> {
                 self.warn(
                     chunk,
                     &format!(
-                        "{keyword} behind the end of the block: keepalived passes it over; a '}}' has ended the block too early"
+                        "{keyword} after the end of the block: keepalived ignores it; an earlier '}}' ended the block"
                     ),
                 );
                 self.owner = Owner::Nobody;
@@ -269,31 +257,33 @@ impl<'a> Interpreter<'a> {
         }
     }
 
+    /// The name of a new instance or group. If keepalived ignores the block, this skips it and
+    /// returns `None`.
+    fn new_name(&mut self, chunk: &Chunk, exists: fn(&Self, &str) -> bool) -> Option<String> {
+        let keyword = keyword(chunk);
+        let ignored = match &chunk.words[..] {
+            [_, name] if !exists(self, name) => return Some(name.clone()),
+            [_, name] => format!("a second {keyword} {name}: keepalived ignores it"),
+            _ => format!("{keyword} needs a name and nothing else: keepalived ignores it"),
+        };
+        self.warn(chunk, &ignored);
+        self.skip_block(|_, _, _| ());
+        None
+    }
+
     /// `vrrp_instance NAME { … }`
     fn vrrp_instance(&mut self, chunk: &Chunk) {
-        let [_, name] = &chunk.words[..] else {
-            self.warn(
-                chunk,
-                "vrrp_instance needs a name and nothing else: keepalived passes it over",
-            );
-            self.skip_block(|_, _, _| ());
+        let exists = |this: &Self, name: &str| this.instance_by_name.contains_key(name);
+        let Some(name) = self.new_name(chunk, exists) else {
             return;
         };
-        if self.instance_by_name.contains_key(name) {
-            self.warn(
-                chunk,
-                &format!("vrrp_instance {name} is there already: keepalived passes this one over"),
-            );
-            self.skip_block(|_, _, _| ());
-            return;
-        }
         let index = self.instances.len();
-        self.instances.push(Draft::new(name, chunk.place.clone()));
-        self.instance_by_name.insert(name.clone(), index);
+        self.instances.push(Draft::new(&name, chunk.place.clone()));
+        self.instance_by_name.insert(name, index);
         self.owner = Owner::Instance(index);
-        self.know_name(chunk);
-        let mut block = Keywords::default();
-        while let Some(chunk) = self.next_keyword(&mut block) {
+        self.is_name_known(chunk);
+        let mut begun = false;
+        while let Some(chunk) = self.next_keyword(&mut begun) {
             self.instance_keyword(index, &chunk);
         }
         self.owner = Owner::Nobody;
@@ -312,46 +302,42 @@ impl<'a> Interpreter<'a> {
         }
         match keyword {
             "virtual_ipaddress" => self.each_value(|this, entry| {
-                this.apply(entry, index, Matter::Much, Draft::virtual_ipaddress);
+                this.apply(entry, index, Determines::Vips, Draft::virtual_ipaddress);
             }),
             "virtual_ipaddress_excluded" => self.each_value(|this, entry| {
-                this.apply(
-                    entry,
-                    index,
-                    Matter::Much,
-                    Draft::virtual_ipaddress_excluded,
-                );
+                let handler = Draft::virtual_ipaddress_excluded;
+                this.apply(entry, index, Determines::Vips, handler);
             }),
             "unicast_peer" => {
                 self.instances[index].unicast();
                 self.each_value(|this, entry| {
-                    this.apply(entry, index, Matter::Little, Draft::unicast_peer);
+                    this.apply(entry, index, Determines::Other, Draft::unicast_peer);
                 });
             }
-            _ if NESTED_VALUES.contains(&keyword) => self.pass_values(),
-            // The second one is of keepalived 2.4.
+            _ if NESTED_VALUES.contains(&keyword) => self.skip_values(),
+            // keepalived 2.4 has auth_hmac.
             "authentication" | "auth_hmac" => self.other_block(),
             _ if Draft::KEYWORDS.contains(&keyword) => {
-                let matter = if Draft::PLACES.contains(&keyword) {
-                    Matter::Much
+                let determines = if Draft::PLACES.contains(&keyword) {
+                    Determines::Vips
                 } else {
-                    Matter::Little
+                    Determines::Other
                 };
-                self.apply(chunk, index, matter, Draft::keyword);
+                self.apply(chunk, index, determines, Draft::keyword);
             }
-            // A shell may know a $NAME in it that keepalived does not.
+            // No check for undefined $NAMEs: a shell may define them.
             _ if INSTANCE_HOOKS.contains(&keyword) => {
                 if let Err(ignored) = Hook::add(&mut self.instances[index].hooks, chunk) {
                     self.warn(chunk, &ignored);
                 }
             }
             _ => {
-                self.check_defined(chunk, Matter::Little, "takes it as it stands");
+                self.has_undefined(chunk, Determines::Other, LEAVES_IT);
             }
         }
     }
 
-    /// Warns of a keyword without what has to follow it.
+    /// Warns of a keyword that lacks its parameter.
     fn check_parameter(&mut self, chunk: &Chunk) {
         if let [keyword] = &chunk.words[..]
             && NEED_PARAMETER.contains(&keyword.as_str())
@@ -360,22 +346,22 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// Hands a line to the instance, unless it holds what can't be known.
+    /// Applies a line to the instance, unless it contains an unknown value.
     fn apply(
         &mut self,
         chunk: &Chunk,
         index: usize,
-        matter: Matter,
+        determines: Determines,
         handler: fn(&mut Draft, &[String]) -> Result<(), String>,
     ) {
-        if !self.is_known(chunk, matter) {
+        if !self.is_known(chunk, determines) {
             return;
         }
         let is_undefined_dev = |pair: &[String]| pair[0] == "dev" && pair[1].contains('$');
         if chunk.words.windows(2).any(is_undefined_dev) {
             let message = "is on an interface that is not defined here: keepalived does not start";
             let problem = self.problem(&chunk.place, message);
-            self.blame(Problem {
+            self.refuse(Problem {
                 stops: true,
                 ..problem
             });
@@ -383,64 +369,54 @@ impl<'a> Interpreter<'a> {
         }
         let applied = handler(&mut self.instances[index], &chunk.words);
         let what_keepalived_does = match applied {
-            Ok(()) => "takes it as it stands",
+            Ok(()) => LEAVES_IT,
             Err(_) => "passes it over",
         };
-        if !self.check_defined(chunk, matter, what_keepalived_does)
-            && let Err(passed_over) = applied
+        if !self.has_undefined(chunk, determines, what_keepalived_does)
+            && let Err(ignored) = applied
         {
-            self.warn(chunk, &format!("{passed_over}: keepalived passes it over"));
+            self.warn(chunk, &format!("{ignored}: keepalived ignores it"));
         }
     }
 
     /// `vrrp_sync_group NAME { group { INSTANCE … } … }`
     fn vrrp_sync_group(&mut self, chunk: &Chunk) {
-        let [_, name] = &chunk.words[..] else {
-            self.warn(
-                chunk,
-                "vrrp_sync_group needs a name and nothing else: keepalived passes it over",
-            );
-            self.skip_block(|_, _, _| ());
+        let exists = |this: &Self, name: &str| this.group_names.contains(name);
+        let Some(name) = self.new_name(chunk, exists) else {
             return;
         };
-        if !self.group_names.insert(name.clone()) {
-            self.warn(
-                chunk,
-                &format!(
-                    "vrrp_sync_group {name} is there already: keepalived passes this one over"
-                ),
-            );
-            self.skip_block(|_, _, _| ());
-            return;
-        }
         let index = self.groups.len();
+        self.group_names.insert(name.clone());
         self.groups.push(GroupDraft {
-            name: name.clone(),
+            name,
             members: None,
             hooks: Vec::new(),
             trouble: Trouble::default(),
         });
         self.owner = Owner::Group(index);
-        self.know_name(chunk);
-        let mut block = Keywords::default();
-        while let Some(chunk) = self.next_keyword(&mut block) {
+        self.is_name_known(chunk);
+        let mut begun = false;
+        while let Some(chunk) = self.next_keyword(&mut begun) {
             match keyword(&chunk) {
                 "group" if self.groups[index].members.is_some() => {
-                    self.warn(&chunk, "a second group block: keepalived passes it over and ends the sync group with it");
+                    self.warn(
+                        &chunk,
+                        "a second group block: keepalived ignores it, and ends the sync group",
+                    );
                     self.skip_block(|_, _, _| ());
                     break;
                 }
                 "group" => {
                     let mut members = Vec::new();
                     self.each_value(|this, entry| {
-                        if this.know_name(entry) {
+                        if this.is_name_known(entry) {
                             members.extend(entry.words.iter().cloned());
                         }
                     });
                     // An empty block counts as none.
                     self.groups[index].members = (!members.is_empty()).then_some(members);
                 }
-                keyword if NESTED_VALUES.contains(&keyword) => self.pass_values(),
+                keyword if NESTED_VALUES.contains(&keyword) => self.skip_values(),
                 keyword if GROUP_HOOKS.contains(&keyword) => {
                     self.check_parameter(&chunk);
                     if let Err(ignored) = Hook::add(&mut self.groups[index].hooks, &chunk) {
@@ -453,30 +429,30 @@ impl<'a> Interpreter<'a> {
         self.owner = Owner::Nobody;
     }
 
-    /// A block of keywords that says nothing about instances and groups.
+    /// A block of keywords that does not concern instances and groups.
     fn other_block(&mut self) {
-        let mut block = Keywords::default();
-        while let Some(chunk) = self.next_keyword(&mut block) {
+        let mut begun = false;
+        while let Some(chunk) = self.next_keyword(&mut begun) {
             self.check_parameter(&chunk);
-            if NESTED_VALUES.contains(&keyword(&chunk)) && !self.next_is_no_block() {
-                self.pass_values();
+            // `track_file` and `group` are blocks in some places and plain keywords in others.
+            if NESTED_VALUES.contains(&keyword(&chunk)) && self.is_block_next() {
+                self.skip_values();
             }
         }
     }
 
-    /// `track_file` and `group` are blocks in some places and plain keywords in others.
-    fn next_is_no_block(&mut self) -> bool {
+    fn is_block_next(&mut self) -> bool {
         self.peeked = self.next();
         self.peeked
             .as_ref()
-            .is_none_or(|chunk| keyword(chunk) != "{")
+            .is_some_and(|chunk| keyword(chunk) == "{")
     }
 
     /// The next keyword of a block of keywords; `None` at its end.
-    fn next_keyword(&mut self, block: &mut Keywords) -> Option<Chunk> {
+    fn next_keyword(&mut self, begun: &mut bool) -> Option<Chunk> {
         loop {
             let chunk = self.next()?;
-            let first = !std::mem::replace(&mut block.begun, true);
+            let first = !std::mem::replace(begun, true);
             match (keyword(&chunk), first) {
                 ("{", true) => {}
                 ("{", false) => self.warn(
@@ -493,47 +469,39 @@ impl<'a> Interpreter<'a> {
         }
     }
 
+    /// Handles each line of a block of values, up to the first `}`.
     fn each_value(&mut self, mut handle: impl FnMut(&mut Self, &Chunk)) {
-        let mut block = Values::default();
-        while let Some(entry) = self.next_value(&mut block) {
-            handle(self, &entry);
-        }
-    }
-
-    fn pass_values(&mut self) {
-        self.each_value(|_, _| ());
-    }
-
-    /// The next line of a block of values; `None` at its end, which is the first `}`.
-    fn next_value(&mut self, block: &mut Values) -> Option<Chunk> {
-        loop {
-            let chunk = self.next()?;
-            let first = !std::mem::replace(&mut block.begun, true);
+        let mut first = true;
+        while let Some(chunk) = self.next() {
             match keyword(&chunk) {
                 "{" if first => {}
                 "{" => self.warn(
                     &chunk,
                     "a '{' inside a block of values: the first '}' ends the block",
                 ),
-                "}" => return None,
+                "}" => return,
                 _ => {
                     if first {
                         self.warn(
                             &chunk,
-                            "a block without a '{': keepalived takes all lines up to the next '}' for its values",
+                            "a block without a '{': keepalived reads all lines up to the next '}' as its values",
                         );
                     }
-                    return Some(chunk);
+                    handle(self, &chunk);
                 }
             }
+            first = false;
         }
     }
 
-    /// Passes over a block as keepalived does when it wants none of it, by counting braces. What
-    /// isn't followed by a `{` has no block. `look_at` gets each line, and how many blocks are open
-    /// there.
+    fn skip_values(&mut self) {
+        self.each_value(|_, _| ());
+    }
+
+    /// Skips a block as keepalived does, by counting braces. Without a `{` there is no block.
+    /// `look_at` gets each line, with the number of open blocks.
     fn skip_block(&mut self, mut look_at: impl FnMut(&mut Self, usize, &Chunk)) {
-        if self.next_is_no_block() {
+        if !self.is_block_next() {
             return;
         }
         self.peeked = None;
@@ -553,7 +521,7 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// The next chunk, whose notices go to the block that it was read for.
+    /// The next chunk. Notices on the way concern the current block.
     fn next(&mut self) -> Option<Chunk> {
         if self.peeked.is_some() {
             return self.peeked.take();
@@ -561,12 +529,12 @@ impl<'a> Interpreter<'a> {
         let chunk = self.lines.next_chunk();
         for notice in self.lines.take_notices() {
             let problem = self.problem(&notice.place, &notice.message);
-            match notice.weight {
-                Weight::Remark => self.push_warning(problem),
-                Weight::Doubtful => self.doubt(problem),
-                Weight::Uncertain => self.blame(problem),
-                // What follows is lost, too: it is the first thing to tell.
-                Weight::Stop => {
+            match notice.severity {
+                Severity::Warning => self.push_warning(problem),
+                Severity::Doubtful => self.doubt(problem),
+                Severity::Unknown => self.refuse(problem),
+                // It explains whatever is missing, so it comes first.
+                Severity::Stop => {
                     self.warnings.insert(0, problem.clone());
                     if let Some(trouble) = self.trouble() {
                         trouble.refused.get_or_insert(problem);
@@ -577,49 +545,43 @@ impl<'a> Interpreter<'a> {
         chunk
     }
 
-    /// Whether a line says what only keepalived knows; refuses the block if so, and that matters.
-    fn is_known(&mut self, chunk: &Chunk, matter: Matter) -> bool {
+    /// Whether we know all values of a line. If not, this warns or refuses the block.
+    fn is_known(&mut self, chunk: &Chunk, determines: Determines) -> bool {
         let unknown = chunk.words.iter().any(|word| word.contains(UNKNOWN));
         if unknown {
             let message = "depends on $_RANDOM, $_ENV or $_INSTANCE, which only keepalived knows";
-            match matter {
-                Matter::Much => self.refuse(chunk, message),
-                Matter::Little => self.warn(chunk, message),
+            let problem = self.problem(&chunk.place, message);
+            match determines {
+                Determines::Vips => self.refuse(problem),
+                Determines::Other => self.push_warning(problem),
             }
         }
         !unknown
     }
 
-    /// Warns of a `$NAME` that is not defined; whether there was one.
-    fn check_defined(&mut self, chunk: &Chunk, matter: Matter, keepalived: &str) -> bool {
+    /// Whether a line has a `$NAME` that is not defined. If so, this warns.
+    fn has_undefined(&mut self, chunk: &Chunk, determines: Determines, keepalived: &str) -> bool {
         let mut words = chunk.words.iter();
         let Some(name) = words.find_map(|word| definitions::undefined(word)) else {
             return false;
         };
         let message = format!("${name} is not defined here: keepalived {keepalived}");
         let problem = self.problem(&chunk.place, &message);
-        match matter {
-            Matter::Much => self.doubt(problem),
-            Matter::Little => self.push_warning(problem),
+        match determines {
+            Determines::Vips => self.doubt(problem),
+            Determines::Other => self.push_warning(problem),
         }
         true
     }
 
-    /// Whether a name can be used.
-    fn know_name(&mut self, chunk: &Chunk) -> bool {
-        self.check_defined(chunk, Matter::Much, "takes it as it stands");
-        self.is_known(chunk, Matter::Much)
+    fn is_name_known(&mut self, chunk: &Chunk) -> bool {
+        self.has_undefined(chunk, Determines::Vips, LEAVES_IT);
+        self.is_known(chunk, Determines::Vips)
     }
 
-    /// Refuses the instance or group whose block it is.
-    fn refuse(&mut self, chunk: &Chunk, message: &str) {
-        let problem = self.problem(&chunk.place, message);
-        self.blame(problem);
-    }
-
-    /// What refuses the block; only the first such thing, which is the one to mend first. Where
-    /// there is no block, it is a warning like any other.
-    fn blame(&mut self, problem: Problem) {
+    /// Refuses the current block. The first problem is the reason; later ones, and those outside
+    /// blocks, are warnings.
+    fn refuse(&mut self, problem: Problem) {
         match self.trouble() {
             Some(Trouble {
                 refused: slot @ None,
@@ -629,7 +591,7 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// A warning, and what refuses the block if our configuration id is not keepalived's.
+    /// Warns, and refuses the current block if our configuration id is not keepalived's.
     fn doubt(&mut self, problem: Problem) {
         if let Some(trouble) = self.trouble() {
             trouble.doubtful.get_or_insert_with(|| problem.clone());
@@ -665,7 +627,7 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// A warning of what keepalived itself stops for.
+    /// Warns that keepalived does not start.
     fn stops(&mut self, chunk: &Chunk, message: &str) {
         let message = format!("{message}: keepalived does not start");
         let problem = self.problem(&chunk.place, &message);
@@ -676,10 +638,8 @@ impl<'a> Interpreter<'a> {
     }
 
     fn warn(&mut self, chunk: &Chunk, message: &str) {
-        if self.warnings.len() < WARNINGS_MAX {
-            let problem = self.problem(&chunk.place, message);
-            self.push_warning(problem);
-        }
+        let problem = self.problem(&chunk.place, message);
+        self.push_warning(problem);
     }
 
     fn push_warning(&mut self, problem: Problem) {
@@ -692,10 +652,9 @@ impl<'a> Interpreter<'a> {
         let foreign_ids = self.foreign_ids();
         let mut configuration = Configuration::default();
         self.finish_groups(&mut configuration, foreign_ids.as_ref());
-        let owners = (0..self.instances.len()).map(Owner::Instance);
-        for owner in owners {
-            self.owner = owner;
-            self.check_instance();
+        for index in 0..self.instances.len() {
+            self.owner = Owner::Instance(index);
+            self.check_instance(index);
         }
         for (instance, trouble) in Draft::finish_all(self.instances, &self.globals) {
             match trouble.settle(foreign_ids.as_ref()) {
@@ -714,26 +673,17 @@ impl<'a> Interpreter<'a> {
         configuration
     }
 
-    /// Our configuration id may be another than keepalived's.
+    /// The sign that our assumed configuration id is not keepalived's.
     fn foreign_ids(&self) -> Option<Problem> {
         if self.id_source == IdSource::Given {
             return None;
         }
         let (place, message) = self.lines.foreign_ids()?;
-        Some(Problem {
-            file: place.file.to_path_buf(),
-            line: place.line,
-            block: None,
-            message,
-            stops: false,
-        })
+        Some(self.problem(&place, &message))
     }
 
     /// Warns of what an instance lacks.
-    fn check_instance(&mut self) {
-        let Owner::Instance(index) = self.owner else {
-            return;
-        };
+    fn check_instance(&mut self, index: usize) {
         let place = self.instances[index].place.clone();
         for (message, stops) in self.instances[index].lacks() {
             let problem = self.problem(&place, message);
@@ -745,8 +695,7 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// Groups keep the members that exist and are in no group before them; without any they are
-    /// dropped.
+    /// Keeps the members that exist and are in no earlier group, and drops groups without members.
     fn finish_groups(&mut self, configuration: &mut Configuration, foreign_ids: Option<&Problem>) {
         let mut grouped = HashSet::new();
         for draft in std::mem::take(&mut self.groups) {

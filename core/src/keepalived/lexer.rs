@@ -1,20 +1,18 @@
-//! One line of text: without its comment, cut at its braces, split into words.
-//!
-//! All three are pure functions of the line, as keepalived's own reading is.
+//! One line of text: strips its comment, cuts it at braces, splits it into words.
 
 /// White space that separates words.
 const WHITE_SPACE: [char; 6] = [' ', '\t', '\x0c', '\n', '\r', '\x0b'];
 
-/// White space that is trimmed from lines.
+/// White space around lines.
 pub(super) const BLANK: [char; 2] = [' ', '\t'];
 
-/// The line without its comment and without blanks around it.
+/// The line without its comment and the blanks around it.
 ///
-/// `!` and `#` start a comment unless inside double quotes. A backslash at the very end, which
-/// continues a multi-line definition, stays even when it stands inside the comment.
+/// `!` and `#` start a comment except inside double quotes. A final backslash, which continues a
+/// multi-line definition, stays even if it is inside the comment.
 pub(super) fn decomment(line: &str) -> String {
-    // keepalived's parent process strips comments and turns `\#` into `#`; its VRRP process, which
-    // reads the parent's copy, then takes that `#` for a comment. Hence twice.
+    // Twice: keepalived's parent process strips comments and turns `\#` into `#`. Its VRRP process
+    // reads the parent's copy, where that `#` starts a comment.
     decomment_once(&decomment_once(line))
 }
 
@@ -58,10 +56,9 @@ fn decomment_once(line: &str) -> String {
     text
 }
 
-/// Cuts a line at its first brace outside double quotes.
+/// Cuts a line at its first brace outside double quotes. The rest, if any, is the next line.
 ///
-/// A brace at the start is a chunk of its own; otherwise the chunk ends before the brace. The rest,
-/// if any, is read as the next line.
+/// A brace at the start is a chunk by itself; otherwise the chunk ends before the brace.
 pub(super) fn split_at_brace(line: &str) -> (&str, Option<&str>) {
     let chunk_end = match first_brace(line) {
         None => line.len(),
@@ -76,7 +73,7 @@ pub(super) fn split_at_brace(line: &str) -> (&str, Option<&str>) {
     )
 }
 
-/// Where the first brace outside double quotes is.
+/// The position of the first brace outside double quotes.
 pub(super) fn first_brace(line: &str) -> Option<usize> {
     let mut from = 0;
     loop {
@@ -84,14 +81,14 @@ pub(super) fn first_brace(line: &str) -> Option<usize> {
         if !line[at..].starts_with('"') {
             return Some(at);
         }
-        // A quote that is never closed protects the rest of the line.
+        // An unclosed quote protects the rest of the line.
         from = at + 1 + line[at + 1..].find('"')? + 1;
     }
 }
 
-/// The words of a chunk, and whether its last double quote is never closed.
+/// The words of a chunk, and whether its last double quote is unclosed.
 ///
-/// A quoted string is one word, without its quotes; it also ends the word before it.
+/// A quoted string is one word, without its quotes. It ends the word before it.
 pub(super) fn words(chunk: &str) -> (Vec<String>, bool) {
     let mut words = Vec::new();
     let mut rest = chunk.trim_start_matches(WHITE_SPACE);
@@ -114,12 +111,11 @@ pub(super) fn words(chunk: &str) -> (Vec<String>, bool) {
     (words, false)
 }
 
-/// The words of a script's line, as keepalived splits it anew: single quotes protect, too, quotes
-/// may stand inside a word, and a backslash takes the character after it as it is. `None` where
-/// keepalived can make nothing of it.
+/// The words of a script's line, which keepalived splits differently: single quotes protect, too,
+/// quotes may stand inside a word, and a backslash protects the next character. `None` if
+/// keepalived can't parse it.
 ///
-/// Escapes such as `\\n` or `\\x41` are left as the character behind the backslash: no program is
-/// called by a name that needs them.
+/// This does not interpret escapes such as `\\n` or `\\x41`: no program's name needs them.
 pub(super) fn command_words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

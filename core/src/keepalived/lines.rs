@@ -1,39 +1,38 @@
-//! The lines of a configuration, as keepalived comes to see them: files and includes, comments,
-//! conditions, definitions and sequences resolved, cut at braces.
+//! The lines of a configuration as keepalived interprets them: with includes, comments, conditions,
+//! definitions and sequences resolved, and split at braces.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::condition::{self, Condition, Ids};
-use super::definitions::{self, Definitions, LINE_MAX, LinkView, Remainder, Substitution, UNKNOWN};
+use super::definitions::{self, Context, Definitions, LINE_MAX, Remainder, Substitution, UNKNOWN};
 use super::files::Files;
 use super::include::{self, Include};
 use super::lexer;
 use super::sequence::{Malformed, Sequence};
 
-/// The most bytes that all files together may have. keepalived has no such bound; with it and the
-/// next one all commands keep within the 64 MiB of memory that the systemd units allow.
+/// The most bytes of all files together. keepalived has no such limit. With this one and the next,
+/// all commands stay within the 64 MiB of memory that the systemd units allow.
 const BYTES_MAX: usize = 8 << 20;
-/// The most bytes of words and definitions that may be handed out or kept.
+/// The most bytes of words and definitions.
 const WORDS_MAX: usize = 2 << 20;
-/// What a line, or the part of one up to a brace, counts for beside its words: a line for an address
-/// takes less room in the file than in memory.
+/// What a chunk costs in addition to its words: an address takes more memory than its line.
 const PER_CHUNK: usize = 16;
-/// What a definition counts for beside its name and value.
+/// What a definition costs in addition to its name and value.
 const PER_DEFINITION: usize = 64;
-/// The most files that may be opened: includes that include each other twice grow without end.
+/// The most files. Files that include the next one twice grow exponentially.
 const FILES_MAX: usize = 4096;
-/// The deepest that includes may be nested.
+/// The deepest nesting of includes.
 const DEPTH_MAX: usize = 64;
-/// The most lines that sequences and multi-line definitions may make.
-const MADE_LINES_MAX: usize = 100_000;
-/// Replacements of `$NAME` that are allowed for beside one per two bytes of the files, which is
-/// more than a file can ask for unless its definitions multiply each other.
+/// The most lines that sequences and multi-line definitions generate.
+const GENERATED_LINES_MAX: usize = 100_000;
+/// The most replacements of `$NAME`, in addition to one per two bytes of the files. No file needs
+/// more unless its definitions multiply each other.
 const SUBSTITUTIONS_MIN: usize = 50_000;
-/// The most places that all include patterns together may make us look at.
+/// The most paths that all include patterns together make us examine.
 const PLACES_MAX: usize = 100_000;
 
-/// Where a line was read.
+/// Where a line stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) file: Rc<Path>,
@@ -41,7 +40,7 @@ pub(super) struct Place {
     pub(super) line: usize,
 }
 
-/// A line, or the part of one up to a brace, or a brace.
+/// A line, the part of a line up to a brace, or a brace.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) words: Vec<String>,
@@ -50,31 +49,31 @@ pub(super) struct Chunk {
     pub(super) place: Place,
 }
 
-/// Something that was noticed between two chunks.
+/// A problem found between two chunks.
 #[derive(Debug)]
 pub(super) struct Notice {
     pub(super) place: Place,
     pub(super) message: String,
-    pub(super) weight: Weight,
+    pub(super) severity: Severity,
 }
 
 /// What a notice means for the block around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weight {
+pub(super) enum Severity {
     /// Nothing: keepalived reads on, and so do we.
-    Remark,
+    Warning,
     /// Nothing, if our configuration id is keepalived's.
     Doubtful,
-    /// What comes of the block is not certain.
-    Uncertain,
-    /// Nothing is read from here on.
+    /// We don't know what keepalived makes of the block.
+    Unknown,
+    /// We stop reading here.
     Stop,
 }
 
 /// A file that is being read.
 struct Open {
     name: Rc<Path>,
-    /// Without symbolic links: tells whether a file includes itself.
+    /// Without symbolic links, to recognise a file that includes itself.
     real_path: PathBuf,
     directory: PathBuf,
     contents: Vec<u8>,
@@ -82,10 +81,10 @@ struct Open {
     line: usize,
 }
 
-/// A multi-line definition that is being used.
+/// A multi-line definition in use.
 struct Use {
     remainder: Remainder,
-    /// Sequences that were under way before it: they wait until it is through.
+    /// The number of sequences that wait until it ends.
     sequences: usize,
 }
 
@@ -93,38 +92,35 @@ struct Use {
 pub(super) struct Lines<'a> {
     files: &'a dyn Files,
     config_id: Option<&'a str>,
-    /// The configuration ids that conditions name.
     ids: Ids,
-    /// Where the first condition is.
     first_condition: Option<Place>,
     open: Vec<Open>,
-    /// Files still to be read after the last of `open`: those of the same include, next one last.
+    /// For each of `open`, the files of the same include that follow it, in reverse.
     waiting: Vec<Vec<PathBuf>>,
     definitions: Definitions,
     sequences: Vec<Sequence>,
     uses: Vec<Use>,
-    /// What is left of a line after a brace.
+    /// The rest of a line after a brace.
     rest: Option<String>,
     place: Place,
     notices: Vec<Notice>,
-    /// The files that were opened.
     read: Vec<PathBuf>,
     bytes_read: usize,
     words_left: usize,
-    lines_made: usize,
+    lines_generated: usize,
     substitutions_left: usize,
     places_left: usize,
     stopped: bool,
 }
 
-/// A line that comes from a file, and whether keepalived sees at once that it is an include.
+/// A line, and whether it is an `include` as it stands in the file.
 struct Line {
     text: String,
     plain_include: bool,
 }
 
 impl<'a> Lines<'a> {
-    /// Starts with the file at `path`, whose contents are given.
+    /// Starts with `contents`, read from `path`.
     pub(super) fn new(
         files: &'a dyn Files,
         config_id: Option<&'a str>,
@@ -150,7 +146,7 @@ impl<'a> Lines<'a> {
             read: Vec::new(),
             bytes_read: 0,
             words_left: WORDS_MAX,
-            lines_made: 0,
+            lines_generated: 0,
             substitutions_left: SUBSTITUTIONS_MIN,
             places_left: PLACES_MAX,
             stopped: false,
@@ -159,29 +155,29 @@ impl<'a> Lines<'a> {
         lines
     }
 
-    /// How many bytes may still be read.
+    /// The most bytes of all files together.
     pub(super) const fn limit() -> usize {
         BYTES_MAX
     }
 
-    /// What was noticed since this was asked last.
+    /// The notices since the last call.
     pub(super) fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// The files that were read, in the order of their first lines.
+    /// The files, in the order of their first lines.
     pub(super) fn into_files(self) -> Vec<PathBuf> {
         self.read
     }
 
-    /// Where the first line for a configuration id is, and what to say, if the files have such lines
-    /// but none for ours.
+    /// A message, with the place of the first `@id` line, if there are such lines but none for our
+    /// configuration id.
     pub(super) fn foreign_ids(&self) -> Option<(Place, String)> {
         let message = self.ids.foreign(self.config_id?)?;
         Some((self.first_condition.clone()?, message))
     }
 
-    /// The next chunk that has a word, or `None` at the end.
+    /// The next chunk with a word; `None` at the end.
     pub(super) fn next_chunk(&mut self) -> Option<Chunk> {
         while !self.stopped {
             let line = self.next_line()?;
@@ -197,13 +193,12 @@ impl<'a> Lines<'a> {
             self.rest = rest.map(str::to_owned);
             let (words, unclosed_quote) = lexer::words(chunk);
             if unclosed_quote {
-                self.notice(
-                    "a double quote that is never closed: keepalived passes over the rest of the line",
-                    Weight::Remark,
+                self.warn(
+                    "a double quote that is never closed: keepalived ignores the rest of the line",
                 );
             }
-            let counts = !words.is_empty() || unclosed_quote;
-            if counts && !self.count_words(PER_CHUNK + chunk.len()) {
+            let costs = !words.is_empty() || unclosed_quote;
+            if costs && !self.has_room(PER_CHUNK + chunk.len()) {
                 return None;
             }
             if !words.is_empty() {
@@ -217,31 +212,29 @@ impl<'a> Lines<'a> {
         None
     }
 
-    /// Counts what is handed out or kept; whether there is room for it.
-    fn count_words(&mut self, bytes: usize) -> bool {
+    /// Takes memory for words or definitions. If there is none left, this stops.
+    fn has_room(&mut self, bytes: usize) -> bool {
         match self.words_left.checked_sub(bytes) {
             Some(left) => self.words_left = left,
-            None => self.stop("is behind more words than vipherald keeps (2 MiB)"),
+            None => self.stop("follows more words than vipherald keeps (2 MiB)"),
         }
         !self.stopped
     }
 
-    /// The braces of a `${NAME}` that is not defined are like any others.
+    /// Warns that the braces of an undefined `${NAME}` begin and end a block.
     fn check_braces(&mut self, text: &str) {
         let before = lexer::first_brace(text).and_then(|at| text[..at].strip_suffix('$'));
         if let Some(name) = before.and_then(|before| definitions::undefined(&text[before.len()..]))
         {
-            self.notice(
-                &format!("${name} is not defined here: its braces count as a block's"),
-                Weight::Doubtful,
-            );
+            let message = format!("${name} is not defined here: its braces count as a block's");
+            self.notice(&message, Severity::Doubtful);
         }
     }
 
-    /// The next line, before conditions and definitions.
+    /// The next line, before conditions and definitions are resolved.
     fn next_line(&mut self) -> Option<Line> {
         if let Some(text) = self.rest.take() {
-            return Some(Line::made(text));
+            return Some(Line::generated(text));
         }
         let waiting = self.uses.last().map_or(0, |used| used.sequences);
         if self.sequences.len() > waiting {
@@ -252,7 +245,7 @@ impl<'a> Lines<'a> {
             if !more {
                 self.uses.pop();
             }
-            return self.count_made().then(|| Line::made(text));
+            return self.may_generate().then(|| Line::generated(text));
         }
         let (text, _) = self.next_of_file()?;
         let plain_include = include::parse(&text).is_some();
@@ -263,7 +256,7 @@ impl<'a> Lines<'a> {
     }
 
     fn next_of_sequence(&mut self) -> Option<Line> {
-        if !self.count_made() {
+        if !self.may_generate() {
             return None;
         }
         let definitions = &mut self.definitions;
@@ -273,28 +266,30 @@ impl<'a> Lines<'a> {
         if !more {
             self.sequences.pop();
         }
-        Some(Line::made(text))
+        Some(Line::generated(text))
     }
 
-    fn count_made(&mut self) -> bool {
-        self.lines_made += 1;
-        if self.lines_made > MADE_LINES_MAX {
+    /// Counts a generated line. Beyond the limit, this stops.
+    fn may_generate(&mut self) -> bool {
+        self.lines_generated += 1;
+        if self.lines_generated > GENERATED_LINES_MAX {
             self.stop("sequences and definitions make more than 100,000 lines");
         }
         !self.stopped
     }
 
-    /// The next line of the files, without its comment, and whether there was nothing on it at
-    /// all. An included file goes on where its include stands.
+    /// The next line of the files, without its comment, and whether it was empty even with its
+    /// comment. After an included file, the file with the include continues.
     fn next_of_file(&mut self) -> Option<(String, bool)> {
         loop {
             let file = self.open.last_mut()?;
             let bytes = &file.contents[file.at..];
             if bytes.is_empty() {
-                self.next_file();
+                self.open.pop();
+                self.open_waiting();
                 continue;
             }
-            // keepalived reads at most LINE_MAX bytes at once, newline included.
+            // keepalived reads at most LINE_MAX bytes at once, with the newline.
             let window = &bytes[..bytes.len().min(LINE_MAX)];
             let newline = window.iter().position(|&byte| byte == b'\n');
             let length = newline.map_or(window.len(), |at| at + 1);
@@ -304,7 +299,6 @@ impl<'a> Lines<'a> {
             let text = String::from_utf8_lossy(text);
             let text = text.trim_end_matches(['\n', '\r']);
             let (bare, text) = (text.is_empty(), lexer::decomment(text));
-            // A line's number holds for all of its parts.
             let continues = file.at > 0 && file.contents[file.at - 1] != b'\n';
             file.at += length;
             if !continues {
@@ -315,22 +309,19 @@ impl<'a> Lines<'a> {
                 line: file.line,
             };
             if continues && !text.is_empty() {
-                self.notice(
-                    "is longer than 1,023 bytes: keepalived reads the rest as a line of its own",
-                    Weight::Remark,
-                );
+                self.warn("is longer than 1,023 bytes: keepalived reads the rest as another line");
             }
             return Some((text, bare));
         }
     }
 
-    /// Resolves conditions and definitions; `None` when nothing is left of the line.
+    /// Resolves conditions and definitions; `None` if nothing is left of the line.
     fn resolve(&mut self, mut text: String) -> Option<String> {
         loop {
             if self.ids.note(&text) {
                 self.first_condition.get_or_insert(self.place.clone());
             }
-            match condition::weigh(&text, self.config_id) {
+            match condition::evaluate(&text, self.config_id) {
                 Condition::Unconditional => {}
                 Condition::Holds(rest) => {
                     if rest.is_empty() {
@@ -340,24 +331,25 @@ impl<'a> Lines<'a> {
                 }
                 Condition::Fails => {
                     if text.starts_with("@$") || text.starts_with("@^$") {
-                        self.notice("has a definition for a configuration id, which keepalived compares as it stands", Weight::Remark);
+                        self.warn("has a definition as configuration id, which keepalived does not replace");
                     }
-                    // An opening brace may well be one of several, each with a condition.
+                    // An opening brace may be one of several, each with its own condition.
                     if text.matches('}').count() > text.matches('{').count() {
-                        self.notice(
+                        self.warn(
                             "has a closing brace that doesn't count because its condition fails",
-                            Weight::Remark,
                         );
                     }
                     return None;
                 }
                 Condition::Unknown => {
-                    self.notice("is for one configuration id, and the host name that stands for ours can't be read", Weight::Uncertain);
+                    self.unknown(
+                        "is for one configuration id, and ours is unknown because the host name is",
+                    );
                     return None;
                 }
             }
             if let Some((name, value)) = definitions::parse(&text) {
-                if self.count_words(PER_DEFINITION + text.len()) {
+                if self.has_room(PER_DEFINITION + text.len()) {
                     self.define(name, value);
                 }
                 return None;
@@ -372,7 +364,7 @@ impl<'a> Lines<'a> {
             if !self.substitute(&mut text) {
                 break;
             }
-            // What a definition brings in can hold comments, conditions and definitions.
+            // A definition's value can contain comments, conditions and definitions.
             text = lexer::decomment(&text);
             if !text.starts_with('@') && !text.contains('$') {
                 break;
@@ -391,19 +383,15 @@ impl<'a> Lines<'a> {
         while let Some((line, bare)) = self.next_of_definition() {
             if line.is_empty() {
                 if !bare {
-                    self.notice(
-                        "is a comment that ends a multi-line definition (end the comment with \\ to go on)", Weight::Remark);
+                    self.warn("is a comment that ends a multi-line definition (end the comment with \\ to go on)");
                 }
                 break;
             }
             if include::parse(&line).is_some() {
-                self.notice(
-                    "is an include inside a multi-line definition, which ends there",
-                    Weight::Remark,
-                );
+                self.warn("is an include inside a multi-line definition, and ends it");
                 break;
             }
-            if !self.count_words(line.len()) {
+            if !self.has_room(line.len()) {
                 return;
             }
             let Some(line) = line.strip_suffix('\\') else {
@@ -415,7 +403,7 @@ impl<'a> Lines<'a> {
         self.definitions.set_lines(name, &lines);
     }
 
-    /// The next line of a multi-line definition: it is taken as it stands.
+    /// The next line of a multi-line definition, as it stands.
     fn next_of_definition(&mut self) -> Option<(String, bool)> {
         if self.rest.is_none() && self.sequences.is_empty() && self.uses.is_empty() {
             return self.next_of_file();
@@ -436,45 +424,34 @@ impl<'a> Lines<'a> {
             text
         });
         match parsed {
-            _ if !known => self.notice("has a number that can't be known", Weight::Uncertain),
+            _ if !known => self.unknown("has a number that can't be known"),
             Ok(sequence) => self.sequences.push(sequence),
-            Err(Malformed { why, passed_over }) => self.notice(
-                &why,
-                if passed_over {
-                    Weight::Remark
-                } else {
-                    Weight::Uncertain
-                },
-            ),
+            Err(Malformed { why, ignored: true }) => self.warn(&why),
+            Err(Malformed { why, .. }) => self.unknown(&why),
         }
     }
 
-    /// Replaces definitions in a line; whether there was one.
+    /// Replaces definitions in a line; `false` if there were none.
     fn substitute(&mut self, text: &mut String) -> bool {
         let directory = match self.open.last() {
             Some(file) if text.contains("_PWD") => self.files.real_path(&file.directory),
             _ => PathBuf::new(),
         };
-        let surroundings = LinkView {
+        let context = Context {
             config_id: self.config_id,
             directory: &directory.to_string_lossy(),
         };
         let mut remainders = Vec::new();
-        let outcome = self.definitions.substitute(
-            text,
-            &surroundings,
-            &mut self.substitutions_left,
-            &mut remainders,
-        );
-        match outcome {
+        let left = &mut self.substitutions_left;
+        let definitions = &self.definitions;
+        match definitions.substitute(text, &context, left, &mut remainders) {
             Substitution::Nothing => return false,
             Substitution::Done => {}
             Substitution::TooLong => {
-                self.notice(
-                    "is longer than 1,023 bytes with its definitions, which keepalived gives up on",
-                    Weight::Uncertain,
+                self.unknown(
+                    "is longer than 1,023 bytes with its definitions: keepalived gives up on it",
                 );
-                // What has come of it could grow again behind each brace, without end.
+                // The part so far could grow again after each brace, endlessly.
                 text.clear();
                 return false;
             }
@@ -494,25 +471,21 @@ impl<'a> Lines<'a> {
 
     fn include(&mut self, include: &Include<'_>, plain: bool) {
         if include.pattern.contains(UNKNOWN) {
-            self.notice(
-                "includes a file whose name can't be known",
-                Weight::Uncertain,
-            );
+            self.unknown("includes a file whose name can't be known");
             return;
         }
         if !plain {
-            self.notice(
-                "has an include behind a condition, a definition or a brace, which keepalived reads twice", Weight::Remark);
+            self.warn("has an include after a condition, a definition or a brace: keepalived reads the file twice");
         }
         let Some(file) = self.open.last() else {
             return;
         };
         let mut included = include.find(self.files, &file.directory, &mut self.places_left);
         if let Some(problem) = included.problem {
-            self.notice(&problem, Weight::Uncertain);
+            self.unknown(&problem);
         }
         if let Some(warning) = included.warning {
-            self.notice(&warning, Weight::Remark);
+            self.warn(&warning);
         }
         included.files.reverse();
         if !plain {
@@ -522,15 +495,7 @@ impl<'a> Lines<'a> {
         self.open_waiting();
     }
 
-    /// The current file is at its end: on to the next of its include, or back to the file that
-    /// holds the include.
-    fn next_file(&mut self) {
-        self.open.pop();
-        self.open_waiting();
-    }
-
-    /// Opens the next file of the innermost include that can be opened; drops the include when
-    /// none is left.
+    /// Opens the innermost include's next readable file; without one, the include ends.
     fn open_waiting(&mut self) {
         while let Some(path) = self.waiting.last_mut().and_then(Vec::pop) {
             if let Some(contents) = self.read_included(&path) {
@@ -545,14 +510,11 @@ impl<'a> Lines<'a> {
         let shown = path.display();
         let real_path = self.files.real_path(path);
         if self.open.iter().any(|file| file.real_path == real_path) {
-            self.notice(
-                &format!("includes {shown}, which includes this"),
-                Weight::Uncertain,
-            );
+            self.unknown(&format!("includes {shown}, which includes this"));
             return None;
         }
         if self.open.len() >= DEPTH_MAX {
-            self.notice("includes files more than 64 deep", Weight::Uncertain);
+            self.unknown("includes files more than 64 deep");
             return None;
         }
         if self.read.len() >= FILES_MAX {
@@ -562,10 +524,7 @@ impl<'a> Lines<'a> {
         match self.files.read(path, BYTES_MAX - self.bytes_read + 1) {
             Ok(contents) => Some(contents),
             Err(error) => {
-                self.notice(
-                    &format!("includes {shown}, which can't be read: {error}"),
-                    Weight::Uncertain,
-                );
+                self.unknown(&format!("includes {shown}, which can't be read: {error}"));
                 None
             }
         }
@@ -590,23 +549,30 @@ impl<'a> Lines<'a> {
         });
     }
 
-    fn notice(&mut self, message: &str, weight: Weight) {
+    fn notice(&mut self, message: &str, severity: Severity) {
         self.notices.push(Notice {
             place: self.place.clone(),
             message: message.to_owned(),
-            weight,
+            severity,
         });
     }
 
-    /// Gives up reading: what follows is not known.
+    fn warn(&mut self, message: &str) {
+        self.notice(message, Severity::Warning);
+    }
+
+    fn unknown(&mut self, message: &str) {
+        self.notice(message, Severity::Unknown);
+    }
+
     fn stop(&mut self, message: &str) {
         self.stopped = true;
-        self.notice(message, Weight::Stop);
+        self.notice(message, Severity::Stop);
     }
 }
 
 impl Line {
-    fn made(text: String) -> Self {
+    fn generated(text: String) -> Self {
         Self {
             text,
             plain_include: false,
@@ -614,7 +580,7 @@ impl Line {
     }
 }
 
-/// Adds a line of a multi-line definition; blank ones are left out.
+/// Adds a line of a multi-line definition, unless it is blank.
 fn push_line(lines: &mut String, line: &str) {
     let line = line.trim_end_matches(lexer::BLANK);
     if !line.is_empty() {

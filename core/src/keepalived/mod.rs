@@ -1,13 +1,12 @@
-//! What keepalived.conf says: instances, their virtual IPs and peers, sync groups.
+//! keepalived.conf: instances, their virtual IPs and peers, sync groups.
 //!
-//! [`read`] reads the files as keepalived 2.2.7 reads them, with comments, quotes, includes,
-//! conditions, definitions and sequences, and a test compares it with the real one. Where a value
-//! that matters can't be known, or where keepalived does what no author can have meant, the
-//! instance that it concerns is refused, and only that one: [`Configuration::instance`] says why,
-//! and what to do. `docs/keepalived-conf.md` has the list.
+//! [`read`] follows keepalived 2.2.7, with comments, quotes, includes, conditions, definitions and
+//! sequences; a test compares it with the real keepalived. It refuses an instance, and only that
+//! one, if it can't determine the virtual IPs, or if keepalived does what no author can have meant.
+//! [`Configuration::instance`] says why. `docs/keepalived-conf.md` has the list.
 //!
-//! The files are hostile input: reading them takes time and memory in proportion to their size
-//! and to stated bounds, and never panics.
+//! The files are hostile input. Reading them takes time and memory in proportion to their size,
+//! within stated limits, and never panics.
 
 mod condition;
 mod definitions;
@@ -40,47 +39,46 @@ use crate::host::{Place, PlacedVip};
 pub use files::{Files, Kind, Memory};
 pub use hook::{Hook, Scripts};
 
-/// What to assume that the files don't say.
+/// What the files do not contain.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The configuration id that `@id` lines are compared with: the argument of keepalived's
-    /// `-i`.
+    /// The configuration id for `@id` lines: the argument of keepalived's `-i`.
     pub config_id: Option<String>,
-    /// What keepalived takes without `-i`: the host name up to its first dot.
+    /// keepalived's default for it: the host name up to its first dot.
     pub assumed_id: Option<String>,
 }
 
 /// A `vrrp_instance`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
-    /// Its name, which keepalived gives to notify scripts.
+    /// The name, which keepalived passes to notify scripts.
     pub name: String,
-    /// `interface`: where it sends its advertisements; below the VMAC, if it has one.
+    /// `interface`, which sends the advertisements. It is below the VMAC, if there is one.
     pub interface: Option<String>,
-    /// The interface of its own that `use_vmac` or `use_ipvlan` makes. A name that keepalived
-    /// chooses itself may come out differently where other programs hold it.
+    /// The interface that `use_vmac` or `use_ipvlan` creates. If keepalived chooses the name, and
+    /// another program has taken it, keepalived uses another one.
     pub vmac: Option<String>,
     /// `virtual_router_id`.
     pub virtual_router_id: Option<u8>,
-    /// `virtual_ipaddress`: the virtual IPs that are advertised.
+    /// `virtual_ipaddress`: the advertised virtual IPs.
     pub vips: Vec<VirtualAddress>,
-    /// `virtual_ipaddress_excluded`, and the virtual IPs for which an advertisement has no room
-    /// (at an MTU of 1500, which is what is assumed: 255 of IPv4, 89 of IPv6).
+    /// `virtual_ipaddress_excluded`, and the virtual IPs that do not fit into an advertisement
+    /// (beyond 255 of IPv4 or 89 of IPv6: this assumes an MTU of 1500).
     pub excluded: Vec<VirtualAddress>,
     /// `unicast_peer`: the other routers.
     pub peers: Vec<IpAddr>,
-    /// `notify` and its kin, those that keepalived does not ignore.
+    /// `notify` and its variants, except those that keepalived ignores.
     #[serde(skip)]
     pub hooks: Vec<Hook>,
 }
 
 impl Instance {
-    /// All addresses that move with the instance, advertised or excluded.
+    /// All its addresses, advertised or excluded.
     pub fn addresses(&self) -> impl Iterator<Item = &VirtualAddress> {
         self.vips.iter().chain(&self.excluded)
     }
 
-    /// Those of them that can be virtual IPs, and where keepalived puts each.
+    /// The addresses that can be virtual IPs, with the interface where keepalived puts each.
     pub fn placed_vips(&self) -> impl Iterator<Item = PlacedVip> + '_ {
         self.addresses().filter_map(|configured| {
             let vip = Vip::try_from(configured.address).ok()?;
@@ -102,20 +100,20 @@ impl Instance {
 pub struct VirtualAddress {
     /// The address.
     pub address: IpAddr,
-    /// The length of its prefix.
+    /// The prefix length in bits.
     pub prefix_len: u8,
-    /// The interface that it is put on.
+    /// The interface.
     pub dev: Option<String>,
 }
 
 /// A `vrrp_sync_group`: instances that change state together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// Its name, which keepalived gives to notify scripts.
+    /// The name, which keepalived passes to notify scripts.
     pub name: String,
     /// The names of its instances.
     pub instances: Vec<String>,
-    /// `notify` and its kin, those that keepalived does not ignore.
+    /// `notify` and its variants, except those that keepalived ignores.
     #[serde(skip)]
     pub hooks: Vec<Hook>,
 }
@@ -129,16 +127,16 @@ pub struct Block {
     pub name: String,
 }
 
-/// Something about the files, and where.
+/// A problem in the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file.
     pub file: PathBuf,
-    /// The line, from 1; 0 for the file as a whole.
+    /// The line, from 1; 0 for the whole file.
     pub line: usize,
-    /// The block that it concerns; `None` for all or none of them.
+    /// The block; `None` for problems outside blocks.
     pub block: Option<Block>,
-    /// What it is.
+    /// The problem.
     pub message: String,
     /// keepalived does not start with it, or stops when it reloads.
     pub stops: bool,
@@ -157,7 +155,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why the configuration doesn't tell what was asked for.
+/// Why there is no configuration, instance or group.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
@@ -168,20 +166,20 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// An instance or a group can't be relied on.
+    /// The instance or group is refused.
     #[error("{problem}")]
     Refused {
-        /// What is wrong with it.
+        /// Why.
         problem: Box<Problem>,
     },
-    /// There is no such instance or group.
+    /// The instance or group does not exist.
     #[error("{}", missing(block, known, cause.as_deref()))]
     Missing {
-        /// What was asked for.
+        /// The instance or group.
         block: Block,
-        /// The names that there are.
+        /// The existing names.
         known: Vec<String>,
-        /// What may explain it.
+        /// A possible explanation.
         cause: Option<Box<Problem>>,
     },
 }
@@ -197,18 +195,18 @@ fn missing(block: &Block, known: &[String], cause: Option<&Problem>) -> String {
     text
 }
 
-/// What the files say.
+/// The contents of the files.
 #[derive(Clone, Debug, Default)]
 pub struct Configuration {
     instances: Vec<Instance>,
     groups: Vec<Group>,
-    /// Instances and groups that can't be relied on, and why.
+    /// One problem per refused instance or group.
     refused: Vec<Problem>,
     real_servers: Vec<IpAddr>,
     scripts: Scripts,
     files: Vec<PathBuf>,
     warnings: Vec<Problem>,
-    /// The files have lines for configuration ids, and none of them is ours.
+    /// The files have `@id` lines, but none for our assumed id.
     foreign_ids: Option<Problem>,
 }
 
@@ -219,7 +217,7 @@ impl Configuration {
     /// The instance of this name.
     ///
     /// # Errors
-    /// When there is none, or what the files say about it can't be relied on.
+    /// If it does not exist or is refused.
     pub fn instance(&self, name: &str) -> Result<&Instance, Error> {
         let found = self.instances.iter().find(|instance| instance.name == name);
         found.ok_or_else(|| {
@@ -228,10 +226,10 @@ impl Configuration {
         })
     }
 
-    /// The sync group of this name. Its instances are asked for one by one.
+    /// The sync group of this name. Its instances may be refused nevertheless.
     ///
     /// # Errors
-    /// When there is none, or what the files say about it can't be relied on.
+    /// If it does not exist or is refused.
     pub fn group(&self, name: &str) -> Result<&Group, Error> {
         let found = self.groups.iter().find(|group| group.name == name);
         found.ok_or_else(|| {
@@ -240,58 +238,57 @@ impl Configuration {
         })
     }
 
-    /// All instances that can be relied on, in the order of the files.
+    /// All instances that are not refused, in the sequence of the files.
     #[must_use]
     pub fn instances(&self) -> &[Instance] {
         &self.instances
     }
 
-    /// The virtual IPs of all of them, and where keepalived puts each.
+    /// The virtual IPs of these instances, with the interface where keepalived puts each.
     #[must_use]
     pub fn placed_vips(&self) -> Vec<PlacedVip> {
         let instances = self.instances.iter();
         instances.flat_map(Instance::placed_vips).collect()
     }
 
-    /// All sync groups that can be relied on, in the order of the files.
+    /// All sync groups that are not refused, in the sequence of the files.
     #[must_use]
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// The addresses of the real servers that LVS sends packets for the virtual IP itself to, by
-    /// direct routing or through a tunnel (`lb_kind` or `lvs_method` `DR` or `TUN`), in the order
-    /// of the files, once per virtual server. Each of them is to hold the virtual IP, too, where
-    /// nobody can ask for it.
+    /// The real servers to which LVS forwards packets unchanged (`lb_kind` or `lvs_method` `DR` or
+    /// `TUN`), once per virtual server, in the sequence of the files. Each should have the virtual
+    /// IP on an interface without ARP and ND.
     pub fn real_servers(&self) -> impl Iterator<Item = IpAddr> {
         self.real_servers.iter().copied()
     }
 
-    /// What `global_defs` says about scripts.
+    /// The script parameters of `global_defs`.
     #[must_use]
     pub fn scripts(&self) -> &Scripts {
         &self.scripts
     }
 
-    /// The files that were read.
+    /// All files, includes too.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// What is odd about the files, and yet leaves no doubt about what keepalived makes of it.
+    /// Problems for which nothing is refused.
     #[must_use]
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
-    /// What can't be relied on, and why: values that can't be known, which keepalived may know.
+    /// The refused instances and groups, each with the reason.
     #[must_use]
     pub fn refused(&self) -> &[Problem] {
         &self.refused
     }
 
-    /// What is odd about an instance or a group of this name, though it can be relied on.
+    /// The warnings about an instance or group of this name.
     pub fn warnings_about<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Problem> {
         let is_it = move |block: &Block| block.name == name;
         let all = self.warnings.iter();
@@ -321,11 +318,11 @@ impl Configuration {
     }
 }
 
-/// Reads a configuration from `files`; a pure function of its arguments.
+/// Reads a configuration from `files`.
 ///
 /// # Errors
-/// When the file itself can't be read. What is wrong inside is told by
-/// [`Configuration::instance`], [`Configuration::group`] and [`Configuration::warnings`].
+/// If the file at `path` can't be read. [`Configuration::instance`], [`Configuration::group`] and
+/// [`Configuration::warnings`] return the problems inside.
 pub fn read(files: &dyn Files, path: &Path, options: &Options) -> Result<Configuration, Error> {
     let unreadable = |source| Error::Unreadable {
         path: path.to_owned(),
@@ -342,10 +339,10 @@ pub fn read(files: &dyn Files, path: &Path, options: &Options) -> Result<Configu
     Ok(interpret::Interpreter::new(lines, id_source).run())
 }
 
-/// Where our configuration id is from.
+/// The source of our configuration id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IdSource {
     Given,
-    /// It stands for what keepalived may have been given otherwise.
+    /// keepalived's default, which its `-i` may override.
     Assumed,
 }

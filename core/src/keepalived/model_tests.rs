@@ -1,4 +1,4 @@
-//! Configurations made from a model and printed in keepalived's many spellings read back to it.
+//! Prints models in keepalived's many spellings and reads them back.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Addresses that follow each other: `first`, and `count` of them.
+/// `count` consecutive addresses from `first`.
 #[derive(Clone, Debug)]
 struct Run {
     first: IpAddr,
@@ -67,13 +67,10 @@ impl Model {
             let own = model.vmac.then(|| format!("vip{number}"));
             let dev = own.as_deref().unwrap_or(model.interface);
             let addresses = |runs: &[Run]| {
-                let mut all = Vec::new();
-                for run in runs {
-                    let same_family = run.first.is_ipv4();
-                    all.extend(run.read_back(if same_family { dev } else { model.interface }));
-                }
+                let read_back = runs.iter().flat_map(|run| run.read_back(model.interface));
+                let mut all: Vec<_> = read_back.collect();
                 for address in &mut all {
-                    // An address on the instance's interface is on its VMAC.
+                    // IPv4 addresses on the instance's interface are on its VMAC.
                     if address.address.is_ipv4() && address.dev.as_deref() == Some(model.interface)
                     {
                         address.dev = Some(dev.to_owned());
@@ -108,13 +105,13 @@ impl Model {
     }
 }
 
-/// Prints a model; every choice between spellings is taken from `choices`.
+/// Prints a model. `choices` selects the spellings.
 struct Printer<'a> {
     choices: std::iter::Cycle<std::slice::Iter<'a, u8>>,
     files: Memory,
     text: String,
     directory: String,
-    /// Inside a multi-line definition, lines are just lines.
+    /// Inside a multi-line definition, without further spellings.
     plain: bool,
     names: usize,
 }
@@ -148,22 +145,17 @@ impl Printer<'_> {
         let after = ["", " ", " # }", "\t!{ \"", "\r", "\n\n"];
         let before = before[usize::from(self.choose(8))];
         let after = after[usize::from(self.choose(6))];
-        // A condition and an include don't mix.
+        // keepalived reads a conditional include twice.
         let conditional = before.contains("me") || before.contains('^');
-        let before = if line.starts_with("include") && conditional {
-            ""
-        } else {
-            before
-        };
-        let after = if line.starts_with("include") {
-            ""
-        } else {
-            after
+        let (before, after) = match (line.starts_with("include"), conditional) {
+            (true, true) => ("", ""),
+            (true, false) => (before, ""),
+            (false, _) => (before, after),
         };
         writeln!(self.text, "{before}{line}{after}").unwrap();
     }
 
-    /// A word, quoted or defined or neither.
+    /// A word, plain, quoted or as a definition.
     fn word(&mut self, word: &str) -> String {
         match self.choose(5) {
             0 => format!("\"{word}\""),
@@ -177,7 +169,7 @@ impl Printer<'_> {
                 }
             }
             3 if word.len() > 1 => {
-                // Defined in two parts, one inside the other.
+                // One definition inside another.
                 let (outer, inner) = (self.name(), self.name());
                 let (first, second) = word.split_at(1);
                 self.line(&format!("$D{outer}={first}${{D{inner}}}"));
@@ -193,8 +185,7 @@ impl Printer<'_> {
         self.line(&format!("{keyword} {parameter}"));
     }
 
-    /// A block: its header, what is inside, its end; some of it perhaps in another file or in a
-    /// multi-line definition.
+    /// A block, whose contents may be in another file or in a multi-line definition.
     fn block(&mut self, header: &str, inside: impl FnOnce(&mut Self)) {
         match self.choose(3) {
             0 => self.line(&format!("{header} {{")),
@@ -220,25 +211,17 @@ impl Printer<'_> {
         let number = self.name();
         let outside = std::mem::take(&mut self.text);
         let directory = self.directory.clone();
+        let beside = format!("{directory}/f{number}.inc");
+        let elsewhere = format!("/abs/f{number}.inc");
+        let below = format!("{directory}/d{number}/f.inc");
         let (pattern, path) = match self.choose(4) {
-            0 => (
-                format!("f{number}.inc"),
-                format!("{directory}/f{number}.inc"),
-            ),
-            1 => (format!("/abs/f{number}.inc"), format!("/abs/f{number}.inc")),
-            2 => (
-                format!("d{number}/?.i[mn]c"),
-                format!("{directory}/d{number}/f.inc"),
-            ),
-            _ => (
-                format!("{{none,f{number}}}.*"),
-                format!("{directory}/f{number}.inc"),
-            ),
+            0 => (format!("f{number}.inc"), beside),
+            1 => (elsewhere.clone(), elsewhere),
+            2 => (format!("d{number}/?.i[mn]c"), below),
+            _ => (format!("{{none,f{number}}}.*"), beside),
         };
-        path.rsplit_once('/')
-            .unwrap()
-            .0
-            .clone_into(&mut self.directory);
+        let (parent, _) = path.rsplit_once('/').unwrap();
+        parent.clone_into(&mut self.directory);
         write(self);
         self.directory = directory;
         let inside = std::mem::replace(&mut self.text, outside);
@@ -297,7 +280,7 @@ impl Printer<'_> {
     }
 
     fn runs(&mut self, keyword: &str, runs: &[Run]) {
-        // One address may stand between the braces.
+        // A single address may stand on the line of its braces.
         if let [run] = runs
             && run.count == 1
             && run.prefix_len.is_none()
@@ -366,7 +349,7 @@ fn print(model: &Model, choices: &[u8]) -> Memory {
         printer.block(&format!("vrrp_sync_group G{number}"), |printer| {
             printer.block("group", |printer| {
                 for member in first..first + count {
-                    // Beyond the last instance: a member that doesn't exist.
+                    // A member beyond the last instance does not exist.
                     printer.line(&format!("VI_{member}"));
                 }
             });
@@ -432,7 +415,7 @@ fn model() -> impl Strategy<Value = Model> {
         prop::collection::vec(1..4_usize, 0..3),
     )
         .prop_map(|(mut instances, groups)| {
-            // keepalived doesn't start with the same id twice on an interface.
+            // keepalived does not start if two instances on an interface have the same id.
             for (number, instance) in (0_u8..).zip(&mut instances) {
                 instance.id = instance.id / 5 * 5 + 1 + number;
             }
@@ -451,7 +434,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn whatever_the_spelling_the_meaning_is_the_same(
+    fn the_spelling_does_not_change_the_meaning(
         model in model(),
         choices in prop::collection::vec(any::<u8>(), 1..200),
     ) {
@@ -464,7 +447,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(text in "[ -~\n]{0,40}", pieces in prop::collection::vec(
+    fn reading_never_panics(text in "[ -~\n]{0,40}", pieces in prop::collection::vec(
         prop::sample::select(vec![
             "vrrp_instance VI_1 {", "virtual_ipaddress {", "}", "{", "\"", "\n", " ", "\\\n", "$A=", "$A",
             "${A}", "@me ", "@x ", "~SEQ(i,3)", "~LST(", "include /k", "#", "10.0.0.1", "group", "\0",
@@ -478,7 +461,7 @@ proptest! {
     }
 }
 
-/// Reads one file, and how long that took at most.
+/// Reads a single file, within 20 s.
 fn read_text(text: &str) -> Configuration {
     let files = Memory::default().with("/k", text);
     let start = std::time::Instant::now();
@@ -490,7 +473,7 @@ fn read_text(text: &str) -> Configuration {
 
 #[test]
 fn hostile_files_are_read_in_bounded_time() {
-    // Unoptimized code gets less.
+    // Unoptimized code is slower.
     const SIZE: usize = if cfg!(debug_assertions) {
         1 << 19
     } else {
@@ -567,7 +550,7 @@ fn includes_that_multiply_are_bounded() {
 }
 
 #[test]
-fn scripts_are_those_that_keepalived_runs() {
+fn hooks_are_the_scripts_that_keepalived_runs() {
     let read = read_text(
         "global_defs {\nenable_script_security\nscript_user root\nvrrp_notify_fifo /run/f\n\
          vrrp_notify_fifo_script \"/v fifo\"\nnotify_fifo_script /without/fifo\nlvs_notify_fifo_script /lvs\n}\n\
@@ -581,8 +564,9 @@ fn scripts_are_those_that_keepalived_runs() {
         hooks.iter().map(command).collect::<Vec<_>>()
     };
     let instance = read.instance("VI_1").unwrap();
+    let hooks = commands(&instance.hooks);
     assert_eq!(
-        commands(&instance.hooks),
+        hooks,
         [
             "notify: /mine|--state",
             "notify_master: /v|announce|10.0.0.1"
@@ -590,17 +574,13 @@ fn scripts_are_those_that_keepalived_runs() {
     );
     assert_eq!(instance.hooks[0].user.as_deref(), Some("nobody"));
     assert_eq!(instance.hooks[1].line, 13);
-    assert_eq!(
-        commands(&read.group("G").unwrap().hooks),
-        ["notify_stop: /v"]
-    );
+    let of_group = commands(&read.group("G").unwrap().hooks);
+    assert_eq!(of_group, ["notify_stop: /v"]);
     let scripts = read.scripts();
     assert!(scripts.security);
     assert_eq!(scripts.user.as_deref(), Some("root"));
-    assert_eq!(
-        commands(&scripts.fifos),
-        ["vrrp_notify_fifo_script: /v|fifo"]
-    );
+    let fifos = commands(&scripts.fifos);
+    assert_eq!(fifos, ["vrrp_notify_fifo_script: /v|fifo"]);
     let warnings: Vec<_> = read.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
@@ -613,7 +593,7 @@ fn scripts_are_those_that_keepalived_runs() {
 }
 
 #[test]
-fn real_servers_are_those_that_get_packets_for_the_virtual_ip() {
+fn real_servers_are_those_with_direct_routing_or_a_tunnel() {
     let read = read_text(
         "virtual_server 10.0.0.1 80 {\n delay_loop 6\n real_server 10.0.0.2 80 {\n weight 1\n }\n\
          lb_kind DR\n real_server 10.0.0.3 80 { TCP_CHECK { connect_port 80 } lvs_method NAT }\n\
@@ -632,14 +612,15 @@ fn real_servers_are_those_that_get_packets_for_the_virtual_ip() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_an_error_that_names_it() {
+fn an_error_names_the_file_that_can_not_be_read() {
     let files = Memory::default().with("/etc/keepalived.conf", "");
-    let read_nothing = |path| read(&files, Path::new(path), &Options::default());
-    let error = read_nothing("/none/keepalived.conf").unwrap_err();
-    let error = error.to_string();
-    assert!(
-        error.starts_with("can't read /none/keepalived.conf: "),
-        "{error}"
-    );
-    assert!(read_nothing("/").is_err());
+    for path in ["/none/keepalived.conf", "/"] {
+        let error = read(&files, Path::new(path), &me())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("can't read {path}: ")),
+            "{error}"
+        );
+    }
 }

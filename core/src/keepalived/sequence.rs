@@ -1,12 +1,12 @@
-//! `~SEQ(…)`, `~SEQx(…)` and `~LST(…)`: one line, read once for each of a row of values.
+//! `~SEQ(…)`, `~SEQx(…)` and `~LST(…)`: keepalived repeats the line for each value.
 
 use super::lexer::BLANK;
 
-/// The most steps that one sequence can have. keepalived has no bound; a virtual router has at
-/// most 255 advertised addresses, so that this is far beyond any sequence that means something.
+/// The most steps of one sequence. keepalived has no limit. A virtual router advertises at most 255
+/// addresses, so that no useful sequence comes near.
 pub(super) const STEPS_MAX: usize = 65_536;
 
-/// A sequence that is under way.
+/// A sequence in progress.
 #[derive(Debug)]
 pub(super) struct Sequence {
     values: Values,
@@ -25,7 +25,7 @@ enum Values {
     },
     Lists {
         names: Vec<String>,
-        /// What is left, the next one last.
+        /// The remaining sets in reverse.
         sets: Vec<Vec<String>>,
     },
 }
@@ -34,15 +34,15 @@ enum Values {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed {
     pub(super) why: String,
-    /// keepalived passes over the line; else it may make something of it.
-    pub(super) passed_over: bool,
+    /// keepalived ignores the line. Otherwise we don't know what it does.
+    pub(super) ignored: bool,
 }
 
 impl From<&str> for Malformed {
     fn from(why: &str) -> Self {
         Self {
             why: why.to_owned(),
-            passed_over: true,
+            ignored: true,
         }
     }
 }
@@ -51,7 +51,7 @@ impl Malformed {
     fn unlike_keepalived(why: &str) -> Self {
         Self {
             why: why.to_owned(),
-            passed_over: false,
+            ignored: false,
         }
     }
 }
@@ -84,7 +84,7 @@ impl Sequence {
         Ok(Self { values, text })
     }
 
-    /// Hands the definitions of the next step to `define`; the line to read then, and whether
+    /// Takes the next step: sets its names with `define`, and returns the line and whether more
     /// steps follow.
     pub(super) fn step(&mut self, mut define: impl FnMut(&str, &str)) -> (&str, bool) {
         let more = match &mut self.values {
@@ -169,7 +169,7 @@ fn parse_numbers(
     Ok((values, rest))
 }
 
-/// A number as C's `strtol` reads it: decimal, `0x…` or octal.
+/// Parses a number like C's `strtol`: decimal, `0x…` or octal.
 fn parse_integer(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -178,15 +178,10 @@ fn parse_integer(text: &str) -> Option<i64> {
     if !digits.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    let (radix, digits) = if let Some(hex) = digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
-        (16, hex)
-    } else if digits.len() > 1 && digits.starts_with('0') {
-        (8, digits)
-    } else {
-        (10, digits)
+    let (radix, digits) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
+        [b'0', _, ..] => (8, digits),
+        _ => (10, digits),
     };
     if digits.starts_with(['+', '-']) {
         return None;
@@ -221,7 +216,7 @@ fn parse_lists(text: &str) -> Result<(Values, &str), Malformed> {
     Ok((Values::Lists { names, sets }, rest))
 }
 
-/// One item, or several in braces, and what follows.
+/// One item, or several in braces, and the rest of the text.
 fn parse_set(text: &str) -> Result<(Vec<String>, &str), Malformed> {
     let text = text.trim_start_matches(BLANK);
     let Some(mut rest) = text.strip_prefix('{') else {
@@ -293,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_that_means_nothing_is_refused() {
+    fn malformed_and_endless_sequences_are_rejected() {
         for line in [
             "~SEQ",
             "~SEQ(i)",

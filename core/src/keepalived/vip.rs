@@ -1,13 +1,13 @@
-//! One line of `virtual_ipaddress` or `virtual_ipaddress_excluded`.
+//! A line of `virtual_ipaddress` or `virtual_ipaddress_excluded`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::full_length;
 
-/// The longest name of an interface (the kernel's IFNAMSIZ less its NUL).
+/// The longest name of an interface (`IFNAMSIZ` without the NUL).
 pub(super) const INTERFACE_NAME_MAX: usize = 15;
 
-/// A virtual address as it is written, before the instance's interface is applied to it.
+/// A virtual IP as written, before the instance determines its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) address: IpAddr,
@@ -16,12 +16,12 @@ pub(super) struct Entry {
     pub(super) use_vmac: bool,
 }
 
-/// An entry, and what keepalived passes over in it; or why keepalived drops it.
+/// An entry, and what keepalived ignores in it. The error says why keepalived drops it.
 pub(super) fn parse(words: &[String]) -> Result<(Entry, Option<String>), String> {
     let Some((first, mut rest)) = words.split_first() else {
         return Err("no address".to_owned());
     };
-    let (address, mut prefix_len, mut passed_over) = parse_prefix(first)?;
+    let (address, mut prefix_len, mut ignored) = parse_prefix(first)?;
     let mut entry = Entry {
         address,
         prefix_len,
@@ -62,9 +62,9 @@ pub(super) fn parse(words: &[String]) -> Result<(Entry, Option<String>), String>
             "peer" => {
                 let peer = parameter()?;
                 match parse_address(peer) {
-                    // Point to point: the peer's prefix counts, and it can't have one.
+                    // Point to point: the prefix length would be the peer's, which has none.
                     Some(peer) if peer.is_ipv6() == address.is_ipv6() => prefix_len = full_length,
-                    _ => passed_over = Some(format!("peer {peer}")),
+                    _ => ignored = Some(format!("peer {peer}")),
                 }
             }
             "scope" | "preferred_lft" => {
@@ -72,15 +72,15 @@ pub(super) fn parse(words: &[String]) -> Result<(Entry, Option<String>), String>
             }
             "use_vmac" => entry.use_vmac = true,
             "home" | "-nodad" | "mngtmpaddr" | "noprefixroute" | "autojoin" | "no_track" => {}
-            unknown => passed_over = Some(unknown.to_owned()),
+            unknown => ignored = Some(unknown.to_owned()),
         }
         rest = after;
     }
     entry.prefix_len = prefix_len;
-    Ok((entry, passed_over))
+    Ok((entry, ignored))
 }
 
-/// `ADDRESS[/LENGTH]`, and what is wrong with the length.
+/// Parses `ADDRESS[/LENGTH]`; the text names a malformed length.
 fn parse_prefix(text: &str) -> Result<(IpAddr, u8, Option<String>), String> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
@@ -91,8 +91,8 @@ fn parse_prefix(text: &str) -> Result<(IpAddr, u8, Option<String>), String> {
     let Some(length) = length else {
         return Ok((address, full_length, None));
     };
-    // keepalived takes the digits at the start, none being 0, and falls back to the full length
-    // where that is out of range.
+    // keepalived parses the leading digits, or 0 without any, and uses the full length if the
+    // number is out of range.
     let number = length.trim_start_matches(|c: char| c.is_ascii_whitespace());
     let number = number.strip_prefix('+').unwrap_or(number);
     let end = number
@@ -104,11 +104,11 @@ fn parse_prefix(text: &str) -> Result<(IpAddr, u8, Option<String>), String> {
         digits => digits.parse().ok().filter(|&length| length <= full_length),
     };
     let clean = end == length.len() && end > 0 && prefix_len.is_some();
-    let passed_over = (!clean).then(|| format!("the prefix length of {text}"));
-    Ok((address, prefix_len.unwrap_or(full_length), passed_over))
+    let ignored = (!clean).then(|| format!("the prefix length of {text}"));
+    Ok((address, prefix_len.unwrap_or(full_length), ignored))
 }
 
-/// An address without anything around it.
+/// A bare address.
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
         text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
@@ -126,36 +126,37 @@ mod tests {
         parse(&words)
     }
 
-    fn prefix(line: &str) -> u8 {
-        entry(line).unwrap().0.prefix_len
-    }
-
     #[test]
-    fn options_come_in_any_order() {
-        let (parsed, passed_over) =
+    fn options_come_in_any_sequence() {
+        let (parsed, ignored) =
             entry("10.0.0.1/24 scope link brd + dev eth1 label eth1:v home use_vmac").unwrap();
-        assert_eq!(parsed.address, IpAddr::from([10, 0, 0, 1]));
-        assert_eq!(
-            (parsed.prefix_len, parsed.dev.as_deref()),
-            (24, Some("eth1"))
-        );
-        assert!(parsed.use_vmac && passed_over.is_none());
-        assert_eq!(entry("fd00::1").unwrap().0.prefix_len, 128);
+        let expected = Entry {
+            address: [10, 0, 0, 1].into(),
+            prefix_len: 24,
+            dev: Some("eth1".to_owned()),
+            use_vmac: true,
+        };
+        assert_eq!((parsed, ignored), (expected, None));
         assert_eq!(entry("10.0.0.1 odd").unwrap().1.as_deref(), Some("odd"));
     }
 
     #[test]
-    fn a_bad_prefix_length_is_what_keepalived_makes_of_it() {
-        assert_eq!(prefix("10.0.0.1/33"), 32);
-        assert_eq!(prefix("10.0.0.1/x"), 0);
-        assert_eq!(prefix("10.0.0.1/24x"), 24);
-        assert_eq!(prefix("10.0.0.1/24 peer 10.0.0.2"), 32);
-        assert_eq!(prefix("10.0.0.1/24 peer 10.0.0.2/24"), 24);
-        assert_eq!(prefix("fd00::1/64 peer 10.0.0.2"), 64);
+    fn prefix_lengths_are_those_of_keepalived() {
+        for (line, length) in [
+            ("fd00::1", 128),
+            ("10.0.0.1/33", 32),
+            ("10.0.0.1/x", 0),
+            ("10.0.0.1/24x", 24),
+            ("10.0.0.1/24 peer 10.0.0.2", 32),
+            ("10.0.0.1/24 peer 10.0.0.2/24", 24),
+            ("fd00::1/64 peer 10.0.0.2", 64),
+        ] {
+            assert_eq!(entry(line).unwrap().0.prefix_len, length, "{line}");
+        }
     }
 
     #[test]
-    fn what_keepalived_drops_is_dropped() {
+    fn keepalived_drops_malformed_entries() {
         for line in [
             "10.0.0.256",
             "host",

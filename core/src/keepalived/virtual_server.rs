@@ -1,31 +1,32 @@
-//! A `virtual_server`: which real servers get packets that are still addressed to the virtual IP.
+//! A `virtual_server`: which real servers receive packets whose destination is the virtual IP.
 
 use std::net::IpAddr;
 
 use super::instance::socket_address;
 
-/// How LVS hands packets to a real server.
+/// How LVS forwards packets to a real server.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Method {
-    /// It rewrites the address: the real server needs no virtual IP. keepalived's default.
+    /// LVS rewrites the destination: the real server does not need the virtual IP. keepalived's
+    /// default.
     #[default]
     Nat,
-    /// By direct routing or through a tunnel: the real server has the virtual IP, too.
-    AsTheyAre,
+    /// Direct routing or a tunnel: the real server has the virtual IP, too.
+    DrOrTun,
 }
 
-/// A block that is being read. The process for VRRP passes over it, and so its braces are counted;
-/// within them it is read as keepalived's checker reads it.
+/// The part of a block read so far. Its braces count as for keepalived's VRRP process, which skips
+/// the block; its keywords as for keepalived's checker process.
 #[derive(Default)]
 pub(super) struct VirtualServer {
     method: Method,
     real_servers: Vec<(IpAddr, Method)>,
-    /// The `real_server` whose block is open is one of these.
-    taken: bool,
+    /// Whether the block of the last of these is open.
+    in_real_server: bool,
 }
 
 impl VirtualServer {
-    /// A line, and how many blocks are open there.
+    /// Applies a line; `depth` counts the open blocks.
     pub(super) fn keyword(&mut self, depth: usize, words: &[String]) {
         let [keyword, value, ..] = words else {
             return;
@@ -34,18 +35,17 @@ impl VirtualServer {
             (1, "lb_kind" | "lvs_method") => set(&mut self.method, value),
             (1, "real_server") => {
                 let address = socket_address(value).ok();
-                self.taken = address.is_some();
-                // It has the method so far: a line behind it doesn't count for it.
+                self.in_real_server = address.is_some();
+                // A later line of the virtual server does not change its method.
                 let method = self.method;
                 self.real_servers.extend(address.map(|it| (it, method)));
             }
-            (2, "lvs_method") if self.taken => {
+            (2, "lvs_method") if self.in_real_server => {
                 if let Some((_, method)) = self.real_servers.last_mut() {
                     set(method, value);
                 }
             }
-            // Another block.
-            (1, _) => self.taken = false,
+            (1, _) => self.in_real_server = false,
             _ => {}
         }
     }
@@ -57,11 +57,11 @@ impl VirtualServer {
     }
 }
 
-/// keepalived passes over a word that it doesn't know.
+/// keepalived ignores an unknown method.
 fn set(method: &mut Method, value: &str) {
     match value {
         "NAT" => *method = Method::Nat,
-        "DR" | "TUN" => *method = Method::AsTheyAre,
+        "DR" | "TUN" => *method = Method::DrOrTun,
         _ => {}
     }
 }

@@ -1,16 +1,16 @@
-//! The virtual MACs of an instance and the names of the macvlan interfaces that carry them.
+//! The virtual MACs of instances, and the names of their macvlan interfaces.
 
 use std::collections::{HashMap, HashSet};
 
 use super::vip::INTERFACE_NAME_MAX;
 
-/// The MAC of RFC 9568 §7.3 for a virtual router.
+/// A virtual router's MAC (RFC 9568 §7.3).
 pub(super) fn standard_mac(ipv6: bool, virtual_router_id: u8) -> [u8; 6] {
     let family = if ipv6 { 2 } else { 1 };
     [0x00, 0x00, 0x5e, 0x00, family, virtual_router_id]
 }
 
-/// A MAC given to `use_vmac`: six octets, or five to be completed by the virtual router id.
+/// The MAC of `use_vmac`: six octets, or five followed by the virtual router id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GivenMac {
     octets: [u8; 6],
@@ -45,13 +45,13 @@ impl GivenMac {
     }
 }
 
-/// The macvlan interfaces that keepalived makes, and the names that are in use.
+/// The macvlan interfaces that keepalived creates, and the names in use.
 #[derive(Default)]
 pub(super) struct Names {
     by_mac: HashMap<(String, [u8; 6]), String>,
     taken: HashSet<String>,
     given: HashSet<String>,
-    /// How many names were tried for a prefix, router id and family: all of them are taken.
+    /// How many names are taken for a prefix, router id and family.
     tried: HashMap<(String, u8, bool), usize>,
 }
 
@@ -61,7 +61,7 @@ impl Names {
         self.taken.insert(name.to_owned());
     }
 
-    /// Marks a name as given by the configuration; false if it is given already.
+    /// Gives a configured name to an instance; `false` if another instance has it.
     pub(super) fn give(&mut self, name: &str) -> bool {
         self.take(name);
         self.given.insert(name.to_owned())
@@ -72,7 +72,7 @@ impl Names {
         self.by_mac.get(&(base.to_owned(), mac)).map(String::as_str)
     }
 
-    /// Notes the interface that carries `mac` on top of `base`.
+    /// Remembers the interface that carries `mac` on top of `base`.
     pub(super) fn carry(&mut self, base: &str, mac: [u8; 6], name: &str) {
         self.take(name);
         self.by_mac
@@ -100,7 +100,7 @@ impl Names {
                 cut -= 1;
             }
             let name = format!("{}{suffix}", &prefix[..cut]);
-            // Names that no longer fit can't be told apart; keepalived would look on for ever.
+            // Names that are too long are all alike; keepalived would search for ever.
             if !self.taken.contains(&name) || suffix.len() > INTERFACE_NAME_MAX {
                 self.taken.insert(name.clone());
                 return name;
@@ -116,13 +116,8 @@ mod tests {
     #[test]
     fn names_are_tried_in_keepaliveds_order() {
         let mut names = Names::default();
-        let mut ipv6 = || names.free("vrrp", 51, true);
-        assert_eq!(ipv6(), "vrrp.51");
-        assert_eq!(ipv6(), "vrrp6.51");
-        for expected in [
-            "vrrp1.51", "vrrp2.51", "vrrp3.51", "vrrp4.51", "vrrp5.51", "vrrp7.51",
-        ] {
-            assert_eq!(ipv6(), expected);
+        for infix in ["", "6", "1", "2", "3", "4", "5", "7"] {
+            assert_eq!(names.free("vrrp", 51, true), format!("vrrp{infix}.51"));
         }
         let mut names = Names::default();
         names.take("vrrp.51");
