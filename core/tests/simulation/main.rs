@@ -1,9 +1,8 @@
-//! A simulated network around the very core that announces: thousands of runs, each drawn from
-//! one number, with hosts that behave as Linux was measured to behave, and everything going wrong
-//! that can.
+//! A simulated network around the announcement's core: thousands of runs, each drawn from a seed,
+//! with hosts that behave as measured on Linux, and with every fault that can occur.
 //!
-//! A run that fails tells its seed. `SIMULATION_SEED=N` plays that one alone;
-//! `SIMULATION_RUNS=N` plays so many, from `SIMULATION_FIRST` on:
+//! A failing run prints its seed. `SIMULATION_SEED=N` plays that run alone, and `SIMULATION_RUNS=N`
+//! plays `N` runs from seed `SIMULATION_FIRST`:
 //!
 //! ```sh
 //! SIMULATION_SEED=4711 cargo test --test simulation
@@ -16,7 +15,7 @@
 )]
 #![expect(
     clippy::print_stderr,
-    reason = "a seed to run again, and what the runs showed, are for people"
+    reason = "people read the seed of a failed run, and the statistics"
 )]
 
 mod network;
@@ -30,14 +29,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use network::Network;
-use peer::{Entry, Host};
+use peer::Entry;
 use rng::number;
-use scenario::{Happening, Kind, OLD_OWNER, OWN_MAC, OWN4, Scenario, When};
+use scenario::{Happening, Kind, Member, OLD_OWNER, Scenario, When};
 use statistics::Statistics;
 use vipherald_core::address::Mac;
 use vipherald_core::ask::{PeerVerdict, Source};
 
-/// What `cargo test` plays: half a minute on one core.
+/// The runs of `cargo test`: half a minute on one core.
 const RUNS: u64 = 10_000;
 const LARGE_RUNS: u64 = 6;
 
@@ -49,7 +48,7 @@ fn play(scenario: Scenario, statistics: &mut Statistics) {
         properties::hold(&network, statistics);
     }));
     if let Err(panic) = played {
-        eprintln!("That was seed {seed}: SIMULATION_SEED={seed} cargo test --test simulation");
+        eprintln!("To repeat it: SIMULATION_SEED={seed} cargo test --test simulation");
         panic::resume_unwind(panic);
     }
 }
@@ -74,7 +73,7 @@ fn every_run_keeps_every_promise() {
 }
 
 #[test]
-fn five_thousand_peers_are_told_as_truly() {
+fn every_run_with_five_thousand_peers_keeps_every_promise() {
     let runs = number("SIMULATION_LARGE_RUNS").unwrap_or(LARGE_RUNS);
     let mut seen = Statistics::default();
     for seed in 0..runs {
@@ -92,7 +91,7 @@ fn five_thousand_peers_are_told_as_truly() {
     }
 }
 
-/// A link with one host, the gateway, and nothing that goes wrong but what `change` makes so.
+/// A link with one host, the gateway, and no faults but those that `change` adds.
 fn quiet(change: impl FnOnce(&mut Scenario)) -> Network {
     let mut scenario = Scenario::quiet();
     change(&mut scenario);
@@ -102,8 +101,24 @@ fn quiet(change: impl FnOnce(&mut Scenario)) -> Network {
     network
 }
 
+/// A copy of the gateway with another address and MAC. `number` is unique.
+fn another_host(scenario: &Scenario, number: u8) -> Member {
+    let mut member = scenario.members[0].clone();
+    member.host.ip = [10, 9, 1, number].into();
+    member.host.mac = Mac::new([2, 0, 0, 1, 0, number]);
+    member.known_mac = Some(member.host.mac);
+    member
+}
+
+/// Gives a host a PERMANENT entry with the old owner's MAC.
+fn set_permanent_entry(member: &mut Member) {
+    let vip = [10, 9, 0, 10].into();
+    member.host.set(vip, Entry::Permanent(OLD_OWNER));
+    member.kind = Kind::Permanent;
+}
+
 #[test]
-fn a_gateway_that_is_down_costs_no_more_than_is_stated() {
+fn a_gateway_that_is_down_costs_no_more_than_stated() {
     let network = quiet(|scenario| scenario.members[0].host.habits.dead = true);
     assert_eq!(network.verdicts(), [PeerVerdict::Silent]);
     assert_eq!(network.now, Duration::from_secs(60));
@@ -111,19 +126,16 @@ fn a_gateway_that_is_down_costs_no_more_than_is_stated() {
 }
 
 #[test]
-fn whoever_follows_at_once_costs_two_frames() {
+fn a_host_that_follows_at_once_costs_two_frames() {
     let network = quiet(|_| ());
     assert_eq!(network.verdicts(), [PeerVerdict::Proven]);
     assert_eq!(network.sent_at.len(), 24 + 2);
 }
 
 #[test]
-fn a_silent_gateway_among_others_costs_no_more_than_is_stated() {
+fn a_silent_gateway_among_others_costs_no_more_than_stated() {
     let network = quiet(|scenario| {
-        let mut other = scenario.members[0].clone();
-        other.host = Host::new([10, 9, 1, 1].into(), Mac::new([2, 0, 0, 1, 0, 1]));
-        other.known_mac = Some(other.host.mac);
-        scenario.members.push(other);
+        scenario.members.push(another_host(scenario, 1));
         scenario.members[0].host.habits.dead = true;
     });
     assert_eq!(
@@ -138,13 +150,11 @@ fn a_silent_gateway_among_others_costs_no_more_than_is_stated() {
 }
 
 #[test]
-fn a_table_full_of_hosts_that_are_gone_does_not_prolong_a_run() {
+fn neighbour_entries_of_dead_hosts_do_not_prolong_a_run() {
     let network = quiet(|scenario| {
         for number in 1..100 {
-            let mut gone = scenario.members[0].clone();
-            gone.host = Host::new([10, 9, 1, number].into(), Mac::new([2, 0, 0, 1, 0, number]));
+            let mut gone = another_host(scenario, number);
             gone.host.habits.dead = true;
-            gone.known_mac = Some(gone.host.mac);
             gone.source = Source::Learned;
             scenario.members.push(gone);
         }
@@ -153,29 +163,23 @@ fn a_table_full_of_hosts_that_are_gone_does_not_prolong_a_run() {
 }
 
 #[test]
-fn a_port_that_opens_late_delays_proof_by_no_more_than_a_gap() {
+fn a_switch_port_that_opens_late_delays_proof_by_one_gap_at_most() {
     let opens = Duration::from_secs(8);
     let network = quiet(|scenario| scenario.port_opens = opens);
     let proven = network.core.claims()[0].confirmations()[0].proven;
     let after = proven.map(|at| at.duration_since(network.core.started()));
     let limit = opens + Duration::from_millis(300);
     assert!(after.is_some_and(|after| after <= limit), "{after:?}");
-    // All rounds began anew.
+    // All rounds were repeated.
     assert!(network.now > opens + Duration::from_secs(10));
 }
 
 #[test]
-fn what_was_lost_before_a_port_opened_does_not_make_the_path_look_bad() {
+fn losses_before_a_switch_port_opens_do_not_count() {
     let network = quiet(|scenario| {
         scenario.port_opens = Duration::from_secs(8);
-        let mut stale = scenario.members[0].clone();
-        stale.host.ip = [10, 9, 1, 1].into();
-        stale.host.mac = Mac::new([2, 0, 0, 1, 0, 1]);
-        stale
-            .host
-            .set([10, 9, 0, 10].into(), Entry::Permanent(OLD_OWNER));
-        stale.known_mac = Some(stale.host.mac);
-        stale.kind = Kind::Permanent;
+        let mut stale = another_host(scenario, 1);
+        set_permanent_entry(&mut stale);
         scenario.members.push(stale);
     });
     assert_eq!(
@@ -185,27 +189,21 @@ fn what_was_lost_before_a_port_opened_does_not_make_the_path_look_bad() {
     assert!(network.now < Duration::from_secs(20), "{:?}", network.now);
 }
 
-/// The gateway, and another host with the VIP.
+/// Adds another host that has the VIP.
 fn with_another_owner(scenario: &mut Scenario) {
-    let mut other = scenario.members[0].clone();
-    other.host = Host::new([10, 9, 1, 1].into(), Mac::new([2, 0, 0, 1, 0, 1]));
+    let mut other = another_host(scenario, 1);
     other.host.holds = Some([10, 9, 0, 10].into());
-    other
-        .host
-        .set(OWN4.into(), Entry::Known(OWN_MAC, Duration::ZERO));
     other.kind = Kind::Rival;
     other.source = Source::Learned;
-    other.known_mac = Some(other.host.mac);
     scenario.members.push(other);
 }
 
-/// What happens at some second of the run.
 fn at(seconds: u64, what: Happening) -> (When, Happening) {
     (When::At(Duration::from_secs(seconds)), what)
 }
 
 #[test]
-fn a_real_server_costs_no_more_than_is_stated() {
+fn a_real_server_costs_no_more_than_stated() {
     let network = quiet(|scenario| {
         with_another_owner(scenario);
         scenario.members[1].kind = Kind::RealServer;
@@ -216,13 +214,13 @@ fn a_real_server_costs_no_more_than_is_stated() {
         [PeerVerdict::Proven, PeerVerdict::Holder]
     );
     assert_eq!(network.core.claims()[0].conflicts().next(), None);
-    // Two directed requests, two more with an echo and a control echo; then, once it is heard and
-    // again after the last round, an echo and one to the VIP.
+    // Two directed requests, two more with an echo and a control echo; then, after its first answer
+    // and after the last round, an echo and an echo to the VIP.
     assert_eq!(network.sent_at.len(), 24 + 2 + 6 + 2 + 2);
 }
 
 #[test]
-fn another_owner_that_answers_costs_one_frame_in_two_seconds() {
+fn another_owner_that_answers_costs_one_frame_every_two_seconds() {
     for (seconds, looks) in [(0, 1), (60, 30)] {
         let network = quiet(|scenario| {
             with_another_owner(scenario);
@@ -238,12 +236,12 @@ fn another_owner_that_answers_costs_one_frame_in_two_seconds() {
 }
 
 #[test]
-fn once_another_owner_is_gone_the_rounds_are_sent_again_and_everyone_follows() {
+fn after_another_owner_leaves_the_rounds_are_repeated_and_everyone_follows() {
     let network = quiet(|scenario| {
         with_another_owner(scenario);
         scenario.pace.conflict_watch = Duration::from_secs(600);
         scenario.happenings = vec![
-            // The gateway follows it.
+            // The gateway then follows the other owner.
             at(40, Happening::RivalClaims(1)),
             at(100, Happening::RivalLetsGo(1)),
         ];
@@ -256,29 +254,29 @@ fn once_another_owner_is_gone_the_rounds_are_sent_again_and_everyone_follows() {
     );
     let vip = &network.vips[0];
     assert_eq!((vip.starts, vip.conflicts_over), (2, 1));
-    // One probe every 2 s for 90 s, and then 48 at once.
+    // One probe every 2 s for 90 s, then 48 in a burst.
     let looks = vip.looks.len();
     assert!((44 + 48..=46 + 48).contains(&looks), "{looks}");
     assert!(network.now < Duration::from_secs(115), "{:?}", network.now);
 }
 
 #[test]
-fn an_owner_that_obeys_late_is_followed_by_new_rounds() {
+fn after_another_owner_executes_a_late_order_the_rounds_are_repeated() {
     let network = quiet(|scenario| {
         with_another_owner(scenario);
         scenario.pace.conflict_watch = Duration::from_secs(600);
         scenario.members[1].listens = true;
-        // When no order gets there yet, its claim takes the gateway.
+        // Before the first order arrives, the gateway follows its announcement.
         scenario.happenings = vec![at(15, Happening::RivalClaims(1))];
         scenario.orders_from = Duration::from_secs(20);
     });
     assert_eq!(network.verdicts(), [PeerVerdict::Proven; 2]);
     assert_eq!(network.vips[0].starts, 2);
-    assert!(network.obedience > 0);
+    assert!(network.orders_answered > 0);
 }
 
 #[test]
-fn a_vip_that_is_gone_is_waited_for_and_not_one_frame_leaves() {
+fn a_run_waits_for_a_vip_that_left_and_sends_nothing_meanwhile() {
     for (gone_for, comes_back) in [(900, true), (1100, false)] {
         let left = Duration::from_secs(5);
         let back = left + Duration::from_millis(gone_for);
@@ -299,34 +297,27 @@ fn a_vip_that_is_gone_is_waited_for_and_not_one_frame_leaves() {
 }
 
 #[test]
-fn a_host_with_a_permanent_entry_that_obeys_orders_ends_proven() {
+fn an_order_makes_a_host_with_a_permanent_entry_follow() {
     for loss in [0, 300, 600] {
         let network = quiet(|scenario| {
             (scenario.loss_out, scenario.loss_in) = (loss, loss);
-            let member = &mut scenario.members[0];
-            member
-                .host
-                .set([10, 9, 0, 10].into(), Entry::Permanent(OLD_OWNER));
-            member.kind = Kind::Permanent;
-            member.listens = true;
+            set_permanent_entry(&mut scenario.members[0]);
+            scenario.members[0].listens = true;
         });
         assert_eq!(network.verdicts(), [PeerVerdict::Proven], "{loss}");
-        assert!(network.obedience > 0);
+        assert!(network.orders_answered > 0);
     }
 }
 
 #[test]
-fn whom_an_order_comes_late_to_is_asked_again_all_the_same() {
+fn a_late_order_makes_a_host_follow_too() {
     let network = quiet(|scenario| {
         let member = &mut scenario.members[0];
+        set_permanent_entry(member);
         member.source = Source::Learned;
-        member
-            .host
-            .set([10, 9, 0, 10].into(), Entry::Permanent(OLD_OWNER));
-        member.kind = Kind::Permanent;
         member.listens = true;
-        // It is found stale at once, and the orders of half a minute are lost: all questions that
-        // are enough have been put by then.
+        // The run finds it stale at once. The orders of the next half minute are lost, and by then
+        // the run has sent all its questions.
         member.dark = Some((Duration::from_secs(1), Duration::from_secs(30)));
         scenario.delay = Duration::from_millis(300);
     });

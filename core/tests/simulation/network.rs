@@ -1,6 +1,5 @@
-//! The link between the announcer and the hosts, and the driver of the core, which does what the
-//! session does with a real kernel: it hands over every change and every frame that came in
-//! before it asks for a frame to send.
+//! The link between the announcer and the hosts, and a driver of the core. Like the real driver, it
+//! passes every change and received frame to the core before it asks for a frame to send.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
@@ -16,52 +15,53 @@ use vipherald_core::host::{
 use vipherald_core::order::{Done, Fate, Outcome};
 use vipherald_core::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
-use crate::peer::{ALL_NODES, Entry};
+use crate::peer::{ALL_NODES, Entry, Host, is_group};
 use crate::rng::Rng;
 use crate::scenario::{
-    BASE_NAME, Beginning, Happening, Member, OLD_OWNER, OWN_MAC, OWN4, OWN6, PlannedVip, Scenario,
-    VIRTUAL_MAC, VMAC_NAME, When,
+    BASE_NAME, Beginning, Happening, Member, OLD_OWNER, OWN_MAC, OWN4, OWN6, Scenario, VIRTUAL_MAC,
+    VMAC_NAME, When,
 };
 
 pub(crate) const BASE: InterfaceIndex = InterfaceIndex(2);
 pub(crate) const VMAC: InterfaceIndex = InterfaceIndex(3);
-/// An order that was lost is sent again after this time.
-const ORDERED_AGAIN: Duration = Duration::from_millis(250);
-/// More steps than any run can need: a run that takes them stands still.
+/// The time after which a lost order is repeated.
+const ORDER_GAP: Duration = Duration::from_millis(250);
+/// More steps than any run needs: a run that takes them makes no progress.
 const MOST_STEPS: u64 = 5_000_000;
 
 enum Event {
-    /// A group frame reaches every host (but its sender).
+    /// A broadcast or multicast frame reaches every host except its sender.
     ToAll(Frame, Option<usize>),
     ToHost(usize, Frame),
-    /// A frame reaches the announcer; from which host, if it is no forgery.
+    /// A frame reaches the announcer, from this host unless it is forged.
     ToOwner(Frame, Option<usize>),
     Happens(Happening),
-    SeesAround,
+    ReadsTables,
     /// An order reaches its peer.
-    Ordered(DueOrder),
-    /// What a peer did reaches the announcer.
-    Obeyed(DueOrder, Outcome),
+    OrderArrives(DueOrder),
+    /// The answer to an order reaches the announcer.
+    OrderAnswered(DueOrder, Outcome),
 }
 
-/// What really came about between one VIP and one member, whatever the core thinks.
+/// What really happened between one VIP and one member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Truth {
-    /// The member answered an echo from the VIP, and its own table led the reply here.
+    /// The member answered an echo from the VIP. Its own table directed the reply here.
     pub(crate) followed: bool,
-    /// It took a directed request in, and its own answer came here.
+    /// It answered a directed request.
     pub(crate) answered: bool,
     /// It answered a control echo.
     pub(crate) control: bool,
-    /// It answered an echo to the VIP, with the VIP as source.
+    /// It answered an echo to the VIP.
     pub(crate) holder: bool,
     /// It answered anything, ever.
     pub(crate) heard: bool,
+    /// Frames to the member, by kind.
     pub(crate) directed: u32,
     pub(crate) echoes: u32,
     pub(crate) controls: u32,
     pub(crate) holders: u32,
-    /// Of each, those since everything was asked anew.
+    /// The same, since all questions last started over.
     pub(crate) directed_anew: u32,
     pub(crate) echoes_anew: u32,
     pub(crate) holders_anew: u32,
@@ -84,12 +84,12 @@ impl Truth {
     }
 }
 
-/// What really came about with one VIP.
+/// What really happened to one VIP.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VipTruth {
-    /// Its entries, by prefix length, as the core was told.
+    /// The kernel's entries, by prefix length.
     pub(crate) entries: BTreeMap<u8, Usability>,
-    /// Since when it has none, if it had one.
+    /// When the last entry left.
     pub(crate) gone_since: Option<Duration>,
     /// How often it came back in time.
     pub(crate) returned: u32,
@@ -98,16 +98,17 @@ pub(crate) struct VipTruth {
     /// It was where it counts, on an interface that was up.
     pub(crate) found: bool,
     pub(crate) ready_since: Option<Duration>,
-    /// Claims that reached the announcer: by whom, and when.
+    /// The times at which a claim reached the announcer, by the claimant's MAC.
     pub(crate) claims: BTreeMap<Mac, Vec<Duration>>,
-    /// Probes after the rounds, for a look at other owners.
+    /// Probes for other owners after the rounds.
     pub(crate) looks: Vec<Duration>,
-    /// Until when other owners are watched.
+    /// The end of the watch for other owners.
     pub(crate) watched_until: Option<Duration>,
-    /// How often it was told that no other owner is left.
+    /// How often the core reported that no other owner is left.
     pub(crate) conflicts_over: u32,
-    /// Starts of the rounds that something on this host gave cause for, or the end of a conflict.
+    /// Starts of the rounds because of this host, or of the end of a conflict.
     pub(crate) starts: u32,
+    /// Changes of the MAC.
     pub(crate) macs: u32,
 }
 
@@ -122,7 +123,7 @@ impl VipTruth {
     }
 }
 
-/// From when until when a member had a VIP.
+/// The time span in which a member had a VIP.
 type Holding = (Duration, Option<Duration>);
 
 pub(crate) struct Network {
@@ -133,20 +134,17 @@ pub(crate) struct Network {
     /// By VIP, then by member.
     pub(crate) truths: Vec<Vec<Truth>>,
     pub(crate) vips: Vec<VipTruth>,
-    /// By member: when it had its VIP.
+    /// By member.
     pub(crate) holdings: Vec<Vec<Holding>>,
-    /// When peers are asked no more.
+    /// When the questions to peers end.
     pub(crate) end_at: Duration,
     pub(crate) sent_at: Vec<Duration>,
-    /// Frames of the rounds since something on this host gave cause to start them.
+    /// Frames of the rounds since their last start, by VIP.
     pub(crate) broadcasts: Vec<u32>,
-    /// When anyone first answered since the path was last new.
+    /// The first answer since the path was last new.
     pub(crate) alive_since: Option<Duration>,
-    /// Frames that were refused.
-    pub(crate) refusals: u32,
-    /// Orders that were carried out and answered.
-    pub(crate) obedience: u32,
-    /// Orders that may yet be.
+    pub(crate) orders_answered: u32,
+    /// Orders without an answer so far.
     orders_out: u32,
     start: Instant,
     rng: Rng,
@@ -154,19 +152,19 @@ pub(crate) struct Network {
     above: Link,
     link_gone: bool,
     by_mac: HashMap<Mac, usize>,
-    /// The members, by every MAC that they may be taken to have.
+    /// The members by every MAC that may answer for them.
     by_any_mac: HashMap<Mac, usize>,
-    /// The VIP that a member has, or had.
+    /// The VIP that a member has or had.
     held_by: Vec<Option<usize>>,
     by_ip: HashMap<IpAddr, usize>,
     vip_index: HashMap<IpAddr, usize>,
     events: BinaryHeap<Reverse<(Duration, u64, usize)>>,
     store: Vec<Option<Event>>,
-    noted: u64,
+    scheduled: u64,
     listening: BTreeSet<InterfaceIndex>,
-    looking_around: bool,
+    reading_tables: bool,
     seen_echo: Option<(Echo, Mac)>,
-    /// The last echo to a VIP, and the frame that it was in.
+    /// The last echo to a VIP, and its frame.
     seen_holder: Option<(Echo, Frame)>,
 }
 
@@ -226,15 +224,13 @@ impl Network {
             vips: vec![VipTruth::default(); vips.len()],
             holdings: members
                 .iter()
-                .map(|member| member.host.holds.map(|_| (Duration::ZERO, None)))
-                .map(|held| held.into_iter().collect())
+                .map(|member| Vec::from_iter(member.host.holds.map(|_| (Duration::ZERO, None))))
                 .collect(),
             end_at: scenario.pace.timeout,
             sent_at: Vec::new(),
             broadcasts: vec![0; vips.len()],
             alive_since: None,
-            refusals: 0,
-            obedience: 0,
+            orders_answered: 0,
             orders_out: 0,
             start,
             rng: Rng::new(scenario.seed ^ 0xc4a2),
@@ -259,9 +255,9 @@ impl Network {
             vip_index,
             events: BinaryHeap::new(),
             store: Vec::new(),
-            noted: 0,
+            scheduled: 0,
             listening: BTreeSet::new(),
-            looking_around: false,
+            reading_tables: false,
             seen_echo: None,
             seen_holder: None,
             members,
@@ -274,7 +270,7 @@ impl Network {
     fn begin(&mut self) {
         for (when, what) in self.scenario.happenings.clone() {
             if let When::At(at) = when {
-                self.note(at, Event::Happens(what));
+                self.schedule(at, Event::Happens(what));
             }
         }
         let above = self.above.clone();
@@ -285,10 +281,9 @@ impl Network {
                 Beginning::Tentative => Usability::Tentative,
                 Beginning::Absent => continue,
             };
-            let [first, second] = self.prefix_lengths(index);
-            self.tell_entry(index, first, Some(usability));
+            self.set_entry(index, 0, Some(usability));
             if vip.twice {
-                self.tell_entry(index, second, Some(usability));
+                self.set_entry(index, 1, Some(usability));
             }
         }
     }
@@ -296,20 +291,20 @@ impl Network {
     /// Runs to the end.
     pub(crate) fn play(&mut self) {
         for step in 0.. {
-            assert!(step < MOST_STEPS, "the run stands still at {:?}", self.now);
+            assert!(step < MOST_STEPS, "no progress at {:?}", self.now);
             self.send_due();
-            self.post_orders();
+            self.send_orders();
             let over = self.core.is_over(self.at());
             let ends_at = self.ends_at();
             self.check_ends_at(ends_at);
             if over && (self.orders_out == 0 || self.now >= ends_at) {
                 return;
             }
-            if self.core.awaits_peers() && !self.looking_around {
-                self.looking_around = true;
-                self.note(self.now + self.scenario.looking_around, Event::SeesAround);
+            if self.core.awaits_peers() && !self.reading_tables {
+                self.reading_tables = true;
+                self.schedule(self.now + self.scenario.table_delay, Event::ReadsTables);
             }
-            // A core that is over waits for answers to orders alone.
+            // A core that is over waits only for answers to orders.
             let deadline = if over {
                 ends_at
             } else {
@@ -318,7 +313,7 @@ impl Network {
             };
             assert!(
                 deadline > self.now,
-                "asked to wake up in the past, at {:?}",
+                "a deadline in the past, at {:?}",
                 self.now
             );
             let event = self.events.peek().map(|Reverse((at, ..))| *at);
@@ -337,11 +332,11 @@ impl Network {
         self.start + self.now
     }
 
-    fn note(&mut self, at: Duration, event: Event) {
+    fn schedule(&mut self, at: Duration, event: Event) {
         self.store.push(Some(event));
         self.events
-            .push(Reverse((at, self.noted, self.store.len() - 1)));
-        self.noted += 1;
+            .push(Reverse((at, self.scheduled, self.store.len() - 1)));
+        self.scheduled += 1;
     }
 
     fn take_due(&mut self) -> Option<Event> {
@@ -358,14 +353,13 @@ impl Network {
         loop {
             self.interrupt();
             let transmit = self.core.poll_transmit(self.at());
-            self.hear_news();
+            self.check_news();
             let Some(transmit) = transmit else {
                 return;
             };
             self.check_may_leave(&transmit);
             let looks = self.is_look(&transmit);
             if self.rng.permille(self.scenario.refused) {
-                self.refusals += 1;
                 self.core
                     .refused(self.at(), &transmit, Refusal::Other("ENOBUFS".to_owned()));
                 continue;
@@ -379,37 +373,33 @@ impl Network {
             if let Some(vip) = looks {
                 self.vips[vip].looks.push(self.now);
             }
-            let frame = if self.scenario.on_the_wire {
-                let octets = transmit.frame.to_bytes();
-                let read = Frame::parse(&octets);
-                assert_eq!(
-                    read.as_ref(),
-                    Some(&transmit.frame),
-                    "it reads as it was written"
-                );
-                transmit.frame
-            } else {
-                transmit.frame
-            };
-            self.leave(frame);
+            self.check_octets(&transmit.frame);
+            self.leave(transmit.frame);
         }
     }
 
-    /// Orders go to those that listen; they are sent again until one gets through.
-    fn post_orders(&mut self) {
+    /// Checks the round trip of a frame through octets, in some runs.
+    fn check_octets(&self, frame: &Frame) {
+        if self.scenario.on_the_wire {
+            assert_eq!(Frame::parse(&frame.to_bytes()).as_ref(), Some(frame));
+        }
+    }
+
+    /// Sends orders to the hosts that listen, and repeats them until one arrives.
+    fn send_orders(&mut self) {
         for order in self.core.take_due_orders() {
             self.check_is_stale(&order);
             let listens = |index: &usize| self.members[*index].listens;
             if self.by_ip.get(&order.peer).is_some_and(listens) {
                 self.orders_out += 1;
                 let at = self.arrival();
-                self.note(at, Event::Ordered(order));
+                self.schedule(at, Event::OrderArrives(order));
             }
         }
     }
 
-    fn obey(&mut self, order: DueOrder) {
-        // As the session does: what is announced no more is ordered no more.
+    fn execute_order(&mut self, order: DueOrder) {
+        // Like the real driver: no order for a VIP that this host no longer announces.
         let (interface, vip, mac) = (order.interface, order.vip, order.mac);
         if !self.core.announces(interface, vip, mac) {
             self.orders_out -= 1;
@@ -419,7 +409,7 @@ impl Network {
         let lost =
             self.rng.permille(self.scenario.loss_out) || self.now < self.scenario.orders_from;
         if lost || self.is_dark(Some(index)) || self.members[index].host.habits.dead {
-            self.note(self.now + ORDERED_AGAIN, Event::Ordered(order));
+            self.schedule(self.now + ORDER_GAP, Event::OrderArrives(order));
             return;
         }
         let host = &mut self.members[index].host;
@@ -437,13 +427,13 @@ impl Network {
             }
         };
         let at = self.arrival();
-        self.note(at, Event::Obeyed(order, outcome));
+        self.schedule(at, Event::OrderAnswered(order, outcome));
     }
 
-    fn hear_obedience(&mut self, order: DueOrder, outcome: Outcome) {
+    fn on_order_answer(&mut self, order: DueOrder, outcome: Outcome) {
         let index = self.by_ip[&order.peer];
         if self.rng.permille(self.scenario.loss_in) || self.is_dark(Some(index)) {
-            self.note(self.now + ORDERED_AGAIN, Event::Obeyed(order, outcome));
+            self.schedule(self.now + ORDER_GAP, Event::OrderAnswered(order, outcome));
             return;
         }
         self.orders_out -= 1;
@@ -463,11 +453,11 @@ impl Network {
         }
         self.core
             .order_answered(now, order.interface, order.vip, order.peer, &fate);
-        self.hear_news();
-        self.obedience += 1;
+        self.check_news();
+        self.orders_answered += 1;
     }
 
-    /// Whether the core, or the kernel, knows that a member has a MAC.
+    /// Whether the core or the kernel knows that a member has this MAC.
     fn is_known_at(&self, vip: usize, member: usize, mac: Mac) -> bool {
         let Member {
             host, known_mac, ..
@@ -486,20 +476,20 @@ impl Network {
         }
     }
 
-    /// What the core tells before the run ends, it tells truly and once.
-    fn hear_news(&mut self) {
+    /// Checks that the core reports conflicts and their ends truly and once.
+    fn check_news(&mut self) {
         for news in self.core.take_news() {
             assert_eq!(news.interface, self.above.index);
             let index = self.vip_index[&news.vip.ip()];
-            assert_ne!(news.rivals, [], "who it is about is told");
+            assert_ne!(news.rivals, [], "news without other owners");
             if !news.is_over {
                 let watch = self.scenario.pace.conflict_watch;
-                assert!(!watch.is_zero(), "nobody asked for a watch");
+                assert!(!watch.is_zero(), "no watch is configured");
                 self.vips[index].watched_until = Some(self.now + watch);
                 continue;
             }
-            let claim = self.claim(index).expect("it is about a claim");
-            assert_eq!(claim.conflicts().next(), None, "it is not over");
+            let claim = self.claim(index).expect("news of an unknown VIP");
+            assert_eq!(claim.conflicts().next(), None, "the conflict is not over");
             self.vips[index].watched_until = None;
             self.vips[index].conflicts_over += 1;
             if !self.scenario.pace.conflict_watch.is_zero() {
@@ -510,7 +500,7 @@ impl Network {
         }
     }
 
-    /// A run ends when it said, but for a conflict that it watches, and no later.
+    /// Checks the end that the core states: it may only be later because of a watched conflict.
     fn check_ends_at(&self, ends_at: Duration) {
         let watched = self.vips.iter().filter_map(|vip| vip.watched_until);
         let latest = watched.fold(self.end_at, Duration::max);
@@ -520,70 +510,54 @@ impl Network {
         );
     }
 
-    /// Where nothing is lost and every answer comes before the next question, nobody who has the
-    /// VIP is ever taken to follow a wrong MAC; but another owner is ordered to let go of it.
+    /// Without losses and delays, the core never treats a host with the VIP on `lo` as stale. (It
+    /// does send orders to another owner.)
     fn check_is_stale(&self, order: &DueOrder) {
         let member = &self.members[self.by_ip[&order.peer]];
         let holds = member.host.holds == Some(order.vip.ip());
         let certain = self.scenario.is_lossless() && self.scenario.is_prompt();
         assert!(
             !(order.stale && holds && member.host.on_lo && certain),
-            "{} has {}, and is no stale peer: {:?}",
+            "{} has {}, and is not stale: {:?}",
             order.peer,
             order.vip,
             self.truths[self.vip_index[&order.vip.ip()]][self.by_ip[&order.peer]]
         );
     }
 
-    /// Whether a frame is one of a look at other owners; then it asks, and there was one.
+    /// The VIP, if a frame is a probe for other owners after the rounds. Checks that the probe
+    /// changes no table, and that there is another owner.
     fn is_look(&self, transmit: &Transmit<Ticket>) -> Option<usize> {
         let claim = self.core.claim_of(transmit);
-        let vip = self.vip_index[&claim.vip.ip()];
-        let after_the_rounds = claim.is_certain_of_owners();
-        let about_itself = match &transmit.frame.payload {
-            Payload::Arp(arp) => arp.target_ip == claim.vip.ip(),
-            Payload::Ndp(ndp) => match ndp.message {
-                NdpMessage::Solicitation(ns) => ns.target == claim.vip.ip(),
-                NdpMessage::Advertisement(_) => true,
-            },
-            Payload::Echo(_) => false,
-        };
-        if !after_the_rounds || !about_itself {
+        if !claim.is_certain_of_owners() || !is_about_vip(&transmit.frame, claim) {
             return None;
         }
-        let asks_from = match &transmit.frame.payload {
+        let source = match &transmit.frame.payload {
             Payload::Arp(arp) => IpAddr::from(arp.sender_ip),
             Payload::Ndp(ndp) => ndp.source.into(),
             Payload::Echo(echo) => echo.source,
         };
         assert!(
-            [IpAddr::from([0; 4]), OWN6.into()].contains(&asks_from),
-            "a look changes nobody's table: {:?}",
+            [IpAddr::from([0; 4]), OWN6.into()].contains(&source),
+            "a probe that changes tables: {:?}",
             transmit.frame
         );
-        assert!(claim.conflicts().next().is_some(), "a look at nobody");
-        Some(vip)
+        assert!(claim.conflicts().next().is_some(), "no other owner");
+        Some(self.vip_index[&claim.vip.ip()])
     }
 
     /// What happens between two frames of the same moment.
     fn interrupt(&mut self) {
         let sent = self.sent_at.len();
-        let due: Vec<_> = self
-            .scenario
-            .happenings
-            .iter()
-            .filter_map(|(when, what)| match when {
-                When::AfterFrame(frames) if *frames as usize == sent => Some(*what),
-                _ => None,
-            })
-            .collect();
-        for what in due {
-            self.happens(what);
+        for (when, what) in self.scenario.happenings.clone() {
+            if matches!(when, When::AfterFrame(frames) if frames as usize == sent) {
+                self.happens(what);
+            }
         }
     }
 
-    /// No frame for an address that is not here, or not where it counts, from a link that is not
-    /// up, with another MAC than the link's, or after the time is up.
+    /// Checks that no frame leaves for a VIP that is absent or not where it counts, from a link
+    /// that is down, with a MAC that is not the link's, or after the end.
     fn check_may_leave(&self, transmit: &Transmit<Ticket>) {
         let claim = self.core.claim_of(transmit);
         let vip = &self.vips[self.vip_index[&claim.vip.ip()]];
@@ -599,14 +573,12 @@ impl Network {
             self.above.carrier && !self.link_gone,
             "a frame on a dead link"
         );
-        let to_a_peer = self.target(&transmit.frame) != claim.vip.ip()
-            || matches!(transmit.frame.payload, Payload::Echo(_));
-        let end = if to_a_peer {
-            self.end_at
-        } else {
+        let end = if is_about_vip(&transmit.frame, claim) {
             self.ends_at()
+        } else {
+            self.end_at
         };
-        assert!(self.now < end, "a frame after the time was up");
+        assert!(self.now < end, "a frame after the end");
         let mac = if transmit.interface == self.above.index {
             self.above.mac
         } else {
@@ -620,22 +592,10 @@ impl Network {
         );
     }
 
-    /// The address that a frame of the announcer's is about.
-    fn target(&self, frame: &Frame) -> IpAddr {
-        match &frame.payload {
-            Payload::Arp(arp) => arp.target_ip.into(),
-            Payload::Ndp(ndp) => match ndp.message {
-                NdpMessage::Solicitation(ns) => ns.target.into(),
-                NdpMessage::Advertisement(na) => na.target.into(),
-            },
-            Payload::Echo(echo) => echo.destination,
-        }
-    }
-
     fn count(&mut self, transmit: &Transmit<Ticket>) {
         let vip = self.vip_index[&self.core.claim_of(transmit).vip.ip()];
         let vip_ip = self.scenario.vips[vip].ip;
-        let target = self.target(&transmit.frame);
+        let target = target(&transmit.frame);
         assert_ne!(
             Some(target),
             self.scenario.offlink,
@@ -653,9 +613,9 @@ impl Network {
         };
         if target == vip_ip {
             let member = self.by_any_mac[&transmit.frame.destination];
-            assert_eq!(echo.source, own(vip_ip), "a martian question");
+            assert_eq!(echo.source, own(vip_ip), "a martian source");
             let truth = &mut self.truths[vip][member];
-            assert!(truth.control, "a host that may ask back, from the VIP");
+            assert!(truth.control, "the host may have to resolve our address");
             truth.holders += 1;
             truth.holders_anew += 1;
             self.seen_holder = Some((echo, transmit.frame.clone()));
@@ -671,7 +631,7 @@ impl Network {
         }
     }
 
-    /// Whether nothing gets through to and from a member now.
+    /// Whether no frame reaches or leaves a member now.
     fn is_dark(&self, member: Option<usize>) -> bool {
         let within = |span: &(Duration, Duration)| span.0 <= self.now && self.now < span.1;
         self.now < self.scenario.port_opens
@@ -693,46 +653,44 @@ impl Network {
 
     /// A frame leaves the announcer's host.
     fn leave(&mut self, frame: Frame) {
-        if frame.destination.octets()[0] & 1 == 1 {
+        if is_group(&frame) {
             let at = self.arrival();
-            self.note(at, Event::ToAll(frame, None));
+            self.schedule(at, Event::ToAll(frame, None));
         } else if let Some(index) = self.by_mac.get(&frame.destination).copied() {
             for _ in 0..self.copies(self.scenario.loss_out) {
                 let at = self.arrival();
-                self.note(at, Event::ToHost(index, frame.clone()));
+                self.schedule(at, Event::ToHost(index, frame.clone()));
             }
         }
     }
 
     /// A frame leaves a host.
     fn leave_host(&mut self, index: usize, frame: Frame) {
-        let group = frame.destination.octets()[0] & 1 == 1;
         if self.is_dark(Some(index)) {
             return;
         }
-        if group {
+        if is_group(&frame) {
             let at = self.arrival();
-            self.note(at, Event::ToAll(frame.clone(), Some(index)));
+            self.schedule(at, Event::ToAll(frame.clone(), Some(index)));
         } else if let Some(to) = self.by_mac.get(&frame.destination).copied() {
             let at = self.arrival();
-            self.note(at, Event::ToHost(to, frame));
+            self.schedule(at, Event::ToHost(to, frame));
             return;
         }
         for _ in 0..self.copies(self.scenario.loss_in) {
             let at = self.arrival();
-            self.note(at, Event::ToOwner(frame.clone(), Some(index)));
+            self.schedule(at, Event::ToOwner(frame.clone(), Some(index)));
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::ToAll(frame, sender) => {
+                let lost = match sender {
+                    None => self.scenario.loss_out,
+                    Some(_) => 0,
+                };
                 for index in 0..self.members.len() {
-                    let lost = if sender.is_none() {
-                        self.scenario.loss_out
-                    } else {
-                        0
-                    };
                     if sender != Some(index) && !self.rng.permille(lost) {
                         self.reach(index, &frame);
                     }
@@ -741,9 +699,9 @@ impl Network {
             Event::ToHost(index, frame) => self.reach(index, &frame),
             Event::ToOwner(frame, from) => self.reach_owner(&frame, from),
             Event::Happens(what) => self.happens(what),
-            Event::SeesAround => self.see_around(),
-            Event::Ordered(order) => self.obey(order),
-            Event::Obeyed(order, outcome) => self.hear_obedience(order, outcome),
+            Event::ReadsTables => self.read_tables(),
+            Event::OrderArrives(order) => self.execute_order(order),
+            Event::OrderAnswered(order, outcome) => self.on_order_answer(order, outcome),
         }
     }
 
@@ -753,13 +711,12 @@ impl Network {
         }
         if let Some(proxy) = self.members[index].proxy {
             let ip = self.members[index].host.ip;
-            let group = frame.destination.octets()[0] & 1 == 1;
-            if answer_for(ip, proxy.mac, frame).is_some() && (group || proxy.absorbs) {
+            if answer_for(ip, proxy.mac, frame).is_some() && (is_group(frame) || proxy.absorbs) {
                 for mac in std::iter::once(proxy.mac).chain(proxy.second) {
-                    let answer = answer_for(ip, mac, frame).expect("it is a question");
+                    let answer = answer_for(ip, mac, frame).expect("it is a request");
                     for _ in 0..self.copies(self.scenario.loss_in) {
                         let at = self.arrival();
-                        self.note(at, Event::ToOwner(answer.clone(), None));
+                        self.schedule(at, Event::ToOwner(answer.clone(), None));
                     }
                 }
                 if proxy.absorbs {
@@ -776,10 +733,9 @@ impl Network {
         if self.is_dark(from) || !self.above.carrier || self.link_gone {
             return;
         }
-        let group = frame.destination.octets()[0] & 1 == 1;
         for interface in [self.above.clone(), self.base.clone()] {
-            let reached = group || interface.mac == Some(frame.destination);
-            // The base's frames come once where it is the VIPs' interface itself.
+            let reached = is_group(frame) || interface.mac == Some(frame.destination);
+            // Without a VMAC, both are the same interface.
             if reached && (interface.index == self.above.index || self.scenario.vmac) {
                 self.hand_over(&interface, frame, from);
             }
@@ -800,14 +756,11 @@ impl Network {
         if let Some(index) = from {
             self.note_truth(on, frame, index);
         }
-        if self.scenario.on_the_wire {
-            let read = Frame::parse(&frame.to_bytes());
-            assert_eq!(read.as_ref(), Some(frame), "it reads as it was written");
-        }
+        self.check_octets(frame);
         self.core.received(self.at(), on.index, frame);
     }
 
-    /// Notes what a host's own frame proves.
+    /// Records what a host's own frame proves.
     fn note_truth(&mut self, on: &Link, frame: &Frame, index: usize) {
         let ip = self.members[index].host.ip;
         let to_us = Some(frame.destination) == on.mac;
@@ -855,7 +808,7 @@ impl Network {
         self.alive_since.get_or_insert(self.now);
     }
 
-    /// Notes that someone says to have a VIP.
+    /// Records a claim to a VIP.
     fn note_claim(&mut self, frame: &Frame) {
         let (ip, mac) = match &frame.payload {
             Payload::Arp(arp) => (IpAddr::from(arp.sender_ip), arp.sender_mac),
@@ -878,16 +831,9 @@ impl Network {
         }
     }
 
-    /// The announcer's own kernel answers who asks for an address that it has.
+    /// The announcer's own kernel answers requests for its addresses.
     fn kernel_answers(&mut self, frame: &Frame) {
-        let target = match &frame.payload {
-            Payload::Arp(arp) if arp.operation == ArpOperation::Request => arp.target_ip.into(),
-            Payload::Ndp(ndp) => match ndp.message {
-                NdpMessage::Solicitation(ns) => ns.target.into(),
-                NdpMessage::Advertisement(_) => return,
-            },
-            _ => return,
-        };
+        let target = target(frame);
         let holds = |index: &usize| self.vips[*index].is_usable();
         let mac = if self.vip_index.get(&target).is_some_and(holds) {
             self.above.mac
@@ -901,17 +847,9 @@ impl Network {
         }
     }
 
-    /// The two prefix lengths that the entries of a VIP have.
-    fn prefix_lengths(&self, index: usize) -> [u8; 2] {
-        if self.scenario.vips[index].ip.is_ipv4() {
-            [32, 24]
-        } else {
-            [128, 64]
-        }
-    }
-
-    /// An entry of a VIP is here, or is gone.
-    fn tell_entry(&mut self, index: usize, prefix_len: u8, usability: Option<Usability>) {
+    /// Adds, changes or removes the first or second entry of a VIP.
+    fn set_entry(&mut self, index: usize, entry: usize, usability: Option<Usability>) {
+        let prefix_len = self.prefix_len(index, entry);
         let was_ready = self.is_ready(index);
         let wait = self.scenario.pace.wait;
         let now = self.now;
@@ -923,15 +861,14 @@ impl Network {
             usability: usability.unwrap_or(Usability::Usable),
         };
         if let Some(usability) = usability {
-            // What was never held did not leave.
+            // A VIP that was never found did not leave.
             let gone = vip.gone_since.take().filter(|_| vip.found);
             vip.left |= gone.is_some_and(|since| now - since > wait);
             vip.returned += u32::from(gone.is_some() && !vip.left);
             vip.entries.insert(prefix_len, usability);
-            self.tell_links_of(&address);
+            self.add_links_of(&address);
             self.core.address_changed(self.at(), &address);
         } else {
-            // Only an entry that was here can go.
             if vip.entries.remove(&prefix_len).is_some() && vip.entries.is_empty() {
                 vip.gone_since = Some(now);
             }
@@ -943,13 +880,13 @@ impl Network {
         }
     }
 
-    /// Tells the core of the interfaces that it has to know for an address, as the session does.
-    fn tell_links_of(&mut self, address: &Address) {
+    /// Adds the interfaces that the core needs for an address, like the real driver.
+    fn add_links_of(&mut self, address: &Address) {
         for _ in 0..2 {
             let link = match self.core.unknown_link_of(address) {
                 Some(index) if index == self.above.index => self.above.clone(),
                 Some(index) if index == self.base.index => self.base.clone(),
-                Some(other) => panic!("{other:?} is unknown here, too"),
+                Some(other) => panic!("{other:?} does not exist"),
                 None => break,
             };
             self.core.link_changed(self.at(), &link);
@@ -957,7 +894,7 @@ impl Network {
         assert_eq!(self.core.unknown_link_of(address), None);
     }
 
-    /// Whether the VIP is found, now or before.
+    /// Records whether the VIP is where it counts, now or before.
     fn find(&mut self, index: usize) {
         let place = &self.scenario.vips[index].place;
         let counts = place.admits(&self.above, Some(&self.base).filter(|_| self.scenario.vmac));
@@ -977,7 +914,7 @@ impl Network {
         }
     }
 
-    /// All rounds have to come again, and everybody has to prove itself again.
+    /// All rounds have to be repeated, and all peers asked again.
     fn begin_anew(&mut self, index: usize) {
         self.vips[index].starts += 1;
         self.broadcasts[index] = 0;
@@ -986,26 +923,22 @@ impl Network {
         }
     }
 
-    /// All entries of the VIPs, as the kernel has them.
+    /// The kernel's entries of all VIPs.
     fn entries(&self) -> Vec<Address> {
-        let of = |(vip, told): (&PlannedVip, &VipTruth)| {
+        let vips = self.scenario.vips.iter().zip(&self.vips);
+        let entries = vips.flat_map(|(vip, truth)| {
             let address = |(prefix_len, usability): (&u8, &Usability)| Address {
                 ip: vip.ip,
                 interface: self.above.index,
                 prefix_len: *prefix_len,
                 usability: *usability,
             };
-            told.entries.iter().map(address).collect::<Vec<_>>()
-        };
-        self.scenario
-            .vips
-            .iter()
-            .zip(&self.vips)
-            .flat_map(of)
-            .collect()
+            truth.entries.iter().map(address)
+        });
+        entries.collect()
     }
 
-    /// The host's own addresses, beside the VIPs.
+    /// The host's addresses other than the VIPs.
     fn own_addresses() -> [Address; 2] {
         [(IpAddr::from(OWN4), 16), (OWN6.into(), 64)].map(|(ip, prefix_len)| Address {
             ip,
@@ -1017,36 +950,26 @@ impl Network {
 
     fn happens(&mut self, what: Happening) {
         match what {
-            // They happen where they can.
             Happening::Arrives(index) | Happening::Returns(index) if !self.link_gone => {
-                let [first, _] = self.prefix_lengths(index);
-                self.tell_entry(index, first, Some(Usability::Usable));
+                self.set_entry(index, 0, Some(Usability::Usable));
             }
             Happening::ReturnsTentative(index) if !self.link_gone => {
-                let [first, _] = self.prefix_lengths(index);
-                self.tell_entry(index, first, Some(Usability::Tentative));
+                self.set_entry(index, 0, Some(Usability::Tentative));
             }
             Happening::BecomesUsable(index) if !self.link_gone => {
-                self.tell_all_entries(index, Usability::Usable);
+                self.set_all_entries(index, Usability::Usable);
             }
             Happening::DadFails(index) if !self.link_gone => {
-                self.tell_all_entries(index, Usability::DadFailed);
+                self.set_all_entries(index, Usability::DadFailed);
             }
             Happening::Gains(index) if !self.link_gone => {
-                let [_, second] = self.prefix_lengths(index);
-                self.tell_entry(index, second, Some(Usability::Usable));
+                self.set_entry(index, 1, Some(Usability::Usable));
             }
-            Happening::Loses(index) => {
-                let [_, second] = self.prefix_lengths(index);
-                self.tell_entry(index, second, None);
-            }
-            Happening::LosesFirst(index) => {
-                let [first, _] = self.prefix_lengths(index);
-                self.tell_entry(index, first, None);
-            }
+            Happening::Loses(index) => self.set_entry(index, 1, None),
+            Happening::LosesFirst(index) => self.set_entry(index, 0, None),
             Happening::Leaves(index) => {
-                for prefix_len in self.prefix_lengths(index) {
-                    self.tell_entry(index, prefix_len, None);
+                for entry in [0, 1] {
+                    self.set_entry(index, entry, None);
                 }
             }
             Happening::Overrun => {
@@ -1061,7 +984,7 @@ impl Network {
                 for link in [&mut self.above, &mut self.base] {
                     (link.up, link.carrier) = (up, is_back);
                 }
-                self.tell_links();
+                self.update_links();
                 for index in 0..self.vips.len() {
                     self.find(index);
                 }
@@ -1075,8 +998,8 @@ impl Network {
                 if !self.scenario.vmac {
                     self.above.mac = Some(mac);
                 }
-                self.tell_links();
-                // As the kernel does (arp_notify), and the hosts in time by themselves.
+                self.update_links();
+                // The kernel announces the change (arp_notify).
                 for member in &mut self.members {
                     let own = own(member.host.ip);
                     member.host.set(own, Entry::Known(mac, self.now));
@@ -1120,19 +1043,28 @@ impl Network {
         }
     }
 
-    fn tell_links(&mut self) {
+    fn update_links(&mut self) {
         let (above, base) = (self.above.clone(), self.base.clone());
         self.core.link_changed(self.at(), &base);
         self.core.link_changed(self.at(), &above);
     }
 
-    /// What is known of each entry of a VIP that is here.
-    fn tell_all_entries(&mut self, index: usize, usability: Usability) {
-        for prefix_len in self.prefix_lengths(index) {
+    /// Changes the existing entries of a VIP.
+    fn set_all_entries(&mut self, index: usize, usability: Usability) {
+        for entry in [0, 1] {
+            let prefix_len = self.prefix_len(index, entry);
             if self.vips[index].entries.contains_key(&prefix_len) {
-                self.tell_entry(index, prefix_len, Some(usability));
+                self.set_entry(index, entry, Some(usability));
             }
         }
+    }
+
+    fn prefix_len(&self, index: usize, entry: usize) -> u8 {
+        let lengths = match self.scenario.vips[index].ip {
+            IpAddr::V4(_) => [32, 24],
+            IpAddr::V6(_) => [128, 64],
+        };
+        lengths[entry]
     }
 
     fn restart(&mut self) {
@@ -1149,12 +1081,11 @@ impl Network {
             IpAddr::V6(vip) => Ndp::unsolicited_advertisement(vip, mac, false),
         };
         let at = self.arrival();
-        self.note(at, Event::ToAll(frame.clone(), member));
-        self.note(at, Event::ToOwner(frame, member));
+        self.schedule(at, Event::ToAll(frame.clone(), member));
+        self.schedule(at, Event::ToOwner(frame, member));
     }
 
-    /// A frame that would confirm something if one thing about it were right. Whatever it is, it
-    /// is handed over as if the port had let it through.
+    /// The core receives answers that are wrong in one way, and must not count.
     fn stray(&mut self) {
         if self.members.is_empty() || !self.listening.contains(&self.above.index) {
             return;
@@ -1173,7 +1104,7 @@ impl Network {
             }
             _ => return,
         };
-        let mut frame = answer_for(ip, mac, &question).expect("it is a question");
+        let mut frame = answer_for(ip, mac, &question).expect("it is a request");
         match (&mut frame.payload, wrong) {
             (_, 0) => frame.destination = other,
             (_, 1) => {
@@ -1203,65 +1134,29 @@ impl Network {
         let Some((echo, echo_mac)) = self.seen_echo else {
             return;
         };
-        // The last echo that was seen, as the asked host would answer it but for one thing.
         let Some(asked) = self.by_ip.get(&echo.destination).copied() else {
             return;
         };
-        let mut reply = Echo {
-            source: echo.destination,
-            destination: echo.source,
-            kind: EchoKind::Reply,
-            ..echo
-        };
-        let mut frame = Frame {
-            destination: echo_mac,
-            source: self.members[asked].host.mac,
-            payload: Payload::Echo(reply),
-        };
-        match wrong {
-            0 => frame.destination = other,
-            1 => frame.source = other,
-            2 => reply.identifier ^= 1,
-            3 => reply.sequence = reply.sequence.wrapping_add(0x4000),
-            4 => reply.kind = EchoKind::Request,
-            _ => reply.sequence = reply.sequence.wrapping_sub(0x4000),
-        }
-        frame.payload = Payload::Echo(reply);
+        let macs = (self.members[asked].host.mac, echo_mac);
+        let frame = wrong_reply(&echo, macs, wrong, |reply| {
+            reply.sequence = reply.sequence.wrapping_sub(0x4000);
+        });
         self.core.received(self.at(), self.above.index, &frame);
     }
 
-    /// The last echo to a VIP, as a host that has the VIP would answer it but for one thing.
+    /// A wrong reply to the last echo to a VIP.
     fn stray_holder(&mut self, wrong: u64) {
-        let Some((echo, question)) = self.seen_holder.clone() else {
+        let Some((echo, question)) = &self.seen_holder else {
             return;
         };
-        let other = Mac::new([2, 0, 0, 9, 9, 9]);
-        let mut reply = Echo {
-            source: echo.destination,
-            destination: echo.source,
-            kind: EchoKind::Reply,
-            ..echo
-        };
-        let (mut source, mut destination) = (question.destination, question.source);
-        match wrong {
-            0 => destination = other,
-            1 => source = other,
-            2 => reply.identifier ^= 1,
-            3 => reply.sequence = reply.sequence.wrapping_add(0x4000),
-            4 => reply.kind = EchoKind::Request,
-            _ => reply.destination = echo.destination,
-        }
-        let frame = Frame {
-            destination,
-            source,
-            payload: Payload::Echo(reply),
-        };
+        let macs = (question.destination, question.source);
+        let frame = wrong_reply(echo, macs, wrong, |reply| reply.destination = reply.source);
         self.core.received(self.at(), BASE, &frame);
     }
 
-    /// The kernel's tables are read.
-    fn see_around(&mut self) {
-        self.looking_around = false;
+    /// The core reads the kernel's tables.
+    fn read_tables(&mut self) {
+        self.reading_tables = false;
         if self.link_gone {
             return;
         }
@@ -1319,7 +1214,7 @@ impl Network {
             .collect()
     }
 
-    /// When the run ends at the latest.
+    /// The latest end of the run.
     pub(crate) fn ends_at(&self) -> Duration {
         self.since_start(self.core.ends_at())
     }
@@ -1341,25 +1236,61 @@ impl Network {
     }
 }
 
-/// What whoever has `ip` at `mac` answers to a question for it.
-fn answer_for(ip: IpAddr, mac: Mac, question: &Frame) -> Option<Frame> {
-    let mut host = crate::peer::Host::new(ip, mac);
-    let asker = match &question.payload {
-        Payload::Arp(arp) if arp.operation == ArpOperation::Request && ip == arp.target_ip => {
-            IpAddr::from(arp.sender_ip)
-        }
+/// The address that a frame is about.
+fn target(frame: &Frame) -> IpAddr {
+    match &frame.payload {
+        Payload::Arp(arp) => arp.target_ip.into(),
         Payload::Ndp(ndp) => match ndp.message {
-            NdpMessage::Solicitation(ns) if ip == ns.target => IpAddr::from(ndp.source),
-            _ => return None,
+            NdpMessage::Solicitation(ns) => ns.target.into(),
+            NdpMessage::Advertisement(na) => na.target.into(),
         },
-        _ => return None,
+        Payload::Echo(echo) => echo.destination,
+    }
+}
+
+/// Whether a frame announces the VIP or asks for its owners, and is not for one peer.
+fn is_about_vip(frame: &Frame, claim: &Claim) -> bool {
+    target(frame) == claim.vip.ip() && !matches!(frame.payload, Payload::Echo(_))
+}
+
+/// A reply to an echo, wrong in one of six ways. `macs` are its source and destination.
+fn wrong_reply(echo: &Echo, macs: (Mac, Mac), wrong: u64, sixth: fn(&mut Echo)) -> Frame {
+    let other = Mac::new([2, 0, 0, 9, 9, 9]);
+    let (mut source, mut destination) = macs;
+    let mut reply = Echo {
+        source: echo.destination,
+        destination: echo.source,
+        kind: EchoKind::Reply,
+        ..*echo
     };
-    if asker == ip {
+    match wrong {
+        0 => destination = other,
+        1 => source = other,
+        2 => reply.identifier ^= 1,
+        3 => reply.sequence = reply.sequence.wrapping_add(0x4000),
+        4 => reply.kind = EchoKind::Request,
+        _ => sixth(&mut reply),
+    }
+    Frame {
+        destination,
+        source,
+        payload: Payload::Echo(reply),
+    }
+}
+
+/// The answer of a host with `ip` at `mac` to a request for its address.
+fn answer_for(ip: IpAddr, mac: Mac, request: &Frame) -> Option<Frame> {
+    let is_request = match &request.payload {
+        Payload::Arp(arp) => arp.operation == ArpOperation::Request && arp.sender_ip != ip,
+        Payload::Ndp(ndp) => matches!(ndp.message, NdpMessage::Solicitation(_)) && ndp.source != ip,
+        Payload::Echo(_) => false,
+    };
+    if !is_request || target(request) != ip {
         return None;
     }
-    let mut heard = question.clone();
-    if heard.destination.octets()[0] & 1 == 0 {
-        heard.destination = mac;
+    let mut received = request.clone();
+    if !is_group(&received) {
+        received.destination = mac;
     }
-    host.receive(Duration::ZERO, &heard).pop()
+    Host::new(ip, mac).receive(Duration::ZERO, &received).pop()
 }

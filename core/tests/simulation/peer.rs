@@ -1,8 +1,8 @@
-//! A host on the link, as Linux does it: its neighbour table, what changes it (RFC 826, RFC 4861
-//! §7.2, and where Linux differs from them), and what it answers.
+//! A Linux host on the link: its neighbour table, what changes it (RFC 826, RFC 4861 §7.2, and
+//! Linux's deviations), and its answers.
 //!
-//! Nothing in here knows the announcer: a host sees frames and sends frames. Entries do not age,
-//! so that nothing mends itself by the mere passing of time.
+//! It knows nothing of the announcer; it receives and sends frames. Entries do not age, so that no
+//! wrong entry disappears with time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -13,24 +13,24 @@ use vipherald_core::wire::{
     Solicitation, solicited_node,
 };
 
-/// Linux takes no late answer for an entry that changed within this time (`locktime`).
+/// Linux ignores late answers for an entry that changed within this time (`locktime`).
 const LOCKTIME: Duration = Duration::from_secs(1);
-/// A host asks for an address again if it got no answer for so long.
+/// Without an answer, a host repeats its request after this time.
 const ASKS_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const ALL_NODES: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
 
-/// What a host's table says of one address.
+/// A neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// Nothing.
+    /// None exists.
     None,
-    /// That nobody answered.
+    /// Nobody answered.
     Failed,
-    /// That it was asked for, at that time.
+    /// The host asked at that time.
     Incomplete(Duration),
     /// This MAC, since that time.
     Known(Mac, Duration),
-    /// This MAC, by hand and for good.
+    /// PERMANENT, with this MAC.
     Permanent(Mac),
 }
 
@@ -43,16 +43,16 @@ impl Entry {
     }
 }
 
-/// How a host's configuration bends the rules.
+/// Configurations that deviate from the RFCs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Habits {
-    /// It was switched off: nothing in, nothing out.
+    /// It is off.
     pub(crate) dead: bool,
     /// `icmp_echo_ignore_all`, or a firewall that drops echo requests.
     pub(crate) ignores_echo: bool,
-    /// A firewall drops all ARP, or all of neighbour discovery.
+    /// A firewall drops all ARP and neighbour discovery.
     pub(crate) drops_resolution: bool,
-    /// `arp_ignore=8`: no answer to any ARP request, and nothing learned from a directed one.
+    /// `arp_ignore=8`: it answers no ARP request, and learns nothing from a directed one.
     pub(crate) arp_ignore: bool,
     /// `drop_gratuitous_arp`, `drop_unsolicited_na`.
     pub(crate) drops_gratuitous: bool,
@@ -64,15 +64,13 @@ pub(crate) struct Host {
     pub(crate) ip: IpAddr,
     pub(crate) mac: Mac,
     pub(crate) habits: Habits,
-    /// An address of the announcer's that this host also has.
+    /// A VIP of the announcer that this host also has.
     pub(crate) holds: Option<IpAddr>,
-    /// Whether that is on `lo`, with `arp_ignore=1`, as a real server of LVS has it.
+    /// The VIP is on `lo`, with `arp_ignore=1`, as on a real server of LVS.
     pub(crate) on_lo: bool,
-    pub(crate) table: Vec<(IpAddr, Entry)>,
-    /// Echo replies that wait until the table knows where to.
+    table: Vec<(IpAddr, Entry)>,
+    /// Echo replies that wait for address resolution.
     waiting: Vec<Echo>,
-    /// Directed requests that this host took in, by their sender.
-    pub(crate) took_in: Vec<IpAddr>,
 }
 
 impl Host {
@@ -85,7 +83,6 @@ impl Host {
             on_lo: false,
             table: Vec::new(),
             waiting: Vec::new(),
-            took_in: Vec::new(),
         }
     }
 
@@ -106,21 +103,21 @@ impl Host {
         }
     }
 
-    /// Takes a frame from the wire and gives those that answer it.
+    /// Receives a frame and returns its answers.
     pub(crate) fn receive(&mut self, now: Duration, frame: &Frame) -> Vec<Frame> {
         let mut out = Vec::new();
-        let group = frame.destination.octets()[0] & 1 == 1;
+        let group = is_group(frame);
         if self.habits.dead || !(group || frame.destination == self.mac) {
             return out;
         }
         match &frame.payload {
             Payload::Arp(arp) if !self.habits.drops_resolution => {
-                self.hear_arp(now, group, arp, &mut out);
+                self.on_arp(now, group, arp, &mut out);
             }
             Payload::Ndp(ndp) if !self.habits.drops_resolution => {
-                self.hear_ndp(now, frame.destination, ndp, &mut out);
+                self.on_ndp(now, frame.destination, ndp, &mut out);
             }
-            Payload::Echo(echo) => self.hear_echo(now, echo, &mut out),
+            Payload::Echo(echo) => self.on_echo(now, echo, &mut out),
             _ => {}
         }
         out
@@ -130,35 +127,31 @@ impl Host {
         self.ip == ip || self.holds == Some(ip)
     }
 
-    /// Whether who asks the link for an address gets this host's MAC.
-    fn is_asked_for(&self, ip: IpAddr) -> bool {
+    /// Whether this host answers requests for an address.
+    fn answers_for(&self, ip: IpAddr) -> bool {
         self.ip == ip || (self.holds == Some(ip) && !self.on_lo)
     }
 
-    /// RFC 826, in Linux's order: requests for this host first, then what updates an entry.
-    fn hear_arp(&mut self, now: Duration, group: bool, arp: &Arp, out: &mut Vec<Frame>) {
+    /// RFC 826 as in Linux: first requests for this host, then updates of an entry.
+    fn on_arp(&mut self, now: Duration, group: bool, arp: &Arp, out: &mut Vec<Frame>) {
         let (sender, target) = (IpAddr::from(arp.sender_ip), IpAddr::from(arp.target_ip));
         let request = arp.operation == ArpOperation::Request;
         if arp.sender_ip == Ipv4Addr::UNSPECIFIED {
-            // A probe changes no table; whoever has the address answers.
-            if request && self.is_asked_for(target) && !self.habits.arp_ignore {
+            // A probe changes no table.
+            if request && self.answers_for(target) && !self.habits.arp_ignore {
                 out.push(self.arp_reply(arp));
             }
             return;
         }
         if self.owns(sender) {
-            // "Martian": a frame that claims to come from this very host.
+            // A martian source: this host's own address.
             return;
         }
         if request && self.owns(target) {
-            if self.habits.arp_ignore || !self.is_asked_for(target) {
-                return;
+            if !self.habits.arp_ignore && self.answers_for(target) {
+                self.learn(now, sender, arp.sender_mac, true, true, out);
+                out.push(self.arp_reply(arp));
             }
-            self.learn(now, sender, arp.sender_mac, true, true, out);
-            if target == self.ip {
-                self.took_in.push(sender);
-            }
-            out.push(self.arp_reply(arp));
             return;
         }
         let gratuitous = sender == target && (request || arp.target_mac == arp.sender_mac);
@@ -187,27 +180,24 @@ impl Host {
     }
 
     /// RFC 4861 §7.2.3 (solicitations) and §7.2.5 (advertisements).
-    fn hear_ndp(&mut self, now: Duration, destination: Mac, ndp: &Ndp, out: &mut Vec<Frame>) {
+    fn on_ndp(&mut self, now: Duration, destination: Mac, ndp: &Ndp, out: &mut Vec<Frame>) {
         let source = IpAddr::from(ndp.source);
         match ndp.message {
             NdpMessage::Solicitation(ns) => {
                 let target = IpAddr::from(ns.target);
                 let heard = destination == self.mac || destination == solicited_node(ns.target).1;
-                if !heard || !self.is_asked_for(target) || self.owns(source) {
+                if !heard || !self.answers_for(target) || self.owns(source) {
                     return;
                 }
                 if ndp.source == Ipv6Addr::UNSPECIFIED {
-                    // RFC 4862 §5.4.3: whoever has the address tells all nodes.
+                    // RFC 4862 §5.4.3: the owner of the address answers all nodes.
                     out.push(self.advertise(&ns, ndp.source, ALL_NODES));
                     return;
                 }
                 if let Some(mac) = ns.source_lladdr {
                     self.learn(now, source, mac, true, true, out);
                 }
-                if target == self.ip {
-                    self.took_in.push(source);
-                }
-                // The answer goes where the table says, not where the question came from.
+                // The answer goes to the MAC in the table, not to the source of the frame.
                 if let Some(mac) = self.follows(source) {
                     out.push(self.advertise(&ns, ndp.source, mac));
                 }
@@ -253,8 +243,9 @@ impl Host {
         }
     }
 
-    /// Puts a MAC into the table and sends what waited for it. Without `overrides` an entry that
-    /// changed within `locktime` stays as it is; without `creates` nothing new is added.
+    /// Enters a MAC into the table and sends the echo replies that waited for it. Without
+    /// `overrides` an entry that changed within `locktime` stays; without `creates` there is no new
+    /// entry.
     fn learn(
         &mut self,
         now: Duration,
@@ -285,7 +276,7 @@ impl Host {
         }
     }
 
-    fn hear_echo(&mut self, now: Duration, echo: &Echo, out: &mut Vec<Frame>) {
+    fn on_echo(&mut self, now: Duration, echo: &Echo, out: &mut Vec<Frame>) {
         let for_me = echo.kind == EchoKind::Request && self.owns(echo.destination);
         if !for_me || self.habits.ignores_echo || self.owns(echo.source) {
             return;
@@ -310,7 +301,7 @@ impl Host {
         }
     }
 
-    /// The question that a host asks everyone before it can send to `ip`.
+    /// The broadcast or multicast request for the MAC of `ip`.
     fn resolve(&self, ip: IpAddr) -> Frame {
         match (ip, self.ip) {
             (IpAddr::V4(wanted), IpAddr::V4(own)) => {
@@ -322,6 +313,11 @@ impl Host {
             _ => unreachable!("a host has addresses of one family"),
         }
     }
+}
+
+/// Whether a frame goes to a broadcast or multicast address.
+pub(crate) fn is_group(frame: &Frame) -> bool {
+    frame.destination.octets()[0] & 1 == 1
 }
 
 #[cfg(test)]
@@ -343,69 +339,53 @@ mod tests {
         (four, six)
     }
 
-    /// What the entry is after a gratuitous request, a gratuitous reply, an unsolicited
-    /// advertisement, a directed request and a directed solicitation; answers count.
+    /// The entry after a gratuitous request, a gratuitous reply, an unsolicited advertisement, a
+    /// directed request and a directed solicitation; and the number of answers.
     fn outcomes(entry: Entry, habits: Habits) -> [(Option<Mac>, usize); 5] {
         let (mut four, mut six) = host(entry);
         (four.habits, six.habits) = (habits, habits);
         let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
             unreachable!();
         };
-        let hears = |host: &Host, frame: Frame, vip: IpAddr| {
+        let receives = |host: &Host, frame: Frame| {
             let mut host = host.clone();
             let answers = host.receive(NOW, &frame).len();
+            let vip = if host.ip.is_ipv4() {
+                IpAddr::from(VIP4)
+            } else {
+                VIP6.into()
+            };
             (host.follows(vip), answers)
         };
         [
-            hears(&four, Arp::gratuitous_request(VIP4, NEW), VIP4.into()),
-            hears(&four, Arp::gratuitous_reply(VIP4, NEW), VIP4.into()),
-            hears(
-                &six,
-                Ndp::unsolicited_advertisement(VIP6, NEW, false),
-                VIP6.into(),
-            ),
-            hears(
-                &four,
-                Arp::directed_request(VIP4, NEW, ip4, None),
-                VIP4.into(),
-            ),
-            hears(
-                &six,
-                Ndp::directed_solicitation(VIP6, NEW, ip6, None),
-                VIP6.into(),
-            ),
+            receives(&four, Arp::gratuitous_request(VIP4, NEW)),
+            receives(&four, Arp::gratuitous_reply(VIP4, NEW)),
+            receives(&six, Ndp::unsolicited_advertisement(VIP6, NEW, false)),
+            receives(&four, Arp::directed_request(VIP4, NEW, ip4, None)),
+            receives(&six, Ndp::directed_solicitation(VIP6, NEW, ip6, None)),
         ]
     }
 
     #[test]
-    fn a_host_does_what_linux_was_measured_to_do() {
+    fn a_host_behaves_as_measured_on_linux() {
         let plain = Habits::default();
         let (old, new) = (Some(OLD), Some(NEW));
         let recent = Entry::Known(OLD, NOW - Duration::from_millis(10));
-        assert_eq!(
-            outcomes(Entry::None, plain),
-            [(None, 0), (None, 0), (None, 0), (new, 1), (new, 1)]
-        );
-        assert_eq!(
-            outcomes(recent, plain),
-            [(new, 0), (new, 0), (new, 0), (new, 1), (new, 1)]
-        );
-        assert_eq!(
-            outcomes(Entry::Failed, plain),
-            [(new, 0), (new, 0), (None, 0), (new, 1), (new, 1)]
-        );
-        assert_eq!(
-            outcomes(Entry::Permanent(OLD), plain),
-            [(old, 0), (old, 0), (old, 0), (old, 1), (old, 1)]
-        );
         let drops_gratuitous = Habits {
             drops_gratuitous: true,
             ..plain
         };
-        assert_eq!(
-            outcomes(recent, drops_gratuitous),
-            [(old, 0), (old, 0), (old, 0), (new, 1), (new, 1)]
-        );
+        for (entry, habits, gratuitous, directed) in [
+            (Entry::None, plain, [None, None, None], new),
+            (recent, plain, [new, new, new], new),
+            (Entry::Failed, plain, [new, new, None], new),
+            (Entry::Permanent(OLD), plain, [old, old, old], old),
+            (recent, drops_gratuitous, [old, old, old], new),
+        ] {
+            let [a, b, c] = gratuitous.map(|mac| (mac, 0));
+            let expected = [a, b, c, (directed, 1), (directed, 1)];
+            assert_eq!(outcomes(entry, habits), expected, "{entry:?} {habits:?}");
+        }
         let drops_resolution = Habits {
             drops_resolution: true,
             ..plain
@@ -420,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_to_nobody_waits_for_locktime() {
+    fn locktime_delays_a_gratuitous_reply_with_another_target_mac() {
         let odd = |since| {
             let (mut four, _) = host(Entry::Known(OLD, since));
             let mut frame = Arp::gratuitous_reply(VIP4, NEW);
@@ -434,7 +414,7 @@ mod tests {
         assert_eq!(odd(NOW - LOCKTIME), Some(NEW));
     }
 
-    /// Asks for the VIP by an echo from another address that the host knows.
+    /// Sends an echo to the VIP from another address, whose MAC the host knows.
     fn echoes_for_the_vip(host: &mut Host) -> Vec<Frame> {
         let (own, vip): (IpAddr, IpAddr) = if host.ip.is_ipv4() {
             ([10, 9, 0, 1].into(), VIP4.into())
@@ -447,9 +427,9 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_vip_on_lo_is_silent_to_all_but_an_echo_to_it() {
+    fn a_host_with_the_vip_on_lo_answers_only_echoes_to_the_vip() {
         let (mut four, mut six) = host(Entry::Known(OLD, NOW));
-        assert!(echoes_for_the_vip(&mut four).is_empty(), "it has it not");
+        assert!(echoes_for_the_vip(&mut four).is_empty(), "it has no VIP");
         for (host, vip) in [(&mut four, IpAddr::from(VIP4)), (&mut six, VIP6.into())] {
             (host.holds, host.on_lo) = (Some(vip), true);
             let answers = echoes_for_the_vip(host);
@@ -480,26 +460,20 @@ mod tests {
     }
 
     #[test]
-    fn a_second_owner_is_silent_but_to_probes_and_to_echoes_to_it() {
+    fn a_second_owner_answers_only_probes_and_echoes_to_the_vip() {
         let (mut four, mut six) = host(Entry::None);
         (four.holds, six.holds) = (Some(VIP4.into()), Some(VIP6.into()));
         let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
             unreachable!();
         };
-        assert!(
-            four.receive(NOW, &Arp::directed_request(VIP4, NEW, ip4, None))
-                .is_empty()
-        );
-        assert!(
-            six.receive(NOW, &Ndp::directed_solicitation(VIP6, NEW, ip6, None))
-                .is_empty()
-        );
+        let request = Arp::directed_request(VIP4, NEW, ip4, None);
+        assert!(four.receive(NOW, &request).is_empty());
+        let solicitation = Ndp::directed_solicitation(VIP6, NEW, ip6, None);
+        assert!(six.receive(NOW, &solicitation).is_empty());
         assert_eq!(echoes_for_the_vip(&mut four).len(), 1);
         assert_eq!(echoes_for_the_vip(&mut six).len(), 1);
         assert_eq!(four.receive(NOW, &Arp::probe(VIP4, NEW)).len(), 1);
-        assert_eq!(
-            six.receive(NOW, &Ndp::probe(VIP6, NEW, None))[0].destination,
-            ALL_NODES
-        );
+        let answers = six.receive(NOW, &Ndp::probe(VIP6, NEW, None));
+        assert_eq!(answers[0].destination, ALL_NODES);
     }
 }

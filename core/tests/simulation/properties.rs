@@ -435,7 +435,7 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
             let known = confirmation.peer.mac == Some(member.host.mac);
             assert_eq!(is_rival, claims && known, "{}", seen.who);
             if is_rival && confirmation.verdict() != PeerVerdict::Holder {
-                statistics.unheld += 1;
+                statistics.owners_without_echo += 1;
             }
             seen.is_no_better_than_the_truth();
             if settled {
@@ -523,7 +523,7 @@ impl Seen<'_> {
             if verdict != PeerVerdict::Proven {
                 assert!(!lossless, "it follows, and nothing was lost: {who}");
                 statistics.unproven += 1;
-                statistics.wronged += u64::from(verdict == PeerVerdict::Stale);
+                statistics.wrongly_stale += u64::from(verdict == PeerVerdict::Stale);
                 // Nobody is given up on early. 5 questions are the least that can be enough. What
                 // had the VIP when it was asked, and was not heard to claim it, is asked no more.
                 let enough = network
@@ -558,8 +558,8 @@ impl Seen<'_> {
             };
             if !right {
                 assert!(!lossless, "it has the VIP: {who}");
-                statistics.misjudged_holders += u64::from(truth.control);
-                statistics.unheard_holders += u64::from(!truth.control);
+                statistics.missed_holders += u64::from(truth.control);
+                statistics.silent_holders += u64::from(!truth.control);
             }
         }
         if verdict == PeerVerdict::Holder {
@@ -570,7 +570,7 @@ impl Seen<'_> {
             statistics.stale += 1;
             if verdict != PeerVerdict::Stale {
                 assert!(!lossless, "its entry is wrong: {who}");
-                statistics.unnamed += 1;
+                statistics.missed_stale += 1;
             }
         }
         if member.host.habits.dead {

@@ -1,8 +1,8 @@
-//! All chance of a run comes from here, and so from one number: its seed.
+//! The only source of randomness of a run, which its seed determines.
 
 use std::time::Duration;
 
-/// `SplitMix64` (Steele, Lea, Flood 2014): small, and the same everywhere for ever.
+/// `SplitMix64` (Steele, Lea, Flood 2014): small, and a seed means the same run for ever.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -29,7 +29,7 @@ impl Rng {
         usize::try_from(self.below(length as u64)).unwrap_or_default()
     }
 
-    /// True in so many of a thousand cases.
+    /// True in `share` of a thousand cases.
     pub(crate) fn permille(&mut self, share: u64) -> bool {
         share > 0 && self.below(1000) < share
     }
@@ -45,11 +45,9 @@ impl Rng {
     }
 }
 
-/// The number that an environment variable holds, if it is set.
+/// The number in an environment variable, if it is set.
 pub(crate) fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} is a number, not {text}")),
-    )
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is a number, not {text}")))
 }

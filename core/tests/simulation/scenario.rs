@@ -161,7 +161,7 @@ pub(crate) struct Scenario {
     pub(crate) refused: u64,
     /// How late the driver may wake up.
     pub(crate) lateness: Duration,
-    pub(crate) looking_around: Duration,
+    pub(crate) table_delay: Duration,
     pub(crate) happenings: Vec<(When, Happening)>,
     /// Whether every frame is written out as octets and read again.
     pub(crate) on_the_wire: bool,
@@ -250,7 +250,7 @@ impl Scenario {
             orders_from: Duration::ZERO,
             refused: 0,
             lateness: Duration::ZERO,
-            looking_around: millis(1),
+            table_delay: millis(1),
             happenings: Vec::new(),
             on_the_wire: true,
         }
@@ -337,7 +337,7 @@ impl Scenario {
             orders_from: Duration::from_secs(rng.pick(&[0, 0, 0, 20])),
             refused: rng.pick(&[0, 0, 0, 50, 500]),
             lateness: rng.pick(&[Duration::ZERO, Duration::ZERO, millis(3)]),
-            looking_around: rng.up_to(millis(rng.clone().pick(&[1, 20]))),
+            table_delay: rng.up_to(millis(rng.clone().pick(&[1, 20]))),
             happenings: Vec::new(),
             on_the_wire: members < 100 && rng.permille(125),
             members: Vec::new(),

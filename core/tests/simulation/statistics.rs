@@ -24,17 +24,17 @@ pub(crate) struct Statistics {
     /// Hosts that have the VIP and were heard; those of them that were not known to have it; and
     /// those that were not heard, for they answer only one in so many questions.
     pub(crate) holders: u64,
-    pub(crate) misjudged_holders: u64,
-    pub(crate) unheard_holders: u64,
+    pub(crate) missed_holders: u64,
+    pub(crate) silent_holders: u64,
     /// Other owners that were not known to answer for the VIP by an echo, too.
-    pub(crate) unheld: u64,
+    pub(crate) owners_without_echo: u64,
     /// Peers that had to be proven; those of them that were not; and that were even called stale.
     pub(crate) honest: u64,
     pub(crate) unproven: u64,
-    pub(crate) wronged: u64,
+    pub(crate) wrongly_stale: u64,
     /// Peers whose entry was wrong to the end; those of them that were not called stale.
     pub(crate) stale: u64,
-    pub(crate) unnamed: u64,
+    pub(crate) missed_stale: u64,
     pub(crate) required_silent: u64,
     pub(crate) most_frames: u32,
     verdicts: BTreeMap<(Kind, PeerVerdict), u64>,
@@ -89,24 +89,24 @@ impl Statistics {
             self.unproven
         );
         assert!(
-            self.wronged * 1000 < self.honest,
+            self.wrongly_stale * 1000 < self.honest,
             "{} called stale",
-            self.wronged
+            self.wrongly_stale
         );
         assert!(
-            self.misjudged_holders * 250 < self.holders,
+            self.missed_holders * 250 < self.holders,
             "{} that have the VIP are not known to",
-            self.misjudged_holders
+            self.missed_holders
         );
         assert!(
-            self.unheard_holders * 25 < self.holders,
+            self.silent_holders * 25 < self.holders,
             "{} that have the VIP were not heard",
-            self.unheard_holders
+            self.silent_holders
         );
         assert!(
-            self.unnamed * 100 < self.stale,
-            "{} stale ones unnamed",
-            self.unnamed
+            self.missed_stale * 100 < self.stale,
+            "{} stale ones missed_stale",
+            self.missed_stale
         );
     }
 }
@@ -131,12 +131,12 @@ impl fmt::Display for Statistics {
         writeln!(
             f,
             "{} have the VIP, {} of them not known to; {} were not heard; {} other owners not by echo",
-            self.holders, self.misjudged_holders, self.unheard_holders, self.unheld
+            self.holders, self.missed_holders, self.silent_holders, self.owners_without_echo
         )?;
         writeln!(
             f,
-            "{} had to follow: {} unproven, {} of them called stale; {} stale: {} unnamed",
-            self.honest, self.unproven, self.wronged, self.stale, self.unnamed
+            "{} had to follow: {} unproven, {} of them called stale; {} stale: {} missed_stale",
+            self.honest, self.unproven, self.wrongly_stale, self.stale, self.missed_stale
         )?;
         for ((kind, verdict), count) in &self.verdicts {
             writeln!(f, "{count:>8} {kind:?} {verdict:?}")?;
