@@ -68,7 +68,7 @@ fn every_run_keeps_every_promise() {
     }
     println!("{seen}");
     if runs >= RUNS {
-        seen.are_telling();
+        seen.are_complete();
     }
 }
 

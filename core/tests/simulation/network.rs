@@ -55,22 +55,22 @@ pub(crate) struct Truth {
     /// It answered an echo to the VIP.
     pub(crate) holder: bool,
     /// It answered anything, ever.
-    pub(crate) heard: bool,
+    pub(crate) ever_answered: bool,
     /// Frames to the member, by kind.
     pub(crate) directed: u32,
     pub(crate) echoes: u32,
     pub(crate) controls: u32,
     pub(crate) holders: u32,
     /// The same, since all questions last started over.
-    pub(crate) directed_anew: u32,
-    pub(crate) echoes_anew: u32,
-    pub(crate) holders_anew: u32,
+    pub(crate) directed_since_start: u32,
+    pub(crate) echoes_since_start: u32,
+    pub(crate) holders_since_start: u32,
 }
 
 impl Truth {
     fn start_over(&mut self) {
         *self = Self {
-            heard: self.heard,
+            ever_answered: self.ever_answered,
             directed: self.directed,
             echoes: self.echoes,
             controls: self.controls,
@@ -496,7 +496,7 @@ impl Network {
                 let again = self.now + self.scenario.pace.timeout;
                 self.end_at = self.end_at.max(again);
             }
-            self.begin_anew(index);
+            self.start_rounds(index);
         }
     }
 
@@ -607,7 +607,7 @@ impl Network {
             } else {
                 let truth = &mut self.truths[vip][self.by_ip[&target]];
                 truth.directed += 1;
-                truth.directed_anew += 1;
+                truth.directed_since_start += 1;
             }
             return;
         };
@@ -617,14 +617,14 @@ impl Network {
             let truth = &mut self.truths[vip][member];
             assert!(truth.control, "the host may have to resolve our address");
             truth.holders += 1;
-            truth.holders_anew += 1;
+            truth.holders_since_start += 1;
             self.seen_holder = Some((echo, transmit.frame.clone()));
             return;
         }
         let truth = &mut self.truths[vip][self.by_ip[&target]];
         if echo.source == vip_ip {
             truth.echoes += 1;
-            truth.echoes_anew += 1;
+            truth.echoes_since_start += 1;
             self.seen_echo = Some((echo, transmit.frame.source));
         } else {
             truth.controls += 1;
@@ -787,7 +787,7 @@ impl Network {
         }
         if let Some(vip) = self.vip_index.get(&destination).copied().filter(|_| above) {
             let truth = &mut self.truths[vip][index];
-            truth.heard = true;
+            truth.ever_answered = true;
             if echo {
                 truth.followed = true;
             } else {
@@ -800,7 +800,7 @@ impl Network {
         } else if echo {
             for truths in &mut self.truths {
                 truths[index].control = true;
-                truths[index].heard = true;
+                truths[index].ever_answered = true;
             }
         } else {
             return;
@@ -910,12 +910,12 @@ impl Network {
     fn became_ready(&mut self, index: usize) {
         if self.is_ready(index) {
             self.vips[index].ready_since.get_or_insert(self.now);
-            self.begin_anew(index);
+            self.start_rounds(index);
         }
     }
 
     /// All rounds have to be repeated, and all peers asked again.
-    fn begin_anew(&mut self, index: usize) {
+    fn start_rounds(&mut self, index: usize) {
         self.vips[index].starts += 1;
         self.broadcasts[index] = 0;
         for truth in &mut self.truths[index] {

@@ -185,8 +185,9 @@ impl Host {
         match ndp.message {
             NdpMessage::Solicitation(ns) => {
                 let target = IpAddr::from(ns.target);
-                let heard = destination == self.mac || destination == solicited_node(ns.target).1;
-                if !heard || !self.answers_for(target) || self.owns(source) {
+                let addressed =
+                    destination == self.mac || destination == solicited_node(ns.target).1;
+                if !addressed || !self.answers_for(target) || self.owns(source) {
                     return;
                 }
                 if ndp.source == Ipv6Addr::UNSPECIFIED {

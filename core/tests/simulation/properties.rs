@@ -1,32 +1,31 @@
-//! What has to hold of every run, whatever it was up against.
+//! The properties of every run.
 //!
-//! # Frames for one peer
+//! # Frames to one peer
 //!
-//! Questions come in *turns*. A peer's turns begin anew, with short gaps, whenever something new
-//! is known: its VIP may be announced (again), the path came alive, or the peer itself was heard
-//! in a new way (its answer, another MAC's answer, its control echo: at most three times); and once
-//! more after the last round, for one that was heard. The gaps of new turns are 5, 10, 20, 40, 80
-//! and 160 ms, and from then on
+//! The core asks in *turns*. A peer's turns restart, with short gaps, on news: the VIP may be
+//! announced (again), the path came alive, or the peer answered in a new way (itself, from another
+//! MAC, to its control echo: at most three times); and once more after the last round, if the peer
+//! has answered. The gaps after a restart are 5, 10, 20, 40, 80 and 160 ms, and then
 //!
-//! - 250 ms while nobody answers on the link, or while a peer that was heard has not been asked
-//!   often enough (at most 225 echoes) to tell a lost answer from a missing one;
+//! - 250 ms while nobody on the link answers, or while the core has not asked a peer that has
+//!   answered often enough (at most 225 echoes) to tell a lost answer from a missing one;
 //! - growing to 2 s otherwise.
 //!
-//! A turn is one frame, or two from the third turn on, to a peer that was not heard; and at most
-//! four to one that was. So in a run of `t` seconds, with `n` new beginnings, a peer costs at most
+//! A turn is one frame, or two from the third turn on, to a peer that has not answered; and at most
+//! four to one that has. So in a run of `t` seconds, with `n` restarts, a peer costs at most
 //!
 //! - `2 × (7 n + 4 t)` frames while nobody answers: 494 in 60 s for a gateway that is down, or 512
 //!   with the broadcasts;
-//! - `2 × (10 n + t / 2)` frames if it is silent while others answer: 80 in 60 s with one
-//!   beginning (it costs 2 if it follows at once);
+//! - `2 × (10 n + t / 2)` frames if it is silent while others answer: 80 in 60 s with one restart
+//!   (2 if it follows at once);
 //! - `4 × (7 n + 4 t)` frames in any case.
 //!
 //! # Looks at other owners
 //!
-//! Once the rounds of a VIP are over, and only if somebody else has claimed it, probes ask who still
-//! has it: 15 ms apart, until all that claimed it were heard or so many (6 to 270, as frames are
-//! lost) were sent that none can have been missed; and again 2 s later. While all of them answer,
-//! within 15 ms, that is one frame every 2 s.
+//! After the rounds of a VIP, if another host has claimed it, the core probes for its owners every
+//! 15 ms, until all claimants have answered, or until it has sent enough probes (6 to 270, depending
+//! on losses) to exclude chance. It repeats this look after 2 s. If all claimants answer within
+//! 15 ms, a look costs one frame.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -40,44 +39,44 @@ use crate::peer::Entry;
 use crate::scenario::{Happening, Kind, Member};
 use crate::statistics::Statistics;
 
-/// From the end of one look at other owners to the beginning of the next.
+/// From the end of one look at other owners to the start of the next.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// A look at other owners, and the time to the next one, take no longer where nothing is lost.
+/// The most time, without losses, of a look and the gap to the next one.
 const LOOK: Duration = Duration::from_secs(4);
-/// An owner that came back has to be silent for longer, before it is gone again.
+/// How long an owner that came back has to be silent before it counts as gone.
 const QUIET: Duration = Duration::from_secs(30);
 /// The gap between two probes of a look.
 const PROBE_GAP: Duration = Duration::from_millis(15);
-/// So many probes are enough on the worst of paths.
+/// Enough probes for the worst path.
 const MOST_PROBES: usize = 270;
 
-/// Questions to a peer at most: see the module's documentation.
-fn bound(network: &Network, vip: usize, heard: bool) -> f64 {
+/// The most questions to a peer: see the module's documentation.
+fn bound(network: &Network, vip: usize, has_answered: bool) -> f64 {
     let seconds = network.now.as_secs_f64();
-    let told = &network.vips[vip];
-    // The peers became known; the path came alive once for each start; and what was heard of it,
-    // each time that it was asked anew: at the start, after the rounds, and when it let go.
-    let news = if heard {
-        3 * (1 + told.macs) + 10 * told.starts
+    let truth = &network.vips[vip];
+    // Restarts: the peers became known; the path came alive, once per start; and the peer's answers
+    // after each start, after the rounds, and after it let go of the VIP.
+    let answers = if has_answered {
+        3 * (1 + truth.macs) + 10 * truth.starts
     } else {
         0
     };
-    let beginnings = f64::from(1 + 2 * told.starts + news);
-    let untroubled = told.starts == 1 && told.macs == 0;
-    match (heard, network.alive_since) {
+    let restarts = f64::from(1 + 2 * truth.starts + answers);
+    let untroubled = truth.starts == 1 && truth.macs == 0;
+    match (has_answered, network.alive_since) {
         (false, Some(alive)) if untroubled => {
             let dead = alive.as_secs_f64();
-            2.0 * (10.0 * beginnings + 4.0 * dead + (seconds - dead) / 2.0 + 1.0)
+            2.0 * (10.0 * restarts + 4.0 * dead + (seconds - dead) / 2.0 + 1.0)
         }
-        (false, _) => 2.0 * (7.0 * beginnings + 4.0 * seconds),
-        (true, _) => 4.0 * (7.0 * beginnings + 4.0 * seconds),
+        (false, _) => 2.0 * (7.0 * restarts + 4.0 * seconds),
+        (true, _) => 4.0 * (7.0 * restarts + 4.0 * seconds),
     }
 }
 
 /// In any window of `w` seconds at most `rate` × (1 + w) frames left.
 fn the_rate_was_kept(network: &Network) {
     let rate = f64::from(network.scenario.pace.rate.get());
-    // Of the windows that end with a frame, the fullest begins where this was least.
+    // Of the windows that end with a frame, the fullest starts at the minimum of `ahead`.
     let mut least = f64::INFINITY;
     for (count, at) in (0_u32..).zip(&network.sent_at) {
         let ahead = f64::from(count) - rate * at.as_secs_f64();
@@ -89,7 +88,7 @@ fn the_rate_was_kept(network: &Network) {
     }
 }
 
-/// Whoever claimed the VIP after the handover has it, or has let go of it; and nobody else.
+/// The present and past conflicts are the hosts that claimed the VIP after the handover.
 fn conflicts_are_what_was_claimed(network: &Network, vip: usize, claim: &Claim) {
     const HANDOVER: Duration = Duration::from_millis(100);
     let truth = &network.vips[vip];
@@ -109,9 +108,12 @@ fn conflicts_are_what_was_claimed(network: &Network, vip: usize, claim: &Claim) 
     for (mac, at) in claim.past_conflicts() {
         let at = network.since_start(at);
         let last = truth.claims[&mac].last();
-        assert!(last.is_none_or(|last| *last <= at), "it was heard: {who}");
-        // What had the VIP during a look, whose last answer may take a quarter of a second, was
-        // heard if nothing is lost.
+        assert!(
+            last.is_none_or(|last| *last <= at),
+            "it claimed the VIP later: {who}"
+        );
+        // Without losses, a host that had the VIP during a look has answered. The last answer may
+        // take a quarter of a second.
         let look = at.saturating_sub(Duration::from_millis(250));
         assert!(
             !network.scenario.is_lossless() || !holds_since(network, mac, look, at),
@@ -120,7 +122,7 @@ fn conflicts_are_what_was_claimed(network: &Network, vip: usize, claim: &Claim) 
     }
 }
 
-/// Whether the host of this MAC had its VIP from one moment to another.
+/// Whether the host with this MAC had its VIP for the whole time span.
 fn holds_since(network: &Network, mac: Mac, from: Duration, to: Duration) -> bool {
     let member = network.members.iter().position(|one| one.host.mac == mac);
     member.is_some_and(|member| {
@@ -129,11 +131,10 @@ fn holds_since(network: &Network, mac: Mac, from: Duration, to: Duration) -> boo
     })
 }
 
-/// Nothing was lost, and the run was not cut: another owner that is there is a conflict, and one
-/// that is not there is none.
-fn conflicts_are_who_is_there(network: &Network, vip: usize, claim: &Claim) {
+/// Without losses, after a run that ended by itself, the conflicts are the other owners.
+fn conflicts_are_the_other_owners(network: &Network, vip: usize, claim: &Claim) {
     let scenario = &network.scenario;
-    // Where few frames may leave, a look may have to wait.
+    // A low rate delays looks.
     if !scenario.is_lossless() || scenario.pace.rate.get() < 2000 {
         return;
     }
@@ -144,15 +145,15 @@ fn conflicts_are_who_is_there(network: &Network, vip: usize, claim: &Claim) {
         let holdings = &network.holdings[index];
         let who = format!("{} at {:?}: {holdings:?} {member:#?}", ip, network.now);
         if member.host.holds == Some(ip) {
-            // One that has it from the beginning answers the probes of the rounds; one that took it
-            // back was heard when it said so, which may be on its way.
+            // An owner from the start answers the probes of the rounds. One that took the VIP back
+            // announced it, but the frame may still be on its way.
             let since = holdings.last().map(|(since, _)| *since);
             let silent = member.host.on_lo;
-            let heard = since.is_some_and(|since| since.is_zero() || since + LOOK < network.now);
+            let known = since.is_some_and(|since| since.is_zero() || since + LOOK < network.now);
             assert!(!silent || !is_conflict, "it claims nothing: {who}");
-            assert!(silent || is_conflict || !heard, "another owner: {who}");
-            let obeys = member.listens && member.known_mac == Some(mac) && holdings.len() == 1;
-            assert!(!(is_conflict && obeys), "it obeys, but has it still: {who}");
+            assert!(silent || is_conflict || !known, "another owner: {who}");
+            let released = member.listens && member.known_mac == Some(mac) && holdings.len() == 1;
+            assert!(!(is_conflict && released), "it ignored an order: {who}");
         } else if is_conflict && scenario.can_look(vip) {
             let gone = holdings.last().and_then(|(_, until)| *until);
             let came_back = holdings.len() > 1;
@@ -165,14 +166,11 @@ fn conflicts_are_who_is_there(network: &Network, vip: usize, claim: &Claim) {
     }
     let members: BTreeSet<_> = network.members.iter().map(|one| one.host.mac).collect();
     for mac in claim.conflicts().filter(|mac| !members.contains(mac)) {
-        assert!(
-            !scenario.can_look(vip),
-            "{mac} has not had it since the beginning"
-        );
+        assert!(!scenario.can_look(vip), "{mac} never had the VIP");
     }
 }
 
-/// No more looks than stated, none without another owner, and none missing.
+/// There are no more looks than stated, and none is missing.
 fn looks_are_few(network: &Network, vip: usize, claim: &Claim) {
     let truth = &network.vips[vip];
     let scenario = &network.scenario;
@@ -196,40 +194,37 @@ fn looks_are_few(network: &Network, vip: usize, claim: &Claim) {
             _ => 1,
         };
         assert!(burst <= MOST_PROBES, "{burst} probes at {at:?}");
-        assert!(
-            burst == 1 || !steady,
-            "another probe at {at:?}, though all answer"
-        );
+        assert!(burst == 1 || !steady, "a needless probe at {at:?}");
         last = Some(*at);
     }
-    // The run does not end while it watches.
-    let watched = truth
-        .watched_until
-        .filter(|_| claim.conflicts().next().is_some());
-    if claim.state() == State::Ready && watched.is_some() {
+    // A run does not end during its watch.
+    if claim.state() == State::Ready
+        && claim.conflicts().next().is_some()
+        && let Some(until) = truth.watched_until
+    {
         assert!(
-            watched.is_some_and(|until| network.now + LOOK_AGAIN >= until),
-            "it ended at {:?}, and not with its watch: {watched:?}",
+            network.now + LOOK_AGAIN >= until,
+            "it ended at {:?}, before its watch: {until:?}",
             network.now
         );
     }
 }
 
-/// Whether a VIP has left is the kernel's to say, and how long it may take to come back the run's.
-fn who_left_is_left(network: &Network, vip: usize) {
+/// The run agrees with the kernel on whether a VIP left, and waits as long as stated for its return.
+fn absence_matches_the_kernel(network: &Network, vip: usize) {
     let truth = &network.vips[vip];
     let ip = network.scenario.vips[vip].ip;
     let absent = network.core.absent().any(|absent| absent.vip.ip() == ip);
-    assert_eq!(absent, !truth.found, "whether {ip} was ever here");
+    assert_eq!(absent, !truth.found, "was {ip} ever here?");
     let Some(claim) = network.claim(vip) else {
-        assert!(!truth.found, "{ip} is nobody's claim");
+        assert!(!truth.found, "{ip} has no claim");
         return;
     };
     assert!(truth.found, "{ip} is elsewhere");
     assert_eq!(
         claim.state() == State::Left,
         truth.left || !truth.is_here(),
-        "whether {ip} left: {truth:?}"
+        "did {ip} leave? {truth:?}"
     );
     let back_until = truth
         .gone_since
@@ -242,9 +237,9 @@ fn who_left_is_left(network: &Network, vip: usize) {
     );
 }
 
-/// Whether a run has no reason to last longer than its rounds: whoever has to follow can, nothing
-/// is lost, and nothing on this host delays it.
-fn nothing_holds_it_up(network: &Network) -> bool {
+/// Whether a run has no reason to last until its timeout: all required peers can follow, without
+/// losses, and nothing on this host delays it.
+fn should_end_early(network: &Network) -> bool {
     let scenario = &network.scenario;
     let delays = scenario
         .happenings
@@ -254,7 +249,7 @@ fn nothing_holds_it_up(network: &Network) -> bool {
             .vips
             .iter()
             .any(|truth| truth.is_here() && !truth.is_usable());
-    // Its silence before, when nobody knew where it was, looks like losses.
+    // An owner at an unknown MAC that let go: its earlier silence looks like losses.
     let let_go_unseen = network
         .members
         .iter()
@@ -266,14 +261,13 @@ fn nothing_holds_it_up(network: &Network) -> bool {
         has_to_follow(network, member, vip) || has_to_be_holder(network, member, vip)
     };
     let required_follow = (0..scenario.vips.len()).all(|vip| {
-        network
-            .members
-            .iter()
-            .filter(|member| member.host.ip.is_ipv4() == scenario.vips[vip].ip.is_ipv4())
-            .filter(|member| member.source != Source::Learned)
-            .all(|member| settles(member, vip))
+        let is_ipv4 = scenario.vips[vip].ip.is_ipv4();
+        let mut required = network.members.iter().filter(|member| {
+            member.host.ip.is_ipv4() == is_ipv4 && member.source != Source::Learned
+        });
+        required.all(|member| settles(member, vip))
     });
-    // An answer from where nobody expects it does not tell how much is lost.
+    // An answer from an unexpected MAC does not count for the estimate of losses.
     let expected = |member: &Member| match member.known_mac {
         Some(_) => is_found(member),
         None => member.proxy.is_none(),
@@ -295,42 +289,41 @@ fn nothing_holds_it_up(network: &Network) -> bool {
         && answered
 }
 
-/// Whether nothing but losses can keep a member from following.
+/// Whether only losses can keep a member from following.
 fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
     let ip = network.scenario.vips[vip].ip;
     let found = is_found(member);
     let kind = match member.kind {
         _ if member.host.habits.dead => false,
         Kind::Honest => true,
-        // A gratuitous frame alone mends it, or breaks it; and it can't be found by ARP.
+        // Only a gratuitous frame changes its entry, and ARP does not find it.
         Kind::ArpIgnoring => {
             !another_owner_is_near(network, vip) && found && network.vips[vip].macs == 0
         }
         Kind::RealServer => member.host.holds != Some(ip),
-        // Once it is known to have let go.
         Kind::Rival => !is_near(network, member, vip),
         _ => false,
     };
-    // Who answers for it hides where it is, unless the kernel knows.
-    // Where that proxy keeps directed requests to itself, only gratuitous frames are left.
+    // A proxy hides the member's MAC, unless the kernel knows it. If the proxy absorbs directed
+    // requests, only gratuitous frames reach the member.
     let unreachable =
         member.host.habits.drops_gratuitous && member.proxy.is_some_and(|proxy| proxy.absorbs);
     kind && (member.proxy.is_none() || found) && !unreachable
 }
 
-/// Whether the kernel knows where a member is.
+/// Whether the kernel knows a member's MAC.
 fn is_found(member: &Member) -> bool {
     member.known_mac == Some(member.host.mac)
 }
 
-/// Whether a member that has the VIP has to be known to have it, if nothing is lost.
+/// Whether, without losses, the run has to find out that a member has the VIP.
 fn has_to_be_holder(network: &Network, member: &Member, vip: usize) -> bool {
     member.host.holds == Some(network.scenario.vips[vip].ip)
         && network.holdings.iter().all(|one| one.len() < 2)
         && is_found(member)
 }
 
-/// Whether a member has the VIP, or is not yet known to have let go of it.
+/// Whether a member has the VIP, or the run does not yet know that it let go.
 fn is_near(network: &Network, member: &Member, vip: usize) -> bool {
     let holds = member.host.holds == Some(network.scenario.vips[vip].ip);
     let mut conflicts = network.claim(vip).into_iter().flat_map(Claim::conflicts);
@@ -344,7 +337,7 @@ fn another_owner_is_near(network: &Network, vip: usize) -> bool {
     rivals.any(|member| is_near(network, member, vip)) || conflicts.next().is_some()
 }
 
-/// Whether a member's entry is wrong, will stay so, and can be told to be.
+/// Whether a member's entry is wrong, stays wrong, and the run can detect that.
 fn is_stale(network: &Network, member: &Member, vip: usize, truth: &Truth) -> bool {
     let ip = network.scenario.vips[vip].ip;
     let entry = member.host.entry(ip);
@@ -364,7 +357,7 @@ fn entry_is_wrong(network: &Network, member: &Member, vip: usize) -> bool {
     member.host.follows(network.scenario.vips[vip].ip) != network.announced_mac()
 }
 
-/// Checks all that a finished run has to show, and counts what was seen.
+/// Checks all properties of a finished run, and counts its results.
 pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
     the_rate_was_kept(network);
     let ends_at = network.ends_at();
@@ -373,16 +366,14 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         "it ended late: {:?}",
         network.now
     );
-    // From then on nobody was asked whether they follow.
+    // Whether the timeout ended the questions.
     let cut = network.now >= network.end_at;
-    if cut && nothing_holds_it_up(network) {
-        panic!("it did not end by itself, though everyone could be told soon");
-    }
+    assert!(!cut || !should_end_early(network), "it did not end early");
     statistics.runs += 1;
     statistics.frames += network.sent_at.len() as u64;
     statistics.cut += u64::from(cut);
     for (vip, truth) in network.vips.iter().enumerate() {
-        who_left_is_left(network, vip);
+        absence_matches_the_kernel(network, vip);
         let Some(claim) = network.claim(vip) else {
             statistics.elsewhere += 1;
             continue;
@@ -397,9 +388,9 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         statistics.past_conflicts += u64::from(claim.past_conflicts().next().is_some());
         statistics.watched += u64::from(truth.watched_until.is_some());
         if settled {
-            conflicts_are_who_is_there(network, vip, claim);
-            // Eight rounds of two kinds of gratuitous ARP and a probe, or of an advertisement and
-            // a probe, which the last round may lack.
+            conflicts_are_the_other_owners(network, vip, claim);
+            // Eight rounds of two gratuitous ARP frames and a probe, or of an advertisement and a
+            // probe, which the last round may lack.
             let least = if claim.vip.ip().is_ipv4() { 24 } else { 15 };
             let sent = network.broadcasts[vip];
             assert!(
@@ -429,7 +420,7 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
                     network.scenario.happenings
                 ),
             };
-            // Those of an owner are read together with the conflicts.
+            // Reports show an owner's confirmation with the conflicts.
             let is_rival = claim.is_rival(&confirmation.peer);
             let claims = claim.conflicts().any(|mac| mac == member.host.mac);
             let known = confirmation.peer.mac == Some(member.host.mac);
@@ -437,17 +428,17 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
             if is_rival && confirmation.verdict() != PeerVerdict::Holder {
                 statistics.owners_without_echo += 1;
             }
-            seen.is_no_better_than_the_truth();
+            seen.claims_no_more_than_the_truth();
             if settled {
-                seen.is_as_good_as_the_truth(statistics);
+                seen.finds_the_truth(statistics);
             }
-            seen.cost_no_more_than_stated(confirmation.answered_by.is_some(), statistics);
+            seen.costs_no_more_than_stated(confirmation.answered_by.is_some(), statistics);
             statistics.count(member.kind, seen.verdict);
         }
     }
 }
 
-/// What a run says of a member's entry for a VIP, and what is true.
+/// The verdict about a member's entry for a VIP, and the truth.
 struct Seen<'a> {
     network: &'a Network,
     vip: usize,
@@ -458,14 +449,14 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn cost_no_more_than_stated(&self, was_answered_for: bool, statistics: &mut Statistics) {
-        let asked_anew = self.network.vips[self.vip].starts > 1;
-        let heard = !matches!(self.verdict, PeerVerdict::Silent)
-            || self.truth.heard
+    fn costs_no_more_than_stated(&self, was_answered_for: bool, statistics: &mut Statistics) {
+        let restarted = self.network.vips[self.vip].starts > 1;
+        let has_answered = !matches!(self.verdict, PeerVerdict::Silent)
+            || self.truth.ever_answered
             || was_answered_for
-            || (self.member.proxy.is_some() && asked_anew);
+            || (self.member.proxy.is_some() && restarted);
         let frames = self.truth.frames();
-        let bound = bound(self.network, self.vip, heard);
+        let bound = bound(self.network, self.vip, has_answered);
         assert!(
             f64::from(frames) <= bound,
             "{frames} frames, not {bound}: {}",
@@ -474,19 +465,19 @@ impl Seen<'_> {
         statistics.most_frames = statistics.most_frames.max(frames);
     }
 
-    fn is_no_better_than_the_truth(&self) {
+    fn claims_no_more_than_the_truth(&self) {
         let Self { truth, who, .. } = self;
         let has_vip = self.member.host.holds == Some(self.network.scenario.vips[self.vip].ip);
-        // Where the kernel knows no MAC, who answers first is taken for the peer until an echo.
+        // If the kernel knows no MAC, the first one to answer counts as the peer until an echo.
         let mistaken = self.member.proxy.is_some() && self.member.known_mac.is_none();
         match self.verdict {
             PeerVerdict::Proven => assert!(truth.followed, "no proof: {who}"),
-            PeerVerdict::Acknowledged => assert!(truth.answered || mistaken, "not taken in: {who}"),
+            PeerVerdict::Acknowledged => assert!(truth.answered || mistaken, "no answer: {who}"),
             PeerVerdict::Stale => {
                 assert!(truth.control, "it did not answer: {who}");
                 assert!(
-                    truth.echoes_anew >= 3 && truth.holders_anew >= 3,
-                    "it was not asked: {who}"
+                    truth.echoes_since_start >= 3 && truth.holders_since_start >= 3,
+                    "too few questions: {who}"
                 );
                 let prompt =
                     self.network.scenario.is_lossless() && self.network.scenario.is_prompt();
@@ -503,11 +494,11 @@ impl Seen<'_> {
         };
         assert!(
             !(is_real_server && follows),
-            "it drops what comes from the VIP: {who}"
+            "it drops packets from the VIP: {who}"
         );
     }
 
-    fn is_as_good_as_the_truth(&self, statistics: &mut Statistics) {
+    fn finds_the_truth(&self, statistics: &mut Statistics) {
         let Self {
             network,
             vip,
@@ -524,13 +515,13 @@ impl Seen<'_> {
                 assert!(!lossless, "it follows, and nothing was lost: {who}");
                 statistics.unproven += 1;
                 statistics.wrongly_stale += u64::from(verdict == PeerVerdict::Stale);
-                // Nobody is given up on early. 5 questions are the least that can be enough. What
-                // had the VIP when it was asked, and was not heard to claim it, is asked no more.
+                // The core gives up on no peer early; it needs at least 5 questions. It stops asking
+                // a host that had the VIP at first and did not claim it.
                 let enough = network
                     .questions_to_rule_out_chance()
                     .unwrap_or(u32::MAX)
                     .max(5);
-                let asked = truth.echoes_anew.max(truth.directed_anew);
+                let asked = truth.echoes_since_start.max(truth.directed_since_start);
                 assert!(
                     asked >= enough || verdict == PeerVerdict::Holder,
                     "given up after {asked} of {enough} questions: {who}"
@@ -539,8 +530,8 @@ impl Seen<'_> {
                 && !another_owner_is_near(network, vip)
                 && !(network.vips[vip].macs > 0 && member.host.habits.drops_gratuitous)
             {
-                // Nor does anyone follow a former owner. (Frames with a former MAC of this host may
-                // be overtaken by those with the new one; the rounds mend that.)
+                // No peer follows a former owner. (Frames with this host's former MAC may arrive
+                // after those with the new one; the rounds correct that.)
                 assert!(
                     !entry_is_wrong(network, member, vip),
                     "it follows another one: {who}"
@@ -551,7 +542,7 @@ impl Seen<'_> {
             statistics.holders += u64::from(truth.control);
             let claims = is_near(network, member, vip) && !member.host.on_lo;
             let right = if claims {
-                // It is told as a conflict.
+                // Reports show it as a conflict.
                 [PeerVerdict::Holder, PeerVerdict::Silent].contains(&verdict)
             } else {
                 verdict == PeerVerdict::Holder
@@ -564,7 +555,7 @@ impl Seen<'_> {
         }
         if verdict == PeerVerdict::Holder {
             let has_vip = member.host.holds == Some(network.scenario.vips[vip].ip);
-            assert!(has_vip || !lossless, "it has the VIP no more: {who}");
+            assert!(has_vip || !lossless, "it no longer has the VIP: {who}");
         }
         if is_stale(network, member, vip, truth) {
             statistics.stale += 1;
@@ -573,28 +564,14 @@ impl Seen<'_> {
                 statistics.missed_stale += 1;
             }
         }
-        if member.host.habits.dead {
-            assert_eq!(
-                verdict,
-                if truth.answered {
-                    verdict
-                } else {
-                    silent_or_proxied(member)
-                },
-                "{who}"
-            );
+        if member.host.habits.dead && !truth.answered {
+            let proxied = member.proxy.is_some() && member.known_mac.is_none();
+            let expected = if proxied {
+                PeerVerdict::Acknowledged
+            } else {
+                PeerVerdict::Silent
+            };
+            assert_eq!(verdict, expected, "{who}");
         }
-        if member.source != Source::Learned && verdict == PeerVerdict::Silent {
-            statistics.required_silent += 1;
-        }
-    }
-}
-
-/// What is said of a host that is not there.
-fn silent_or_proxied(member: &Member) -> PeerVerdict {
-    if member.proxy.is_some() && member.known_mac.is_none() {
-        PeerVerdict::Acknowledged
-    } else {
-        PeerVerdict::Silent
     }
 }

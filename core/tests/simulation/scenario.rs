@@ -1,4 +1,4 @@
-//! What a run is up against: drawn from its seed, and nothing else.
+//! The circumstances of a run, which its seed determines.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -12,51 +12,50 @@ use vipherald_core::host::Place;
 use crate::peer::{Entry, Habits, Host};
 use crate::rng::Rng;
 
-/// The announcer's MAC when a run begins, the one below it if the VIPs are on a VMAC, and the one
-/// of the VIPs' last owner.
+/// The announcer's first MAC, its VMAC's MAC, and the MAC of the VIPs' previous owner.
 pub(crate) const OWN_MAC: Mac = Mac::new([2, 0, 0, 0, 0xee, 1]);
 pub(crate) const VIRTUAL_MAC: Mac = Mac::new([0, 0, 0x5e, 0, 1, 69]);
 pub(crate) const OLD_OWNER: Mac = Mac::new([2, 0, 0, 0, 0xdd, 1]);
-/// The names of the interface that has the host's own addresses, and of the macvlan above it.
+/// The interface with the host's own addresses, and the macvlan above it.
 pub(crate) const BASE_NAME: &str = "eth0";
 pub(crate) const VMAC_NAME: &str = "vrrp1.69";
 pub(crate) const OWN4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(crate) const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 
-/// What sort of host a member of the link is.
+/// The kinds of hosts on the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// It follows as soon as it hears; it may know nothing, or something wrong, before.
+    /// It follows the first frame that it receives; until then it has no entry or a wrong one.
     Honest,
-    /// It answers no ARP request, but a gratuitous one mends its entry.
+    /// It answers no ARP request, but a gratuitous one updates its entry.
     ArpIgnoring,
-    /// Its entry is set by hand, to the old owner.
+    /// It has a PERMANENT entry with the old owner's MAC.
     Permanent,
-    /// Its entry follows, but it answers no echo.
+    /// It follows, but answers no echo.
     EchoIgnoring,
-    /// Nothing of ARP and neighbour discovery reaches it.
+    /// It drops ARP and neighbour discovery.
     ResolutionDropping,
-    /// Neither a directed request nor a gratuitous one gets into its table.
+    /// Neither directed nor gratuitous requests change its table.
     Deaf,
     /// It has the VIP, too.
     Rival,
-    /// It has the VIP on `lo`, as a real server of LVS does.
+    /// It has the VIP on `lo`, like a real server of LVS.
     RealServer,
-    /// It is not there.
+    /// It is off.
     Dead,
 }
 
-/// Someone who answers for a member: a switch, or a host with proxy ARP.
+/// A switch or a host with proxy ARP that answers for a member.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proxy {
     pub(crate) mac: Mac,
-    /// Whether the member does not see the request, then.
+    /// Whether it keeps the request from the member.
     pub(crate) absorbs: bool,
-    /// Another one that answers, too.
+    /// A second proxy that answers, too.
     pub(crate) second: Option<Mac>,
 }
 
-/// A host on the link, and what the announcer's kernel knows of it.
+/// A host on the link, and what the announcer's kernel knows about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) kind: Kind,
@@ -64,9 +63,9 @@ pub(crate) struct Member {
     pub(crate) source: Source,
     pub(crate) known_mac: Option<Mac>,
     pub(crate) proxy: Option<Proxy>,
-    /// When no frame gets through to it or from it.
+    /// When no frame reaches or leaves it.
     pub(crate) dark: Option<(Duration, Duration)>,
-    /// Whether it obeys orders, to purge PERMANENT entries, too.
+    /// Whether it executes orders, even for PERMANENT entries.
     pub(crate) listens: bool,
 }
 
@@ -74,11 +73,11 @@ pub(crate) struct Member {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
     At(Duration),
-    /// Between two frames that would leave at the same moment: after so many.
+    /// After this number of frames, even between two that leave at the same moment.
     AfterFrame(u32),
 }
 
-/// What happens on the announcer's host, or is done to it.
+/// An event on the announcer's host or on the link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Happening {
     Arrives(usize),
@@ -86,16 +85,16 @@ pub(crate) enum Happening {
     DadFails(usize),
     Leaves(usize),
     Returns(usize),
-    /// It is back, but has to prove first that nobody else has it.
+    /// It returns, and duplicate address detection runs first.
     ReturnsTentative(usize),
-    /// An entry with another prefix length is added, or goes.
+    /// The entry with the second prefix length appears or disappears.
     Gains(usize),
     Loses(usize),
-    /// The entry with the first prefix length goes alone.
+    /// The entry with the first prefix length disappears.
     LosesFirst(usize),
-    /// Changes were lost: all addresses are told anew.
+    /// netlink lost changes (ENOBUFS): the core gets all addresses anew.
     Overrun,
-    /// The interface has no carrier; or, besides, it is down.
+    /// The interface loses its carrier; or it is set down.
     CarrierLost {
         down: bool,
     },
@@ -106,15 +105,15 @@ pub(crate) enum Happening {
     OldOwnerClaims(usize),
     /// A member that has the VIP announces it.
     RivalClaims(usize),
-    /// A member that has the VIP takes it off its interface.
+    /// A member that has the VIP removes it.
     RivalLetsGo(usize),
-    /// It takes the VIP again, and announces it.
+    /// It adds the VIP again, and announces it.
     RivalReturns(usize),
-    /// A frame that almost is an answer.
+    /// The core receives a wrong answer.
     Stray,
 }
 
-/// How an address stands when the run begins.
+/// The state of an address at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Beginning {
     Usable,
@@ -127,47 +126,47 @@ pub(crate) enum Beginning {
 pub(crate) struct PlannedVip {
     pub(crate) ip: IpAddr,
     pub(crate) beginning: Beginning,
-    /// Where it counts.
     pub(crate) place: Place,
-    /// Whether its address is there twice from the beginning, with two prefix lengths.
+    /// Whether it has two entries at the start, with different prefix lengths.
     pub(crate) twice: bool,
 }
 
-/// A run to be.
+/// The circumstances of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) pace: Pace,
     pub(crate) vips: Vec<PlannedVip>,
-    /// Whether the VIPs are on a macvlan above the interface that has the host's own addresses.
+    /// Whether the VIPs are on a macvlan above the interface with the host's own addresses.
     pub(crate) vmac: bool,
-    /// Whether the interface is down when the run begins.
+    /// Whether the interface is down at the start.
     pub(crate) begins_down: bool,
     pub(crate) members: Vec<Member>,
-    /// A named peer that the VIP's link does not lead to.
+    /// A configured peer that is not on the VIP's link.
     pub(crate) offlink: Option<IpAddr>,
-    /// Frames in a thousand that are lost to each receiver, on the way out and back.
+    /// Frames lost per thousand and receiver, from and to the announcer.
     pub(crate) loss_out: u64,
     pub(crate) loss_in: u64,
     pub(crate) duplicated: u64,
     pub(crate) delay: Duration,
     pub(crate) jitter: Duration,
-    /// Until when, from the beginning, nothing gets through at all.
+    /// When the announcer's switch port starts to forward.
     pub(crate) port_opens: Duration,
     pub(crate) blackouts: Vec<(Duration, Duration)>,
-    /// Until when no order gets through.
+    /// When orders start to get through.
     pub(crate) orders_from: Duration,
-    /// Frames in a thousand that the announcer's own queue refuses.
+    /// Frames per thousand that the announcer's queue refuses.
     pub(crate) refused: u64,
     /// How late the driver may wake up.
     pub(crate) lateness: Duration,
+    /// How long it takes to read the kernel's tables.
     pub(crate) table_delay: Duration,
     pub(crate) happenings: Vec<(When, Happening)>,
-    /// Whether every frame is written out as octets and read again.
+    /// Whether every frame makes a round trip through octets.
     pub(crate) on_the_wire: bool,
 }
 
-/// Where a VIP counts: wherever it is, on its interface by name, or, rarely, somewhere else.
+/// Where a VIP counts: anywhere, on its interface, or, rarely, on another one.
 fn draw_place(rng: &mut Rng, vmac: bool) -> Place {
     let on = |name: &str| Place::On(name.to_owned());
     let vmac_named = |name: &str| Place::Vmac {
@@ -177,7 +176,7 @@ fn draw_place(rng: &mut Rng, vmac: bool) -> Place {
     match rng.below(20) {
         0 => on("elsewhere"),
         1..6 if vmac => vmac_named(VMAC_NAME),
-        // Keepalived chose another name, because that was taken.
+        // The name was taken, so keepalived chose another one.
         6..9 if vmac => vmac_named("vrrp.69"),
         9..12 if vmac => on(VMAC_NAME),
         1..9 => on(BASE_NAME),
@@ -189,7 +188,7 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A MAC of its own for every number.
+/// A unique MAC.
 fn mac(group: u8, number: usize) -> Mac {
     let [.., a, b] = u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
     Mac::new([2, 0, 0, group, a, b])
@@ -208,7 +207,7 @@ pub(crate) fn member_ip(four: bool, number: usize) -> IpAddr {
 }
 
 impl Scenario {
-    /// One VIP, one host that follows, and nothing that goes wrong.
+    /// One VIP, one host that follows, no faults.
     pub(crate) fn quiet() -> Self {
         let vip = IpAddr::from([10, 9, 0, 10]);
         let mut host = Host::new(member_ip(true, 0), mac(1, 0));
@@ -256,7 +255,7 @@ impl Scenario {
         }
     }
 
-    /// A run of any size that is played often.
+    /// A run with up to 80 members.
     pub(crate) fn drawn(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let members = match rng.below(100) {
@@ -356,7 +355,7 @@ impl Scenario {
                 .blackouts
                 .push((from, from + rng.up_to(Duration::from_secs(8))));
         }
-        // Sometimes a link with nobody on it but a dead gateway.
+        // Sometimes all members are dead gateways.
         let only = rng.permille(30).then_some(Kind::Dead);
         for number in 0..members {
             let member = scenario.draw_member(&mut rng, number, only, clean);
@@ -366,7 +365,7 @@ impl Scenario {
         scenario
     }
 
-    /// Takes out of a run what keeps it from ending before its time is up.
+    /// Removes what keeps a run from ending before its timeout.
     pub(crate) fn settle(&mut self) {
         self.pace.rate = NonZeroU32::MIN.saturating_add(1999);
         self.pace.timeout = Duration::from_secs(600);
@@ -380,18 +379,18 @@ impl Scenario {
         }
     }
 
-    /// Whether hosts that have a VIP can be asked for it once its rounds are over. An IPv6 VIP on
-    /// an interface with no other address can't be asked for without misleading everyone.
+    /// Whether the core can probe for a VIP's owners after the rounds. For an IPv6 VIP on an
+    /// interface without another address, a probe would mislead all nodes.
     pub(crate) fn can_look(&self, vip: usize) -> bool {
         self.vips[vip].ip.is_ipv4() || !self.vmac
     }
 
-    /// Whether no answer takes longer than the time between two questions.
+    /// Whether every answer arrives before the next question.
     pub(crate) fn is_prompt(&self) -> bool {
         self.delay + self.jitter <= millis(2)
     }
 
-    /// Whether nothing is lost for good once the port is open.
+    /// Whether no frame is lost after the switch port opens.
     pub(crate) fn is_lossless(&self) -> bool {
         self.loss_in + self.loss_out == 0
             && self.blackouts.is_empty()
@@ -399,7 +398,7 @@ impl Scenario {
             && self.delay < millis(50)
     }
 
-    /// The MAC that the VIPs are announced with at first.
+    /// The MAC in the first announcements.
     pub(crate) fn announced_mac(&self) -> Mac {
         if self.vmac { VIRTUAL_MAC } else { OWN_MAC }
     }
@@ -449,7 +448,7 @@ impl Scenario {
         let source = if only.is_some() {
             Source::Gateway
         } else if kind == Kind::Dead && rng.permille(900) {
-            // One that has to follow would make every run last until its time is up.
+            // A dead required peer makes the run last until its timeout.
             Source::Learned
         } else if number == 0 {
             Source::Gateway
@@ -462,7 +461,7 @@ impl Scenario {
             ])
         };
         let known_mac = match rng.below(100) {
-            // Another card since the kernel learned it.
+            // Its network card was replaced after the kernel learned the MAC.
             0..3 => Some(mac(2, number)),
             3..20 if source != Source::Learned => None,
             _ => Some(host.mac),
@@ -527,7 +526,7 @@ impl Scenario {
                     Happening::RivalClaims(index),
                 );
             }
-            // Those that listen let go when they are ordered to.
+            // Those that listen let go on an order.
             if !member.listens && rng.permille(600) {
                 let gone = rng.up_to(Duration::from_secs(rng.clone().pick(&[1, 12, 45])));
                 at(gone, Happening::RivalLetsGo(index));
@@ -541,7 +540,8 @@ impl Scenario {
             at(rng.up_to(millis(1500)), Happening::CarrierBack);
         }
         for index in 0..self.vips.len() {
-            // A prefix length that changes: the new entry comes before the old one goes, or after.
+            // The prefix length changes: the new entry appears before the old one disappears, or
+            // after.
             match rng.below(12) {
                 0 => {
                     let first = moment(rng);

@@ -1,4 +1,4 @@
-//! What many runs showed together.
+//! The results of many runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,31 +11,31 @@ use crate::scenario::Kind;
 pub(crate) struct Statistics {
     pub(crate) runs: u64,
     pub(crate) frames: u64,
-    /// Runs that their timeout ended.
+    /// Runs ended by their timeout.
     pub(crate) cut: u64,
-    /// VIPs that left; that left and came back in time; and that were never where they count.
+    /// VIPs that left; that left and returned in time; that were never where they count.
     pub(crate) left: u64,
     pub(crate) returned: u64,
     pub(crate) elsewhere: u64,
-    /// VIPs with a conflict; with one that is over; and those whose other owners are watched.
+    /// VIPs with a conflict; with a past one; with a watch for other owners.
     pub(crate) conflicts: u64,
     pub(crate) past_conflicts: u64,
     pub(crate) watched: u64,
-    /// Hosts that have the VIP and were heard; those of them that were not known to have it; and
-    /// those that were not heard, for they answer only one in so many questions.
+    /// Hosts with the VIP that answered a control echo; those among them without the verdict
+    /// `Holder`; those that answered none, because of losses.
     pub(crate) holders: u64,
     pub(crate) missed_holders: u64,
     pub(crate) silent_holders: u64,
-    /// Other owners that were not known to answer for the VIP by an echo, too.
+    /// Other owners that answered no echo to the VIP.
     pub(crate) owners_without_echo: u64,
-    /// Peers that had to be proven; those of them that were not; and that were even called stale.
+    /// Peers that had to be proven; those not proven; those even called stale.
     pub(crate) honest: u64,
     pub(crate) unproven: u64,
     pub(crate) wrongly_stale: u64,
-    /// Peers whose entry was wrong to the end; those of them that were not called stale.
+    /// Peers whose entry was wrong to the end; those not called stale.
     pub(crate) stale: u64,
     pub(crate) missed_stale: u64,
-    pub(crate) required_silent: u64,
+    /// The most frames to one peer.
     pub(crate) most_frames: u32,
     verdicts: BTreeMap<(Kind, PeerVerdict), u64>,
 }
@@ -50,8 +50,8 @@ impl Statistics {
         self.verdicts.get(&(kind, verdict)).copied().unwrap_or(0)
     }
 
-    /// Many runs must have shown all that can be: else a property was never put to the test.
-    pub(crate) fn are_telling(&self) {
+    /// Checks that many runs had every result often: else they did not test every property.
+    pub(crate) fn are_complete(&self) {
         for (kind, verdict) in [
             (Kind::Honest, PeerVerdict::Proven),
             (Kind::ArpIgnoring, PeerVerdict::Proven),
@@ -82,32 +82,16 @@ impl Statistics {
         ] {
             assert!(count > 100, "few VIPs {what}: {count}");
         }
-        // Where frames are lost, chance has a say: but only so much.
-        assert!(
-            self.unproven * 250 < self.honest,
-            "{} unproven",
-            self.unproven
-        );
-        assert!(
-            self.wrongly_stale * 1000 < self.honest,
-            "{} called stale",
-            self.wrongly_stale
-        );
-        assert!(
-            self.missed_holders * 250 < self.holders,
-            "{} that have the VIP are not known to",
-            self.missed_holders
-        );
-        assert!(
-            self.silent_holders * 25 < self.holders,
-            "{} that have the VIP were not heard",
-            self.silent_holders
-        );
-        assert!(
-            self.missed_stale * 100 < self.stale,
-            "{} stale ones missed_stale",
-            self.missed_stale
-        );
+        // Losses may cause a few wrong verdicts.
+        for (what, count, least, of) in [
+            ("unproven", self.unproven, 250, self.honest),
+            ("called stale", self.wrongly_stale, 1000, self.honest),
+            ("holders missed", self.missed_holders, 250, self.holders),
+            ("holders silent", self.silent_holders, 25, self.holders),
+            ("stale missed", self.missed_stale, 100, self.stale),
+        ] {
+            assert!(count * least < of, "{what}: {count} of {of}");
+        }
     }
 }
 
@@ -120,7 +104,7 @@ impl fmt::Display for Statistics {
         )?;
         writeln!(
             f,
-            "{} VIPs left, {} came back, {} were elsewhere; {} had conflicts, {} past ones, {} are watched",
+            "{} VIPs left, {} came back, {} were elsewhere; {} had conflicts, {} past ones, {} a watch",
             self.left,
             self.returned,
             self.elsewhere,
@@ -130,12 +114,12 @@ impl fmt::Display for Statistics {
         )?;
         writeln!(
             f,
-            "{} have the VIP, {} of them not known to; {} were not heard; {} other owners not by echo",
+            "{} have the VIP, {} of them missed; {} were silent; {} other owners without echo",
             self.holders, self.missed_holders, self.silent_holders, self.owners_without_echo
         )?;
         writeln!(
             f,
-            "{} had to follow: {} unproven, {} of them called stale; {} stale: {} missed_stale",
+            "{} had to follow: {} unproven, {} of them called stale; {} stale: {} missed",
             self.honest, self.unproven, self.wrongly_stale, self.stale, self.missed_stale
         )?;
         for ((kind, verdict), count) in &self.verdicts {
