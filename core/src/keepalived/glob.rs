@@ -7,7 +7,7 @@ use super::files::{Files, Kind};
 /// What a pattern matches.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// In the sequence of the alternatives, sorted within each.
+    /// In the order of the alternatives, sorted within each.
     pub(super) paths: Vec<PathBuf>,
     /// A name or directory without wildcards does not exist.
     pub(super) missing: bool,

@@ -241,7 +241,7 @@ impl Draft {
         self.fix_family(address.is_ipv6(), text)
     }
 
-    /// `use_vmac [NAME] [MAC]`, in any sequence.
+    /// `use_vmac [NAME] [MAC]`, in any order.
     fn use_vmac(&mut self, parameters: &[String]) -> Result<(), String> {
         self.own.get_or_insert(Own::Vmac);
         for parameter in parameters.iter().take(2) {
@@ -256,7 +256,7 @@ impl Draft {
         Ok(())
     }
 
-    /// `use_ipvlan [NAME] [ADDRESS] [bridge|private|vepa]`, in any sequence. The first line counts.
+    /// `use_ipvlan [NAME] [ADDRESS] [bridge|private|vepa]`, in any order. The first line counts.
     fn use_ipvlan(&mut self, parameters: &[String]) -> Result<(), String> {
         if self.own == Some(Own::Ipvlan) {
             return Err("a second use_ipvlan".to_owned());

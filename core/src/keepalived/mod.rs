@@ -238,7 +238,7 @@ impl Configuration {
         })
     }
 
-    /// All instances that are not refused, in the sequence of the files.
+    /// All instances that are not refused, in the order of the files.
     #[must_use]
     pub fn instances(&self) -> &[Instance] {
         &self.instances
@@ -251,14 +251,14 @@ impl Configuration {
         instances.flat_map(Instance::placed_vips).collect()
     }
 
-    /// All sync groups that are not refused, in the sequence of the files.
+    /// All sync groups that are not refused, in the order of the files.
     #[must_use]
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
     /// The real servers to which LVS forwards packets unchanged (`lb_kind` or `lvs_method` `DR` or
-    /// `TUN`), once per virtual server, in the sequence of the files. Each should have the virtual
+    /// `TUN`), once per virtual server, in the order of the files. Each should have the virtual
     /// IP on an interface without ARP and ND.
     pub fn real_servers(&self) -> impl Iterator<Item = IpAddr> {
         self.real_servers.iter().copied()

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn options_come_in_any_sequence() {
+    fn options_come_in_any_order() {
         let (parsed, ignored) =
             entry("10.0.0.1/24 scope link brd + dev eth1 label eth1:v home use_vmac").unwrap();
         let expected = Entry {
