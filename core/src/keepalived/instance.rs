@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::hook::Hook;
-use super::interpret::Trouble;
 use super::lines::Place;
+use super::trouble::Trouble;
 use super::vip::{self, Entry, INTERFACE_NAME_MAX};
 use super::vmac::{self, GivenMac, Names};
 use super::{Instance, VirtualAddress};

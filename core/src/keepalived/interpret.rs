@@ -7,6 +7,7 @@ use super::definitions::{self, UNKNOWN};
 use super::hook::{Hook, ScriptsDraft};
 use super::instance::{Draft, Globals};
 use super::lines::{Chunk, Lines, Place, Severity};
+use super::trouble::Trouble;
 use super::virtual_server::VirtualServer;
 use super::{Block, Configuration, GROUP, Group, INSTANCE, IdSource, Problem};
 
@@ -141,26 +142,6 @@ struct GroupDraft {
     members: Option<Vec<String>>,
     hooks: Vec<Hook>,
     trouble: Trouble,
-}
-
-/// Why a block is refused.
-#[derive(Default)]
-pub(super) struct Trouble {
-    refused: Option<Problem>,
-    /// Refuses it only if our configuration id is not keepalived's.
-    doubtful: Option<Problem>,
-}
-
-impl Trouble {
-    fn settle(self, foreign_ids: Option<&Problem>) -> Option<Problem> {
-        let doubtful = self.doubtful.zip(foreign_ids);
-        self.refused.or_else(|| {
-            doubtful.map(|(problem, foreign)| Problem {
-                message: format!("{}, while this file {}", problem.message, foreign.message),
-                ..problem
-            })
-        })
-    }
 }
 
 pub(super) struct Interpreter<'a> {

@@ -19,6 +19,7 @@ mod interpret;
 mod lexer;
 mod lines;
 mod sequence;
+mod trouble;
 mod vip;
 mod virtual_server;
 mod vmac;
