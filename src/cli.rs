@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use vipherald_core::address::{Mac, Vip, WrittenVip};
+use vipherald_core::address::{Mac, WrittenVip};
 use vipherald_core::ask::Confirm;
 use vipherald_core::event::Subject;
 
@@ -30,14 +30,13 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads a command line, of which the first word is the program's name.
+    /// Reads a command line, whose first word is the program's name.
     ///
-    /// What every command takes may stand before the command and behind it, and then holds there.
-    /// clap could do that, too, with a copy of it for each of the ten commands: a fifth of the time
-    /// up to the first frame.
+    /// Global options may stand before or after the command; the later one wins. clap could do that,
+    /// too, with a copy of them for each of the ten commands: a fifth of the time to the first frame.
     ///
     /// # Errors
-    /// If it can't be understood, or asks for help.
+    /// If it is wrong, or asks for help.
     pub fn read<Word: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = Word>,
     ) -> Result<Self, clap::Error> {
@@ -49,16 +48,15 @@ impl Cli {
             && own.nagios
         {
             return Err(contradiction(
-                "--nagios prints what was found, and with --dry-run nothing is looked for"
-                    .to_owned(),
+                "--nagios prints what a check found, and --dry-run does not check".to_owned(),
             ));
         }
         Ok(cli)
     }
 }
 
-// What every command takes, before its name or behind it.
-#[allow(missing_docs, reason = "clap would tell it of each command")]
+// The global options.
+#[allow(missing_docs, reason = "clap would print it for each command")]
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Settings file [default: /etc/vipherald/vipherald.toml, if there is one]
@@ -68,28 +66,28 @@ pub struct Global {
     /// /etc/keepalived/keepalived.conf]
     #[arg(long, value_name = "FILE")]
     keepalived_conf: Option<PathBuf>,
-    /// The ID that keepalived's `@ID` lines are compared with, as its own option -i [default: the
-    /// short host name]
+    /// The ID that selects keepalived's `@ID` lines, as keepalived's own option -i [default: the short
+    /// host name]
     #[arg(long, value_name = "ID")]
     pub config_id: Option<String>,
     /// Print one JSON object on stdout when done
     #[arg(long)]
     pub json: bool,
-    /// Where messages go: `stderr`, `syslog` or `file:PATH`; `auto` is syslog where stderr is
-    /// /dev/null or closed, as in hooks, else stderr [default: auto]
+    /// Where to log: `stderr`, `syslog` or `file:PATH`; `auto` is syslog if stderr is /dev/null or
+    /// closed, as in keepalived's hooks, else stderr [default: auto]
     #[arg(long, value_name = "WHERE", value_parser = LogToParser, hide_possible_values = true)]
     log: Option<LogTo>,
-    /// Say more; twice: every frame
+    /// Log more details; given twice, every frame
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Say only what is wrong
+    /// Log only warnings and errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say what would be sent or deleted, and do nothing
+    /// Print what would be sent or deleted, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Go on without what is wrong in the settings, and warn; for hooks and units. `notify`, `fifo`
-    /// and `listen` always do
+    /// Ignore wrong settings with a warning, as `notify`, `fifo` and `listen` always do; for hooks and
+    /// units
     #[arg(long)]
     pub lenient: bool,
 }
@@ -108,7 +106,7 @@ impl Global {
         self.log.as_ref()
     }
 
-    /// Adds what stands behind the command, which wins.
+    /// Adds the options after the command, which win.
     fn add(&mut self, behind: &Self) {
         let Self {
             config,
@@ -134,7 +132,7 @@ impl Global {
     }
 }
 
-/// Reads `--log`, and tells completions what there is.
+/// Reads `--log`, and lists its values for completions.
 #[derive(Clone)]
 struct LogToParser;
 
@@ -159,12 +157,12 @@ impl TypedValueParser for LogToParser {
 
 /// What to do
 ///
-/// The options of a command are put together only when it is the one asked for: those of ten take
-/// forty pages of memory, which the first frame would wait for.
+/// clap builds the options of the given command only: those of all ten take forty pages of memory, and
+/// the first frame would wait for that.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub enum Command {
-    /// As their new owner, announce VIPs to every host of their link
+    /// Announce VIPs, as their new owner, to every host on their link
     Announce(With<Announce>),
     /// Delete this host's neighbour entries for VIPs that other hosts hold
     Purge(With<Purge>),
@@ -176,11 +174,11 @@ pub enum Command {
     Fifo(With<Fifo>),
     /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
     Show(With<Show>),
-    /// Carry out the orders of a new owner: purge what contradicts it, and answer
+    /// Obey the orders of a new owner: purge wrong entries, and answer
     Listen(With<Listen>),
-    /// Order peers to purge what they have for VIPs other than their owner's MAC
+    /// Order peers to purge entries for VIPs with another MAC than their owner's
     Order(With<Order>),
-    /// Let go of VIPs that a dead keepalived has left on this host
+    /// Remove VIPs that a dead keepalived left on this host
     Release(With<Release>),
     /// Write a key for orders
     Keygen(With<Keygen>),
@@ -204,7 +202,7 @@ impl Command {
         }
     }
 
-    /// Takes the interfaces that VIPs were written with, such as `fe80::10%eth0`, as `-i`.
+    /// Takes the interface in a VIP such as `fe80::10%eth0` as `-i`.
     fn take_zones(&mut self) -> Result<(), String> {
         let name = self.name();
         let (vips, interface) = match self {
@@ -241,7 +239,7 @@ impl Command {
         }
     }
 
-    /// What every command takes, as far as it stands behind this one.
+    /// The global options after the command.
     fn global(&self) -> &Global {
         match self {
             Self::Announce(With { global, .. })
@@ -258,8 +256,8 @@ impl Command {
     }
 }
 
-// A command's own arguments, with what every command takes.
-#[allow(missing_docs, reason = "clap would tell it of each command")]
+// A command's own arguments, and the global options.
+#[allow(missing_docs, reason = "clap would print it for each command")]
 #[derive(Args, Debug)]
 pub struct With<Own: Args> {
     #[command(flatten)]
@@ -268,20 +266,20 @@ pub struct With<Own: Args> {
     global: Global,
 }
 
-/// As their new owner, announce VIPs to every host of their link
+/// Announce VIPs, as their new owner, to every host on their link
 #[derive(Args, Debug)]
 pub struct Announce {
     /// Whose VIPs
     #[command(flatten)]
     pub whose: Whose,
-    /// Only on this interface [default: wherever the VIP is]
+    /// Only on this interface [default: every interface that has the VIP]
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
-    /// A peer that must follow, besides the instance's unicast peers; may be given several times
+    /// A peer that must follow, besides the instance's unicast peers; may be repeated
     #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
     pub peers: Vec<IpAddr>,
-    /// Who is asked to prove that they follow: `peers` are those named and the gateways, `all`
-    /// every neighbour the kernel knows, too [default: all]
+    /// Who must prove that they follow: `peers` are the named ones and the gateways, `all` adds every
+    /// neighbour that the kernel knows [default: all]
     #[arg(long, value_name = "WHO", value_parser = confirm())]
     pub confirm: Option<Confirm>,
     /// End after this time at the latest [default: 60]
@@ -293,9 +291,9 @@ pub struct Announce {
     /// Wait this long for a VIP that is not here yet [default: 1]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     pub wait: Option<Duration>,
-    /// When another host has the VIP, too, ask for it every 2 s for this long, and announce anew
-    /// once it is gone; 0: end with the conflict [default: 600 with --instance, unless there is a
-    /// --timeout; else 0]
+    /// If another host has the VIP, too, probe it every 2 s for this long, and announce again once it
+    /// is gone; 0: exit at once with the conflict [default: 600 with --instance and without --timeout,
+    /// else 0]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     pub conflict_watch: Option<Duration>,
 }
@@ -323,21 +321,21 @@ pub struct Check {
     /// Ask for VIPs of other hosts on this interface [default: where the route to the VIP leads]
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
-    /// Mend what is stale: resolve this host's entry anew or, where the VIP is here, announce it
+    /// Repair what is stale: delete and resolve this host's entry or, if the VIP is here, announce it
     ///
-    /// Then check again. In a conflict nothing is mended.
+    /// Then check again. During a conflict, repair nothing.
     #[arg(long)]
     pub fix: bool,
-    /// Mend PERMANENT entries, too
+    /// Repair PERMANENT entries, too
     #[arg(long, requires = "fix")]
     pub permanent: bool,
-    /// Ask for this long at most, and for twice as long where the VIP is here [default: 1]
+    /// Ask for at most this long, or twice as long if the VIP is here [default: 1]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
     pub wait: Option<Duration>,
     /// Print one line and exit as a monitoring plugin does
     ///
     /// 0 (OK) for ok, 1 (WARNING) for unproven, 2 (CRITICAL) for stale, conflict and unowned, 3
-    /// (UNKNOWN) for what could not be asked.
+    /// (UNKNOWN) if the check failed.
     #[arg(long, conflicts_with = "json")]
     pub nagios: bool,
 }
@@ -346,10 +344,9 @@ pub struct Check {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct Which {
-    /// Virtual IPs, IPv4 or IPv6; a prefix length is passed over, and fe80::10%eth0 is fe80::10 with
-    /// -i eth0
+    /// Virtual IPs, IPv4 or IPv6; a prefix length is ignored, and fe80::10%eth0 is fe80::10 with -i eth0
     #[arg(value_name = "VIP")]
-    vips: Vec<WrittenVip>,
+    pub vips: Vec<WrittenVip>,
     /// The VIPs of this vrrp_instance in keepalived.conf
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
@@ -362,41 +359,12 @@ pub struct Which {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct Whose {
-    /// Virtual IPs, IPv4 or IPv6; a prefix length is passed over, and fe80::10%eth0 is fe80::10 with
-    /// -i eth0
+    /// Virtual IPs, IPv4 or IPv6; a prefix length is ignored, and fe80::10%eth0 is fe80::10 with -i eth0
     #[arg(value_name = "VIP")]
-    vips: Vec<WrittenVip>,
+    pub vips: Vec<WrittenVip>,
     /// The VIPs of this vrrp_instance in keepalived.conf
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
-}
-
-impl Which {
-    /// The VIPs that were named.
-    #[must_use]
-    pub fn vips(&self) -> Vec<Vip> {
-        addresses(&self.vips)
-    }
-}
-
-impl Whose {
-    /// The VIPs that were named.
-    #[must_use]
-    pub fn vips(&self) -> Vec<Vip> {
-        addresses(&self.vips)
-    }
-}
-
-impl Release {
-    /// The VIPs that were named.
-    #[must_use]
-    pub fn vips(&self) -> Vec<Vip> {
-        addresses(&self.vips)
-    }
-}
-
-fn addresses(written: &[WrittenVip]) -> Vec<Vip> {
-    written.iter().map(|written| written.vip).collect()
 }
 
 /// Do what an event of keepalived calls for: its `notify` appends the arguments
@@ -409,7 +377,7 @@ pub struct Notify {
     pub name: String,
     /// What it is now, such as MASTER
     pub state: String,
-    /// Its VRRP priority, which is not used
+    /// Its VRRP priority, which is ignored
     pub priority: Option<String>,
 }
 
@@ -428,41 +396,41 @@ pub struct Show {
     pub instance: Option<String>,
 }
 
-/// Carry out the orders of a new owner: purge what contradicts it, and answer
+/// Obey the orders of a new owner: purge wrong entries, and answer
 #[derive(Args, Debug)]
 pub struct Listen {
-    /// Listen here, for good [default: at the sockets that systemd hands over]
+    /// Listen at this address until killed [default: on the sockets that systemd passes]
     #[arg(long, value_name = "ADDR:PORT")]
     pub bind: Option<SocketAddr>,
-    /// End after this time without a datagram [default: 30; with --bind: stay]
+    /// Exit after this time without a datagram [default: 30; with --bind: never]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
     pub idle: Option<Duration>,
 }
 
-/// Order peers to purge what they have for VIPs other than their owner's MAC
+/// Order peers to purge entries for VIPs with another MAC than their owner's
 #[derive(Args, Debug)]
 pub struct Order {
     /// Whose VIPs
     #[command(flatten)]
     pub whose: Whose,
-    /// A peer to order; may be given several times [default: the instance's unicast peers]
+    /// A peer to order; may be repeated [default: the instance's unicast peers]
     #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
     pub peers: Vec<IpAddr>,
-    /// The MAC that the VIPs have [default: that of the interface that holds each here]
+    /// The MAC that the VIPs have [default: that of the interface here that has the VIP]
     #[arg(long, value_name = "MAC")]
     pub mac: Option<Mac>,
-    /// Ask for an answer for this long [default: 5]
+    /// Wait for answers for this long [default: 5]
     #[arg(long, value_name = "SEC", value_parser = parse_some_seconds)]
     pub timeout: Option<Duration>,
 }
 
-/// Let go of VIPs that a dead keepalived has left on this host
+/// Remove VIPs that a dead keepalived left on this host
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct Release {
     /// VIPs of keepalived.conf
     #[arg(value_name = "VIP")]
-    vips: Vec<WrittenVip>,
+    pub vips: Vec<WrittenVip>,
     /// All VIPs of keepalived.conf
     #[arg(long)]
     pub all: bool,
@@ -477,15 +445,15 @@ pub struct Keygen {
 }
 
 fn parse_peer(text: &str) -> Result<IpAddr, &'static str> {
-    let why = "not an IPv4 or IPv6 address: a peer is given by its address, not by a name";
+    let why = "not an IPv4 or IPv6 address: give a peer by its address, not by a name";
     text.parse().map_err(|_| why)
 }
 
 /// The values of `--confirm`, as help and completions list them.
 fn confirm() -> impl TypedValueParser<Value = Confirm> {
     let all = PossibleValue::new("all")
-        .help("The peers that were named, gateways, and every neighbour the kernel knows");
-    let peers = PossibleValue::new("peers").help("The peers that were named, and gateways");
+        .help("The named peers, gateways, and every neighbour that the kernel knows");
+    let peers = PossibleValue::new("peers").help("The named peers, and gateways");
     let none = PossibleValue::new("none").help("Nobody");
     PossibleValuesParser::new([all, peers, none]).map(|chosen| match chosen.as_str() {
         "peers" => Confirm::Peers,
@@ -549,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_command_takes_may_stand_before_it_and_behind_it_and_then_holds_there() {
+    fn global_options_may_stand_before_or_after_the_command_and_the_later_one_wins() {
         let global = |line: &str| {
             let words = format!("vipherald {line}");
             Cli::read(words.split_whitespace()).unwrap().global

@@ -1,13 +1,12 @@
-//! The limit on open descriptors, which a run for many interfaces may come to: it needs one for
-//! each.
+//! The limit on open descriptors: a run needs one for each interface.
 
 use log::debug;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one. Returns whether there is room for more now.
+/// Raises the soft limit to the hard one. Returns whether that gave room for more.
 ///
-/// Not before it is needed: a process that has a low limit was given that by somebody.
+/// Call it only when needed: somebody may have set a low limit on purpose.
 pub(crate) fn raise_limit() -> bool {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft >= hard {

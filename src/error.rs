@@ -1,4 +1,4 @@
-//! Why a command could not do its work: what happened, where, and what to do next.
+//! Why a command failed: what happened, where, and what to do next.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use vipherald_core::address::Vip;
 use vipherald_core::keepalived;
 
-use crate::exit::Exit;
-use crate::{kernel, key_file, packet_socket, privileges, settings};
+use crate::privileges::advice_on_file;
+use crate::{kernel, key_file, packet_socket, settings};
 
-/// A failure of a whole run.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel could not be asked, or refused.
+    /// A request to the kernel failed.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
     /// No packet socket.
@@ -22,55 +22,50 @@ pub enum Error {
     /// The settings file is wrong.
     #[error(transparent)]
     Settings(#[from] settings::Error),
-    /// keepalived.conf does not tell what was asked for.
+    /// keepalived.conf does not say what the command needs.
     #[error("{}{}", .0, advice(.0))]
     Keepalived(#[from] keepalived::Error),
-    /// The FIFO can't be followed.
-    #[error("cannot follow the FIFO {}: {source}", path.display())]
+    /// The FIFO can't be read.
+    #[error("cannot read the FIFO {}: {source}{}", path.display(), advice_on_file(.source))]
     Fifo {
         /// Where it is.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
-    /// No interface has the name given.
+    /// No interface has this name.
     #[error("there is no interface {0}: see `ip link`")]
     NoSuchInterface(String),
-    /// An interface on which nobody asks for addresses by ARP or ND.
+    /// An interface without ARP and ND.
     #[error("cannot announce or check on {interface}: it {why}")]
     UnfitInterface {
         /// Its name.
         interface: String,
-        /// What it is instead.
+        /// What it is, or lacks.
         why: &'static str,
     },
     /// An interface that is set down.
     #[error("cannot announce or check on {0}: the interface is down; `ip link set {0} up`")]
     InterfaceDown(String),
-    /// An instance, or all, without a VIP that could be checked.
+    /// keepalived.conf has no VIP to check.
     #[error("there is nothing to check: {} names no virtual IP", .0.display())]
     NothingToCheck(PathBuf),
     /// A key for orders can't be used, or written.
     #[error(transparent)]
     Key(#[from] key_file::Error),
-    /// Orders need a key.
-    #[error("there is no key for orders: set orders.key_file; `vipherald keygen` writes one")]
-    NoKey,
-    /// It is not known which MAC a VIP has.
-    #[error("{0} is not on this host: give the MAC that it has, by --mac")]
+    /// A VIP is elsewhere, so its MAC is not known.
+    #[error("{0} is not on this host: name its MAC by --mac")]
     NoMac(Vip),
-    /// Nobody is to be ordered.
-    #[error("nobody is to be ordered: name peers by --peer")]
+    /// No peer to order.
+    #[error("there is no peer to order: name peers by --peer")]
     NoPeer,
-    /// There is no socket to hear orders on.
-    #[error(
-        "there is no socket to hear orders on: start it by systemd's socket unit, or with --bind"
-    )]
+    /// No socket to receive orders.
+    #[error("there is no socket for orders: start this by systemd's socket unit, or use --bind")]
     NoSocket,
-    /// The socket that systemd handed over can't be used.
-    #[error("cannot use the socket that systemd handed over: {0}")]
+    /// The socket that systemd passed can't be used.
+    #[error("cannot use the socket that systemd passed: {0}")]
     Activation(io::Error),
-    /// The socket could not be had.
+    /// The address can't be bound.
     #[error("cannot listen at {address}: {source}")]
     Bind {
         /// Where.
@@ -78,7 +73,7 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// The runtime could not be had or broke.
+    /// The runtime could not be started, or broke.
     #[error("cannot wait for events: {0}")]
     Runtime(io::Error),
     /// The report could not be written.
@@ -86,28 +81,10 @@ pub enum Error {
     Stdout(io::Error),
 }
 
-/// What to do where keepalived.conf may not be read: keepalived reads it as root, and runs hooks as
-/// another user if there is one.
-fn advice(unread: &keepalived::Error) -> String {
-    match unread {
-        keepalived::Error::Unreadable { source, .. }
-            if source.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            format!("; {}", privileges::advice_on_reading())
-        }
+/// keepalived reads its file as root, but may run hooks as another user, who may not.
+fn advice(error: &keepalived::Error) -> String {
+    match error {
+        keepalived::Error::Unreadable { source, .. } => advice_on_file(source),
         _ => String::new(),
-    }
-}
-
-impl Error {
-    /// The exit status that tells it.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Settings(_) | Self::Key(_) | Self::NoKey | Self::NoMac(_) | Self::NoPeer => {
-                Exit::Usage
-            }
-            _ => Exit::Failed,
-        }
     }
 }

@@ -1,6 +1,9 @@
-//! Exit statuses: what the caller of `vipherald` learns without reading a word.
+//! Exit statuses, and which result means which.
 
 use vipherald_core::ask::VipVerdict;
+
+use crate::error::Error;
+use crate::report::{AnnounceResult, OrderResult, PurgeResult, ReleaseResult};
 
 /// The statuses that scripts and monitors rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,7 +11,7 @@ use vipherald_core::ask::VipVerdict;
 pub enum Exit {
     /// Done, and nothing contradicts it.
     Done = 0,
-    /// No privilege, netlink or I/O trouble; the message says what to do.
+    /// No privilege, or an error of netlink or I/O; the message says what to do.
     Failed = 1,
     /// The command line, the settings or the key are wrong.
     Usage = 2,
@@ -21,7 +24,7 @@ pub enum Exit {
     Contradicted = 5,
     /// A newer run announces the same VIPs.
     Superseded = 6,
-    /// Ended by SIGINT, told as a shell does (128 + 2).
+    /// Ended by SIGINT, as a shell has it (128 + 2).
     Interrupted = 130,
     /// Ended by SIGTERM (128 + 15).
     Terminated = 143,
@@ -30,14 +33,63 @@ pub enum Exit {
 /// The statuses of a monitoring plugin, as Nagios and its kin define them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plugin {
-    /// All is well.
+    /// Nothing is wrong.
     Ok,
-    /// Somebody should look.
+    /// Somebody should look at it.
     Warning,
     /// Somebody has to act.
     Critical,
-    /// It could not be found out.
+    /// The check could not find out.
     Unknown,
+}
+
+impl From<&Error> for Exit {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Settings(_) | Error::Key(_) | Error::NoMac(_) | Error::NoPeer => Self::Usage,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<AnnounceResult> for Exit {
+    fn from(result: AnnounceResult) -> Self {
+        match result {
+            AnnounceResult::Ok => Self::Done,
+            AnnounceResult::Failed => Self::Failed,
+            AnnounceResult::Unproven => Self::Unproven,
+            AnnounceResult::Conflict => Self::Conflict,
+            AnnounceResult::NotHeld => Self::Contradicted,
+            AnnounceResult::Superseded => Self::Superseded,
+        }
+    }
+}
+
+impl From<OrderResult> for Exit {
+    fn from(result: OrderResult) -> Self {
+        match result {
+            OrderResult::Ok => Self::Done,
+            OrderResult::Unproven => Self::Unproven,
+        }
+    }
+}
+
+impl From<PurgeResult> for Exit {
+    fn from(result: PurgeResult) -> Self {
+        match result {
+            PurgeResult::Ok => Self::Done,
+            PurgeResult::HeldHere => Self::Contradicted,
+        }
+    }
+}
+
+impl From<ReleaseResult> for Exit {
+    fn from(result: ReleaseResult) -> Self {
+        match result {
+            ReleaseResult::Ok => Self::Done,
+            ReleaseResult::Kept => Self::Contradicted,
+        }
+    }
 }
 
 impl From<VipVerdict> for Exit {
@@ -48,6 +100,18 @@ impl From<VipVerdict> for Exit {
             VipVerdict::Stale | VipVerdict::Unproven => Self::Unproven,
             VipVerdict::Conflict => Self::Conflict,
             VipVerdict::Unowned => Self::Contradicted,
+        }
+    }
+}
+
+impl From<Plugin> for Exit {
+    /// The exit status of the same number.
+    fn from(plugin: Plugin) -> Self {
+        match plugin {
+            Plugin::Ok => Self::Done,
+            Plugin::Warning => Self::Failed,
+            Plugin::Critical => Self::Usage,
+            Plugin::Unknown => Self::Unproven,
         }
     }
 }
@@ -75,7 +139,7 @@ impl Plugin {
         }
     }
 
-    /// Which of several a plugin tells: the one of most weight.
+    /// A plugin reports the one of most weight.
     #[must_use]
     pub fn weight(self) -> u8 {
         match self {
@@ -83,17 +147,6 @@ impl Plugin {
             Self::Warning => 1,
             Self::Unknown => 2,
             Self::Critical => 3,
-        }
-    }
-
-    /// The exit status of this number.
-    #[must_use]
-    pub fn exit(self) -> Exit {
-        match self {
-            Self::Ok => Exit::Done,
-            Self::Warning => Exit::Failed,
-            Self::Critical => Exit::Usage,
-            Self::Unknown => Exit::Unproven,
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Following keepalived's notify FIFO: every event in order, none of them late.
+//! Reads keepalived's notify FIFO: every event in order, and at once.
 //!
-//! keepalived drops a line without notice when the pipe is full. So the pipe is read all the
-//! time, and each instance and group has a task of its own, in which a newer event ends the older
-//! one's answer. Of events that come in while one is being ended only the last counts: the
-//! kernel says what holds, and the last event asks it.
+//! keepalived silently drops a line when the pipe is full. So this reads the pipe all the time, and
+//! each instance and group has a task of its own, in which a newer event stops the work for the older
+//! one. Of the events that come while that stops, only the last counts: the kernel says who holds the
+//! VIPs, and the last event asks it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -30,82 +30,82 @@ use vipherald_core::log_limit::RateLimit;
 use crate::error::Error;
 use crate::exit::Exit;
 
-/// Octets of the longest line that keepalived can mean; what is longer is garbage.
+/// No line of keepalived has more octets; a longer one is garbage.
 const LONGEST_LINE: usize = 4096;
-/// Octets that are read at once: what a pipe holds at first.
+/// Octets to read at once: what a pipe holds by default.
 const AT_ONCE: usize = 64 * 1024;
-/// Octets that the pipe is to hold, which is what the kernel grants to everybody
-/// (`fs.pipe-max-size`): room for 10,000 lines that come faster than anybody can read.
+/// Octets that the pipe shall hold, which the kernel grants to everybody (`fs.pipe-max-size`): room
+/// for a burst of 10,000 lines.
 const PIPE: i32 = 1024 * 1024;
-/// By when keepalived has told of every instance, if it is only starting: it takes 0.3 s. After a
-/// reload it tells of none.
-const TOLD_BY: Duration = Duration::from_secs(1);
+/// Within this time a keepalived that is starting has reported every instance (it takes 0.3 s). After
+/// a reload it reports none.
+const ALL_MENTIONED_WITHIN: Duration = Duration::from_secs(1);
 /// Warnings a minute about lines that make no sense.
 const WARNINGS: u32 = 6;
 
-/// Ends what is being done, and says with which status.
+/// Ends the work in progress, and gives the exit status.
 pub(crate) type Stop = Pin<Box<dyn Future<Output = Exit>>>;
 
-/// What there is to answer.
+/// What calls for an announcement or a purge.
 #[derive(Clone, Debug)]
 pub(crate) enum Occasion {
-    /// keepalived told of an event that calls for something.
-    Told(Event, Call),
-    /// It told nothing of this instance, of which these VIPs are here.
-    Untold(String, Vec<PlacedVip>),
+    /// An event of keepalived.
+    Event(Event, Call),
+    /// No event was about this instance, and these VIPs of it are here.
+    Unmentioned(String, Vec<PlacedVip>),
 }
 
 impl Occasion {
     /// The instance or group.
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Told(event, _) => &event.name,
-            Self::Untold(instance, _) => instance,
+            Self::Event(event, _) => &event.name,
+            Self::Unmentioned(instance, _) => instance,
         }
     }
 
     fn subject(&self) -> Subject {
         match self {
-            Self::Told(event, _) => event.of,
-            Self::Untold(..) => Subject::Instance,
+            Self::Event(event, _) => event.of,
+            Self::Unmentioned(..) => Subject::Instance,
         }
     }
 
     fn announces(&self) -> bool {
-        !matches!(self, Self::Told(_, Call::Purge))
+        !matches!(self, Self::Event(_, Call::Purge))
     }
 }
 
-/// Who answers what the FIFO brings.
-pub(crate) trait Answers {
-    /// Which of these instances have VIPs on this host, and which VIPs those are.
+/// Does what the FIFO's events call for.
+pub(crate) trait Respond {
+    /// Those of these instances that have VIPs on this host, with those VIPs.
     async fn held(&self, instances: &BTreeSet<String>) -> Vec<(String, Vec<PlacedVip>)>;
 
-    /// Does what is called for, until `newer` ends it.
-    async fn answer(&self, occasion: Occasion, newer: Stop);
+    /// Does what the occasion calls for, until `newer` ends it.
+    async fn respond(&self, occasion: Occasion, newer: Stop);
 }
 
-/// Has every event answered until keepalived closes the FIFO, and waits for the answers that then
-/// still run; or until `stop`.
+/// Responds to every event until keepalived closes the FIFO, and then waits for the responses in
+/// progress; or until `stop`.
 ///
-/// Of the instances in `untold` that no event was about in the first moment, those VIPs are
-/// announced that are here: keepalived has reloaded its configuration, which ended the reader before
-/// this one and what it announced.
+/// If no event mentions an instance of `unmentioned` in the first moment, keepalived has reloaded its
+/// configuration, which ended the reader before this one and its announcements. So those VIPs of the
+/// instance that are here are announced.
 pub(crate) async fn follow(
     path: &Path,
     mut stop: Stop,
-    untold: Untold,
-    answers: impl Answers + 'static,
+    unmentioned: Unmentioned,
+    responder: impl Respond + 'static,
 ) -> Result<Exit, Error> {
     let unusable = |source| Error::Fifo {
         path: path.to_owned(),
         source,
     };
     let fifo = open(path).map_err(unusable)?;
-    let mut workers = Workers::new(answers);
+    let mut workers = Workers::new(responder);
     let announcing = Rc::clone(&workers.announcing);
     let work = async {
-        if let Some(exit) = read(fifo, &mut stop, untold, &mut workers).await? {
+        if let Some(exit) = read(fifo, &mut stop, unmentioned, &mut workers).await? {
             return Ok(exit);
         }
         tokio::select! {
@@ -119,19 +119,19 @@ pub(crate) async fn follow(
     if !cut.is_empty() {
         let names: Vec<_> = cut.iter().map(String::as_str).collect();
         warn!(
-            "ended by a signal: the announcement of {} is cut short; where keepalived reloads, the \
-             next reader announces anew",
+            "ended by a signal: the announcement of {} is cut short; if keepalived reloads, the next \
+             reader announces again",
             names.join(", ")
         );
     }
     Ok(exit)
 }
 
-/// Opens the FIFO, and waits until there is somebody to write to it.
+/// Opens the FIFO, which waits until somebody has it open for writing.
 fn open(path: &Path) -> io::Result<pipe::Receiver> {
     if !path.metadata()?.file_type().is_fifo() {
         return Err(io::Error::other(
-            "not a FIFO: keepalived's notify_fifo names it",
+            "not a FIFO: see notify_fifo in keepalived.conf",
         ));
     }
     let fifo = File::open(path)?;
@@ -141,39 +141,39 @@ fn open(path: &Path) -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_file(fifo)
 }
 
-/// Hands over the events of the FIFO, in order, until it is closed, or until `stop`: then nothing
-/// more is read, because another reader may already wait for what comes.
-async fn read<A: Answers + 'static>(
+/// Gives the FIFO's events to the workers, in order, until it is closed, or until `stop`: from then on
+/// it reads nothing more, because the next reader may already wait for it.
+async fn read<R: Respond + 'static>(
     fifo: pipe::Receiver,
     stop: &mut Stop,
-    mut untold: Untold,
-    workers: &mut Workers<A>,
+    mut unmentioned: Unmentioned,
+    workers: &mut Workers<R>,
 ) -> io::Result<Option<Exit>> {
     let mut lines = Lines::default();
     let mut octets = vec![0; AT_ONCE];
-    let told_by = Instant::now() + TOLD_BY;
-    let mut all_told = false;
+    let all_mentioned = Instant::now() + ALL_MENTIONED_WITHIN;
+    let mut is_past = false;
     loop {
         tokio::select! {
             biased;
             exit = &mut *stop => return Ok(Some(exit)),
             ready = fifo.readable() => ready?,
-            () = sleep_until(told_by), if !all_told => {
-                all_told = true;
-                let instances = std::mem::take(&mut untold.instances);
+            () = sleep_until(all_mentioned), if !is_past => {
+                is_past = true;
+                let instances = std::mem::take(&mut unmentioned.instances);
                 tokio::select! {
                     biased;
                     exit = &mut *stop => return Ok(Some(exit)),
-                    held = workers.answers.held(&instances) => for (instance, vips) in held {
-                        workers.hand(Occasion::Untold(instance, vips));
+                    held = workers.responder.held(&instances) => for (instance, vips) in held {
+                        workers.assign(Occasion::Unmentioned(instance, vips));
                     }
                 }
                 continue;
             }
         }
         let mut on_event = |event, call| {
-            untold.strike(&event);
-            workers.hand(Occasion::Told(event, call));
+            unmentioned.remove(&event);
+            workers.assign(Occasion::Event(event, call));
         };
         match fifo.try_read(&mut octets) {
             Ok(0) => {
@@ -187,15 +187,15 @@ async fn read<A: Answers + 'static>(
     }
 }
 
-/// The instances that no event was about.
+/// The instances that no event has mentioned, themselves or by their group.
 #[derive(Debug, Default)]
-pub(crate) struct Untold {
+pub(crate) struct Unmentioned {
     instances: BTreeSet<String>,
     groups: HashMap<String, Vec<String>>,
 }
 
-impl Untold {
-    /// At first, all of them.
+impl Unmentioned {
+    /// At first, all.
     pub(crate) fn all(configuration: &Configuration) -> Self {
         let instances = configuration.instances().iter();
         let groups = configuration.groups().iter();
@@ -207,8 +207,7 @@ impl Untold {
         }
     }
 
-    /// Strikes off what an event is about.
-    fn strike(&mut self, event: &Event) {
+    fn remove(&mut self, event: &Event) {
         match event.of {
             Subject::Instance => {
                 self.instances.remove(&event.name);
@@ -222,11 +221,11 @@ impl Untold {
     }
 }
 
-/// Lines out of pieces.
+/// Assembles lines from pieces.
 #[derive(Debug)]
 struct Lines {
     partial: Vec<u8>,
-    /// Whether the line at hand is already known to be garbage.
+    /// Whether the current line is already too long.
     overlong: bool,
     warnings: RateLimit,
 }
@@ -268,37 +267,33 @@ impl Lines {
         let line = std::mem::take(&mut self.partial);
         let line = String::from_utf8_lossy(&line);
         if std::mem::take(&mut self.overlong) {
-            self.warn(|| {
-                format!("the FIFO brought a line of more than {LONGEST_LINE} octets: passed over")
-            });
+            self.warn(|| format!("ignored a line of more than {LONGEST_LINE} octets in the FIFO"));
             return;
         }
         let Some(event) = Event::from_line(&line) else {
             if is_about_servers(&line) {
-                debug!("passed over, as it is about servers: {line:?}");
+                debug!("ignored, because it is about servers: {line:?}");
             } else {
-                self.warn(|| {
-                    format!("the FIFO brought a line that is no event: passed over: {line:?}")
-                });
+                self.warn(|| format!("ignored a line in the FIFO that is no event: {line:?}"));
             }
             return;
         };
         match event.calls_for() {
             Ok(Some(call)) => on_event(event, call),
-            // A mere change of priority ends no announcement.
+            // A change of priority alone must not end an announcement.
             Ok(None) => debug!("{}: nothing to do for {}", event.name, event.state),
             Err(unknown) => self.warn(|| unknown.to_string()),
         }
     }
 
-    /// Warns, though not of each line of a flood.
+    /// Warns, but not of every line of a flood.
     fn warn(&mut self, text: impl FnOnce() -> String) {
         if !self.warnings.take(std::time::Instant::now()) {
             return;
         }
         let text = text();
         if self.warnings.is_spent() {
-            warn!("{text}; for a minute, no more lines like this are told of");
+            warn!("{text}; for a minute, no more such lines are logged");
         } else {
             warn!("{text}");
         }
@@ -306,51 +301,52 @@ impl Lines {
 
     fn end(&self) {
         if !self.partial.is_empty() {
-            warn!("the FIFO ended in the middle of a line: passed over");
+            warn!("the FIFO ended in the middle of a line, which is ignored");
         }
     }
 }
 
 /// A task for each instance and group that had an event.
-struct Workers<A> {
-    answers: Rc<A>,
+struct Workers<R> {
+    responder: Rc<R>,
     newest: HashMap<(Subject, String), watch::Sender<Option<Occasion>>>,
     tasks: JoinSet<()>,
     /// Whose VIPs are being announced now.
     announcing: Rc<RefCell<Vec<String>>>,
 }
 
-impl<A: Answers + 'static> Workers<A> {
-    fn new(answers: A) -> Self {
+impl<R: Respond + 'static> Workers<R> {
+    fn new(responder: R) -> Self {
         Self {
-            answers: Rc::new(answers),
+            responder: Rc::new(responder),
             newest: HashMap::new(),
             tasks: JoinSet::new(),
             announcing: Rc::default(),
         }
     }
 
-    fn hand(&mut self, occasion: Occasion) {
+    fn assign(&mut self, occasion: Occasion) {
         let key = (occasion.subject(), occasion.name().to_owned());
         let newest = self.newest.entry(key).or_insert_with(|| {
             let (newest, occasions) = watch::channel(None);
-            let (answers, announcing) = (Rc::clone(&self.answers), Rc::clone(&self.announcing));
-            self.tasks.spawn_local(work(answers, announcing, occasions));
+            let (responder, announcing) = (Rc::clone(&self.responder), Rc::clone(&self.announcing));
+            self.tasks
+                .spawn_local(work(responder, announcing, occasions));
             newest
         });
         newest.send_replace(Some(occasion));
     }
 
-    /// Waits for the answers that still run.
+    /// Waits for the responses in progress.
     async fn finish(mut self) {
         self.newest.clear();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Answers one occasion after the other, each until the next one comes.
+/// Responds to one occasion after the other, each until the next one comes.
 async fn work(
-    answers: Rc<impl Answers>,
+    responder: Rc<impl Respond>,
     announcing: Rc<RefCell<Vec<String>>>,
     mut occasions: watch::Receiver<Option<Occasion>>,
 ) {
@@ -369,10 +365,10 @@ async fn work(
         if occasion.announces() {
             let name = occasion.name().to_owned();
             announcing.borrow_mut().push(name.clone());
-            answers.answer(occasion, newer).await;
+            responder.respond(occasion, newer).await;
             announcing.borrow_mut().retain(|other| *other != name);
         } else {
-            answers.answer(occasion, newer).await;
+            responder.respond(occasion, newer).await;
         }
     }
 }
@@ -406,20 +402,21 @@ mod tests {
         assert_eq!(events_of(&[&long, &long, good]), ["a"]);
         assert_eq!(events_of(&[&[0xff, 0, 0xfe, b'\n'], good]), ["a"]);
     }
+
     #[test]
-    fn what_an_instance_or_its_group_is_told_is_told() {
+    fn an_event_mentions_an_instance_or_all_of_a_group() {
         let groups = [("G".to_owned(), vec!["b".to_owned(), "c".to_owned()])];
-        let mut untold = Untold {
+        let mut unmentioned = Unmentioned {
             instances: ["a", "b", "c", "d"].map(str::to_owned).into(),
             groups: groups.into(),
         };
         for line in ["INSTANCE \"a\" BACKUP 1", "GROUP \"G\" MASTER 0"] {
-            untold.strike(&Event::from_line(line).unwrap());
+            unmentioned.remove(&Event::from_line(line).unwrap());
         }
         // Another group, and an instance that has the group's name.
         for line in ["GROUP \"d\" MASTER 0", "INSTANCE \"G\" MASTER 1"] {
-            untold.strike(&Event::from_line(line).unwrap());
+            unmentioned.remove(&Event::from_line(line).unwrap());
         }
-        assert_eq!(untold.instances, ["d".to_owned()].into());
+        assert_eq!(unmentioned.instances, ["d".to_owned()].into());
     }
 }

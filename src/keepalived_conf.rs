@@ -1,7 +1,7 @@
 //! keepalived.conf and its includes, on this host's disk.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -34,11 +34,7 @@ impl Files for Disk {
     }
 
     fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        let file = regular_file::open(path, 0)?;
-        file.take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        regular_file::read(path, u64::try_from(limit).unwrap_or(u64::MAX))
     }
 
     fn real_path(&self, path: &Path) -> PathBuf {
@@ -46,7 +42,7 @@ impl Files for Disk {
     }
 }
 
-/// Reads a configuration. Without a configuration id, keepalived's own default stands for it.
+/// Reads a configuration. The default for its configuration id is that of keepalived.
 ///
 /// # Errors
 /// As [`keepalived::read`].

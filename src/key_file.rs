@@ -1,5 +1,6 @@
-//! Key files: who else could read or replace them.
+//! Key files: read only if nobody but root could have read or replaced them.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,7 +11,8 @@ use nix::libc::O_NOFOLLOW;
 use nix::unistd::Uid;
 use vipherald_core::order::Keys;
 
-use crate::regular_file;
+use crate::settings::Orders;
+use crate::{privileges, regular_file};
 
 /// Octets that a key file has at most.
 const LONGEST: u64 = 4096;
@@ -18,6 +20,9 @@ const LONGEST: u64 = 4096;
 /// Why a key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The settings name no file.
+    #[error("there is no key for orders: set orders.key_file; `vipherald keygen` writes one")]
+    Unset,
     /// The file can't be read.
     #[error("cannot read the key {}: {source}{}", path.display(), advice(.source))]
     Unreadable {
@@ -44,33 +49,47 @@ pub enum Error {
     },
 }
 
-fn advice(unreadable: &io::Error) -> &'static str {
+fn advice(unreadable: &io::Error) -> String {
     match unreadable.kind() {
         io::ErrorKind::NotFound => {
-            ": `vipherald keygen` writes one; every host needs a copy of the same"
+            ": `vipherald keygen` writes one; every host needs a copy of the same".to_owned()
         }
-        _ => "",
+        _ => privileges::advice_on_file(unreadable),
     }
 }
 
-fn keep(unwritable: &io::Error) -> &'static str {
+fn keep(unwritable: &io::Error) -> String {
     match unwritable.kind() {
-        io::ErrorKind::AlreadyExists => ": a key is not overwritten; name another file",
-        _ => "",
+        io::ErrorKind::AlreadyExists => {
+            ": an existing key is not overwritten; name another file".to_owned()
+        }
+        _ => privileges::advice_on_file(unwritable),
     }
 }
 
-/// Reads key files, checking each before use. Where systemd gave this unit a credential of a file's
-/// name (`LoadCredential=`, in the directory `credentials`), that takes its place.
+/// Reads the keys that the settings name.
 ///
 /// # Errors
-/// If a file can't be read, is too short, or is not root's alone.
+/// [`Error::Unset`] if they name none, or as [`read`].
+pub fn of(settings: &Orders) -> Result<Keys, Error> {
+    if !settings.has_key() {
+        return Err(Error::Unset);
+    }
+    let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    read(&settings.key_files, credentials.as_deref())
+}
+
+/// Reads key files, and checks each before use. A credential of the same name that systemd gave this
+/// unit (`LoadCredential=`, in the directory `credentials`) replaces a file.
+///
+/// # Errors
+/// If a file can't be read, is too short, or others than root may read or replace it.
 pub fn read(files: &[PathBuf], credentials: Option<&Path>) -> Result<Keys, Error> {
     let read = |file: &PathBuf| {
         let name = file.file_name();
         let credential = credentials.zip(name).map(|(all, name)| all.join(name));
         match credential.filter(|credential| credential.exists()) {
-            // systemd lets nobody but the unit see it.
+            // Only root and the unit can see it.
             Some(credential) => read_one(&credential, Owner::Systemd),
             None => read_one(file, Owner::Root),
         }
@@ -85,93 +104,104 @@ enum Owner {
 }
 
 fn read_one(path: &Path, owner: Owner) -> Result<Keys, Error> {
-    let unreadable = |source| Error::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let unfit = |problem: String| Error::Unfit {
-        path: path.to_owned(),
-        problem,
-    };
-    if owner == Owner::Root {
-        check_folders(path).map_err(|found| match found {
-            Found::Unreadable(source) => unreadable(source),
-            Found::Unfit(problem) => unfit(problem),
-        })?;
-    }
-    // What systemd hands over is behind links of its own in some of its versions.
-    let links = if owner == Owner::Root { O_NOFOLLOW } else { 0 };
-    let file = regular_file::open(path, links).map_err(unreadable)?;
-    let about = file.metadata().map_err(unreadable)?;
-    let (place, mode) = (path.display(), about.mode() & 0o7777);
-    let own = owner == Owner::Systemd && about.uid() == Uid::effective().as_raw();
-    if about.uid() != 0 && !own {
-        return Err(unfit(format!(
-            "belongs to user {}, not to root: `chown root {place}`, and make a new one if that \
-             user may have read it",
-            about.uid()
-        )));
-    }
-    if owner == Owner::Root && mode & 0o077 != 0 {
-        return Err(unfit(format!(
-            "has mode {mode:04o}, so that others than root may read or write it: \
-             `chmod 600 {place}`, and make a new one if they may have"
-        )));
-    }
-    let mut octets = Vec::new();
-    let read = file.take(LONGEST + 1).read_to_end(&mut octets);
-    read.map_err(unreadable)?;
-    if octets.len() as u64 > LONGEST {
-        return Err(unfit(format!("is longer than {LONGEST} octets")));
-    }
-    Keys::from_octets(octets.trim_ascii_end()).map_err(unfit)
+    check(path, owner).map_err(|problem| match problem {
+        Problem::Unreadable(source) => Error::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+        Problem::Unfit(problem) => Error::Unfit {
+            path: path.to_owned(),
+            problem,
+        },
+    })
 }
 
-/// What speaks against a folder.
-enum Found {
+/// Why a key is not used.
+enum Problem {
     Unreadable(io::Error),
     Unfit(String),
 }
 
-/// Checks that nobody but root could have put another file in a key's place: no symbolic link leads
-/// to it, and every folder above it is root's alone to write, as sshd asks for the keys that it
-/// trusts. A folder with the sticky bit is none: who may write there could have been first.
-fn check_folders(path: &Path) -> Result<(), Found> {
-    let unfit = |problem: String| Err(Found::Unfit(problem));
-    let path = std::path::absolute(path).map_err(Found::Unreadable)?;
-    let about = path.symlink_metadata().map_err(Found::Unreadable)?;
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl From<String> for Problem {
+    fn from(problem: String) -> Self {
+        Self::Unfit(problem)
+    }
+}
+
+fn check(path: &Path, owner: Owner) -> Result<Keys, Problem> {
+    let by_root = owner == Owner::Root;
+    if by_root {
+        check_folders(path)?;
+    }
+    // Some versions of systemd pass a credential by links of their own.
+    let file = regular_file::open(path, if by_root { O_NOFOLLOW } else { 0 })?;
+    let about = file.metadata()?;
+    let (place, mode) = (path.display(), about.mode() & 0o7777);
+    let own = !by_root && about.uid() == Uid::effective().as_raw();
+    if about.uid() != 0 && !own {
+        Err(format!(
+            "belongs to user {}, not to root: `chown root {place}`, and make a new one if that \
+             user may have read it",
+            about.uid()
+        ))?;
+    }
+    if by_root && mode & 0o077 != 0 {
+        Err(format!(
+            "has mode {mode:04o}, so that others than root may read or write it: \
+             `chmod 600 {place}`, and make a new one if they may have"
+        ))?;
+    }
+    let mut octets = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut octets)?;
+    if octets.len() as u64 > LONGEST {
+        Err(format!("is longer than {LONGEST} octets"))?;
+    }
+    Ok(Keys::from_octets(octets.trim_ascii_end())?)
+}
+
+/// Checks that nobody but root could have replaced a key: no symbolic link leads to it, and only root
+/// may write to any folder above it, as sshd demands for the keys that it trusts. A sticky folder does
+/// not count as such: whoever may write there could have created the file first.
+fn check_folders(path: &Path) -> Result<(), Problem> {
+    let path = std::path::absolute(path)?;
+    let about = path.symlink_metadata()?;
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let real = folder.canonicalize().map_err(Found::Unreadable)?;
-    if about.is_symlink() || real != folder {
-        let real = path.canonicalize().map_err(Found::Unreadable)?;
-        return unfit(format!(
+    if about.is_symlink() || folder.canonicalize()? != folder {
+        let real = path.canonicalize()?;
+        Err(format!(
             "is named by way of a symbolic link or `..`: name the file itself, {}",
             real.display()
-        ));
+        ))?;
     }
     for folder in folder.ancestors() {
-        let about = folder.symlink_metadata().map_err(Found::Unreadable)?;
+        let about = folder.symlink_metadata()?;
         let place = folder.display();
         if about.uid() != 0 && is_known(about.uid()) {
-            return unfit(format!(
+            Err(format!(
                 "is below {place}, which belongs to user {}, who could replace it: \
                  `chown root {place}`, or move the key",
                 about.uid()
-            ));
+            ))?;
         }
         if about.mode() & 0o022 != 0 {
-            return unfit(format!(
+            Err(format!(
                 "is below {place}, where others than root may write (mode {:04o}): \
                  `chmod go-w {place}`, or move the key",
                 about.mode() & 0o7777
-            ));
+            ))?;
         }
     }
     Ok(())
 }
 
-/// Whether a user is one of this user namespace's. All others, of whom the host's root is one, are
-/// shown as one user, and nothing is known of them.
+/// Whether a user belongs to this user namespace. The kernel shows all others, such as the host's
+/// root, as one user, so nothing is known of them.
 fn is_known(user: u32) -> bool {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let overflow = read("/proc/sys/kernel/overflowuid");
@@ -190,8 +220,8 @@ fn is_known(user: u32) -> bool {
     })
 }
 
-/// Writes a new key for root alone: 64 hexadecimal digits. The file is there as a whole or not at
-/// all: it is written under another name in the same folder first.
+/// Writes a new key, 64 hexadecimal digits, readable by root alone. The file appears complete or not
+/// at all, because it is written under another name in the same folder first.
 ///
 /// # Errors
 /// If the file exists, or can't be written.
@@ -210,17 +240,12 @@ pub fn generate(path: &Path) -> Result<(), Error> {
         draft.push(format!(".{}", digits(suffix)));
         let draft = folder.join(draft);
         let written = write_new(&draft, &(digits(key) + "\n"))
-            // Unlike a new name for the draft, it replaces nothing.
+            // Unlike a rename, a link replaces nothing.
             .and_then(|()| fs::hard_link(&draft, path));
         let removed = fs::remove_file(&draft);
         written.and(removed)?;
-        // The folder is opened by its name, which is empty for the one at hand.
-        let folder = if folder == Path::new("") {
-            Path::new(".")
-        } else {
-            folder
-        };
-        File::open(folder)?.sync_all()
+        // The parent of a bare name is empty.
+        File::open(Path::new(".").join(folder))?.sync_all()
     };
     write().map_err(|source| Error::Unwritable {
         path: path.to_owned(),
@@ -306,7 +331,7 @@ mod tests {
         assert!(read(std::slice::from_ref(&file), None).is_ok());
         fs::write(&file, vec![b'x'; 5000]).unwrap();
         refused("longer than 4096");
-        // A credential of the same name takes its place, as systemd hands it over.
+        // A credential of the same name that systemd passes replaces it.
         let credentials = folder.join("credentials");
         fs::create_dir_all(&credentials).unwrap();
         generate(&credentials.join("key")).unwrap();
@@ -347,7 +372,7 @@ mod tests {
             let told = refusal(&file);
             assert!(told.contains("belongs to user 1, who could"), "{told}");
         }
-        // What systemd hands over is not to be judged so.
+        // Nor does it matter for what systemd passes.
         fs::set_permissions(&deep, Permissions::from_mode(0o777)).unwrap();
         assert!(read(std::slice::from_ref(&file), Some(&deep)).is_ok());
         fs::remove_dir_all(&folder).unwrap();

@@ -1,15 +1,15 @@
-//! Announces a virtual IP that keepalived moved, and purges what other hosts remember of its
-//! old owner. The `vipherald` command is the product; this library is its rooms:
+//! Announces a virtual IP (VIP) that keepalived moved, and purges what other hosts remember of its old
+//! owner. The `vipherald` command is the product; this library is its parts around `vipherald_core`:
 //!
-//! - [`cli`], [`settings`], [`event`]: what the user or keepalived asked for; [`exit`], [`error`]: what the caller learns
-//! - [`commands`]: what each command does; [`announce`], [`purge`], [`check`], [`order`],
-//!   [`orphan`]: how
-//! - [`keepalived`]: what keepalived.conf says; [`wiring`]: whether keepalived's scripts run
-//!   vipherald; [`loaded`]: when keepalived read its files
-//! - [`host`]: where a VIP counts as held; [`answering`]: whether the kernel answers for it there
-//! - [`kernel`]: what the kernel says; [`wire`]: frames; [`port`]: where frames leave
-//! - [`report`], [`logging`]: what happened, as text, JSON and log lines; [`printable`]: as one line
-//! - [`privileges`]: what is missing where something is refused; [`regular_file`]: what may be read
+//! - [`cli`], [`settings`]: what the user asks for; [`exit`], [`error`]: what the caller learns
+//! - [`commands`]: what each command does; [`announce`], [`check`], [`purge`], [`release`],
+//!   [`order`], `fifo`: how
+//! - [`keepalived_conf`]: keepalived.conf on disk; [`loaded`]: when keepalived read it; [`wiring`]:
+//!   which of its scripts run vipherald
+//! - [`kernel`]: netlink; [`packet_socket`]: frames; [`answering`]: whether the kernel answers for a
+//!   VIP; [`supersede`]: newer runs for the same VIPs; `signals`, `readable`, `descriptors`
+//! - [`report`], [`logging`]: text, JSON and log lines; [`printable`]: text from elsewhere in one line
+//! - [`privileges`]: what is missing if something is denied; [`regular_file`]: what may be read
 //!   without waiting
 
 pub mod announce;

@@ -1,8 +1,8 @@
 //! When keepalived last read its files.
 //!
-//! At its start, and at every reload (SIGHUP), keepalived (since 2.2) writes all that it reads into
-//! a file in memory, which its processes keep open. That file's time tells of reloads, too, of
-//! which no process's start does.
+//! When it starts, and at every reload (SIGHUP), keepalived (since 2.2) writes all that it reads to a
+//! file in memory, which its processes keep open. Unlike the start of a process, the time of that file
+//! tells of reloads, too.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// How a process's descriptor shows the file.
+/// The link of a process's descriptor for that file.
 const COPY: &str = "/memfd:/keepalived/consolidated_configuration";
 /// The first line is `# PATH`.
 const FIRST_LINE_MAX: u64 = 4096 + 3;
@@ -20,14 +20,14 @@ const FIRST_LINE_MAX: u64 = 4096 + 3;
 /// What a running keepalived has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Its main file, if that is still there.
+    /// Its main file.
     pub main: PathBuf,
     /// When.
     pub at: SystemTime,
 }
 
-/// What each keepalived in this network namespace has read last. None where that can't be told:
-/// an older keepalived, or one that this process may not look into.
+/// What each keepalived in this network namespace last read. This misses an older keepalived, and one
+/// that this process may not inspect.
 #[must_use]
 pub fn loaded() -> Vec<Loaded> {
     let Ok(here) = fs::read_link("/proc/self/ns/net") else {
@@ -41,7 +41,7 @@ pub fn loaded() -> Vec<Loaded> {
         {
             continue;
         }
-        // Its processes share the file.
+        // Processes of one keepalived share the file.
         if let Some(loaded) = copy_of(&process).filter(|loaded| !all.contains(loaded)) {
             all.push(loaded);
         }
@@ -50,7 +50,7 @@ pub fn loaded() -> Vec<Loaded> {
 }
 
 fn is_keepalived(process: &Path) -> bool {
-    // Behind the name of one that was upgraded stands " (deleted)".
+    // The kernel appends " (deleted)" if the program was upgraded.
     fs::read_link(process.join("exe")).is_ok_and(|program| {
         let name = program.file_name().unwrap_or_default();
         name.to_string_lossy().split(' ').next() == Some("keepalived")
@@ -65,7 +65,7 @@ fn copy_of(process: &Path) -> Option<Loaded> {
         .find(|descriptor| {
             fs::read_link(descriptor).is_ok_and(|shown| shown.to_string_lossy().starts_with(COPY))
         })?;
-    // Opened anew, it is read from its start, and keepalived's own place in it stays.
+    // Opened again, it is read from the start, and keepalived's own offset stays.
     let file = File::open(copy).ok()?;
     let metadata = file.metadata().ok()?;
     let mut line = Vec::new();
@@ -73,19 +73,17 @@ fn copy_of(process: &Path) -> Option<Loaded> {
         .read_until(b'\n', &mut line)
         .ok()?;
     let name = line.strip_prefix(b"# ")?.strip_suffix(b"\n")?;
-    // A relative path is relative to where keepalived was started, which is not known.
+    // A relative path would start at keepalived's working directory, which is not known.
     let main = fs::canonicalize(OsString::from_vec(name.to_vec())).ok()?;
     let at = time(metadata.mtime(), metadata.mtime_nsec())?;
     Some(Loaded { main, at })
 }
 
-/// When a file was changed, renamed into its place, or given other rights.
-///
-/// # Errors
-/// When it can't be looked at.
-pub fn changed_at(path: &Path) -> std::io::Result<Option<SystemTime>> {
-    let metadata = fs::metadata(path)?;
-    Ok(time(metadata.ctime(), metadata.ctime_nsec()))
+/// When a file was changed, renamed into place, or given other permissions.
+#[must_use]
+pub fn changed_at(path: &Path) -> Option<SystemTime> {
+    let metadata = fs::metadata(path).ok()?;
+    time(metadata.ctime(), metadata.ctime_nsec())
 }
 
 fn time(seconds: i64, nanoseconds: i64) -> Option<SystemTime> {

@@ -1,4 +1,4 @@
-//! Where messages go, without ever waiting for whoever reads them.
+//! The log, which never waits for whoever reads it.
 
 use std::fs::File;
 use std::io::{self, Stderr, Write};
@@ -15,7 +15,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
-use syslog::{Facility, Formatter3164, LogFormat, LoggerBackend};
+use syslog::{Facility, Formatter3164, LogFormat, LoggerBackend, Severity};
 
 use crate::printable::one_line;
 
@@ -57,8 +57,7 @@ static LOGGER: Logger = Logger(Mutex::new(Place {
     sink: None,
 }));
 
-/// Starts logging. Nothing is opened until the first message, so that this costs nothing on the
-/// way to the first frame.
+/// Starts logging. The first message opens the log, so that this does not delay the first frame.
 pub fn start(to: LogTo, verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => LevelFilter::Warn,
@@ -67,20 +66,20 @@ pub fn start(to: LogTo, verbose: u8, quiet: bool) {
         (false, _) => LevelFilter::Trace,
     };
     direct(to);
-    // A second start would be a second main().
+    // It can only fail the second time.
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(level);
     }
 }
 
-/// Has messages go elsewhere from now on.
+/// Logs elsewhere from now on.
 pub fn direct(to: LogTo) {
     *LOGGER.place() = Place { to, sink: None };
 }
 
 struct Logger(Mutex<Place>);
 
-/// Where messages go, and what has been opened for that.
+/// Where messages go, once opened.
 struct Place {
     to: LogTo,
     sink: Option<Sink>,
@@ -102,7 +101,7 @@ enum Sink {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The netlink crates log, too: their inner life is of no interest here.
+        // Not what the netlink crates log.
         metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
     }
 
@@ -113,7 +112,7 @@ impl Log for Logger {
         let mut place = self.place();
         let Place { to, sink } = &mut *place;
         let sink = sink.get_or_insert_with(|| Sink::open(to));
-        // A message that can't be delivered is lost: the work is more important than the word.
+        // A message that can't be written is lost: it must not stop the work.
         let _ = sink.write(record.level(), &one_line(&record.args().to_string()));
     }
 
@@ -127,7 +126,7 @@ impl Sink {
             Ok(file) if is_journal(file) => Self::Journal(io::stderr()),
             _ => Self::Terminal(io::stderr()),
         };
-        // Without a daemon there is still stderr, wherever that leads.
+        // Without a daemon, stderr is all there is.
         let to_syslog = || Self::syslog().unwrap_or_else(|_| on_stderr());
         let automatic = || match &stderr {
             Ok(file) if !leads_nowhere(file) => on_stderr(),
@@ -146,8 +145,8 @@ impl Sink {
         }
     }
 
-    /// Only a regular file: writing to anything else may wait for somebody who reads. Behind no
-    /// symbolic link: root would append to whatever others let it lead to.
+    /// Only a regular file, because a write to anything else may wait for a reader. Not through a
+    /// symbolic link, which could make root append to any file that others choose.
     fn file(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
         options.append(true).create(true).mode(0o640);
@@ -162,7 +161,7 @@ impl Sink {
     fn syslog() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(SYSLOG_SOCKET)?;
-        // A daemon that does not read must not stop a failover.
+        // A daemon that does not read must not delay a failover.
         socket.set_nonblocking(true)?;
         let formatter = Formatter3164 {
             facility: Facility::LOG_DAEMON,
@@ -182,29 +181,23 @@ impl Sink {
                 write_if_ready(stderr, &format!("{}{message}\n", word(level)))
             }
             Self::Journal(stderr) => {
-                write_if_ready(stderr, &format!("<{}>{message}\n", severity(level)))
+                write_if_ready(stderr, &format!("<{}>{message}\n", severity(level) as u8))
             }
             Self::Syslog(logger) => {
                 let (formatter, socket) = (&logger.formatter, &mut logger.backend);
-                let severity = match level {
-                    Level::Error => syslog::Severity::LOG_ERR,
-                    Level::Warn => syslog::Severity::LOG_WARNING,
-                    Level::Info => syslog::Severity::LOG_INFO,
-                    Level::Debug | Level::Trace => syslog::Severity::LOG_DEBUG,
-                };
                 formatter
-                    .format(socket, severity, message)
+                    .format(socket, severity(level), message)
                     .map_err(io::Error::other)
             }
-            // The whole line at once, so that lines of several runs do not mix.
+            // One write for the line, so that lines of several runs do not mix.
             Self::File(file) => file.write_all(dated(level, message).as_bytes()),
         }
     }
 }
 
-/// A line of a file, which has nobody else to add when it was and who wrote it.
+/// A line of a file, with what syslog would add: the time and the process.
 fn dated(level: Level, message: &str) -> String {
-    // A clock that is set before 1970 is told as 1970.
+    // A clock set before 1970 counts as 1970.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     format!(
         "{} vipherald[{}]: {}{message}\n",
@@ -249,12 +242,12 @@ fn word(level: Level) -> &'static str {
     }
 }
 
-fn severity(level: Level) -> u8 {
+fn severity(level: Level) -> Severity {
     match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
+        Level::Error => Severity::LOG_ERR,
+        Level::Warn => Severity::LOG_WARNING,
+        Level::Info => Severity::LOG_INFO,
+        Level::Debug | Level::Trace => Severity::LOG_DEBUG,
     }
 }
 
@@ -267,8 +260,8 @@ fn write_if_ready(stderr: &mut Stderr, line: &str) -> io::Result<()> {
     stderr.write_all(line.as_bytes())
 }
 
-/// Whether what is written to stderr is lost: it is /dev/null, as keepalived gives it to its
-/// scripts, or was closed, where main() has put the root directory.
+/// Whether stderr is /dev/null, as in keepalived's scripts, or was closed, which main() has replaced by
+/// the root directory.
 fn leads_nowhere(stderr: &FileStat) -> bool {
     let kind = SFlag::from_bits_truncate(stderr.st_mode) & SFlag::S_IFMT;
     kind == SFlag::S_IFDIR || (kind == SFlag::S_IFCHR && stderr.st_rdev == makedev(1, 3))

@@ -18,16 +18,16 @@ use vipherald::logging::LogTo;
 use vipherald::printable::one_line;
 use vipherald::{commands, logging};
 
-/// Where the C library begins. Rust's own start would also read /proc/self/maps and set up a second
-/// stack, to name a stack overflow: that takes a twelfth of the way to the first frame
-/// (docs/performance.md). The rest of it is done here.
+/// The C library starts here. Rust's own start would also read /proc/self/maps and set up a second
+/// stack, to report a stack overflow: a twelfth of the time to the first frame (docs/performance.md).
+/// This does the rest of it.
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     let began = Instant::now();
     occupy_standard_descriptors();
-    // What can't be written shall be an error (EPIPE, EFBIG), not the end.
+    // A write that fails shall be an error (EPIPE, EFBIG), and not kill the process.
     for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
-        // SAFETY: nobody else minds the signal.
+        // SAFETY: nothing else handles the signal.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     let words: Vec<OsString> = (0..usize::try_from(count).unwrap_or(0))
@@ -37,14 +37,13 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
             OsStr::from_bytes(word.to_bytes()).to_owned()
         })
         .collect();
-    // Not a return, with which nothing would be left of stdout's buffer.
+    // A return would lose what is left in stdout's buffer.
     process::exit(run(&words, began) as c_int)
 }
 
-/// Puts the root directory where standard input, output or error is closed. A socket would get its
-/// number else, and what is printed would be sent. Opened by its path alone (`O_PATH`) it takes
-/// nothing in and gives nothing: reads and writes fail as where nothing is open. And there is one
-/// where there is no /dev/null.
+/// Opens the root directory in place of a standard stream that is closed. Otherwise a socket would get
+/// its number, and what is printed would be sent. Opened as a mere path (`O_PATH`), it fails reads and
+/// writes as a closed descriptor does. Unlike /dev/null, it always exists.
 fn occupy_standard_descriptors() {
     for descriptor in 0..=2 {
         // SAFETY: it touches no memory.
@@ -52,11 +51,12 @@ fn occupy_standard_descriptors() {
         if is_closed {
             // SAFETY: the path ends with a NUL.
             let opened = unsafe { libc::open(c"/".as_ptr(), libc::O_PATH) };
-            // It got the lowest number that is free, which is this one.
+            // It gets the lowest free number, which is this one.
             if opened != descriptor {
                 let error = io::Error::last_os_error();
-                let text = format!("error: cannot stand in for descriptor {descriptor}: {error}\n");
-                // Where standard error is closed itself, nobody can be told.
+                let text =
+                    format!("error: cannot replace closed descriptor {descriptor}: {error}\n");
+                // This fails if standard error is the closed one.
                 let _ = io::stderr().write_all(text.as_bytes());
                 process::exit(Exit::Failed as c_int);
             }
@@ -79,10 +79,10 @@ fn run(words: &[OsString], began: Instant) -> Exit {
     done.unwrap_or_else(|error| commands::fail(&cli, &Error::Runtime(error)))
 }
 
-/// Says what is wrong with the command line, also to one who runs without a terminal.
+/// Says what is wrong with the command line: in the log, without a terminal.
 fn refuse(error: &clap::Error, words: &[OsString]) -> Exit {
     if !error.use_stderr() {
-        // Nothing can be done about a terminal that is gone.
+        // If the terminal is gone, so be it.
         let _ = error.print();
         return Exit::Done;
     }
@@ -102,9 +102,9 @@ fn refuse(error: &clap::Error, words: &[OsString]) -> Exit {
     Exit::Usage
 }
 
-/// What is wrong, and what may have been meant.
+/// What is wrong, and clap's suggestions.
 fn in_one_line(error: &clap::Error) -> String {
-    // clap's text for this is the help.
+    // For this, clap's text is the whole help.
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no command was given: see `vipherald --help`".to_owned();
     }
@@ -120,7 +120,7 @@ fn in_one_line(error: &clap::Error) -> String {
         .join("; ")
 }
 
-/// What `--log` says on a command line that could not be understood as a whole.
+/// The `--log` of a command line that is wrong elsewhere.
 fn log_asked_for(words: &[OsString]) -> LogTo {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let apart = words.windows(2).find(|pair| pair[0] == "--log");

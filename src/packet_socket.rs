@@ -1,4 +1,4 @@
-//! An AF_PACKET port on one interface: frames out, and the answers in.
+//! A packet socket on one interface: frames out, and the answers in.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +19,7 @@ use vipherald_core::host::Link;
 use crate::privileges::Capability;
 use crate::readable::Readable;
 
-/// Why a port could not be opened.
+/// Why a packet socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process lacks `CAP_NET_RAW`.
@@ -39,8 +39,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the kernel said, unless the process as a whole lacks the capability: the trouble of this
-    /// interface alone, or of this moment.
+    /// The error of this interface or this moment alone; `None` if the process lacks the capability.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
@@ -59,13 +58,12 @@ impl Error {
     }
 }
 
-/// Octets of the longest frame that is looked at; what is longer is none of ours.
+/// Octets of the longest frame to receive; a longer one is no answer.
 const LONGEST: u16 = 1514;
 /// Room for the answers of some thousand peers at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// A packet socket that is bound to one interface. It receives nothing until told to
-/// [`PacketSocket::listen`].
+/// A packet socket bound to one interface. It receives nothing before [`PacketSocket::listen`].
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: Readable<OwnedFd>,
@@ -74,10 +72,10 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens a port that sends on `link`.
+    /// Opens a socket that sends on `link`.
     ///
     /// # Errors
-    /// Without `CAP_NET_RAW`, or when the interface is gone.
+    /// Without `CAP_NET_RAW`, or if the interface is gone.
     pub fn open(link: &Link) -> Result<Self, Error> {
         Self::bound_to(link.index).map_err(|errno| match errno {
             Errno::EPERM | Errno::EACCES => Error::NotAllowed {
@@ -88,8 +86,8 @@ impl PacketSocket {
     }
 
     fn bound_to(interface: InterfaceIndex) -> nix::Result<Self> {
-        // Protocol 0: such a socket receives nothing, so that its bind does not have to wait
-        // 8-16 ms for an RCU grace period.
+        // With protocol 0 a socket receives nothing, and so bind does not wait 8-16 ms for an RCU
+        // grace period.
         let socket = socket(
             AddressFamily::Packet,
             SockType::Raw,
@@ -104,10 +102,10 @@ impl PacketSocket {
         })
     }
 
-    /// Begins to receive ARP, neighbour discovery and echo replies, if it does not yet.
+    /// Starts to receive ARP, neighbour discovery and echo replies, unless it already does.
     ///
     /// # Errors
-    /// If the kernel refuses, such as when the interface is gone.
+    /// If the kernel refuses, for instance because the interface is gone.
     pub fn listen(&mut self, link: &Link) -> Result<(), Error> {
         if !self.listens {
             self.receive_by(&ANSWERS)
@@ -117,7 +115,7 @@ impl PacketSocket {
         Ok(())
     }
 
-    /// Begins to receive ARP and neighbour discovery, also what this host itself sends.
+    /// Starts to receive ARP and neighbour discovery, including what this host sends.
     ///
     /// # Errors
     /// As [`PacketSocket::listen`].
@@ -130,14 +128,14 @@ impl PacketSocket {
         let socket = self.socket.get();
         // Before the bind, so that nothing else gets in.
         SockRef::from(socket).attach_filter(filter)?;
-        // More than net.core.rmem_max needs CAP_NET_ADMIN; without it, the default has to do.
+        // More than net.core.rmem_max needs CAP_NET_ADMIN; without it, keep the default.
         let _ = setsockopt(socket, RcvBufForce, &RECEIVE_BUFFER);
         let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
         bind(socket.as_raw_fd(), &link_address(self.interface, all)?)?;
         Ok(())
     }
 
-    /// Tells when there may be a frame to receive.
+    /// Ready when there may be a frame to receive.
     ///
     /// # Errors
     /// If the runtime can no longer watch the socket.
@@ -157,13 +155,13 @@ impl PacketSocket {
                     return Some(frame);
                 }
                 Err(Errno::EINTR) => {}
-                // An interface that went down says so here once, too (ENETDOWN).
+                // ENETDOWN, too, once after the interface went down.
                 Err(_) => return None,
             }
         }
     }
 
-    /// Hands one frame to the interface's queue. Never waits.
+    /// Queues a frame on the interface. Never waits.
     ///
     /// # Errors
     /// `ENOBUFS` when the queue is full, `ENETDOWN` when the interface is down, `ENXIO` when it
@@ -189,8 +187,8 @@ fn link_address(interface: InterfaceIndex, protocol: u16) -> nix::Result<LinkAdd
 /// What may come in, as a classic BPF program (Documentation/networking/filter.rst) over the
 /// Ethernet frame: ARP, ICMP echo replies, ICMPv6 echo replies, neighbour solicitations and
 /// advertisements; none that this host sends, and none of another VLAN, whose tag the kernel has
-/// stripped from the octets. Everything is checked again when it is parsed: this only spares a
-/// busy host the copies.
+/// stripped from the octets. The parser checks everything again: the filter only saves a busy host the
+/// copies.
 static ANSWERS: [SockFilter; 23] = [
     load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
     equal(libc::PACKET_OUTGOING as u32, 20, 0),
@@ -208,7 +206,7 @@ static ANSWERS: [SockFilter; 23] = [
     op(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, 14),
     equal(0, 7, 8),
     equal(libc::ETH_P_IPV6 as u32, 0, 7),
-    // IPv6: ICMPv6 without extension headers, of one of the three types.
+    // IPv6: ICMPv6 without extension headers, of one of three types.
     load(BYTE, 20),
     equal(libc::IPPROTO_ICMPV6 as u32, 0, 5),
     load(BYTE, 54),

@@ -1,10 +1,10 @@
-//! Text from elsewhere, made safe to print: names come from keepalived.conf, the command line, the
-//! FIFO, the file system.
+//! Makes text from elsewhere safe to print: from keepalived.conf, the command line, the FIFO, the file
+//! system.
 
 use std::borrow::Cow;
 
-/// The text as one line that neither commands a terminal nor forges a second line of a log: control
-/// characters and what reorders text are written as Rust writes them, such as `\n` or `\u{1b}`.
+/// The text as one line that neither controls a terminal nor forges a second log line: control and
+/// text direction characters are escaped as in Rust, such as `\n` or `\u{1b}`.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
@@ -21,8 +21,8 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// C0 and C1 controls, the separators that end a line to some (U+2028, U+2029), and the controls of
-/// writing direction (UAX #9 §2), which make a line read as another one.
+/// C0 and C1 controls, the separators that some programs take for line ends (U+2028, U+2029), and the
+/// controls of writing direction (UAX #9 §2), which can make a line look like another one.
 fn is_unprintable(character: char) -> bool {
     character.is_control()
         || matches!(

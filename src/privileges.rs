@@ -1,15 +1,15 @@
-//! What this process may do, and what to do where it may not: all messages word it here.
+//! What this process may do, and the advice in every message where it may not.
 
-use std::fs;
+use std::{fs, io};
 
 use nix::unistd::Uid;
 
 /// A capability that a command may need (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
-    /// Change neighbour entries and addresses, and hear other runs.
+    /// To change neighbour entries and addresses, and to hear other runs.
     NetAdmin,
-    /// Send and receive frames.
+    /// To send and receive frames.
     NetRaw,
 }
 
@@ -31,56 +31,58 @@ impl Capability {
         }
     }
 
-    /// Whether this process has it. Where /proc does not tell, it is taken to have it, until the
-    /// kernel refuses something.
+    /// Whether this process has it. If /proc does not say, assume so, until the kernel refuses.
     #[must_use]
     pub fn is_here(self) -> bool {
         effective().is_none_or(|effective| effective & self.bit() != 0)
     }
 
-    /// Why the kernel may have refused what takes this capability, and what to do.
+    /// Why the kernel may have refused what needs this capability, and what to do.
     #[must_use]
     pub fn advice(self) -> String {
         let name = self.name();
         if self.is_here() {
-            // As for the root of a user namespace that shares the host's network.
+            // Such as root of a user namespace that shares the host's network.
             return format!(
-                "though {name} is here: does the network namespace belong to another user \
-                 namespace, or does a sandbox (seccomp, SELinux) forbid it?"
+                "although this process has {name}: does the network namespace belong to another \
+                 user namespace, or does a sandbox (seccomp, SELinux) forbid it?"
             );
         }
         if Uid::effective().is_root() {
             return format!(
-                "no {name}, though run by root: the container (`--cap-add`, or \
-                 `capabilities.add` in Kubernetes) or the systemd unit (`CapabilityBoundingSet=`) \
-                 has to grant it"
+                "no {name}, though run as root: grant it to the container (`--cap-add`, or \
+                 `capabilities.add` in Kubernetes) or to the systemd unit \
+                 (`CapabilityBoundingSet=`)"
             );
         }
         format!("no {name}: {}", run_as_root())
     }
 }
 
-/// What to do where a file may not be read.
+/// What to do about an error with a file, to follow its text: nothing, unless access was denied.
 #[must_use]
-pub fn advice_on_reading() -> String {
+pub fn advice_on_file(error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return String::new();
+    }
     if Uid::effective().is_root() {
-        "root may not read it: is there a security module, or a container without \
+        "; root may not access it: does a security module forbid it, or does the container lack \
          CAP_DAC_OVERRIDE?"
             .to_owned()
     } else {
-        run_as_root()
+        format!("; {}", run_as_root())
     }
 }
 
 fn run_as_root() -> String {
     format!(
-        "run by user {}: run it as root, and for keepalived's scripts set `script_user root` in \
+        "it was run as user {}: run it as root; for keepalived's scripts, set `script_user root` in \
          keepalived.conf",
         user_name()
     )
 }
 
-/// The capabilities of this process that are in effect.
+/// The effective capabilities of this process.
 fn effective() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -89,8 +91,8 @@ fn effective() -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Who runs this, by name if `/etc/passwd` has it. (`getpwuid` would bring all of NSS into a
-/// static program, a third of its size.)
+/// The user that this process runs as, by name if `/etc/passwd` has it. (`getpwuid` would add all
+/// of NSS to a static program, a third of its size.)
 fn user_name() -> String {
     let uid = Uid::effective().to_string();
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();

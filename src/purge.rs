@@ -1,4 +1,4 @@
-//! Purging: this host forgets which hardware address a VIP had.
+//! Purging: deleting this host's neighbour entries for VIPs.
 
 use std::slice;
 
@@ -8,18 +8,18 @@ use vipherald_core::host::{HostSnapshot, Link, Neighbour, NeighbourState, Placed
 use crate::error::Error;
 use crate::kernel::Kernel;
 
-/// What is to be purged.
+/// What to purge.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The VIPs, and where they count as held here.
     pub vips: Vec<PlacedVip>,
-    /// Only on this interface; `None`: on every one.
+    /// Only on this interface; `None`: on all.
     pub interface: Option<String>,
-    /// PERMANENT entries, too.
+    /// Whether to delete PERMANENT entries, too.
     pub permanent: bool,
-    /// Entries that hold this MAC are right, and stay; `None`: all go.
+    /// Entries with this MAC are right, and stay; `None`: all go.
     pub right: Option<Mac>,
-    /// Only say what would be done.
+    /// Whether to delete nothing.
     pub dry_run: bool,
 }
 
@@ -36,7 +36,7 @@ pub enum Kept {
     Learned,
     /// This host answers for the address.
     Proxy,
-    /// It was only to be said what would be done.
+    /// In a dry run.
     DryRun,
 }
 
@@ -62,9 +62,9 @@ pub struct Entry {
     pub vip: Vip,
     /// The interface it was on.
     pub interface: String,
-    /// The hardware address it held, if any.
+    /// Its hardware address, if any.
     pub mac: Option<Mac>,
-    /// The state it was in.
+    /// Its state.
     pub state: NeighbourState,
     /// Its interface.
     pub index: InterfaceIndex,
@@ -72,19 +72,19 @@ pub struct Entry {
     pub kept: Option<Kept>,
 }
 
-/// What a purge found and did.
+/// What a purge did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// The entries there were.
+    /// The entries that it found.
     pub entries: Vec<Entry>,
-    /// The VIPs that this host holds itself, with the interface: nothing was done for them.
+    /// The VIPs that this host holds itself, with the interface: their entries stay.
     pub held_here: Vec<(Vip, String)>,
 }
 
-/// Purges the VIPs' entries, each by its key: the rest of the tables is neither read nor touched.
+/// Purges the VIPs' entries, each by its key, without reading or changing the rest of the tables.
 ///
-/// A VIP that is held where it counts keeps all its entries: this host is its owner. On an interface
-/// that holds it elsewhere (a link-local VIP is another one on each link) there is none to purge.
+/// A VIP that this host holds where it counts keeps all its entries: this host is its owner. (But a
+/// link-local VIP is a different address on each link.)
 ///
 /// # Errors
 /// If the interface does not exist, or the kernel refuses.
@@ -116,7 +116,7 @@ pub async fn purge(kernel: &Kernel, request: &Request) -> Result<Purged, Error> 
     Ok(purged)
 }
 
-/// The interfaces that hold a VIP, as far as that contradicts a purge, by name; and those to purge
+/// The names of the interfaces that hold a VIP and thereby forbid a purge; and the interfaces to purge
 /// it on.
 fn divide<'a>(
     host: &'a HostSnapshot,
@@ -132,7 +132,7 @@ fn divide<'a>(
             None => (Vec::new(), all.collect()),
         };
     }
-    // It is another address on each link: what others than its own say of it is of no interest.
+    // It is a different address on each link: only entries on its own link matter.
     let its_own = all.filter(|link| placed.place.is_link(link, host.lower(link)));
     let holds = |link: &&Link| counts.iter().any(|holder| holder.index == link.index);
     let (held, rest): (Vec<&Link>, Vec<&Link>) = its_own.partition(holds);

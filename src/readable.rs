@@ -1,4 +1,4 @@
-//! Waiting for a descriptor to become readable, without a thread and without losing the socket.
+//! Waits until a descriptor is readable, without a thread and without giving the descriptor away.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A socket or pipe that the runtime watches for something to read.
+/// A socket or pipe that the runtime watches for input.
 #[derive(Debug)]
 pub(crate) struct Readable<T: AsRawFd>(AsyncFd<T>);
 
@@ -25,11 +25,20 @@ impl<T: AsFd + AsRawFd> Readable<T> {
         self.0.get_ref()
     }
 
-    /// Tells when there may be something to read. The reader then reads until
+    /// Ready when there may be something to read. The caller then reads until
     /// [`io::ErrorKind::WouldBlock`].
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0
             .poll_read_ready(context)
             .map_ok(|mut ready| ready.clear_ready())
     }
+}
+
+/// Ready when any of these is, or failed. Each is the `poll_readable` of one socket, and all of them
+/// are polled, so that whichever becomes readable first wakes the task.
+pub(crate) fn any(polls: impl IntoIterator<Item = Poll<io::Result<()>>>) -> Poll<io::Result<()>> {
+    polls.into_iter().fold(
+        Poll::Pending,
+        |any, one| if any.is_ready() { any } else { one },
+    )
 }

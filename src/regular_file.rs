@@ -1,5 +1,5 @@
-//! Files that people name: nothing but regular files, which neither keep the reader waiting, as a
-//! FIFO does, nor go on for ever, as /dev/zero does.
+//! Opens only regular files, which neither make the reader wait, as a FIFO does, nor go on for ever, as
+//! /dev/zero does.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,13 +8,13 @@ use std::path::Path;
 
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 
-/// Opens a regular file for reading, with these flags of open(2), too.
+/// Opens a regular file for reading, with these additional flags of open(2).
 ///
 /// # Errors
-/// If it can't be opened, or is of another kind.
+/// If it can't be opened, or is not a regular file.
 pub fn open(path: &Path, flags: i32) -> io::Result<File> {
     let mut options = File::options();
-    // Opening a FIFO would wait for its writer.
+    // Without O_NONBLOCK, opening a FIFO would wait for its writer.
     let options = options
         .read(true)
         .custom_flags(flags | O_NONBLOCK | O_NOCTTY);
@@ -29,14 +29,22 @@ pub fn open(path: &Path, flags: i32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Reads a regular file, up to `limit` octets.
+///
+/// # Errors
+/// If it can't be read, or is not a regular file.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    open(path, 0)?.take(limit).read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
 /// Reads the text of a regular file of at most `limit` octets.
 ///
 /// # Errors
-/// If it can't be read, is of another kind, is longer, or is not UTF-8.
+/// If it can't be read, is not a regular file, is longer, or is not UTF-8.
 pub fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
-    let mut octets = Vec::new();
-    let mut file = open(path, 0)?.take(limit + 1);
-    file.read_to_end(&mut octets)?;
+    let octets = read(path, limit + 1)?;
     if octets.len() as u64 > limit {
         let text = format!("it is longer than {limit} octets");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));

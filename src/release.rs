@@ -1,8 +1,8 @@
-//! Letting go of a VIP that a dead keepalived left on this host, which goes on answering for it.
+//! Releasing a VIP that a dead keepalived left on this host, which therefore still answers for it.
 //!
-//! Only where nothing speaks against it: no process that could be keepalived in this network
-//! namespace, no socket of its protocol there (which tells of one that this process cannot see,
-//! outside of its container), no PID in its files that is alive. In any doubt nothing is done.
+//! It takes three proofs of death: this network namespace has no process that could be keepalived, it
+//! has no VRRP socket (which reveals a keepalived outside this process's container), and no PID file
+//! names a living process. In doubt the VIP stays.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use vipherald_core::host::{Address, HostSnapshot, PlacedVip};
 
 use crate::kernel::{self, Kernel};
 
-/// Where keepalived writes its PIDs by default; in a directory of its own where it is set to.
+/// Where keepalived writes its PIDs: by default, or with a directory of its own.
 const PID_FILES: [&str; 9] = [
     "/run/keepalived.pid",
     "/run/vrrp.pid",
@@ -30,33 +30,33 @@ const PID_FILES: [&str; 9] = [
     "/run/keepalived/checkers.pid",
     "/run/keepalived/bfd.pid",
 ];
-/// The IP protocol of VRRP (RFC 9568 §5.1.1.4), as the kernel lists raw sockets: where a port is.
+/// The IP protocol of VRRP (RFC 9568 §5.1.1.4), which the kernel lists as the port of raw sockets.
 const VRRP: &str = ":0070";
 
-/// What became of a VIP that was to be let go of.
+/// What became of a VIP on one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The VIP.
     pub vip: Vip,
-    /// The interface that holds it, or held it.
+    /// The interface that has it, or had it.
     pub interface: String,
-    /// Why it is still there; `None`: it was let go of.
+    /// Why it is still there; `None`: it was released.
     pub kept: Option<Doubt>,
 }
 
-/// What speaks against letting go of a VIP.
+/// Why a VIP is not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     /// It is none of keepalived's.
     #[error("it is no VIP of keepalived.conf")]
     NotConfigured,
     /// A keepalived runs.
-    #[error("keepalived lives here, as process {0}: it has to be stopped")]
+    #[error("keepalived runs here, as process {0}: stop it first")]
     Alive(u32),
     /// Something speaks VRRP.
-    #[error("a VRRP socket is open in this network namespace: some keepalived lives")]
+    #[error("a VRRP socket is open in this network namespace: some keepalived runs")]
     Speaks,
-    /// A PID file tells of a process that is alive.
+    /// A PID file names a living process.
     #[error("{} names process {pid}, which is alive", path.display())]
     PidFile {
         /// The file.
@@ -64,18 +64,18 @@ pub enum Doubt {
         /// The PID in it.
         pid: u32,
     },
-    /// Something could not be looked at.
+    /// Something could not be inspected.
     #[error("cannot tell whether keepalived is dead: {0}")]
     Unknown(String),
-    /// It was only to be said what would be done.
-    #[error("dry run: it would be let go of")]
+    /// In a dry run.
+    #[error("dry run: it would be released")]
     DryRun,
 }
 
-/// Whether anything tells of a keepalived that may be alive in this network namespace.
+/// Checks that keepalived is dead in this network namespace.
 ///
 /// # Errors
-/// What does.
+/// The sign that it may be alive.
 pub fn keepalived_is_dead(pid_files: &[PathBuf]) -> Result<(), Doubt> {
     for table in ["/proc/self/net/raw", "/proc/self/net/raw6"] {
         match fs::read_to_string(table) {
@@ -86,19 +86,17 @@ pub fn keepalived_is_dead(pid_files: &[PathBuf]) -> Result<(), Doubt> {
             Err(error) => return Err(Doubt::Unknown(format!("{table}: {error}"))),
         }
     }
-    // `hidepid` and `ProtectProc=` hide others' processes, and this one first.
+    // `hidepid` and `ProtectProc=` hide the processes of others, process 1 first of all.
     if !Path::new("/proc/1").exists() {
         return Err(Doubt::Unknown(
             "/proc hides processes (hidepid, ProtectProc=): to see them takes CAP_SYS_PTRACE"
                 .to_owned(),
         ));
     }
-    let own = namespace(Path::new("/proc/self"))
-        .map_err(|error| Doubt::Unknown(format!("/proc/self/ns/net: {error}")))?;
-    let processes = fs::read_dir("/proc");
-    let processes = processes.map_err(|error| Doubt::Unknown(format!("/proc: {error}")))?;
-    for process in processes {
-        let process = process.map_err(|error| Doubt::Unknown(format!("/proc: {error}")))?;
+    let unknown = |error: io::Error| Doubt::Unknown(format!("/proc: {error}"));
+    let own = namespace(Path::new("/proc/self")).map_err(unknown)?;
+    for process in fs::read_dir("/proc").map_err(unknown)? {
+        let process = process.map_err(unknown)?;
         let name = process.file_name();
         if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
             look_at(pid, &process.path(), own)?;
@@ -111,7 +109,7 @@ pub fn keepalived_is_dead(pid_files: &[PathBuf]) -> Result<(), Doubt> {
     Ok(())
 }
 
-/// Whether the kernel's list of raw sockets has one of VRRP's protocol.
+/// Whether the kernel's list of raw sockets has one for VRRP.
 fn speaks_vrrp(sockets: &str) -> bool {
     let local = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
     sockets
@@ -121,25 +119,19 @@ fn speaks_vrrp(sockets: &str) -> bool {
 }
 
 fn look_at(pid: u32, process: &Path, own: u64) -> Result<(), Doubt> {
-    match might_be_keepalived(process) {
-        Ok(false) => return Ok(()),
-        Ok(true) => {}
-        // One that ended meanwhile does not live.
-        Err(error) if !is_denied(&error) => return Ok(()),
-        Err(error) => return Err(Doubt::Unknown(denied(&format!("process {pid}"), &error))),
-    }
-    match namespace(process) {
-        Ok(other) if other != own => Ok(()),
-        Ok(_) => Err(Doubt::Alive(pid)),
-        Err(error) if !is_denied(&error) => Ok(()),
-        Err(error) => Err(Doubt::Unknown(denied(
-            &format!("the network namespace of process {pid}"),
-            &error,
+    let lives_here =
+        might_be_keepalived(process).and_then(|might| Ok(might && namespace(process)? == own));
+    match lives_here {
+        Ok(true) => Err(Doubt::Alive(pid)),
+        Err(error) if is_denied(&error) => Err(Doubt::Unknown(format!(
+            "process {pid}: {error}: to inspect the processes of others takes CAP_SYS_PTRACE"
         ))),
+        // Or it has ended meanwhile.
+        Ok(false) | Err(_) => Ok(()),
     }
 }
 
-/// By its name, which its configuration can change, or by its program. A zombie is dead.
+/// Judges by its name, which keepalived.conf can change, and by its program. A zombie is dead.
 fn might_be_keepalived(process: &Path) -> io::Result<bool> {
     if is_dead(process) {
         return Ok(false);
@@ -153,14 +145,10 @@ fn might_be_keepalived(process: &Path) -> io::Result<bool> {
             let name = program.file_name().unwrap_or_default();
             Ok(name.to_string_lossy().starts_with("keepalived"))
         }
-        // The kernel's own threads have none.
+        // Kernel threads have none.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn denied(what: &str, error: &io::Error) -> String {
-    format!("{what}: {error}: to look at others' processes takes CAP_SYS_PTRACE")
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -171,7 +159,7 @@ fn namespace(process: &Path) -> io::Result<u64> {
     Ok(fs::metadata(process.join("ns/net"))?.ino())
 }
 
-/// Whether a process is gone, or a zombie whose parent has not asked yet.
+/// Whether a process is gone, or a zombie that its parent has not waited for.
 fn is_dead(process: &Path) -> bool {
     match fs::read_to_string(process.join("stat")) {
         // The state follows the name, which is in parentheses and may contain anything.
@@ -205,9 +193,9 @@ fn look_at_pid_file(path: &Path) -> Result<(), Doubt> {
     })
 }
 
-/// Lets go of those of the VIPs that this host holds, if they are `configured` and keepalived is
-/// dead: only where keepalived puts them, for on `lo` or elsewhere they are somebody else's. Gives
-/// what became of each on each interface; nothing for one that is not here.
+/// Releases those of the VIPs that this host holds, if they are `configured` and keepalived is dead;
+/// and only where keepalived puts them, because on `lo` or elsewhere somebody else does. Returns what
+/// became of each on each interface, and nothing for one that is not here.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -221,7 +209,7 @@ pub async fn release(
     let host = kernel.snapshot().await?;
     let mut all = Vec::new();
     for (vip, address, interface) in here(&host, vips, configured) {
-        // Right before each deletion: a keepalived may have been started meanwhile.
+        // Before each deletion: somebody may have started keepalived meanwhile.
         let kept = if configured.iter().all(|placed| placed.vip != vip) {
             Some(Doubt::NotConfigured)
         } else if let Err(doubt) = keepalived_is_dead(pid_files) {
@@ -241,7 +229,7 @@ pub async fn release(
     Ok(all)
 }
 
-/// The VIPs' addresses on this host, without those that keepalived puts elsewhere.
+/// The VIPs on this host, except where keepalived does not put them.
 fn here(
     host: &HostSnapshot,
     vips: &[Vip],

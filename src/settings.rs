@@ -1,11 +1,11 @@
 //! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
@@ -15,13 +15,14 @@ use vipherald_core::order::admission::Allowed;
 use vipherald_core::order::message::PORT;
 
 use crate::logging::LogTo;
+use crate::privileges::advice_on_file;
 use crate::regular_file;
 
 /// Where the settings are, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
-/// The highest rate that makes sense: a frame a microsecond.
+/// The highest rate that makes sense: one frame per microsecond.
 pub const MAX_RATE: u32 = 1_000_000;
-/// Octets that the file has at most.
+/// The file may have this many octets.
 const LONGEST: u64 = 1 << 20;
 /// No run lasts longer than a day.
 pub const MAX_SECONDS: f64 = 86_400.0;
@@ -30,26 +31,26 @@ pub const MAX_SECONDS: f64 = 86_400.0;
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Frames a second, over all VIPs of a run.
+    /// Frames per second, for all VIPs of a run.
     #[serde(deserialize_with = "rate")]
     pub rate: NonZeroU32,
-    /// Peers that must follow, where they are on a VIP's link.
+    /// Peers that must follow, if they are on a VIP's link.
     pub peers: Vec<IpAddr>,
     /// Who else is asked.
     pub confirm: Confirm,
-    /// How long an announcement lasts at most.
+    /// The longest an announcement may last.
     #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
-    /// How long another owner of an instance's VIP is asked for again and again.
+    /// How long to probe again and again while an instance's VIP has another owner.
     #[serde(deserialize_with = "seconds_or_none")]
     pub conflict_watch: Duration,
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
-    /// Where messages go, unless the command line says it.
+    /// Where to log, unless the command line says it.
     #[serde(deserialize_with = "place")]
     pub log: LogTo,
-    /// Orders: who may give and who obeys them.
+    /// Sending and obeying orders.
     pub orders: Orders,
 }
 
@@ -57,7 +58,7 @@ pub struct Settings {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Orders {
-    /// The files of the keys, the one that signs first. None: no orders.
+    /// The key files; the first one signs. None: no orders.
     #[serde(rename = "key_file", deserialize_with = "one_or_more")]
     pub key_files: Vec<PathBuf>,
     /// The UDP port that orders go to.
@@ -65,19 +66,27 @@ pub struct Orders {
     /// How far the clock of an order's sender may be from this host's.
     #[serde(deserialize_with = "seconds")]
     pub window: Duration,
-    /// What orders may be about, besides the VIPs of keepalived.conf.
+    /// Which addresses orders may be about, besides the VIPs of keepalived.conf.
     pub allow: Vec<Allowed>,
-    /// Whether PERMANENT entries go, too.
+    /// Whether to purge PERMANENT entries, too.
     pub permanent: bool,
-    /// Whether an announcement also orders everyone on the link, by one broadcast.
+    /// Whether an announcement also broadcasts one order to everyone on the link.
     pub broadcast: bool,
-    /// Whether this host lets go of a VIP that a dead keepalived left on it.
+    /// Whether this host releases a VIP that a dead keepalived left on it.
     pub release_orphan: bool,
-    /// Where that keepalived's PID would be, besides where it is by default.
+    /// More PID files by which a living keepalived is recognised.
     pub pid_files: Vec<PathBuf>,
     /// How long `listen` stays after the last order.
     #[serde(deserialize_with = "seconds")]
     pub idle: Duration,
+}
+
+impl Orders {
+    /// Whether there is a key; without one, this host neither sends nor obeys orders.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        !self.key_files.is_empty()
+    }
 }
 
 impl Default for Orders {
@@ -115,7 +124,7 @@ impl Default for Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is there, or was named, but can't be read.
-    #[error("cannot read the settings {}: {source}", path.display())]
+    #[error("cannot read the settings {}: {source}{}", path.display(), advice_on_file(.source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -155,8 +164,8 @@ impl Settings {
         }
     }
 
-    /// What can be read of a file that [`Settings::read`] gave `error` for, and what of it can't,
-    /// with what is used instead.
+    /// What is usable of a file for which [`Settings::read`] returned `error`. The warnings say what is
+    /// not, and what is used instead.
     #[must_use]
     pub fn read_leniently(named: Option<&Path>, error: &Error) -> (Self, Vec<String>) {
         let path = named.unwrap_or(Path::new(DEFAULT_PATH));
@@ -173,8 +182,8 @@ impl Settings {
         toml::from_str(text).map_err(|error| wrong(&error, text, path))
     }
 
-    /// Key by key: one that is wrong is dropped, and the others keep. What is no TOML can't be told
-    /// apart into keys: of such a file, what stands before that is read.
+    /// Drops each wrong key and keeps the others. What is no TOML has no keys: of such a file, only what
+    /// precedes that line counts.
     fn parse_leniently(text: &str, path: &Path) -> (Self, Vec<String>) {
         let mut told = Vec::new();
         let (mut keys, lost) = beginning(text);
@@ -189,10 +198,10 @@ impl Settings {
                 Err(error) => error,
             };
             let instead = match drop_key(keys.get_mut(), start(&error)) {
-                Some(key) => default_of(&key).map_or("passed over".to_owned(), |default| {
+                Some(key) => default_of(&key).map_or("ignored".to_owned(), |default| {
                     format!("the default is used: {default}")
                 }),
-                // Each error is about a key; were there another one, nothing would be certain.
+                // Every error is about a key. If one is not, rely on nothing.
                 None => {
                     keys.get_mut().clear();
                     "the defaults are used".to_owned()
@@ -205,11 +214,11 @@ impl Settings {
         };
         // In the order of the file.
         told.splice(0..0, dropped.into_values());
-        // What was dropped may have said where else a living keepalived would be seen.
+        // A dropped key may have said how else to recognise a living keepalived.
         if settings.orders.release_orphan && !told.is_empty() {
             settings.orders.release_orphan = false;
             told.push(format!(
-                "{}: until that is mended, no VIP is released: orders.release_orphan = false",
+                "{}: until that is corrected, no VIP is released: orders.release_orphan = false",
                 path.display()
             ));
         }
@@ -217,10 +226,9 @@ impl Settings {
     }
 }
 
-/// The longest beginning of a file that is TOML, up to the line where it ends to be so, and what is
-/// wrong there.
+/// The lines of a file before the one where it stops being TOML, and what is wrong there.
 fn beginning(text: &str) -> (Spanned<DeTable<'_>>, Option<toml::de::Error>) {
-    /// A list or a text that is never closed may begin this many lines before that shows.
+    /// An unclosed list or string may begin this many lines before the parser notices.
     const MOST_LINES: usize = 100;
     let mut first = None;
     let mut end = text.len();
@@ -238,7 +246,7 @@ fn beginning(text: &str) -> (Spanned<DeTable<'_>>, Option<toml::de::Error>) {
     (Spanned::new(0..0, DeTable::new()), first)
 }
 
-/// Takes the key out that stands at `at`, or whose value does. Returns its name.
+/// Removes the key that covers the octet `at`, itself or with its value. Returns its name.
 fn drop_key(keys: &mut DeTable<'_>, at: usize) -> Option<String> {
     for value in keys.iter_mut().map(|(_, value)| value.get_mut()) {
         if let DeValue::Table(table) = value
@@ -284,20 +292,20 @@ fn wrong(error: &toml::de::Error, text: &str, path: &Path) -> Error {
     }
 }
 
-/// Checks a rate, from wherever it came.
+/// Checks a rate, from the command line or the settings.
 ///
 /// # Errors
-/// Says what a rate has to be.
+/// Says what a rate must be.
 pub fn checked_rate(rate: u32) -> Result<NonZeroU32, String> {
     NonZeroU32::new(rate)
         .filter(|rate| rate.get() <= MAX_RATE)
         .ok_or_else(|| format!("a rate is from 1 to {MAX_RATE} frames a second"))
 }
 
-/// Checks a number of seconds, from wherever it came; fractions are fine.
+/// Checks a number of seconds, which may have a fraction.
 ///
 /// # Errors
-/// Says what a number of seconds has to be.
+/// Says what a number of seconds must be.
 pub fn checked_seconds(seconds: f64) -> Result<Duration, String> {
     if (0.0..=MAX_SECONDS).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))
@@ -306,13 +314,13 @@ pub fn checked_seconds(seconds: f64) -> Result<Duration, String> {
     }
 }
 
-/// Checks a number of seconds that has to be more than none.
+/// Checks a number of seconds that must not be 0.
 ///
 /// # Errors
-/// Says what it has to be.
+/// Says what it must be.
 pub fn checked_some_seconds(seconds: f64) -> Result<Duration, String> {
     match checked_seconds(seconds)? {
-        Duration::ZERO => Err("it has to be more than 0 seconds".to_owned()),
+        Duration::ZERO => Err("it must be more than 0 seconds".to_owned()),
         duration => Ok(duration),
     }
 }
@@ -334,29 +342,20 @@ fn place<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogTo, D::Error> 
     text.parse().map_err(de::Error::custom)
 }
 
-/// A text, or a list of texts.
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
-    struct Paths;
-    impl<'de> de::Visitor<'de> for Paths {
-        type Value = Vec<PathBuf>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("the path of a file, or a list of paths")
-        }
-
-        fn visit_str<E: de::Error>(self, path: &str) -> Result<Self::Value, E> {
-            Ok(vec![path.into()])
-        }
-
-        fn visit_seq<A: de::SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-            let mut paths = Vec::new();
-            while let Some(path) = all.next_element()? {
-                paths.push(path);
-            }
-            Ok(paths)
-        }
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "expected the path of a file, or a list of paths"
+    )]
+    enum Paths {
+        One(PathBuf),
+        More(Vec<PathBuf>),
     }
-    deserializer.deserialize_any(Paths)
+    Ok(match Paths::deserialize(deserializer)? {
+        Paths::One(path) => vec![path],
+        Paths::More(paths) => paths,
+    })
 }
 
 #[cfg(test)]
@@ -452,6 +451,7 @@ mod tests {
             assert!(!error.contains('\n'), "{error}");
         }
     }
+
     fn leniently(text: &str) -> (Settings, Vec<String>) {
         Settings::parse_leniently(text, Path::new("v.toml"))
     }
@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(settings, expected);
         for part in [
             "v.toml:1: unknown field `rates`",
-            "passed over",
+            "ignored",
             "v.toml:3: ",
             "the default is used: rate = 2000",
             "v.toml:5: ",

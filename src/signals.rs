@@ -1,4 +1,4 @@
-//! Somebody wants this process to end: SIGTERM or SIGINT.
+//! SIGTERM and SIGINT.
 
 use std::future;
 use std::task::{Poll, ready};
@@ -10,19 +10,18 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::exit::Exit;
 use crate::readable::Readable;
 
-/// Ends when somebody wants this process to end, and says with which status. From when this is
-/// first awaited, the signals are waited for; until then, and where they can't be for want of a
-/// descriptor, the default holds: they end the process by themselves.
+/// Ends when SIGTERM or SIGINT comes, with the exit status for it. Until this is first polled, or if no
+/// descriptor is left for it, the signals kill the process, as by default.
 ///
-/// A signalfd, because tokio's own signals would be set up with the runtime, before the first
-/// frame, and panic where no descriptor is left. The kernel is asked each time that this is polled,
-/// so that who polls this first does nothing after a signal came.
+/// It uses a signalfd, because tokio's own signals would be set up with the runtime, before the first
+/// frame, and panic if no descriptor is left. Each poll asks the kernel, so that a caller who polls
+/// this first does nothing more after a signal.
 pub(crate) async fn termination() -> Exit {
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGTERM);
     ends.add(Signal::SIGINT);
     let Ok(signals) = signals(&ends) else {
-        // They may have been waited for before.
+        // An earlier call may have blocked them.
         let _ = ends.thread_unblock();
         return future::pending().await;
     };
@@ -35,7 +34,7 @@ pub(crate) async fn termination() -> Exit {
                 });
             }
             if ready!(signals.poll_readable(context)).is_err() {
-                // Rather ended than deaf.
+                // Better to end than to be deaf to signals.
                 return Poll::Ready(Exit::Terminated);
             }
         }

@@ -1,9 +1,9 @@
 //! One run per VIP, interface and network namespace: the newer run makes the older yield.
 //!
-//! A run tells the others by a multicast on a netlink socket between user processes
-//! (`NETLINK_USERSOCK`). Such a socket belongs to one network namespace, has no name that another
-//! could take first, leaves nothing behind when a process dies, and the kernel vouches for the
-//! sender's user: no lock file could be had so safely.
+//! A run informs the others by a multicast on a netlink socket between user processes
+//! (`NETLINK_USERSOCK`). Such a socket belongs to one network namespace, has no name that somebody
+//! else could take first, leaves nothing behind when a process dies, and the kernel vouches for the
+//! sender's user. No lock file is as safe.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,19 +24,19 @@ use vipherald_core::announce::{RunPlace, overlap};
 
 use crate::readable::Readable;
 
-/// `NETLINK_USERSOCK`, whose messages the kernel only passes on.
+/// `NETLINK_USERSOCK`, whose messages the kernel only forwards.
 const USERSOCK: isize = 2;
-/// The multicast group, as a mask; any other program's messages there lack our first octets.
+/// The multicast group, as a mask. Messages of other programs there lack the magic.
 const GROUP: u32 = 1 << 21;
 const MAGIC: [u8; 8] = *b"vipherld";
 /// Octets before the VIPs: the magic, and the run_id.
 const HEADER: usize = 8 + AGE;
 const AGE: usize = 12;
-/// VIPs that one message names.
+/// VIPs in one message.
 const VIPS_AT_ONCE: usize = 512;
-/// Octets behind the VIPs: the index of the interface that they are on; without it, any.
+/// Octets after the VIPs: the index of their interface; without it, any interface.
 const INTERFACE: usize = 4;
-/// Messages that are read before the run's own work goes on.
+/// Messages to read before the run's own work goes on.
 const AT_ONCE: usize = 256;
 
 /// When a run began, to tell the newer from the older.
@@ -81,17 +81,17 @@ impl RunId {
 pub struct Runs {
     socket: Readable<Socket>,
     run_id: RunId,
-    /// Whether there may be more to hear than was read.
+    /// Whether there may be more messages to read.
     unread: Cell<bool>,
-    /// Whether messages were lost, since this run last told the others of itself.
+    /// Whether messages were lost since this run last announced its places.
     lost: Cell<bool>,
 }
 
 impl Runs {
-    /// Begins to hear of other runs, and tells them that this one has these places from now on.
+    /// Starts to listen to other runs, and tells them that this one has these places from now on.
     ///
     /// # Errors
-    /// Without `CAP_NET_ADMIN`, or when the process may open no more sockets.
+    /// Without `CAP_NET_ADMIN`, or if the process may open no more sockets.
     pub fn claim(run_id: RunId, places: &[RunPlace]) -> io::Result<Self> {
         let mut socket = Socket::new(USERSOCK)?;
         socket.set_non_blocking(true)?;
@@ -107,7 +107,7 @@ impl Runs {
         Ok(runs)
     }
 
-    /// Tells when there may be something to hear.
+    /// Ready when there may be messages.
     ///
     /// # Errors
     /// If the runtime can no longer watch the socket.
@@ -118,13 +118,13 @@ impl Runs {
         self.socket.poll_readable(context)
     }
 
-    /// The places that newer runs have taken over. An older run that begins late is told that it is
-    /// the older one; and where messages were lost, all runs are told of this one, so that a newer
-    /// one answers. `ours` are the places of this run. Never waits.
+    /// The places that newer runs have taken over. This tells an older run that started listening late
+    /// about this one; and if messages were lost, it tells all runs, so that a newer one answers. `ours`
+    /// are the places of this run. Never waits.
     #[must_use]
     pub fn taken(&self, ours: impl Fn() -> Vec<RunPlace>) -> Vec<RunPlace> {
         let mut taken = Vec::new();
-        // Bounded, so that nobody can hold a run up by flooding it.
+        // Bounded, so that a flood can't delay the run.
         self.unread.set(true);
         for _ in 0..AT_ONCE {
             let message = match self.receive() {
@@ -136,7 +136,7 @@ impl Runs {
                 }
                 Heard::All => {
                     self.unread.set(false);
-                    // Not before: the kernel drops the answers, too, until the queue is empty.
+                    // Only now: the kernel would drop the answers, too, while the queue is full.
                     if self.lost.take() {
                         self.tell(&ours());
                     }
@@ -152,14 +152,13 @@ impl Runs {
             }
             let mut shared = ours();
             shared.retain(|ours| claimed.iter().any(|theirs| overlap(*ours, *theirs)));
-            // This run's own messages do not come back to it.
+            // (The kernel does not deliver a run's own messages to itself.)
             self.tell(&shared);
         }
         taken
     }
 
-    /// Tells the other runs that this one has these places from now on: a message for each
-    /// interface.
+    /// Tells the other runs that this one has these places from now on, in a message per interface.
     pub fn tell(&self, places: &[RunPlace]) {
         let mut by_interface: BTreeMap<Option<InterfaceIndex>, Vec<Vip>> = BTreeMap::new();
         for (vip, interface) in places {
@@ -177,9 +176,8 @@ impl Runs {
             if let Some(interface) = interface {
                 message.extend_from_slice(&interface.0.to_be_bytes());
             }
-            // ECONNREFUSED, always: after the multicast the kernel tries itself as a receiver. A
-            // run that hears nothing goes on, as it would without a newer one; both then
-            // announce what this host holds.
+            // Always ECONNREFUSED: after the multicast, the kernel tries to deliver to itself. A run
+            // that misses the message goes on; both then announce what this host holds.
             let _ = self
                 .socket
                 .get()
@@ -220,15 +218,15 @@ impl Runs {
     }
 }
 
-/// What came in.
+/// What was read.
 enum Heard {
     /// A message of a process that runs as root or as this one does.
     Message(Vec<u8>),
-    /// Nothing that counts.
+    /// A message to ignore.
     Nothing,
-    /// Messages were lost, to a flood by others: what is left can still be read.
+    /// A flood by others made messages be lost; the rest can still be read.
     Overrun,
-    /// There is no more.
+    /// Nothing is left.
     All,
 }
 

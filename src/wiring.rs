@@ -1,7 +1,6 @@
-//! Which of keepalived's scripts run vipherald, and whether keepalived runs those scripts at all.
+//! Which of keepalived's scripts run vipherald, and whether keepalived runs those scripts.
 
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,15 +11,15 @@ use crate::regular_file;
 
 /// The name of the program.
 const NAME: &str = "vipherald";
-/// What follows it in the names of the systemd units that do what an event calls for.
+/// What follows it in the names of the systemd units that keepalived's hooks start.
 const UNITS: [&[u8]; 2] = [b"-master@", b"-backup@"];
-/// How much of a script is searched for the name.
+/// Octets of a script that are searched for the name.
 const SCRIPT_MAX: u64 = 1 << 20;
-/// Who runs scripts if nobody is named, and there is that user.
+/// The user that runs scripts if none is named and this one exists.
 const DEFAULT_USER: &str = "keepalived_script";
 const USERS: &str = "/etc/passwd";
 
-/// By what an event of an instance reaches vipherald.
+/// How an event of an instance reaches vipherald.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
@@ -45,41 +44,127 @@ pub struct Wire {
     pub keywords: Vec<String>,
 }
 
-/// How the events of an instance reach vipherald; by nothing at all if there is none.
-#[must_use]
-pub fn wires(configuration: &Configuration, instance: &Instance) -> Vec<Wire> {
-    let of_instance = keywords(&instance.hooks);
-    let by = if of_instance.iter().any(|keyword| keyword == "notify") {
-        By::Notify
-    } else {
-        By::Hooks
-    };
-    let groups = configuration.groups().iter();
-    let groups = groups.filter(|group| group.instances.contains(&instance.name));
-    let mut wires = vec![(by, None, of_instance)];
-    wires.extend(groups.map(|group| {
-        let name = Some(group.name.clone());
-        (By::Group, name, keywords(&group.hooks))
-    }));
-    wires.push((By::Fifo, None, keywords(&configuration.scripts().fifos)));
-    wires
-        .into_iter()
-        .filter(|(_, _, keywords)| !keywords.is_empty())
-        .map(|(by, group, keywords)| Wire {
-            by,
-            group,
-            keywords,
-        })
-        .collect()
+/// The ways from keepalived to vipherald for one instance. Its events reach vipherald unless `wired`
+/// is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Wires {
+    /// Those that work.
+    pub wired: Vec<Wire>,
+    /// Those whose scripts keepalived ignores.
+    pub ignored: Vec<Wire>,
 }
 
-fn keywords(hooks: &[Hook]) -> Vec<String> {
-    let ours = hooks.iter().filter(|hook| runs_vipherald(hook));
-    ours.map(|hook| hook.keyword.clone()).collect()
+/// What keepalived does with a script that runs vipherald.
+#[derive(Debug)]
+enum Verdict {
+    Runs,
+    /// As this user, without the capabilities that vipherald needs.
+    RunsAs(String),
+    /// And why.
+    Ignores(String),
 }
 
-/// Whether the script is vipherald, has it among its arguments (`systemctl`, `sh -c`), or calls it
-/// in its text.
+/// The scripts of a configuration, and the users of this host.
+#[derive(Debug)]
+pub struct Wiring<'a> {
+    configuration: &'a Configuration,
+    users: String,
+}
+
+impl<'a> Wiring<'a> {
+    /// Reads the users.
+    #[must_use]
+    pub fn new(configuration: &'a Configuration) -> Self {
+        Self {
+            configuration,
+            users: fs::read_to_string(USERS).unwrap_or_default(),
+        }
+    }
+
+    /// How the events of an instance reach vipherald.
+    #[must_use]
+    pub fn wires(&self, instance: &Instance) -> Wires {
+        let mut wires = Wires::default();
+        let mut add = |by: Option<By>, group: Option<&str>, hooks: &[Hook]| {
+            let ours = hooks.iter().filter(|hook| runs_vipherald(hook));
+            let is_run = |hook: &&Hook| !matches!(self.verdict(hook), Verdict::Ignores(_));
+            let (run, ignored): (Vec<_>, Vec<_>) = ours.partition(is_run);
+            for (hooks, wires) in [(run, &mut wires.wired), (ignored, &mut wires.ignored)] {
+                let keywords: Vec<_> = hooks.iter().map(|hook| hook.keyword.clone()).collect();
+                let of_instance = match keywords.iter().any(|keyword| keyword == "notify") {
+                    true => By::Notify,
+                    false => By::Hooks,
+                };
+                wires.extend((!keywords.is_empty()).then(|| Wire {
+                    by: by.unwrap_or(of_instance),
+                    group: group.map(str::to_owned),
+                    keywords,
+                }));
+            }
+        };
+        add(None, None, &instance.hooks);
+        for group in self.configuration.groups() {
+            if group.instances.contains(&instance.name) {
+                add(Some(By::Group), Some(&group.name), &group.hooks);
+            }
+        }
+        add(Some(By::Fifo), None, &self.configuration.scripts().fifos);
+        wires
+    }
+
+    /// Why scripts that run vipherald don't run, or lack the capabilities that it needs.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add = |block: Option<Block>, hooks: &[Hook]| {
+            for hook in hooks.iter().filter(|hook| runs_vipherald(hook)) {
+                let message = match self.verdict(hook) {
+                    Verdict::Runs => continue,
+                    Verdict::RunsAs(user) => format!(
+                        "keepalived runs it as {user}, without the capabilities that vipherald \
+                         needs: set `script_user root` in global_defs"
+                    ),
+                    Verdict::Ignores(why) => format!("keepalived ignores it{why}"),
+                };
+                problems.push(Problem {
+                    file: hook.file.clone(),
+                    line: hook.line,
+                    block: block.clone(),
+                    message: format!("{}: {message}", hook.keyword),
+                    stops: false,
+                });
+            }
+        };
+        let block = |kind, name: &str| {
+            let name = name.to_owned();
+            Some(Block { kind, name })
+        };
+        for instance in self.configuration.instances() {
+            add(block("vrrp_instance", &instance.name), &instance.hooks);
+        }
+        for group in self.configuration.groups() {
+            add(block("vrrp_sync_group", &group.name), &group.hooks);
+        }
+        add(None, &self.configuration.scripts().fifos);
+        problems
+    }
+
+    fn verdict(&self, hook: &Hook) -> Verdict {
+        let scripts = self.configuration.scripts();
+        let as_user = verdict_on_user(hook, scripts, &self.users);
+        let program = hook.command.first();
+        match (
+            &as_user,
+            program.and_then(|program| why_ignored(program, scripts.security)),
+        ) {
+            (Verdict::Ignores(_), _) | (_, None) => as_user,
+            (_, Some(why)) => Verdict::Ignores(why),
+        }
+    }
+}
+
+/// Whether the script is vipherald, names it in an argument (`systemctl`, `sh -c`), or calls it in its
+/// text.
 fn runs_vipherald(hook: &Hook) -> bool {
     let Some((program, arguments)) = hook.command.split_first() else {
         return false;
@@ -88,17 +173,12 @@ fn runs_vipherald(hook: &Hook) -> bool {
         || arguments
             .iter()
             .any(|argument| calls_vipherald(argument.as_bytes()))
-        || find(program).is_some_and(|path| is_script_of_vipherald(&path).unwrap_or(false))
+        || find(program)
+            .and_then(|path| regular_file::read(&path, SCRIPT_MAX).ok())
+            .is_some_and(|text| calls_vipherald(&text))
 }
 
-fn is_script_of_vipherald(path: &Path) -> io::Result<bool> {
-    let file = regular_file::open(path, 0)?;
-    let mut text = Vec::new();
-    file.take(SCRIPT_MAX).read_to_end(&mut text)?;
-    Ok(calls_vipherald(&text))
-}
-
-/// Whether the text has the program's name, or that of one of its units, as the end of a word.
+/// Whether a word of the text ends with the program's name, or continues it to that of a unit.
 fn calls_vipherald(text: &[u8]) -> bool {
     let ends = |after: &[u8]| match after.first() {
         None | Some(b'"' | b'\'' | b';' | b'&' | b'|' | b')') => true,
@@ -121,63 +201,24 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Why scripts that run vipherald don't run, or not with the rights that it needs.
-#[must_use]
-pub fn problems(configuration: &Configuration) -> Vec<Problem> {
-    let users = fs::read_to_string(USERS).unwrap_or_default();
-    let scripts = configuration.scripts();
-    let mut problems = Vec::new();
-    let mut look_at = |block: Option<(&'static str, &str)>, hooks: &[Hook]| {
-        for hook in hooks.iter().filter(|hook| runs_vipherald(hook)) {
-            problems.extend(complaint(hook, scripts, &users).map(|message| Problem {
-                file: hook.file.clone(),
-                line: hook.line,
-                block: block.map(|(kind, name)| Block {
-                    kind,
-                    name: name.to_owned(),
-                }),
-                message: format!("{}: {message}", hook.keyword),
-                stops: false,
-            }));
-        }
-    };
-    for instance in configuration.instances() {
-        look_at(Some(("vrrp_instance", &instance.name)), &instance.hooks);
-    }
-    for group in configuration.groups() {
-        look_at(Some(("vrrp_sync_group", &group.name)), &group.hooks);
-    }
-    look_at(None, &scripts.fifos);
-    problems
-}
-
-/// What is wrong with a hook.
-fn complaint(hook: &Hook, scripts: &Scripts, users: &str) -> Option<String> {
-    let program = hook.command.first()?;
-    complaint_about_user(hook, scripts, users)
-        .or_else(|| complaint_about_program(program, scripts.security))
-}
-
-fn complaint_about_user(hook: &Hook, scripts: &Scripts, users: &str) -> Option<String> {
-    let named = hook.user.as_ref().or(scripts.user.as_ref());
-    let user = match named {
+fn verdict_on_user(hook: &Hook, scripts: &Scripts, users: &str) -> Verdict {
+    let user = match hook.user.as_ref().or(scripts.user.as_ref()) {
         Some(user) => user,
         None if id_of(DEFAULT_USER, users).is_some() => DEFAULT_USER,
         None if scripts.security => {
-            return Some(format!(
-                "keepalived ignores it, because with enable_script_security it needs a user, and \
-                 there is no {DEFAULT_USER}: set `script_user root` in global_defs"
+            return Verdict::Ignores(format!(
+                ", because with enable_script_security it needs a user, and there is no \
+                 {DEFAULT_USER}: set `script_user root` in global_defs"
             ));
         }
-        // keepalived's own.
-        None => return None,
+        // keepalived's own user.
+        None => return Verdict::Runs,
     };
-    (user != "root" && id_of(user, users) != Some(0)).then(|| {
-        format!(
-            "keepalived runs it as {user}, without the capabilities that vipherald needs: set \
-             `script_user root` in global_defs"
-        )
-    })
+    if user == "root" || id_of(user, users) == Some(0) {
+        Verdict::Runs
+    } else {
+        Verdict::RunsAs(user.to_owned())
+    }
 }
 
 /// The number of a user in the text of /etc/passwd.
@@ -189,20 +230,18 @@ fn id_of(user: &str, users: &str) -> Option<u32> {
     })
 }
 
-fn complaint_about_program(program: &str, security: bool) -> Option<String> {
-    let ignores = "keepalived ignores it";
+/// Why keepalived ignores a program, to follow "keepalived ignores it".
+fn why_ignored(program: &str, security: bool) -> Option<String> {
     let Some(path) = find(program) else {
-        return Some(format!("{ignores}: there is no {program} in PATH"));
+        return Some(format!(": there is no {program} in PATH"));
     };
     let path = match fs::canonicalize(&path) {
         Ok(path) => path,
-        Err(error) => return Some(format!("{ignores}: {}: {error}", path.display())),
+        Err(error) => return Some(format!(": {}: {error}", path.display())),
     };
-    let Ok(metadata) = fs::metadata(&path) else {
-        return None;
-    };
+    let metadata = fs::metadata(&path).ok()?;
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
-        return Some(format!("{ignores}: {} is not executable", path.display()));
+        return Some(format!(": {} is not executable", path.display()));
     }
     let unsafe_part = path
         .ancestors()
@@ -216,12 +255,12 @@ fn complaint_about_program(program: &str, security: bool) -> Option<String> {
         "does not belong to root"
     };
     Some(format!(
-        "{ignores} because of enable_script_security: {} {who}",
+        " because of enable_script_security: {} {who}",
         part.display()
     ))
 }
 
-/// What keepalived's `enable_script_security` minds.
+/// What keepalived's `enable_script_security` rejects.
 fn others_can_change(metadata: &Metadata) -> bool {
     let mode = metadata.permissions().mode();
     let is_sticky_folder = metadata.is_dir() && mode & 0o1000 != 0;
@@ -250,11 +289,14 @@ mod tests {
         )
     }
 
-    /// `BY KEYWORD,…` for each wire.
+    /// `BY KEYWORD,…` for each wire, whether or not the program exists here.
     fn wired(text: &str) -> Vec<String> {
         let configuration = read(text);
-        wires(&configuration, configuration.instance("VI_1").unwrap())
+        let wires = Wiring::new(&configuration).wires(configuration.instance("VI_1").unwrap());
+        wires
+            .wired
             .into_iter()
+            .chain(wires.ignored)
             .map(|wire| {
                 let group = wire.group.unwrap_or_default();
                 format!("{:?}{group} {}", wire.by, wire.keywords.join(","))
@@ -307,13 +349,37 @@ mod tests {
     }
 
     #[test]
+    fn a_script_that_keepalived_ignores_is_no_wire() {
+        let text = "global_defs {\nscript_user root\n}\n".to_owned()
+            + &instance("notify /nonexistent/vipherald\nnotify_stop \"/bin/sh -c vipherald\"");
+        let configuration = read(&text);
+        let wiring = Wiring::new(&configuration);
+        let wires = wiring.wires(configuration.instance("VI_1").unwrap());
+        let wire = |by, keyword: &str| Wire {
+            by,
+            group: None,
+            keywords: vec![keyword.to_owned()],
+        };
+        assert_eq!(wires.wired, [wire(By::Hooks, "notify_stop")]);
+        assert_eq!(wires.ignored, [wire(By::Notify, "notify")]);
+        let problems = wiring.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let told = "notify: keepalived ignores it: /nonexistent/vipherald: ";
+        assert!(problems[0].message.starts_with(told), "{problems:?}");
+    }
+
+    #[test]
     fn the_user_of_a_hook_needs_to_be_root() {
         let complaint = |globals: &str, user: &str, users| {
             let text = format!("global_defs {{\n{globals}\n}}\n")
                 + &instance(&format!("notify /x/vipherald {user}"));
             let configuration = read(&text);
             let hook = &configuration.instances()[0].hooks[0];
-            complaint_about_user(hook, configuration.scripts(), users)
+            match verdict_on_user(hook, configuration.scripts(), users) {
+                Verdict::Runs => None,
+                Verdict::RunsAs(user) => Some(format!("as {user}")),
+                Verdict::Ignores(why) => Some(why),
+            }
         };
         let with_default = USERS.to_owned() + "keepalived_script:x:7:7::/:\n";
         for (globals, user, users) in [
@@ -328,17 +394,16 @@ mod tests {
             ("script_user nobody", "", USERS, "as nobody"),
             ("script_user root", "nobody", USERS, "as nobody"),
             ("", "", &with_default, "as keepalived_script"),
-            ("enable_script_security", "", USERS, "ignores it"),
+            ("enable_script_security", "", USERS, "script_user root"),
         ] {
             let complaint = complaint(globals, user, users).unwrap();
             assert!(complaint.contains(said), "{complaint}");
-            assert!(complaint.contains("script_user root"), "{complaint}");
         }
     }
 
     #[test]
     fn a_program_that_keepalived_does_not_run_is_told() {
-        let said = |program, security| complaint_about_program(program, security);
+        let said = why_ignored;
         assert_eq!(said("/bin/sh", false), None);
         assert!(said("/nonexistent/vipherald", false).is_some());
         assert!(

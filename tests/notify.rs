@@ -239,7 +239,7 @@ fn root_without_a_capability_learns_who_took_it() {
             .args(arguments);
         let command = heard(command);
         let ended = Run::start(command).end().exits(1);
-        let told = format!("no {name}, though run by root");
+        let told = format!("no {name}, though run as root");
         assert_eq!(ended.stderr.matches(&told).count(), 1, "{ended:?}");
         ended.logs("CapabilityBoundingSet");
         for wrong in ["script_user", "keepalived_script"] {
@@ -411,10 +411,12 @@ fn show_says_what_the_configuration_means() {
     let one = json!({
         "name": "VI_1", "interface": "eth0", "vmac": null, "virtual_router_id": 51,
         "vips": vip("10.9.0.100", 24, "eth0"), "excluded": [], "peers": ["10.9.0.2"], "wired": [],
+        "ignored": [],
     });
     let two = json!({
         "name": "VI_2", "interface": "eth0", "vmac": null, "virtual_router_id": 52,
         "vips": vip("10.9.0.101", 32, "lo"), "excluded": [], "peers": [], "wired": [],
+        "ignored": [],
     });
     let parsed = |arguments| serde_json::from_str::<Value>(&shown(arguments)).unwrap();
     let groups = json!([{ "name": "G", "instances": ["VI_1", "VI_2"] }]);

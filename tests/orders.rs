@@ -257,7 +257,7 @@ fn where_keepalived_is_alive_or_may_be_the_vip_is_never_touched() {
         ended.logs(why);
         assert!(n1.holds(VIP));
     };
-    refused("keepalived lives");
+    refused("keepalived runs");
     // Dead by now, but for what a PID file says.
     node.keepalived.kill9_all();
     let pid_file = lab.directory().join("other.pid");

@@ -1,8 +1,8 @@
-//! Whether this host's kernel answers who asks for a VIP that it holds.
+//! Whether this host's kernel answers requests for a VIP that it holds.
 //!
-//! An announcement reaches who is there; who comes later asks. An owner that does not answer is
-//! followed by everyone, and found by nobody. Some settings of the kernel alone tell so, for IPv4;
-//! what a firewall drops, an observer sees.
+//! An announcement reaches the hosts that are there; a host that comes later asks. If the owner does
+//! not answer, all hosts follow it and no new host finds it. For IPv4, some kernel settings alone tell
+//! that it won't answer; an observer sees what a firewall drops.
 
 mod observer;
 
@@ -10,21 +10,20 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use vipherald_core::host::Address;
+
+use vipherald_core::address::{Prefix, Vip};
+use vipherald_core::host::{Address, HostSnapshot, Link, PlacedVip};
 
 use crate::kernel::{self, Kernel};
-use vipherald_core::address::{Prefix, Vip};
-use vipherald_core::host::Link;
-use vipherald_core::host::{HostSnapshot, PlacedVip};
 
 pub(crate) use observer::Observer;
 
-/// Why a kernel leaves questions for a VIP unanswered, and what changes that.
+/// Why the kernel does not answer requests for a VIP, and what changes that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// Why, as a clause.
     pub why: String,
-    /// What to run, or to look at.
+    /// What to run, or what to look at.
     pub cure: String,
 }
 
@@ -34,7 +33,7 @@ impl fmt::Display for Silence {
     }
 }
 
-/// Which setting of the kernel keeps it from answering questions for a VIP that `link` holds.
+/// The kernel setting that keeps it from answering requests for a VIP that `link` holds.
 ///
 /// # Errors
 /// If the kernel does not answer.
@@ -45,7 +44,7 @@ pub async fn why_silent(
     vip: Vip,
 ) -> Result<Option<Silence>, kernel::Error> {
     let IpAddr::V4(ip) = vip.ip() else {
-        // No setting of that kind exists for IPv6.
+        // IPv6 has no such setting.
         return Ok(None);
     };
     let ignore = Setting::read(&link.name, "arp_ignore");
@@ -76,12 +75,11 @@ pub async fn why_silent(
     answers_would_leave_elsewhere(kernel, host, link, (ip, Prefix::of(own))).await
 }
 
-/// Its neighbours are on another interface than the one that has it, and that one does not answer
-/// for others.
+/// The VIP's subnet is on another interface, which does not answer for addresses of others.
 fn elsewhere(host: &HostSnapshot, link: &Link, vip: Vip, subnets: &[&Address]) -> Option<Silence> {
     let asked_on = subnets.iter().find_map(|own| {
         let other = host.link(own.interface)?;
-        // A VMAC answers for what is asked on the interface below it.
+        // A VMAC answers requests that arrive on the interface below it.
         let is_below = link.lower == Some(other.index) || other.lower == Some(link.index);
         let holds = host
             .holders(&PlacedVip::anywhere(vip))
@@ -92,7 +90,7 @@ fn elsewhere(host: &HostSnapshot, link: &Link, vip: Vip, subnets: &[&Address]) -
     let ignore = Setting::read(&asked_on.name, "arp_ignore");
     matches!(ignore.value(), 1 | 2 | 8).then(|| {
         let why = format!(
-            "it is on {}, and who is in its subnet asks on {}, which does not answer for other \
+            "it is on {}, but hosts of its subnet ask on {}, which does not answer for other \
              interfaces",
             link.name, asked_on.name
         );
@@ -105,8 +103,8 @@ fn elsewhere(host: &HostSnapshot, link: &Link, vip: Vip, subnets: &[&Address]) -
     })
 }
 
-/// With `arp_filter`, or a strict `rp_filter`, the kernel answers only on the interface that a packet
-/// to the asker would leave by.
+/// With `arp_filter`, or a strict `rp_filter`, the kernel answers only on the interface by which it
+/// would send a packet to the host that asks.
 async fn answers_would_leave_elsewhere(
     kernel: &Kernel,
     host: &HostSnapshot,
@@ -120,7 +118,7 @@ async fn answers_would_leave_elsewhere(
         (_, 1) => reverse,
         _ => return Ok(None),
     };
-    // One stands for all: routes into a subnet seldom differ.
+    // Any host will do: routes into a subnet seldom differ.
     let somebody = (1..=3)
         .map(|distance| IpAddr::from(Ipv4Addr::from_bits(vip.to_bits() ^ distance)))
         .find(|ip| subnet.contains(*ip) && host.addresses.iter().all(|own| own.ip != *ip));
@@ -133,22 +131,21 @@ async fn answers_would_leave_elsewhere(
         return Ok(None);
     };
     let why = format!(
-        "this host's kernel answers no ARP request for it on {}, for its route to that subnet \
+        "this host's kernel answers no ARP request for it on {}, because its route to that subnet \
          leaves by {}",
         link.name, other.name
     );
     Ok(Some(setting.blamed(&why, "0")))
 }
 
-/// Whether this host's kernel answers on an interface, with that one's MAC, for an address that
-/// another one has.
+/// Whether this host's kernel answers on an interface, with its MAC, for an address of another
+/// interface.
 #[must_use]
 pub fn answers_for_others(interface: &str) -> bool {
     !matches!(Setting::read(interface, "arp_ignore").value(), 1 | 2 | 8)
 }
 
-/// An IPv4 setting, of which the higher of two values holds: that of all interfaces, and that of
-/// one.
+/// An IPv4 setting. The higher of two values counts: that for all interfaces, and that for one.
 struct Setting {
     name: &'static str,
     interface: String,
@@ -175,10 +172,10 @@ impl Setting {
         self.all.max(self.own)
     }
 
-    /// That this setting is why, and what to set it to.
+    /// Blames this setting, and says what to set it to.
     fn blamed(&self, why: &str, better: &str) -> Silence {
         let value = self.value();
-        // A dot in an interface's name would be taken for a separator.
+        // sysctl would take a dot in an interface's name for a separator.
         let of = |interface: &str| {
             let interface = interface.replace('.', "/");
             format!("net.ipv4.conf.{interface}.{}", self.name)

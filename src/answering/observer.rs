@@ -1,11 +1,10 @@
-//! What is seen of the questions that others put to this host for the VIPs that it holds: a
-//! packet socket sees them before a firewall does, and the answers only after it.
+//! Watches the requests of others for the VIPs that this host holds: a packet socket sees a request
+//! before a firewall does, and an answer only after the firewall let it pass.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future;
 use std::net::IpAddr;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
@@ -15,40 +14,41 @@ use vipherald_core::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
 use super::Silence;
 use crate::error::Error;
 use crate::packet_socket::PacketSocket;
+use crate::readable;
 
-/// The kernel answers at once: a question that is older has got its answer, or gets none.
+/// The kernel answers at once: an older request has got its answer, or gets none.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(50);
-/// Frames that are read before others get their turn.
+/// Frames to read from one socket before the others get their turn.
 const FRAMES_AT_ONCE: u32 = 1024;
 
-/// What was seen of one VIP on one interface.
+/// What was seen for one VIP on one interface.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    questions: u32,
-    first_question: Option<Instant>,
+    requests: u32,
+    first_request: Option<Instant>,
     answers: u32,
     /// The MACs of other interfaces of this host that answered for it.
     pub(crate) also_answered: BTreeSet<Mac>,
 }
 
 impl Seen {
-    /// How often it was asked for, if nobody got an answer.
+    /// How many requests came, if none was answered.
     pub(crate) fn unanswered(&self, now: Instant) -> Option<u32> {
-        let asked = self.first_question.filter(|_| self.answers == 0)?;
-        (now.duration_since(asked) >= ANSWERED_WITHIN).then_some(self.questions)
+        let asked = self.first_request.filter(|_| self.answers == 0)?;
+        (now.duration_since(asked) >= ANSWERED_WITHIN).then_some(self.requests)
     }
 }
 
-/// One interface that is watched.
+/// An interface that is watched.
 struct Watched {
     link: Link,
     socket: PacketSocket,
-    /// The subnets of who is answered there.
+    /// The kernel answers hosts of these subnets there.
     subnets: Vec<Prefix>,
     vips: BTreeMap<Vip, Seen>,
 }
 
-/// Watches the interfaces that hold some VIPs.
+/// Watches the interfaces that hold the VIPs.
 pub(crate) struct Observer {
     own_macs: BTreeSet<Mac>,
     own_ips: BTreeSet<IpAddr>,
@@ -56,10 +56,10 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// Begins to watch.
+    /// Starts to watch.
     ///
     /// # Errors
-    /// If no packet socket can be had.
+    /// If a packet socket can't be opened.
     pub(crate) fn start(host: &HostSnapshot, vips: &[PlacedVip]) -> Result<Self, Error> {
         let mut watched: BTreeMap<InterfaceIndex, Watched> = BTreeMap::new();
         for placed in vips {
@@ -85,19 +85,16 @@ impl Observer {
     pub(crate) async fn watch(&mut self) -> Result<(), Error> {
         loop {
             self.look();
-            let readable = future::poll_fn(|context| {
-                let mut any = Poll::Pending;
-                for one in &self.watched {
-                    let readable = one.socket.poll_readable(context);
-                    any = if readable.is_ready() { readable } else { any };
-                }
-                any
-            });
-            readable.await.map_err(Error::Runtime)?;
+            let sockets = self.watched.iter().map(|one| &one.socket);
+            future::poll_fn(|context| {
+                readable::any(sockets.clone().map(|socket| socket.poll_readable(context)))
+            })
+            .await
+            .map_err(Error::Runtime)?;
         }
     }
 
-    /// Reads what came in or went out so far.
+    /// Reads what has come in or gone out.
     pub(crate) fn look(&mut self) {
         let now = Instant::now();
         for one in &mut self.watched {
@@ -112,30 +109,30 @@ impl Observer {
         }
     }
 
-    /// Why this host does not answer who asks for a VIP on an interface, if that was seen.
+    /// Why this host does not answer requests for a VIP on an interface, if that was seen.
     #[must_use]
     pub(crate) fn why_unanswered(&self, link: &Link, vip: Vip) -> Option<Silence> {
         let times = self.seen(link.index, vip)?.unanswered(Instant::now())?;
         let cure = match vip.ip() {
             IpAddr::V4(_) => {
-                "a filter of this host drops the questions or the answers? See `nft list ruleset` \
+                "does a filter of this host drop the requests or the answers? See `nft list ruleset` \
                  (tables arp, netdev), `arptables -S`"
             }
             IpAddr::V6(_) => {
-                "a filter of this host drops neighbour solicitations or advertisements? See `nft \
+                "does a filter of this host drop neighbour solicitations or advertisements? See `nft \
                  list ruleset`, `ip6tables -S`"
             }
         };
         Some(Silence {
             why: format!(
-                "this host was asked for it {times} times on {}, and its kernel did not answer",
+                "this host got {times} requests for it on {}, and its kernel did not answer",
                 link.name
             ),
             cure: cure.to_owned(),
         })
     }
 
-    /// What was seen of a VIP on an interface.
+    /// What was seen for a VIP on an interface.
     pub(crate) fn seen(&self, interface: InterfaceIndex, vip: Vip) -> Option<&Seen> {
         let mut watched = self.watched.iter();
         let one = watched.find(|one| one.link.index == interface)?;
@@ -165,74 +162,75 @@ impl Watched {
         own_macs: &BTreeSet<Mac>,
         own_ips: &BTreeSet<IpAddr>,
     ) {
-        let (target, question) = match &frame.payload {
+        let (target, message) = match &frame.payload {
             Payload::Arp(arp) => arp_of(arp),
             Payload::Ndp(ndp) => ndp_of(frame, ndp),
             Payload::Echo(_) => return,
         };
         let own = self.link.mac;
-        // To nobody else: an interface may be promiscuous.
+        // A promiscuous interface also sees frames for others.
         let for_us = !frame.destination.is_unicast() || Some(frame.destination) == own;
         let is_answered = |from: IpAddr| {
             let on_link = || self.subnets.iter().any(|subnet| subnet.contains(from));
             !own_ips.contains(&from) && (from.is_unspecified() || on_link())
         };
         let asks = |from| for_us && !own_macs.contains(&frame.source) && is_answered(from);
-        let counts = match question {
-            Said::Question(from) => asks(from),
-            Said::Answer(_) => true,
-            Said::Other => false,
+        let counts = match message {
+            Message::Request(from) => asks(from),
+            Message::Answer(_) => true,
+            Message::Other => false,
         };
         let seen = self.vips.iter_mut().find(|(vip, _)| vip.ip() == target);
         let Some((_, seen)) = seen.filter(|_| counts) else {
             return;
         };
-        match question {
-            Said::Answer(mac) if Some(mac) == own => seen.answers += 1,
-            Said::Answer(mac) if own_macs.contains(&mac) => drop(seen.also_answered.insert(mac)),
-            Said::Question(_) => {
-                seen.questions += 1;
-                seen.first_question.get_or_insert(now);
+        match message {
+            Message::Answer(mac) if Some(mac) == own => seen.answers += 1,
+            Message::Answer(mac) if own_macs.contains(&mac) => {
+                seen.also_answered.insert(mac);
             }
-            Said::Answer(_) | Said::Other => {}
+            Message::Request(_) => {
+                seen.requests += 1;
+                seen.first_request.get_or_insert(now);
+            }
+            Message::Answer(_) | Message::Other => {}
         }
     }
 }
 
-/// What a frame says of its target.
+/// What a frame means for its target.
 #[derive(Clone, Copy)]
-enum Said {
-    /// Somebody asks for it, from this address.
-    Question(IpAddr),
-    /// It is at this MAC, says an answer.
+enum Message {
+    /// A request, from this address.
+    Request(IpAddr),
+    /// An answer: it is at this MAC.
     Answer(Mac),
-    /// Nothing of interest.
     Other,
 }
 
-fn arp_of(arp: &Arp) -> (IpAddr, Said) {
+fn arp_of(arp: &Arp) -> (IpAddr, Message) {
     let gratuitous = arp.sender_ip == arp.target_ip;
     match arp.operation {
-        _ if gratuitous => (arp.target_ip.into(), Said::Other),
+        _ if gratuitous => (arp.target_ip.into(), Message::Other),
         ArpOperation::Request => {
             let from = arp.sender_ip.into();
-            (arp.target_ip.into(), Said::Question(from))
+            (arp.target_ip.into(), Message::Request(from))
         }
-        ArpOperation::Reply => (arp.sender_ip.into(), Said::Answer(arp.sender_mac)),
+        ArpOperation::Reply => (arp.sender_ip.into(), Message::Answer(arp.sender_mac)),
     }
 }
 
-fn ndp_of(frame: &Frame, ndp: &Ndp) -> (IpAddr, Said) {
+fn ndp_of(frame: &Frame, ndp: &Ndp) -> (IpAddr, Message) {
     match ndp.message {
-        // Asked from `::`, the answer goes to all nodes, and is no solicited one.
+        // The answer to a request from `::` goes to all nodes, and is not a solicited one.
         NdpMessage::Solicitation(ns) if !ndp.source.is_unspecified() => {
-            (ns.target.into(), Said::Question(ndp.source.into()))
+            (ns.target.into(), Message::Request(ndp.source.into()))
         }
-        NdpMessage::Solicitation(ns) => (ns.target.into(), Said::Other),
+        NdpMessage::Solicitation(ns) => (ns.target.into(), Message::Other),
         NdpMessage::Advertisement(na) if na.solicited => {
             let mac = na.target_lladdr.unwrap_or(frame.source);
-            (na.target.into(), Said::Answer(mac))
+            (na.target.into(), Message::Answer(mac))
         }
-        NdpMessage::Advertisement(na) => (na.target.into(), Said::Other),
+        NdpMessage::Advertisement(na) => (na.target.into(), Message::Other),
     }
 }

@@ -1,4 +1,4 @@
-//! What to do where keepalived.conf does not tell what a command needs to know.
+//! What to do if keepalived.conf does not say what a command needs to know.
 
 use std::io;
 
@@ -25,17 +25,17 @@ fn advice(command: &str, cause: &keepalived::Error) -> String {
             "name the VIPs in hooks of their own: `vipherald announce VIP…` in notify_master"
                 .to_owned(),
         ),
-        // The others are about what the file says.
+        // The other commands are about the file itself.
         _ => None,
     };
     match (cause, vips) {
-        // That has its own.
+        // Its text has advice of its own.
         (keepalived::Error::Unreadable { source, .. }, _)
             if source.kind() == io::ErrorKind::PermissionDenied =>
         {
             String::new()
         }
-        // It is the right file, and what it says is not certain.
+        // The file is right, but vipherald can't rely on it.
         (keepalived::Error::Refused { .. }, None) => String::new(),
         (keepalived::Error::Refused { .. }, Some(vips)) => format!("; {vips}"),
         (_, None) => format!("; {FILE}"),

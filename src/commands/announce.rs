@@ -1,4 +1,4 @@
-//! `announce`: as their new owner, announce VIPs to every host of their link.
+//! `announce`: as their new owner, announce VIPs to every host on their link.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -10,7 +10,7 @@ use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, Pace, State};
 use vipherald_core::host::PlacedVip;
 
-use super::output::{Done, deliver, print};
+use super::output::Done;
 use super::target::Target;
 use crate::announce::Session;
 use crate::answering::{Observer, Silence, why_silent};
@@ -24,11 +24,11 @@ use crate::settings::Settings;
 use crate::signals::termination;
 use crate::{announce, check};
 
-/// What may come before whether this host's kernel answers is watched: the first frames, of many
-/// VIPs, too.
+/// The observer starts after this time, so that it does not delay the first frames, not even those of
+/// many VIPs.
 const FIRST_FRAMES: Duration = Duration::from_millis(100);
-/// Where more MACs contest a VIP, it is a loop or an attack, and none is asked.
-const MOST_CONTESTANTS: usize = 8;
+/// If more MACs answer for a VIP, it is a loop or an attack, and none of them is asked.
+const MOST_RIVALS: usize = 8;
 
 pub(super) async fn announce(
     args: &Announce,
@@ -41,7 +41,7 @@ pub(super) async fn announce(
     request.interface.clone_from(&args.interface);
     request.peers.extend(&args.peers);
     request.confirm = args.confirm.unwrap_or(request.confirm);
-    // A time-out that was asked for holds for all of the run.
+    // A time-out on the command line limits the whole run.
     let by_default = args
         .timeout
         .map_or(request.pace.conflict_watch, |_| Duration::ZERO);
@@ -54,7 +54,7 @@ pub(super) async fn announce(
     run(&target, &request, global, began, Box::pin(termination())).await
 }
 
-/// Announces, and tells what came of it. `stop` ends it.
+/// Announces until done, or until `stop`, and reports.
 pub(super) async fn run(
     target: &Target,
     request: &announce::Request,
@@ -65,14 +65,13 @@ pub(super) async fn run(
     let mut session = Session::prepare(request, began).await?;
     let name = target.name.as_deref();
     if global.dry_run {
-        let stdout = print(global, &AnnounceReport::planned(name, session.core()))?;
-        let exit = Exit::Done;
-        return Ok(Done { exit, stdout });
+        let plan = AnnounceReport::planned(name, session.core());
+        return Ok(Done::print(global, &plan)?.stopped(Some(Exit::Done)));
     }
-    let tell = |core: &Announcement, news: &News| news_line(name, core, news).log();
+    let log_news = |core: &Announcement, news: &News| news_line(name, core, news).log();
     let mut observer = None;
     let stopped = tokio::select! {
-        stopped = session.run(stop, tell) => stopped?,
+        stopped = session.run(stop, log_news) => stopped?,
         never = observe(&request.vips, &mut observer) => match never {},
     };
     let core = session.core();
@@ -86,12 +85,10 @@ pub(super) async fn run(
         background.proxies = proxies(core, request).await;
     }
     let report = AnnounceReport::new(name, core, now, stopped, &background);
-    let stdout = deliver(global, &report)?;
-    let exit = stopped.unwrap_or(report.exit());
-    Ok(Done { exit, stdout })
+    Ok(Done::report(global, &report)?.stopped(stopped))
 }
 
-/// Once the first frames are out, watches whether this host's kernel answers who asks for the VIPs.
+/// Once the first frames are out, watches whether this host's kernel answers requests for the VIPs.
 async fn observe(vips: &[PlacedVip], observer: &mut Option<Observer>) -> Infallible {
     sleep(FIRST_FRAMES).await;
     let start = async {
@@ -103,12 +100,12 @@ async fn observe(vips: &[PlacedVip], observer: &mut Option<Observer>) -> Infalli
         Err(error) => Err(error),
     };
     if let Err(error) = watched {
-        debug!("whether this host answers for the VIPs is not seen: {error}");
+        debug!("cannot watch whether this host answers for the VIPs: {error}");
     }
     pending().await
 }
 
-/// The VIPs for which this host's kernel does not answer, with their interfaces, and why.
+/// The VIPs that this host's kernel does not answer for, with their interfaces, and why.
 async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip, String, Silence)> {
     let found = async {
         let kernel = Kernel::connect()?;
@@ -125,18 +122,17 @@ async fn silences(core: &Announcement, observer: Option<&Observer>) -> Vec<(Vip,
         Ok::<_, kernel::Error>(silences)
     };
     found.await.unwrap_or_else(|error| {
-        debug!("whether this host answers for the VIPs is not known: {error}");
+        debug!("cannot tell whether this host answers for the VIPs: {error}");
         Vec::new()
     })
 }
 
-/// The MACs that contest a VIP only as they answer for everything.
+/// The MACs that answer for a VIP only because they answer for every address.
 async fn proxies(core: &Announcement, request: &announce::Request) -> Vec<Mac> {
     let found = async {
         let kernel = Kernel::connect()?;
         let mut proxies = Vec::new();
-        let contested =
-            |claim: &&Claim| (1..=MOST_CONTESTANTS).contains(&claim.conflicts().count());
+        let contested = |claim: &&Claim| (1..=MOST_RIVALS).contains(&claim.conflicts().count());
         for claim in core.claims().iter().filter(contested) {
             let rate = request.pace.rate;
             proxies.extend(check::proxies(&kernel, &request.vips, rate, claim).await?);
@@ -144,7 +140,7 @@ async fn proxies(core: &Announcement, request: &announce::Request) -> Vec<Mac> {
         Ok::<_, Error>(proxies)
     };
     found.await.unwrap_or_else(|error| {
-        debug!("whether a proxy answers for the VIPs is not known: {error}");
+        debug!("cannot tell whether a proxy answers for the VIPs: {error}");
         Vec::new()
     })
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Instant;
 
-use super::output::{Done, print};
+use super::output::Done;
 use super::target::Target;
 use crate::announce::Session;
 use crate::cli::{Check, Global};
@@ -50,18 +50,15 @@ pub(super) async fn check(
     };
     let report = CheckReport::new(target.name.as_deref(), checked, began.elapsed());
     if args.nagios {
-        let stdout = report.plugin_line();
-        let exit = report.plugin().exit();
+        let (exit, stdout) = (report.plugin().into(), report.plugin_line());
         return Ok(Done { exit, stdout });
     }
     let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let report = report.in_colour(io::stdout().is_terminal() && wants_colour);
-    let stdout = print(global, &report)?;
-    let exit = report.exit();
-    Ok(Done { exit, stdout })
+    Done::print(global, &report)
 }
 
-/// Mends what was found, and looks again at what was mended.
+/// Repairs what is stale, and checks again what was changed.
 async fn fix(
     kernel: &Kernel,
     target: &Target,

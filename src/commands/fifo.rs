@@ -9,21 +9,21 @@ use vipherald_core::keepalived::{Configuration, Instance};
 
 use super::advice::with_advice;
 use super::announce;
-use super::notify::answer;
+use super::notify::Responder;
 use super::output::{Done, Printer};
 use super::target::{Target, read_configuration};
 use crate::cli::{Fifo, Global};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::fifo::{Answers, Occasion, Stop, Untold, follow};
+use crate::fifo::{Occasion, Respond, Stop, Unmentioned, follow};
 use crate::kernel::{self, Kernel};
 use crate::settings::Settings;
 use crate::signals::termination;
 
 pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Done, Error> {
-    // keepalived starts its FIFO script anew at every reload, so that this is what it runs with.
+    // keepalived restarts its FIFO script at every reload, so this is what it runs with.
     let configuration = read_configuration(global)?;
-    let untold = Untold::all(&configuration);
+    let unmentioned = Unmentioned::all(&configuration);
     let (printer, printed) = Printer::start();
     let reader = Reader {
         configuration,
@@ -31,7 +31,7 @@ pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Re
         global: global.clone(),
         printer,
     };
-    let exit = follow(&args.path, Box::pin(termination()), untold, reader).await?;
+    let exit = follow(&args.path, Box::pin(termination()), unmentioned, reader).await?;
     if exit != Exit::Done {
         return Ok(Done::silent(exit));
     }
@@ -42,7 +42,7 @@ pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Re
     }
 }
 
-/// What events are answered with.
+/// Does what the events call for.
 struct Reader {
     configuration: Configuration,
     settings: Settings,
@@ -55,40 +55,34 @@ impl Reader {
         Target::of_instance(instance, &self.configuration)
     }
 
-    /// Announces the VIPs of an instance that are here, though no event told so.
-    async fn announce_untold(
+    /// Announces the VIPs of an instance that are here, though no event was about it.
+    async fn announce_unmentioned(
         &self,
         instance: &str,
         vips: Vec<PlacedVip>,
         newer: Stop,
     ) -> Result<Done, Error> {
-        info!(
-            "{instance}: its VIPs are here and keepalived told nothing since this reader started"
-        );
+        info!("{instance}: its VIPs are here, but no event came since this reader started");
         let target = Target {
             vips,
             ..self.target(self.configuration.instance(instance)?)
         };
-        let mut order = target.to_announce(&self.settings);
-        order.pace.wait = Duration::ZERO;
-        announce::run(&target, &order, &self.global, Instant::now(), newer).await
+        let mut request = target.to_announce(&self.settings);
+        request.pace.wait = Duration::ZERO;
+        announce::run(&target, &request, &self.global, Instant::now(), newer).await
     }
 }
 
-impl Answers for Reader {
+impl Respond for Reader {
     async fn held(&self, instances: &BTreeSet<String>) -> Vec<(String, Vec<PlacedVip>)> {
         if instances.is_empty() {
             return Vec::new();
         }
         let host = async { Kernel::connect()?.snapshot().await };
-        let host: HostSnapshot = match host.await {
-            Ok(host) => host,
-            Err(error) => {
-                let error: kernel::Error = error;
-                warn!("VIPs that no event told of are not announced: {error}");
-                return Vec::new();
-            }
-        };
+        let host = host.await.unwrap_or_else(|error: kernel::Error| {
+            warn!("cannot announce VIPs that no event was about: {error}");
+            HostSnapshot::default()
+        });
         let known = self.configuration.instances().iter();
         known
             .filter(|instance| instances.contains(&instance.name))
@@ -101,24 +95,20 @@ impl Answers for Reader {
             .collect()
     }
 
-    async fn answer(&self, occasion: Occasion, newer: Stop) {
-        let began = Instant::now();
+    async fn respond(&self, occasion: Occasion, newer: Stop) {
         let name = occasion.name().to_owned();
         let done = match occasion {
-            Occasion::Told(event, call) => {
-                let (configuration, global) = (&self.configuration, &self.global);
-                answer(
-                    &event,
-                    call,
-                    configuration,
-                    &self.settings,
-                    global,
-                    began,
-                    newer,
-                )
-                .await
+            Occasion::Event(event, call) => {
+                let responder = Responder {
+                    configuration: &self.configuration,
+                    settings: &self.settings,
+                    global: &self.global,
+                };
+                responder.respond(&event, call, Instant::now(), newer).await
             }
-            Occasion::Untold(instance, vips) => self.announce_untold(&instance, vips, newer).await,
+            Occasion::Unmentioned(instance, vips) => {
+                self.announce_unmentioned(&instance, vips, newer).await
+            }
         };
         match done {
             Ok(done) => self.printer.print(done.stdout),

@@ -10,9 +10,7 @@ use crate::key_file;
 
 pub(super) fn keygen(args: &Keygen) -> Result<Done, Error> {
     key_file::generate(&args.file)?;
-    info!(
-        "{} written: copy it to every host, for root alone",
-        args.file.display()
-    );
+    let file = args.file.display();
+    info!("{file} written: copy it to every host, readable by root alone");
     Ok(Done::silent(Exit::Done))
 }

@@ -1,4 +1,4 @@
-//! `listen`: carry out the orders of a new owner.
+//! `listen`: obey the orders of a new owner.
 
 use super::output::Done;
 use super::target::options;
@@ -13,10 +13,11 @@ pub(super) async fn listen(
     settings: Settings,
     global: &Global,
 ) -> Result<Done, Error> {
-    let by_default = args.bind.is_none().then_some(settings.orders.idle);
+    // Whoever binds a socket by hand wants it to stay; systemd starts this again when needed.
+    let default = args.bind.is_none().then_some(settings.orders.idle);
     let request = order::listen::Request {
         bind: args.bind,
-        idle: args.idle.or(by_default),
+        idle: args.idle.or(default),
         settings: settings.orders,
         keepalived_conf: global.keepalived_conf().to_owned(),
         options: options(global),

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use log::{error, warn};
 
-use self::output::{Done, print, write};
+use self::output::Done;
 use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::exit::{Exit, Plugin};
@@ -28,26 +28,26 @@ use crate::logging::{self, LogTo};
 use crate::report::{FailureReport, plugin_line};
 use crate::settings::Settings;
 
-/// Carries out a command line, and tells what came of it. Returns the exit status.
+/// Runs a command line, and prints what it reports. Returns the exit status.
 pub async fn run(cli: &Cli, began: Instant) -> Exit {
-    match attempt(cli, began).await {
+    let written = match command(cli, began).await {
+        Ok(done) => done.write().await,
+        Err(error) => Err(error),
+    };
+    match written {
         Ok(exit) => exit,
         Err(error) => {
-            let Done { exit, stdout } = failure(cli, &error);
-            write(stdout, exit).await.unwrap_or_else(|unwritten| {
-                error!("{unwritten}");
+            let failed = failure(cli, &error);
+            let exit = failed.exit;
+            failed.write().await.unwrap_or_else(|error| {
+                error!("{error}");
                 exit
             })
         }
     }
 }
 
-async fn attempt(cli: &Cli, began: Instant) -> Result<Exit, Error> {
-    let Done { exit, stdout } = carry_out(cli, began).await?;
-    write(stdout, exit).await
-}
-
-async fn carry_out(cli: &Cli, began: Instant) -> Result<Done, Error> {
+async fn command(cli: &Cli, began: Instant) -> Result<Done, Error> {
     let global = &cli.global;
     let settings = settings(cli)?;
     match &cli.command {
@@ -64,56 +64,49 @@ async fn carry_out(cli: &Cli, began: Instant) -> Result<Done, Error> {
     }
 }
 
-/// Tells why a command line could not be carried out, before there is a runtime. Returns the exit
-/// status.
+/// Reports why a command line could not be run at all, without a runtime. Returns the exit status.
 pub fn fail(cli: &Cli, error: &Error) -> Exit {
-    let Done { exit, stdout } = failure(cli, error);
-    print_now(&stdout);
-    exit
+    print_now(&failure(cli, error))
 }
 
-/// Logs why a command line could not be carried out. What is left is to print: with `--json` a
-/// report, and with `--nagios` a line, as a plugin does.
+/// Reports to a monitor that the check could not be run, and why. (If it never sees the status, that
+/// is UNKNOWN, too.) Returns the exit status.
+#[must_use]
+pub fn fail_as_plugin(why: &str) -> Exit {
+    print_now(&unknown(why))
+}
+
+/// Logs why a command failed. What is left to print is a report with `--json`, and a plugin's line
+/// with `--nagios`.
 fn failure(cli: &Cli, error: &Error) -> Done {
-    let text = advice::with_advice(cli.command.name(), error);
-    if let Command::Check(args) = &cli.command
-        && args.own.nagios
-    {
+    let command = cli.command.name();
+    let text = advice::with_advice(command, error);
+    if matches!(&cli.command, Command::Check(args) if args.own.nagios) {
         return unknown(&text);
     }
     error!("{text}");
-    let report = FailureReport::new(cli.command.name(), &text);
-    let json = cli.global.json.then(|| print(&cli.global, &report));
-    Done {
-        exit: error.exit(),
-        stdout: json.and_then(Result::ok).unwrap_or_default(),
-    }
-}
-
-/// Tells a monitor that it could not be found out, and why. A status that was lost on the way is
-/// unknown, too.
-#[must_use]
-pub fn fail_as_plugin(why: &str) -> Exit {
-    let Done { exit, stdout } = unknown(why);
-    print_now(&stdout);
-    exit
+    let exit = error.into();
+    let report = FailureReport::new(command, &text, exit);
+    let json = cli.global.json.then(|| Done::print(&cli.global, &report));
+    json.and_then(Result::ok).unwrap_or(Done::silent(exit))
 }
 
 fn unknown(why: &str) -> Done {
     Done {
-        exit: Plugin::Unknown.exit(),
+        exit: Plugin::Unknown.into(),
         stdout: plugin_line(Plugin::Unknown, why, ""),
     }
 }
 
-fn print_now(text: &str) {
-    if let Err(error) = io::stdout().write_all(text.as_bytes()) {
+fn print_now(done: &Done) -> Exit {
+    if let Err(error) = io::stdout().write_all(done.stdout.as_bytes()) {
         error!("{}", Error::Stdout(error));
     }
+    done.exit
 }
 
-/// Reads the settings. A typo in them must not turn the hooks off: those go on with what could be
-/// read, and warn first. Who runs a command by hand can mend it, and is refused.
+/// Reads the settings. A typo in them must not disable keepalived's hooks: those warn, and go on with
+/// what could be read. Whoever runs a command by hand can correct the file, and gets an error.
 fn settings(cli: &Cli) -> Result<Settings, Error> {
     let global = &cli.global;
     let file = global.config.as_deref();

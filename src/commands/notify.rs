@@ -41,66 +41,74 @@ pub(super) async fn notify(
         }
     };
     let configuration = read_configuration(global)?;
-    let stop = Box::pin(termination());
-    answer(&event, call, &configuration, settings, global, began, stop).await
-}
-
-/// Does what an event calls for. `stop` ends an announcement.
-pub(super) async fn answer(
-    event: &Event,
-    call: Call,
-    configuration: &Configuration,
-    settings: &Settings,
-    global: &Global,
-    began: Instant,
-    stop: Stop,
-) -> Result<Done, Error> {
-    let (target, refused) = Target::of_event(event, configuration)?;
-    let mut done = match call {
-        Call::Announce => {
-            let order = target.to_announce(settings);
-            announce::run(&target, &order, global, began, stop).await
-        }
-        Call::Purge => {
-            let mut purged = purge::run(&target, &target.to_purge(global), global).await;
-            if let (Ok(done), "BACKUP", false) = (&mut purged, event.state.as_str(), global.dry_run)
-                && let Some(stopped) = yielded::order_peers(&target, settings, stop).await
-            {
-                done.exit = stopped;
-            }
-            purged
-        }
+    let responder = Responder {
+        configuration: &configuration,
+        settings,
+        global,
     };
-    // Last: no frame waits for it.
-    for error in &refused {
-        error!("{}: {}", event.name, with_advice("notify", error));
-        if let Ok(
-            done @ Done {
-                exit: Exit::Done, ..
-            },
-        ) = &mut done
-        {
-            done.exit = error.exit();
-        }
-    }
-    for problem in configuration.warnings_about(&event.name) {
-        warn!("{problem}");
-    }
-    warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], &done);
-    done
+    let stop = Box::pin(termination());
+    responder.respond(&event, call, began, stop).await
 }
 
-/// Warns of missing capabilities, whether or not they were needed this time: the next event may be
-/// the first MASTER. To be called after the work, which it must not delay. What made that fail is
-/// not told again.
+/// What it takes to do what an event calls for.
+pub(super) struct Responder<'a> {
+    pub(super) configuration: &'a Configuration,
+    pub(super) settings: &'a Settings,
+    pub(super) global: &'a Global,
+}
+
+impl Responder<'_> {
+    /// Announces or purges, as the event calls for. `stop` ends an announcement.
+    pub(super) async fn respond(
+        &self,
+        event: &Event,
+        call: Call,
+        began: Instant,
+        stop: Stop,
+    ) -> Result<Done, Error> {
+        let (target, refused) = Target::of_event(event, self.configuration)?;
+        let mut done = match call {
+            Call::Announce => {
+                let request = target.to_announce(self.settings);
+                announce::run(&target, &request, self.global, began, stop).await
+            }
+            Call::Purge => {
+                let purged = purge::run(&target, &target.to_purge(self.global), self.global).await;
+                let has_yielded = event.state == "BACKUP" && !self.global.dry_run;
+                match purged {
+                    Ok(done) if has_yielded => {
+                        let stopped = yielded::order_peers(&target, self.settings, stop).await;
+                        Ok(done.stopped(stopped))
+                    }
+                    purged => purged,
+                }
+            }
+        };
+        // Last, because no frame waits for it.
+        for error in &refused {
+            error!("{}: {}", event.name, with_advice("notify", error));
+            if let Ok(done) = &mut done
+                && done.exit == Exit::Done
+            {
+                done.exit = error.into();
+            }
+        }
+        for problem in self.configuration.warnings_about(&event.name) {
+            warn!("{problem}");
+        }
+        warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], &done);
+        done
+    }
+}
+
+/// Warns of missing capabilities, even if they were not needed this time: the next event may be the
+/// first MASTER. Call it after the work, which it must not delay. It does not repeat what made the
+/// work fail.
 pub(super) fn warn_of_missing(needed: &[Capability], done: &Result<Done, Error>) {
-    let told = done
-        .as_ref()
-        .err()
-        .map(Error::to_string)
-        .unwrap_or_default();
+    let failure = done.as_ref().err().map(Error::to_string);
+    let failure = failure.unwrap_or_default();
     for capability in needed {
-        if !capability.is_here() && !told.contains(capability.name()) {
+        if !capability.is_here() && !failure.contains(capability.name()) {
             warn!("{}", capability.advice());
         }
     }

@@ -18,14 +18,14 @@ use crate::exit::Exit;
 use crate::report::Report;
 use crate::signals::termination;
 
-/// Reports that wait for stdout; more are lost.
+/// Reports that may wait for stdout; more are lost.
 const MOST_WAITING: usize = 1000;
-/// Once a signal has come, stdout that takes nothing for this long is given up.
+/// After a signal, give stdout up if it takes nothing for this long.
 const STUCK: Duration = Duration::from_millis(25);
-/// And one that takes little at a time is given up after this.
+/// After a signal, give stdout up after this, even if it takes a little at a time.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// How a command ended, and what it has to print.
+/// How a command ended, and what is left to print.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) exit: Exit,
@@ -33,72 +33,85 @@ pub(super) struct Done {
 }
 
 impl Done {
-    /// Done, with nothing to print.
+    /// A command with nothing to print.
     pub(super) fn silent(exit: Exit) -> Self {
         Self {
             exit,
             stdout: String::new(),
         }
     }
-}
 
-/// Logs what happened. Returns what to print: with `--json`, the report.
-pub(super) fn deliver(global: &Global, report: &impl Report) -> Result<String, Error> {
-    report.log();
-    if global.json {
-        print(global, report)
-    } else {
-        Ok(String::new())
-    }
-}
-
-/// What to print of a report.
-pub(super) fn print(global: &Global, report: &impl Report) -> Result<String, Error> {
-    if global.json {
-        let json = serde_json::to_string(report).map_err(|error| Error::Stdout(error.into()))?;
-        Ok(escape_c1(json) + "\n")
-    } else {
-        Ok(report.text())
-    }
-}
-
-/// Prints what a command that ends with `exit` has to print. A signal ends the wait for whoever
-/// reads it. Returns the exit status.
-pub(super) async fn write(text: String, exit: Exit) -> Result<Exit, Error> {
-    if text.is_empty() {
-        return Ok(exit);
-    }
-    let mut written = pin!(written(text));
-    let ended = match exit {
-        Exit::Terminated | Exit::Interrupted => exit,
-        // First the signal, so that it is blocked when the thread starts, which inherits that.
-        _ => tokio::select! {
-            biased;
-            ended = termination() => ended,
-            done = &mut written => return done.map(|()| exit),
-        },
-    };
-    let began = Instant::now();
-    while began.elapsed() < SLOW {
-        tokio::select! {
-            biased;
-            done = &mut written => return done.map(|()| ended),
-            () = sleep(STUCK) => if !takes_more() {
-                break;
-            }
+    /// Logs a report, and prints it with `--json`. A dry run only prints it.
+    pub(super) fn report(global: &Global, report: &impl Report) -> Result<Self, Error> {
+        if global.dry_run {
+            return Self::print(global, report);
+        }
+        report.log();
+        if global.json {
+            Self::print(global, report)
+        } else {
+            Ok(Self::silent(report.exit()))
         }
     }
-    warn!("stdout takes nothing: the report is not printed to its end");
-    Ok(ended)
+
+    /// Prints a report.
+    pub(super) fn print(global: &Global, report: &impl Report) -> Result<Self, Error> {
+        let stdout = if global.json {
+            let json = serde_json::to_string(report);
+            escape_c1(json.map_err(|error| Error::Stdout(error.into()))?) + "\n"
+        } else {
+            report.text()
+        };
+        let exit = report.exit();
+        Ok(Self { exit, stdout })
+    }
+
+    /// The same with the exit status of the signal, or newer event, that stopped the command.
+    pub(super) fn stopped(self, stopped: Option<Exit>) -> Self {
+        Self {
+            exit: stopped.unwrap_or(self.exit),
+            ..self
+        }
+    }
+
+    /// Writes to stdout what is left to print. A signal ends the wait for a slow reader. Returns the
+    /// exit status.
+    pub(super) async fn write(self) -> Result<Exit, Error> {
+        let Self { exit, stdout } = self;
+        if stdout.is_empty() {
+            return Ok(exit);
+        }
+        let mut written = pin!(written(stdout));
+        let ended = match exit {
+            Exit::Terminated | Exit::Interrupted => exit,
+            // The signal first: it must be blocked when the thread starts, which inherits that.
+            _ => tokio::select! {
+                biased;
+                ended = termination() => ended,
+                done = &mut written => return done.map(|()| exit),
+            },
+        };
+        let began = Instant::now();
+        while began.elapsed() < SLOW {
+            tokio::select! {
+                biased;
+                done = &mut written => return done.map(|()| ended),
+                () = sleep(STUCK) => if !takes_more() {
+                    break;
+                }
+            }
+        }
+        warn!("nobody reads stdout: the report is not printed to its end");
+        Ok(ended)
+    }
 }
 
-/// Where reports go that are not the last thing that happens: they are printed in their order, as
-/// soon as stdout takes them.
+/// Prints reports in order while the command goes on, as fast as stdout takes them.
 #[derive(Debug)]
 pub(super) struct Printer(mpsc::Sender<String>);
 
 impl Printer {
-    /// Begins to print, until the printer is dropped. The second part ends when all is printed.
+    /// Starts a printer. The future ends once the printer is dropped and all is printed.
     pub(super) fn start() -> (Self, impl Future<Output = ()>) {
         let (texts, mut waiting) = mpsc::channel::<String>(MOST_WAITING);
         let printing = tokio::spawn(async move {
@@ -109,24 +122,24 @@ impl Printer {
             }
         });
         (Self(texts), async {
-            // It fails only by a panic, which ends the process.
+            // It can only fail by a panic, which aborts the process.
             let _ = printing.await;
         })
     }
 
     pub(super) fn print(&self, text: String) {
         if !text.is_empty() && self.0.try_send(text).is_err() {
-            warn!("stdout takes nothing: a report is lost");
+            warn!("nobody reads stdout: a report is lost");
         }
     }
 }
 
-/// Ends when `text` is written. A thread writes it, because no file tells for sure that a write
-/// will not wait, and stdout can't be made not to wait: it is shared with whoever started this.
+/// Ends when `text` is written. A thread writes it, because a write to any kind of file may block,
+/// and stdout can't be set non-blocking: whoever started this process shares it.
 async fn written(text: String) -> Result<(), Error> {
     let (done, end) = oneshot::channel();
     let write = move || {
-        // Nobody waits for it any more: the process ends.
+        // Fails if nobody waits any more: the process ends.
         let _ = done.send(io::stdout().write_all(text.as_bytes()));
     };
     thread::Builder::new().spawn(write).map_err(Error::Stdout)?;
@@ -135,14 +148,14 @@ async fn written(text: String) -> Result<(), Error> {
         .map_err(Error::Stdout)
 }
 
-/// Whether stdout would take something now.
+/// Whether stdout would take anything now.
 fn takes_more() -> bool {
     let stdout = io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// JSON without the control characters that it allows as they are, and terminals obey.
+/// Escapes the control characters that JSON allows unescaped, and that terminals obey.
 fn escape_c1(json: String) -> String {
     const C1: RangeInclusive<char> = '\u{7f}'..='\u{9f}';
     if !json.contains(|character| C1.contains(&character)) {

@@ -1,7 +1,7 @@
 //! `purge`: delete this host's neighbour entries for VIPs that other hosts hold.
 
 use super::notify::warn_of_missing;
-use super::output::{Done, deliver, print};
+use super::output::Done;
 use super::target::Target;
 use crate::cli::{Global, Purge};
 use crate::error::Error;
@@ -18,24 +18,20 @@ pub(super) async fn purge(args: &Purge, global: &Global) -> Result<Done, Error> 
         ..target.to_purge(global)
     };
     let done = run(&target, &request, global).await;
-    // The kernel refuses nothing where there is no entry.
+    // Without an entry there was nothing for the kernel to refuse.
     warn_of_missing(&[Capability::NetAdmin], &done);
     done
 }
 
-/// Purges, and tells what came of it.
+/// Purges, and reports.
 pub(super) async fn run(
     target: &Target,
     request: &purge::Request,
     global: &Global,
 ) -> Result<Done, Error> {
     let purged = purge::purge(&Kernel::connect()?, request).await?;
-    let report = PurgeReport::new(target.name.as_deref(), request, &purged);
-    let stdout = if global.dry_run {
-        print(global, &report)?
-    } else {
-        deliver(global, &report)?
-    };
-    let exit = report.exit();
-    Ok(Done { exit, stdout })
+    Done::report(
+        global,
+        &PurgeReport::new(target.name.as_deref(), request, &purged),
+    )
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use log::warn;
-use vipherald_core::address::Vip;
+use vipherald_core::address::WrittenVip;
 use vipherald_core::announce::{Mode, Pace};
 use vipherald_core::event::{Event, Subject};
 use vipherald_core::host::PlacedVip;
@@ -21,21 +21,21 @@ use crate::{announce, check, keepalived_conf, purge};
 /// The VIPs that a command is about.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    /// The instance or group they are of, if keepalived.conf named them.
+    /// The instance or group, if keepalived.conf gave the VIPs.
     pub(super) name: Option<String>,
     pub(super) vips: Vec<PlacedVip>,
     /// Its unicast peers.
     pub(super) peers: Vec<IpAddr>,
-    /// The real servers of keepalived.conf that have VIPs, too, where nobody asks for them.
+    /// The real servers of keepalived.conf: they have VIPs, too, where nobody asks for them.
     pub(super) real_servers: Vec<IpAddr>,
 }
 
 impl Target {
     pub(super) fn asked_for(whose: &Whose, global: &Global) -> Result<Self, Error> {
-        Self::named(whose.vips(), whose.instance.as_deref(), global)
+        Self::named(&whose.vips, whose.instance.as_deref(), global)
     }
 
-    fn named(vips: Vec<Vip>, instance: Option<&str>, global: &Global) -> Result<Self, Error> {
+    fn named(vips: &[WrittenVip], instance: Option<&str>, global: &Global) -> Result<Self, Error> {
         match instance {
             Some(name) => {
                 let configuration = read_configuration(global)?;
@@ -47,7 +47,10 @@ impl Target {
             }
             None => Ok(Self {
                 name: None,
-                vips: vips.into_iter().map(PlacedVip::anywhere).collect(),
+                vips: vips
+                    .iter()
+                    .map(|written| PlacedVip::anywhere(written.vip))
+                    .collect(),
                 peers: Vec::new(),
                 real_servers: Vec::new(),
             }),
@@ -56,29 +59,25 @@ impl Target {
 
     pub(super) fn to_look_at(which: &Which, global: &Global) -> Result<Self, Error> {
         if !which.all {
-            return Self::named(which.vips(), which.instance.as_deref(), global);
+            return Self::named(&which.vips, which.instance.as_deref(), global);
         }
         let configuration = read_configuration(global)?;
         let refused = configuration.refused().iter();
         for problem in refused.chain(configuration.warnings()) {
             warn!("{problem}");
         }
-        let instances = configuration.instances().iter();
-        let all = instances.map(|instance| Self::of_instance(instance, &configuration));
-        let (vips, peers): (Vec<_>, Vec<_>) = all.map(|one| (one.vips, one.peers)).unzip();
-        Ok(Self {
-            name: Some("all".to_owned()),
-            vips: vips.concat(),
-            peers: peers.concat(),
-            real_servers: configuration.real_servers().collect(),
-        })
+        let mut target = Self::empty("all", &configuration);
+        for instance in configuration.instances() {
+            target.add(instance);
+        }
+        Ok(target)
     }
 
-    /// What an event is about. Of a group, members that can't be relied on keep no other from its
-    /// due: the errors about them come with it.
+    /// What an event is about. Members of a group that vipherald refuses do not keep it from serving the
+    /// others: the errors about them come with the target.
     ///
     /// # Errors
-    /// If nothing of it can be relied on.
+    /// If vipherald refuses the instance, or every member of the group.
     pub(super) fn of_event(
         event: &Event,
         configuration: &Configuration,
@@ -90,19 +89,11 @@ impl Target {
             }
             Subject::Group => {
                 let group = configuration.group(&event.name)?;
-                let mut target = Self {
-                    name: Some(group.name.clone()),
-                    vips: Vec::new(),
-                    peers: Vec::new(),
-                    real_servers: configuration.real_servers().collect(),
-                };
+                let mut target = Self::empty(&group.name, configuration);
                 let mut refused = Vec::new();
                 for member in &group.instances {
                     match configuration.instance(member) {
-                        Ok(instance) => {
-                            target.vips.extend(instance.placed_vips());
-                            target.peers.extend(&instance.peers);
-                        }
+                        Ok(instance) => target.add(instance),
                         Err(error) => refused.push(error.into()),
                     }
                 }
@@ -118,12 +109,23 @@ impl Target {
     }
 
     pub(super) fn of_instance(instance: &Instance, configuration: &Configuration) -> Self {
+        let mut target = Self::empty(&instance.name, configuration);
+        target.add(instance);
+        target
+    }
+
+    fn empty(name: &str, configuration: &Configuration) -> Self {
         Self {
-            name: Some(instance.name.clone()),
-            vips: instance.placed_vips().collect(),
-            peers: instance.peers.clone(),
+            name: Some(name.to_owned()),
+            vips: Vec::new(),
+            peers: Vec::new(),
             real_servers: configuration.real_servers().collect(),
         }
+    }
+
+    fn add(&mut self, instance: &Instance) {
+        self.vips.extend(instance.placed_vips());
+        self.peers.extend(&instance.peers);
     }
 
     pub(super) fn to_announce(&self, settings: &Settings) -> announce::Request {
@@ -139,7 +141,7 @@ impl Target {
                 timeout: settings.timeout,
                 conflict_watch: match self.name {
                     Some(_) => settings.conflict_watch,
-                    // Whoever named VIPs waits for an answer, not for another owner to go.
+                    // Whoever named VIPs waits for a result, not for another owner to go away.
                     None => Duration::ZERO,
                 },
             },

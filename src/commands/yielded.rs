@@ -1,5 +1,5 @@
-//! What a node that has yielded does for its peers, if it has a key: some of them may have followed
-//! it, and the node that stays master, which gets no event, announces nothing.
+//! What a node that has just become BACKUP does for its peers, if it has a key. Some of them may have
+//! followed it, and the node that remains master gets no event and so announces nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,22 +18,21 @@ use crate::kernel::Kernel;
 use crate::order::send;
 use crate::settings::Settings;
 
-/// How long peers are asked for an answer: not every one listens, and soon another host may have the
-/// VIPs, or this one.
-const ORDERED_WITHIN: Duration = Duration::from_millis(500);
+/// How long to wait for the peers' answers: not every peer listens, and the VIPs may soon move again.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Orders the peers to purge what they have for the VIPs other than their owner's MAC. Returns what
-/// `stop` gave, if that ended it. Nothing of it is certain to be needed, so that failures are told
-/// at debug level alone.
+/// Orders the peers to purge every entry for the VIPs but the one with their owner's MAC. Returns the
+/// exit status of `stop`, if that came first. Perhaps no peer needs the order, so failures are logged
+/// at debug level only.
 pub(super) async fn order_peers(target: &Target, settings: &Settings, stop: Stop) -> Option<Exit> {
-    if settings.orders.key_files.is_empty() {
+    if !settings.orders.has_key() {
         return None;
     }
     tokio::select! {
         stopped = stop => Some(stopped),
         ordered = find_and_order(target, settings) => {
             if let Err(error) = ordered {
-                debug!("no peer is ordered to purge: {error}");
+                debug!("cannot order peers to purge: {error}");
             }
             None
         }
@@ -41,7 +40,7 @@ pub(super) async fn order_peers(target: &Target, settings: &Settings, stop: Stop
 }
 
 async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Error> {
-    // A node that has just lost a VIP sends not even a probe for it that an owner could have sent.
+    // A node that has just lost a VIP must not even send a probe that could be its owner's.
     let request = check::Request {
         openly: true,
         ..target.to_check(settings)
@@ -49,7 +48,7 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
     if request.peers.is_empty() {
         return Ok(());
     }
-    // Whoever alone answers for a VIP has it. Where nobody does, or two do, there is nothing to say.
+    // The only one who answers for a VIP owns it. If nobody answers, or two do, order nothing.
     let mut owners: BTreeMap<Mac, Vec<PlacedVip>> = BTreeMap::new();
     for found in check::look(&Kernel::connect()?, &request).await? {
         if let (Role::Other(_), [(owner, _)]) = (&found.role, &found.owners[..])
@@ -63,21 +62,21 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
     }
     let host = Kernel::connect()?.snapshot().await?;
     for (mac, mut vips) in owners {
-        // Those that came (back) meanwhile are announced by another run.
+        // Another run announces those that have come back since.
         vips.retain(|placed| host.holders(placed).is_empty());
         let request = send::Request {
             vips,
             peers: request.peers.clone(),
             mac: Some(mac),
             instance: target.name.clone().unwrap_or_default(),
-            timeout: ORDERED_WITHIN,
+            timeout: TIMEOUT,
         };
         let mut ordered = send::plan(&request).await?;
         let never = std::future::pending::<()>();
         send::send(&request, &settings.orders, &mut ordered, never).await?;
         for request in ordered {
             let (vip, peer, fate) = (request.vip, request.peer, request.fate.word());
-            debug!("{vip}: {peer} is told that {mac} has it: {fate}");
+            debug!("{vip}: ordered {peer} to use {mac}: {fate}");
         }
     }
     Ok(())

@@ -1,16 +1,13 @@
 //! The addresses that this host holds.
 
-use std::net::IpAddr;
-
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use vipherald_core::address::InterfaceIndex;
 use vipherald_core::host::{Address, Usability};
 
-use super::{Error, Kernel, answered};
+use super::{Error, Kernel, answered, family};
 
-/// The address of a message, or `None` for one that holds none (a multicast or anycast one).
+/// The address in a message; `None` for multicast and anycast ones.
 pub(super) fn address_of(message: &AddressMessage) -> Option<Address> {
     let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     let (mut local, mut address) = (None, None);
@@ -50,20 +47,17 @@ impl Kernel {
         Ok(messages.iter().filter_map(address_of).collect())
     }
 
-    /// Takes an address off its interface. Returns whether it was there.
+    /// Removes an address from its interface. Returns whether it was there.
     ///
     /// # Errors
-    /// If the kernel refuses: without `CAP_NET_ADMIN` it does.
+    /// If the kernel refuses, as it does without `CAP_NET_ADMIN`.
     pub async fn delete_address(&self, address: &Address) -> Result<bool, Error> {
         let mut message = AddressMessage::default();
-        message.header.family = match address.ip {
-            IpAddr::V4(_) => AddressFamily::Inet,
-            IpAddr::V6(_) => AddressFamily::Inet6,
-        };
+        message.header.family = family(address.ip);
         message.header.index = address.interface.0;
         message.header.prefix_len = address.prefix_len;
-        // The kernel compares the length only of an `Address`, and all of that: which of several
-        // of the same address is meant, `Local` and the index tell.
+        // `Local` and the index identify the address. The kernel compares the prefix length only of
+        // an `Address`, which would then have to match, too.
         message.attributes = vec![AddressAttribute::Local(address.ip)];
         let request = self.handle.address().del(message);
         let doing = || format!("delete the address {}", address.ip);

@@ -1,4 +1,4 @@
-//! What changes on this host while a run lasts.
+//! Changes on this host during a run.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use super::addresses::address_of;
 use super::links::link_of;
 use crate::readable::Readable;
 
-/// One change that the kernel reported.
+/// A change that the kernel reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// An address was added, or its flags changed.
@@ -29,22 +29,21 @@ pub enum Change {
     LinkGone(InterfaceIndex),
 }
 
-/// Whether the changes handed over are all there were.
+/// Whether [`Changes::drain`] got every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Drained {
-    /// Everything is known up to this moment.
+    /// It did, up to this moment.
     Complete,
-    /// Some were lost: what holds now must be asked for.
+    /// Some were lost: ask for what holds now.
     Overrun,
 }
 
 /// A subscription to address and link changes of this network namespace.
 ///
-/// The kernel queues a change before the system call that makes it returns, so that after
-/// [`Changes::drain`] everything is known that had happened before the call. That is why this is
-/// a socket of its own, read directly: a request's connection hands messages over only when its
-/// task next runs.
+/// The kernel queues a change before the system call that makes it returns, so [`Changes::drain`]
+/// gets every change that happened before it was called. That is why this is a socket of its own, read
+/// directly: the connection for requests delivers messages only when its task next runs.
 #[derive(Debug)]
 pub struct Changes {
     socket: Readable<Socket>,
@@ -66,12 +65,12 @@ impl Changes {
         };
         Ok(Self {
             socket: open().map_err(Error::Open)?,
-            // The kernel builds these messages in pages; a link's is the largest, a few KiB.
+            // Large enough for any of these messages: a link's is the largest, a few KiB.
             buffer: Vec::with_capacity(32 * 1024),
         })
     }
 
-    /// Tells when there may be something to drain.
+    /// Ready when there may be changes to drain.
     ///
     /// # Errors
     /// If the runtime can no longer watch the socket.
@@ -79,7 +78,7 @@ impl Changes {
         self.socket.poll_readable(context)
     }
 
-    /// Hands over, in order, every change that had happened before the call. Never waits.
+    /// Passes on, in order, every change that happened before the call. Never waits.
     ///
     /// # Errors
     /// [`Error::NoAnswer`] if the socket broke.
@@ -110,7 +109,7 @@ impl Changes {
     }
 }
 
-/// Reads the messages of one datagram. `None`: one of them could not be understood.
+/// Reads the messages of one datagram. `None`: one of them makes no sense.
 fn parse(mut datagram: &[u8], on_change: &mut impl FnMut(Change)) -> Option<()> {
     while !datagram.is_empty() {
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram).ok()?;
@@ -123,8 +122,8 @@ fn parse(mut datagram: &[u8], on_change: &mut impl FnMut(Change)) -> Option<()> 
         let change = match message {
             RouteNetlinkMessage::NewAddress(m) => address_of(&m).map(Change::Address),
             RouteNetlinkMessage::DelAddress(m) => address_of(&m).map(Change::AddressGone),
-            // A bridge reports its ports on the same group, under its own family; a port that
-            // leaves a bridge is not an interface that is gone.
+            // A bridge reports its ports in the same group, with its own family; a port that leaves
+            // a bridge still exists.
             RouteNetlinkMessage::NewLink(m)
                 if m.header.interface_family == AddressFamily::Unspec =>
             {

@@ -10,12 +10,12 @@ use vipherald_core::host::Link;
 
 use super::{Error, Kernel, answered};
 
-/// Octets of an interface's name, with its end (`IFNAMSIZ`).
+/// Octets of an interface's name, with the NUL (`IFNAMSIZ`).
 const NAME_MAX: usize = 16;
-/// Octets of an alternative name, with its end (`ALTIFNAMSIZ`).
+/// Octets of an alternative name, with the NUL (`ALTIFNAMSIZ`).
 const ALTERNATIVE_NAME_MAX: usize = 128;
-/// The attribute of a request for an interface by a name that is longer than `IFNAMSIZ`, which only
-/// an alternative one can be (linux/if_link.h, since Linux 5.5).
+/// Requests an interface by a name longer than `IFNAMSIZ`, which only an alternative one can be
+/// (linux/if_link.h, since Linux 5.5).
 const IFLA_ALT_IFNAME: u16 = 53;
 
 pub(super) fn link_of(message: &LinkMessage) -> Link {
@@ -75,7 +75,7 @@ fn forwards_ipv6(families: &[AfSpecUnspec]) -> bool {
 }
 
 impl Kernel {
-    /// The interface with this index, or `None` if there is none (any more).
+    /// The interface with this index, if there still is one.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -94,7 +94,7 @@ impl Kernel {
         // The kernel refuses longer names as invalid.
         let request = match name.len() {
             0 | ALTERNATIVE_NAME_MAX.. => return Ok(None),
-            // It looks for alternative names, too.
+            // This finds alternative names, too.
             ..NAME_MAX => self.handle.link().get().match_name(name.to_owned()),
             _ => {
                 let mut request = self.handle.link().get().match_index(0);

@@ -1,7 +1,7 @@
-//! What the kernel says: addresses, links, neighbours and their changes, through rtnetlink.
+//! Addresses, links, neighbours, routes and their changes, through rtnetlink.
 //!
-//! [`Kernel`] asks; [`Changes`] is told. The one who needs to know what holds *now* opens
-//! [`Changes`] first and asks after, so that nothing slips in between.
+//! [`Kernel`] sends requests; [`Changes`] receives notifications. To know what holds *now*, open
+//! [`Changes`] first and ask afterwards, so that nothing slips in between.
 
 mod addresses;
 mod changes;
@@ -12,35 +12,38 @@ mod snapshot;
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use rtnetlink::packet_route::AddressFamily;
 
 pub use changes::{Change, Changes, Drained};
 pub use neighbours::Replace;
 
 use crate::privileges::Capability;
 
-/// No answer for this long means that something is badly wrong: an answer takes microseconds,
-/// a dump of a large table milliseconds.
+/// An answer takes microseconds, a dump of a large table milliseconds: after this time, something is
+/// badly wrong.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Why the kernel could not be asked, or what it answered instead.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The netlink socket could not be had.
+    /// No netlink socket.
     #[error("cannot open a netlink socket: {0}")]
     Open(io::Error),
     /// The kernel refused a request.
     #[error("the kernel refused to {doing}: {source}{}", advice(.source))]
     Refused {
-        /// What was asked, as a verb: "delete the neighbour entry …".
+        /// The request, as a verb: "delete the neighbour entry …".
         doing: String,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The answer did not come, or could not be understood.
+    /// No answer came, or one that makes no sense.
     #[error("the kernel gave no usable answer when asked to {doing}: {reason}")]
     NoAnswer {
-        /// What was asked, as a verb.
+        /// The request, as a verb.
         doing: String,
         /// What came instead.
         reason: String,
@@ -55,7 +58,7 @@ fn advice(refusal: &io::Error) -> String {
     }
 }
 
-/// A connection that requests go through.
+/// A connection for requests.
 #[derive(Debug)]
 pub struct Kernel {
     handle: rtnetlink::Handle,
@@ -77,7 +80,14 @@ impl Kernel {
     }
 }
 
-/// Awaits one answer, for a bounded time, and words what went wrong.
+fn family(ip: IpAddr) -> AddressFamily {
+    match ip {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+/// Waits for one answer, for a bounded time.
 async fn answered<T>(
     doing: impl Fn() -> String,
     answer: impl Future<Output = Result<T, rtnetlink::Error>>,
@@ -100,7 +110,7 @@ async fn answered<T>(
 }
 
 impl Error {
-    /// Whether the kernel's answer was that the thing asked for is not there.
+    /// Whether the kernel answered that there is no such thing.
     fn is_absent(&self) -> bool {
         match self {
             Self::Refused { source, .. } => matches!(

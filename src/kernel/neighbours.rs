@@ -1,4 +1,4 @@
-//! The neighbour tables (`ip neigh`): which hardware address this host uses for an address.
+//! The neighbour tables (`ip neigh`).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 use vipherald_core::address::{InterfaceIndex, Mac};
 use vipherald_core::host::{Neighbour, NeighbourState};
 
-use super::{Error, Kernel, answered};
+use super::{Error, Kernel, answered, family};
 
-/// Between two looks at an entry that is being resolved.
+/// Time between two looks at an entry that is being resolved.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 fn state_of(state: Nud) -> NeighbourState {
@@ -61,16 +61,16 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
     })
 }
 
-/// Which MAC an entry may hold before it is set.
+/// Which MAC an entry may have before it is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
-    /// Only the one that it is set to: its state changes alone.
+    /// Only the one that it is set to: just the state changes.
     SameMac,
     /// Any.
     AnyMac,
 }
 
-/// The two tables an address can stand in.
+/// The two tables.
 #[derive(Clone, Copy)]
 enum Table {
     Neighbours,
@@ -80,17 +80,11 @@ enum Table {
 fn key(interface: InterfaceIndex, ip: IpAddr, table: Table) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.ifindex = interface.0;
-    let (family, destination) = match ip {
-        IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
-        IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
-    };
-    message.header.family = family;
+    message.header.family = family(ip);
     if let Table::Proxies = table {
         message.header.flags = NeighbourFlags::Proxy;
     }
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(destination));
+    message.attributes = vec![NeighbourAttribute::Destination(ip.into())];
     message
 }
 
@@ -103,7 +97,7 @@ impl Kernel {
         let mut neighbours = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = self.handle.neighbours().get().set_address_family(family);
-            // The kernel hands over this interface's entries alone.
+            // The kernel then returns entries of this interface only.
             request
                 .message_mut()
                 .attributes
@@ -113,18 +107,16 @@ impl Kernel {
                 request.execute().try_collect(),
             )
             .await?;
-            neighbours.extend(
-                entries
-                    .iter()
-                    .filter(|entry| entry.header.ifindex == interface.0)
-                    .filter_map(neighbour_of),
-            );
+            let here = entries
+                .iter()
+                .filter(|entry| entry.header.ifindex == interface.0);
+            neighbours.extend(here.filter_map(neighbour_of));
         }
         Ok(neighbours)
     }
 
-    /// The entry for `ip` on an interface. One hash look-up in the kernel: what it costs does
-    /// not depend on the size of the table.
+    /// The entry for `ip` on an interface: one hash look-up in the kernel, whatever the size of the
+    /// table.
     ///
     /// # Errors
     /// If the kernel does not answer; kernels before 5.0 can't look up one entry.
@@ -136,7 +128,7 @@ impl Kernel {
         self.neighbour_in(interface, ip, Table::Neighbours).await
     }
 
-    /// The proxy entry for `ip` on an interface: this host answers for it.
+    /// The proxy entry for `ip` on an interface, if this host answers for it.
     ///
     /// # Errors
     /// As [`Kernel::neighbour`].
@@ -180,7 +172,7 @@ impl Kernel {
     /// Deletes the entry for `ip` on an interface. Returns whether there was one.
     ///
     /// # Errors
-    /// If the kernel refuses: without `CAP_NET_ADMIN` it does.
+    /// If the kernel refuses, as it does without `CAP_NET_ADMIN`.
     pub async fn delete_neighbour(
         &self,
         interface: InterfaceIndex,
@@ -202,15 +194,15 @@ impl Kernel {
         }
     }
 
-    /// Sets an entry that is there to a MAC and a state, REACHABLE, PROBE (the kernel asks at once),
-    /// or else STALE; creates none.
+    /// Sets an existing entry to a MAC and a state: REACHABLE, PROBE (the kernel asks at once), or else
+    /// STALE.
     ///
-    /// Linux takes no ARP answer into an entry that changed within `locktime` (1 s): an entry whose
-    /// state has just been set keeps its MAC while this host asks others for the address.
-    /// (Gratuitous ARP gets through all the same.)
+    /// Linux ignores an ARP answer for an entry that changed within `locktime` (1 s): an entry whose
+    /// state has just been set keeps its MAC while this host asks others for the address. (Gratuitous
+    /// ARP changes it all the same.)
     ///
     /// # Errors
-    /// If the kernel refuses: without `CAP_NET_ADMIN` it does, and where there is no entry.
+    /// If the kernel refuses: without `CAP_NET_ADMIN`, or without an entry.
     pub async fn set_neighbour(
         &self,
         interface: InterfaceIndex,
@@ -229,7 +221,7 @@ impl Kernel {
         entry.attributes.push(lladdr);
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(entry));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-        // Without it the kernel leaves an entry alone that holds another MAC.
+        // Without it, the kernel does not change an entry with another MAC.
         if over == Replace::AnyMac {
             request.header.flags |= NLM_F_REPLACE;
         }
@@ -245,12 +237,12 @@ impl Kernel {
         answered(|| format!("set the neighbour entry of {ip}"), answer).await
     }
 
-    /// Has the kernel find out who has `ip` on an interface, as a packet to it would (`NTF_USE`, `ip
-    /// neigh … use`), and gives the entry once it holds an answer or has FAILED, or else as it is
-    /// when `patience` ends. An entry that holds a MAC already is given as it is: delete it first.
+    /// Makes the kernel resolve `ip` on an interface, as a packet to it would (`NTF_USE`, `ip neigh …
+    /// use`). Returns the entry once it has a MAC or is FAILED, or as it is when `patience` ends. An
+    /// entry that already has a MAC is not resolved: delete it first.
     ///
     /// # Errors
-    /// If the kernel refuses: without `CAP_NET_ADMIN` it does.
+    /// If the kernel refuses, as it does without `CAP_NET_ADMIN`.
     pub async fn resolve(
         &self,
         interface: InterfaceIndex,

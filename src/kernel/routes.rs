@@ -10,10 +10,10 @@ use rtnetlink::packet_route::route::{
 use vipherald_core::address::{InterfaceIndex, Prefix};
 use vipherald_core::host::Route;
 
-use super::{Error, Kernel, answered};
+use super::{Error, Kernel, answered, family};
 
 impl Kernel {
-    /// The route to an address, as a packet of this host would take it; `None`: there is none.
+    /// The route of a packet from this host to an address, if there is one.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -21,7 +21,7 @@ impl Kernel {
         self.look_up(ip, None).await
     }
 
-    /// The same for a packet that has an address of this host as its source.
+    /// The same for a packet with this source address.
     ///
     /// # Errors
     /// As [`Kernel::route`].
@@ -31,32 +31,26 @@ impl Kernel {
 
     async fn look_up(&self, ip: IpAddr, source: Option<IpAddr>) -> Result<Option<Route>, Error> {
         let mut message = RouteMessage::default();
-        let (family, prefix_len, destination) = match ip {
-            IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
-            IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
-        };
-        message.header.address_family = family;
+        let prefix_len = if ip.is_ipv4() { 32 } else { 128 };
+        message.header.address_family = family(ip);
         message.header.destination_prefix_length = prefix_len;
-        message
-            .attributes
-            .push(RouteAttribute::Destination(destination));
+        message.attributes = vec![RouteAttribute::Destination(ip.into())];
         if let Some(source) = source {
             message.header.source_prefix_length = prefix_len;
-            message
-                .attributes
-                .push(RouteAttribute::Source(source.into()));
+            let source = RouteAttribute::Source(source.into());
+            message.attributes.push(source);
         }
-        // With a destination it is one look-up, not a dump.
+        // With a destination, this is one look-up and not a dump.
         let mut answers = Box::pin(self.handle.route().get(message).execute());
         match answered(|| format!("find the route to {ip}"), answers.try_next()).await {
             Ok(route) => Ok(route.and_then(|route| route_of(&route.attributes))),
-            // What an unreachable, prohibited or blackhole route, or none, is answered with.
+            // There is no route, or one of type unreachable, prohibit or blackhole.
             Err(Error::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The gateways of all routes, of both families, that leave through an interface.
+    /// The gateways of all routes through an interface, for both families.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -72,8 +66,8 @@ impl Kernel {
         Ok(gateways)
     }
 
-    /// The most specific route through an interface, without a gateway, to an address, as its
-    /// prefix length: the address is on the interface's link, also where this host has it itself.
+    /// The prefix length of the most specific route without a gateway to an address through an
+    /// interface: then the address is on that link, even if this host has it itself.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -82,11 +76,7 @@ impl Kernel {
         interface: InterfaceIndex,
         ip: IpAddr,
     ) -> Result<Option<u8>, Error> {
-        let family = match ip {
-            IpAddr::V4(_) => AddressFamily::Inet,
-            IpAddr::V6(_) => AddressFamily::Inet6,
-        };
-        let routes = self.routes_through(interface, family).await?;
+        let routes = self.routes_through(interface, family(ip)).await?;
         let lengths = routes.iter().filter_map(|route| {
             let unicast = route.header.kind == RouteType::Unicast;
             let via = gateways_through(&route.attributes, interface);
@@ -108,7 +98,7 @@ impl Kernel {
     ) -> Result<Vec<RouteMessage>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
-        // The kernel hands over this interface's routes alone: a router may have a million.
+        // The kernel then returns routes of this interface only: a router may have a million.
         message.attributes.push(RouteAttribute::Oif(interface.0));
         let dump = self.handle.route().get(message).execute();
         answered(|| "list the routes".to_owned(), dump.try_collect()).await

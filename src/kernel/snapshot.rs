@@ -1,14 +1,14 @@
-//! All interfaces and addresses at one moment.
+//! Interfaces and addresses at one moment.
 
 use vipherald_core::host::{Address, HostSnapshot, PlacedVip};
 
 use super::{Error, Kernel};
 
 impl Kernel {
-    /// Asks the self.
+    /// All interfaces and addresses.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If the kernel does not answer.
     pub async fn snapshot(&self) -> Result<HostSnapshot, Error> {
         Ok(HostSnapshot {
             links: self.links().await?,
@@ -16,11 +16,11 @@ impl Kernel {
         })
     }
 
-    /// Asks the kernel only for the interfaces that have some of these VIPs, and those below: to list
-    /// all of them takes as long as all the rest of a purge.
+    /// All addresses, but only the interfaces that have some of these VIPs, and those below: to list all
+    /// interfaces takes as long as the rest of a purge.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If the kernel does not answer.
     pub async fn snapshot_around(&self, vips: &[PlacedVip]) -> Result<HostSnapshot, Error> {
         let mut host = HostSnapshot {
             links: Vec::new(),

@@ -1,4 +1,4 @@
-//! Carrying an order out: a purge like any other, of what contradicts it.
+//! Executes an order: purges the entries that contradict it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,26 +17,27 @@ use crate::purge::{self, Entry, Kept};
 use crate::release::{self, Doubt};
 use crate::{keepalived_conf, settings};
 
-/// How long the new owner's answer may take, for all VIPs of an order together.
+/// How long to wait for the new owner's answers to ARP or ND, for all VIPs of an order together.
 const RESOLVED_WITHIN: Duration = Duration::from_millis(250);
 
-/// What came of an order.
+/// What became of an order.
 #[derive(Debug)]
-pub(super) struct Carried {
-    /// `None`: it is not meant for this host.
+pub(super) struct Executed {
+    /// `None`: the order is not for this host.
     pub(super) answer: Option<Answer>,
-    /// What a person should know, beside the answer.
+    /// What to log, besides the answer.
     pub(super) notes: Vec<String>,
 }
 
-/// One order at work. Its connection is its own: the kernel has but one dump at a time on each.
+/// An order in progress. It has its own connection, because the kernel makes only one dump at a time
+/// on each.
 struct Work<'a> {
     context: &'a Context,
     kernel: Kernel,
     notes: Vec<String>,
 }
 
-/// What orders are carried out by.
+/// What it takes to execute orders.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) settings: settings::Orders,
@@ -45,32 +46,30 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Carries an order out.
-    pub(super) async fn carry_out(&self, order: &Order) -> Carried {
-        let failed = |problem: Error| Carried {
-            answer: Some(Answer::refusal(order, wall_clock(), Reason::Failed)),
-            notes: vec![format!("an order is refused: {problem}")],
+    /// Executes an order.
+    pub(super) async fn execute(&self, order: &Order) -> Executed {
+        self.attempt(order)
+            .await
+            .unwrap_or_else(|problem| Executed {
+                answer: Some(Answer::refusal(order, wall_clock(), Reason::Failed)),
+                notes: vec![format!("an order is refused: {problem}")],
+            })
+    }
+
+    async fn attempt(&self, order: &Order) -> Result<Executed, Error> {
+        let mut work = Work {
+            context: self,
+            kernel: Kernel::connect()?,
+            notes: Vec::new(),
         };
-        let mut work = match Kernel::connect() {
-            Ok(kernel) => Work {
-                context: self,
-                kernel,
-                notes: Vec::new(),
-            },
-            Err(problem) => return failed(problem.into()),
-        };
-        match work.carry_out(order).await {
-            Ok(answer) => Carried {
-                answer,
-                notes: work.notes,
-            },
-            Err(problem) => failed(problem),
-        }
+        let answer = work.execute(order).await?;
+        let notes = work.notes;
+        Ok(Executed { answer, notes })
     }
 }
 
 impl Work<'_> {
-    async fn carry_out(&mut self, order: &Order) -> Result<Option<Answer>, Error> {
+    async fn execute(&mut self, order: &Order) -> Result<Option<Answer>, Error> {
         let facts = self.facts().await?;
         if !facts.is_meant(order.to) {
             return Ok(None);
@@ -107,7 +106,7 @@ impl Work<'_> {
         })
     }
 
-    /// Does what an order says of one VIP. Gives the entry, too, if one was deleted.
+    /// Obeys an order about one VIP. Returns the entry, too, if it deleted one.
     async fn about(
         &mut self,
         facts: &HostFacts,
@@ -115,7 +114,7 @@ impl Work<'_> {
         mac: Mac,
     ) -> Result<(Done, Option<Entry>), Error> {
         if facts.is_own(vip, mac) {
-            // Who gave the order has yielded to this host.
+            // The sender yields to this host.
             let right = Done {
                 outcome: Outcome::Right,
                 ..refused(vip, Reason::HeldThere)
@@ -123,7 +122,7 @@ impl Work<'_> {
             return Ok((right, None));
         }
         if facts.holds(vip) {
-            return Ok((self.let_go(facts, vip, mac).await?, None));
+            return Ok((self.release(facts, vip, mac).await?, None));
         }
         if let Err(reason) = facts.permit(vip, &self.context.settings.allow) {
             return Ok((refused(vip, reason), None));
@@ -142,8 +141,8 @@ impl Work<'_> {
         Ok(told(vip, &purged.entries))
     }
 
-    /// The VIP is here, and on another host that announces it, too.
-    async fn let_go(&mut self, facts: &HostFacts, vip: Vip, mac: Mac) -> Result<Done, Error> {
+    /// Releases a VIP that is here although another host announces it.
+    async fn release(&mut self, facts: &HostFacts, vip: Vip, mac: Mac) -> Result<Done, Error> {
         let (configured, files) = (&facts.configured, &self.context.settings.pid_files);
         let dry_run = !self.context.settings.release_orphan;
         let held = release::release(&self.kernel, &[vip], configured, files, dry_run).await?;
@@ -182,10 +181,10 @@ impl Work<'_> {
         })
     }
 
-    /// Finds out who has the VIPs whose entries were deleted.
+    /// Resolves the VIPs whose entries were deleted.
     async fn resolve(&mut self, purged: Vec<(Done, Option<Entry>)>) -> Vec<Done> {
         let deadline = Instant::now() + RESOLVED_WITHIN;
-        // All are asked for before the first answer is waited for.
+        // First ask for all, then wait for the answers.
         for patient in [false, true] {
             for entry in purged.iter().filter_map(|(_, entry)| entry.as_ref()) {
                 let retry = if patient {
@@ -195,7 +194,7 @@ impl Work<'_> {
                 };
                 let (on, ip) = (entry.index, entry.vip.ip());
                 if let Err(problem) = self.kernel.resolve(on, ip, retry).await {
-                    self.notes.push(format!("{ip} is not asked for: {problem}"));
+                    self.notes.push(format!("cannot resolve {ip}: {problem}"));
                 }
             }
         }
@@ -211,8 +210,8 @@ impl Work<'_> {
     }
 }
 
-/// What became of a VIP's entries, of which there may be one on each interface: the one that most
-/// needs to be told of.
+/// What became of a VIP's entries, one for each interface at most: the one that most needs to be
+/// reported.
 fn told(vip: Vip, entries: &[Entry]) -> (Done, Option<Entry>) {
     let rank = |entry: &&Entry| match entry.kept {
         Some(Kept::Right) => 2,

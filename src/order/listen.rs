@@ -9,47 +9,45 @@ use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use log::{Level, error, info, log, warn};
+use log::{Level, error, log, warn};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
 use vipherald_core::keepalived;
 use vipherald_core::log_limit::{LogLimiter, RateLimit};
-use vipherald_core::order::Keys;
 use vipherald_core::order::admission::{Admission, Decision, Dropped};
 use vipherald_core::order::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
 
-use super::execute::{Carried, Context};
-use super::{socket_activation, sockets, wall_clock};
+use super::execute::{Context, Executed};
+use super::{clock_difference, explain, socket_activation, sockets, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::readable::Readable;
+use crate::readable::{self, Readable};
 use crate::{key_file, settings};
 
-/// Datagrams that are read before anything else has its turn.
+/// Datagrams to read before anything else gets its turn.
 const AT_ONCE: usize = 256;
-/// Orders that are carried out at once; who sent one more asks again.
+/// Orders to execute at the same time; the sender of one more tries again.
 const MOST_AT_WORK: usize = 16;
-/// Lines a minute about orders, and about refusals: what is beyond is a number.
+/// Lines a minute about orders, and about refusals; the rest is counted.
 const LINES: u32 = 6;
-/// Refusals a minute that may be answers to datagrams which somebody recorded and sends again.
+/// Refusals a minute in answer to datagrams that somebody may have recorded and sent again.
 const REFUSALS: u32 = 120;
 const CARRIED_OUT: &str = "carried out";
-/// Octets that the kernel keeps for a socket: a flood must not push genuine orders out at once.
+/// Octets that the kernel queues for a socket, so that a flood does not crowd out genuine orders at once.
 const QUEUE: usize = 4 << 20;
 
-/// What `listen` is asked for.
+/// What `listen` shall do.
 #[derive(Debug)]
 pub struct Request {
-    /// Where to listen, if systemd does not say.
+    /// Where to listen, unless systemd passes sockets.
     pub bind: Option<SocketAddr>,
-    /// How long to stay after the last datagram; `None`: for good.
+    /// How long to stay after the last datagram; `None`: for ever.
     pub idle: Option<Duration>,
-    /// How orders are obeyed.
+    /// Which orders to obey.
     pub settings: settings::Orders,
     /// keepalived's configuration.
     pub keepalived_conf: PathBuf,
@@ -57,7 +55,7 @@ pub struct Request {
     pub options: keepalived::Options,
 }
 
-/// Carries out orders until none has come for a while, or until `stop`.
+/// Obeys orders until none has come for a while, or until `stop`.
 ///
 /// # Errors
 /// Without a socket or a key, or if the kernel can't be asked.
@@ -70,14 +68,14 @@ pub async fn listen(request: Request, stop: impl Future<Output = Exit>) -> Resul
         Err(error) if by_systemd => error,
         done => return done,
     };
-    // Were this process to end at once, systemd would start it again for each datagram that waits,
-    // until its limit, and then give the socket up.
+    // If this process ended at once, systemd would start it again for each waiting datagram, up to its
+    // limit, and then give up the socket.
     error!(
-        "{error}; for {} s, what comes in is thrown away",
+        "{error}; for {} s, all datagrams are discarded",
         idle.as_secs_f64()
     );
-    let stopped = deafen(&sockets, idle, stop).await?;
-    Ok(stopped.unwrap_or(error.exit()))
+    let stopped = discard(&sockets, idle, stop).await?;
+    Ok(stopped.unwrap_or(Exit::from(&error)))
 }
 
 async fn obey(
@@ -85,7 +83,7 @@ async fn obey(
     sockets: Vec<Rc<Readable<UdpSocket>>>,
     stop: Pin<&mut impl Future<Output = Exit>>,
 ) -> Result<Exit, Error> {
-    let keys = keys(&request.settings)?;
+    let keys = key_file::of(&request.settings)?;
     let context = Context {
         settings: request.settings,
         keepalived_conf: request.keepalived_conf,
@@ -106,16 +104,6 @@ async fn obey(
     let exit = listener.run(stop).await;
     listener.tell_rest();
     exit
-}
-
-fn keys(settings: &settings::Orders) -> Result<Keys, Error> {
-    if settings.key_files.is_empty() {
-        return Err(Error::NoKey);
-    }
-    Ok(key_file::read(
-        &settings.key_files,
-        sockets::credentials().as_deref(),
-    )?)
 }
 
 fn sockets(bind: Option<SocketAddr>) -> Result<Vec<Rc<Readable<UdpSocket>>>, Error> {
@@ -144,8 +132,8 @@ fn bound(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Throws away what comes in, for as long as `idle`, or until `stop`. Returns what that gave.
-async fn deafen(
+/// Discards what comes in, for as long as `idle`, or until `stop`, whose exit status it returns.
+async fn discard(
     sockets: &[Rc<Readable<UdpSocket>>],
     idle: Duration,
     stop: impl Future<Output = Exit>,
@@ -170,13 +158,7 @@ async fn deafen(
 
 async fn readable(sockets: &[Rc<Readable<UdpSocket>>]) -> io::Result<()> {
     future::poll_fn(|context| {
-        let mut any = Poll::Pending;
-        for socket in sockets {
-            if let Poll::Ready(ready) = socket.poll_readable(context) {
-                any = Poll::Ready(ready);
-            }
-        }
-        any
+        readable::any(sockets.iter().map(|socket| socket.poll_readable(context)))
     })
     .await
 }
@@ -190,23 +172,23 @@ struct Listener {
     last: Instant,
     at_work: JoinSet<Work>,
     dropped: LogLimiter<&'static str>,
-    /// What was done and not told one by one.
+    /// What was done and not logged line by line.
     done: LogLimiter<&'static str>,
     lines: RateLimit,
     refusals: RateLimit,
 }
 
-/// An order that was carried out, and where its answer goes.
+/// An order that was executed, and where its answer goes.
 struct Work {
     order: Order,
-    carried: Carried,
+    executed: Executed,
     from: SocketAddr,
     socket: usize,
 }
 
 impl Listener {
     async fn run(&mut self, mut stop: Pin<&mut impl Future<Output = Exit>>) -> Result<Exit, Error> {
-        // Even a socket that was readable before this process began is read once.
+        // Read once before waiting: systemd passes sockets that are already readable.
         let mut more = self.read();
         loop {
             self.tell_due();
@@ -241,7 +223,7 @@ impl Listener {
         }
     }
 
-    /// Whether nothing more is to be done. Orders that could be sent again are not forgotten.
+    /// Nothing in progress, and no remembered id that could still be replayed.
     fn is_idle(&mut self, now: Instant) -> bool {
         self.at_work.is_empty()
             && self.idle.is_some_and(|idle| now >= self.last + idle)
@@ -251,14 +233,14 @@ impl Listener {
     fn next_deadline(&self, now: Instant) -> Instant {
         let told = [self.dropped.due(now), self.done.due(now)];
         let told = told.into_iter().flatten().min();
-        // Past the idle time there are orders left to be forgotten, by the wall clock.
+        // After the idle time, remembered orders are still to be forgotten, by the wall clock.
         let soon = now + Duration::from_secs(1);
         let end = self.idle.map(|idle| (self.last + idle).max(soon));
         let last = now + Duration::from_secs(60);
         told.into_iter().chain(end).fold(last, Instant::min)
     }
 
-    /// Reads what has come in, up to a bound. Whether there may be more.
+    /// Reads what has come in, up to a bound. Returns whether there may be more.
     fn read(&mut self) -> bool {
         let mut buffer = [0; ORDER_LENGTH.1 + 1];
         let mut more = false;
@@ -289,14 +271,12 @@ impl Listener {
             }),
             Decision::Again(to, answer) => self.send(socket, from, to, &answer),
             Decision::OutOfTime(order, skew) => {
-                #[expect(clippy::cast_precision_loss, reason = "for people")]
-                let seconds = skew.unsigned_abs() as f64 / 1000.0;
-                let way = if skew < 0 { "behind" } else { "ahead of" };
                 self.say(now, "refused for their time", || {
                     format!(
-                        "an order from {} is refused: its time is {seconds:.1} s {way} this \
-                         host's clock; the two clocks have to agree, or it is an old one sent again",
-                        from.ip()
+                        "an order from {} is refused: its time is {} this host's clock; \
+                         synchronise the clocks (NTP), unless somebody sent an old order again",
+                        from.ip(),
+                        clock_difference(skew)
                     )
                 });
                 self.refuse(now, socket, from, &order, Reason::Clock);
@@ -304,8 +284,9 @@ impl Listener {
             Decision::Crowded(order) => {
                 self.say(now, "refused, being too many", || {
                     format!(
-                        "an order from {} is refused: there were too many",
-                        from.ip()
+                        "an order from {} is refused: {}",
+                        from.ip(),
+                        explain(Reason::Busy)
                     )
                 });
                 self.refuse(now, socket, from, &order, Reason::Busy);
@@ -314,7 +295,7 @@ impl Listener {
                 let answer = Answer::refusal(&order, wall_clock(), Reason::Busy);
                 self.finish(Work {
                     order,
-                    carried: Carried {
+                    executed: Executed {
                         answer: Some(answer),
                         notes: Vec::new(),
                     },
@@ -325,10 +306,10 @@ impl Listener {
             Decision::New(order) => {
                 let context = Arc::clone(&self.context);
                 self.at_work.spawn(async move {
-                    let carried = context.carry_out(&order).await;
+                    let executed = context.execute(&order).await;
                     Work {
                         order,
-                        carried,
+                        executed,
                         from,
                         socket,
                     }
@@ -345,7 +326,7 @@ impl Listener {
         order: &Order,
         reason: Reason,
     ) {
-        // Whoever recorded an order can have it refused, in the name of whom they like.
+        // Anybody who recorded an order can provoke refusals, to any forged source address.
         if self.refusals.take(now) {
             let answer = Answer::refusal(order, wall_clock(), reason);
             let answer = answer.to_bytes(self.admission.keys());
@@ -360,61 +341,52 @@ impl Listener {
     }
 
     fn finish(&mut self, work: Work) {
-        for note in work.carried.notes {
+        for note in work.executed.notes {
             self.say(Instant::now(), "with trouble", || note);
         }
-        let Some(answer) = work.carried.answer else {
+        let Some(answer) = work.executed.answer else {
             self.dropped.count("for other hosts");
             return;
         };
+        let about = match work.order.instance.as_str() {
+            "" => String::new(),
+            instance => format!("{instance}: "),
+        };
         for done in &answer.done {
-            let about = if work.order.instance.is_empty() {
-                String::new()
-            } else {
-                format!("{}: ", work.order.instance)
-            };
             let (vip, from, on) = (done.vip, work.from.ip(), &done.interface);
             let was = done.was.map_or("no MAC".to_owned(), |mac| mac.to_string());
-            let now = Instant::now();
-            match done.outcome {
-                Outcome::Purged => self.say(now, CARRIED_OUT, || {
+            let (kind, text) = match done.outcome {
+                Outcome::Purged => {
                     let found = match done.now {
                         Some(mac) => format!("is {mac} now"),
                         None => "nobody has answered for it yet".to_owned(),
                     };
-                    format!("{about}{vip} purged on {on} as {from} ordered: was {was}, {found}")
-                }),
-                Outcome::Kept(reason) => self.say(now, "not carried out", || {
-                    let advice = match reason {
-                        Reason::Permanent => "PERMANENT, and orders.permanent is not set",
-                        _ => "NOARP, a proxy's, or externally learned",
-                    };
-                    format!("{about}{vip} kept on {on} as {was}, though {from} ordered: {advice}")
-                }),
-                // Those have been told of.
+                    let text = format!("purged on {on} as {from} ordered: was {was}, {found}");
+                    (CARRIED_OUT, format!("{vip} {text}"))
+                }
+                Outcome::Kept(reason) => {
+                    let text = format!("kept on {on} as {was}, against an order from {from}");
+                    ("not carried out", format!("{vip} {text}: {}", explain(reason)))
+                }
+                // The notes have logged these.
                 Outcome::Refused(Reason::HeldThere | Reason::MaybeAlive | Reason::Failed)
                 | Outcome::Released
-                // And there nothing was to be done.
+                // And here there was nothing to do.
                 | Outcome::Right
-                | Outcome::Absent => {}
-                Outcome::Refused(reason) => self.say(now, "refused", || {
-                    let why = match reason {
-                        Reason::Gateway => {
-                            "it is a gateway of this host, not named in orders.allow"
-                        }
-                        Reason::NotAllowed => "neither keepalived.conf nor orders.allow has it",
-                        _ => "there are too many orders",
-                    };
-                    format!("{about}{vip}: an order from {from} is refused: {why}")
-                }),
-            }
+                | Outcome::Absent => continue,
+                Outcome::Refused(reason) => {
+                    let text = format!("an order from {from} is refused: {}", explain(reason));
+                    ("refused", format!("{vip}: {text}"))
+                }
+            };
+            self.say(Instant::now(), kind, || about.clone() + &text);
         }
         let bytes = answer.to_bytes(self.admission.keys());
         self.send(work.socket, work.from, work.order.to, &bytes);
         self.admission.answered(&work.order.id, bytes);
     }
 
-    /// Sends an answer, from the address that the order was sent to: its sender hears no other.
+    /// Sends an answer from the address that the order was sent to: the sender accepts no other.
     fn send(&self, socket: usize, to: SocketAddr, from: IpAddr, datagram: &[u8]) {
         sockets::send_from(self.sockets[socket].get().as_fd(), to, from, datagram);
     }
@@ -434,26 +406,29 @@ impl Listener {
 
     fn tell_due(&mut self) {
         let now = Instant::now();
-        if let Some(dropped) = self.dropped.take_due(now) {
-            warn!("datagrams that were dropped: {}", numbers(&dropped));
-        }
-        if let Some(done) = self.done.take_due(now) {
-            warn!("further orders: {}", numbers(&done));
-        }
+        let (dropped, done) = (self.dropped.take_due(now), self.done.take_due(now));
+        tell(
+            Level::Warn,
+            &dropped.unwrap_or_default(),
+            &done.unwrap_or_default(),
+        );
     }
 
     fn tell_rest(&mut self) {
-        let (dropped, done) = (self.dropped.take(), self.done.take());
-        if !dropped.is_empty() {
-            warn!("datagrams that were dropped: {}", numbers(&dropped));
-        }
-        if !done.is_empty() {
-            info!("further orders: {}", numbers(&done));
-        }
+        tell(Level::Info, &self.dropped.take(), &self.done.take());
     }
 }
 
-fn numbers(counts: &BTreeMap<&'static str, u64>) -> String {
+fn tell(further: Level, dropped: &BTreeMap<&str, u64>, done: &BTreeMap<&str, u64>) {
+    if !dropped.is_empty() {
+        warn!("dropped datagrams: {}", numbers(dropped));
+    }
+    if !done.is_empty() {
+        log!(further, "further orders: {}", numbers(done));
+    }
+}
+
+fn numbers(counts: &BTreeMap<&str, u64>) -> String {
     let each = counts.iter().map(|(what, count)| format!("{count} {what}"));
     each.collect::<Vec<_>>().join(", ")
 }

@@ -1,5 +1,5 @@
-//! Orders, as the host sends and obeys them: [`key`] files, [`send`] by hand, [`listen`] and what it
-//! does (`carry_out`), the sockets (`order_sockets`, `activation`).
+//! Sending and obeying orders: [`key`] files, [`send`] by hand, [`listen`] and what it does with an
+//! order (`execute`), `sockets`, and those that systemd passes (`socket_activation`).
 
 mod execute;
 pub mod listen;
@@ -9,7 +9,35 @@ pub(crate) mod sockets;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// This host's clock, as orders tell it: milliseconds since 1970, UTC.
+use vipherald_core::order::Reason;
+
+/// Why a host refused an order, or kept the entry: in words that fit its own log and that of the
+/// host which sent the order.
+#[must_use]
+pub fn explain(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Clock => "the clocks differ",
+        Reason::NotAllowed => "neither keepalived.conf nor orders.allow has the VIP",
+        Reason::Gateway => "the VIP is a gateway, and orders.allow does not name it",
+        Reason::HeldThere => "it holds the VIP itself",
+        Reason::MaybeAlive => "it holds the VIP itself, and its keepalived may be alive",
+        Reason::Failed => "its kernel refused, and its log says why",
+        Reason::Busy => "there are too many orders",
+        Reason::Permanent => "the entry is PERMANENT, and orders.permanent is not set",
+        Reason::Foreign => "the entry is NOARP, a proxy's, or externally learned",
+    }
+}
+
+/// How far one clock is from another, which is ahead if `skew` (ms) is positive.
+#[must_use]
+pub fn clock_difference(skew: i64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let seconds = skew.unsigned_abs() as f64 / 1000.0;
+    let way = if skew < 0 { "behind" } else { "ahead of" };
+    format!("{seconds:.1} s {way}")
+}
+
+/// This host's clock, as orders carry it: milliseconds since 1970, UTC.
 #[must_use]
 pub fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! Orders by hand: the same outbox, without an announcement.
+//! Orders by hand: the outbox without an announcement.
 
 use std::future::{self, Future};
 use std::net::IpAddr;
@@ -10,23 +10,23 @@ use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::outbox::{Fate, Retry, Route};
 
-use super::sockets::{OrderSockets, credentials};
+use super::sockets::OrderSockets;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::{key_file, settings};
 
-/// What is to be ordered.
+/// What to order.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The VIPs, and where they count as held here.
     pub vips: Vec<PlacedVip>,
     /// The peers.
     pub peers: Vec<IpAddr>,
-    /// The MAC that the VIPs have; `None`: that of the interface which holds each here.
+    /// The MAC that the VIPs have; `None`: that of the interface here that holds each.
     pub mac: Option<Mac>,
-    /// The instance that the VIPs are of; may be empty.
+    /// The instance of the VIPs; may be empty.
     pub instance: String,
-    /// How long to ask.
+    /// How long to wait for answers.
     pub timeout: Duration,
 }
 
@@ -37,7 +37,7 @@ pub struct Ordered {
     pub peer: IpAddr,
     /// The VIP.
     pub vip: Vip,
-    /// The MAC that it was told.
+    /// The MAC in the order.
     pub mac: Mac,
     /// How it is reached.
     route: Route,
@@ -45,7 +45,7 @@ pub struct Ordered {
     pub fate: Fate,
 }
 
-/// What would be ordered: each peer about each VIP, with its MAC.
+/// The orders to send: to each peer about each VIP, with its MAC.
 ///
 /// # Errors
 /// If a VIP is not here and no MAC was given, or the kernel can't be asked.
@@ -69,7 +69,7 @@ pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
         });
         let route = Route {
             to: *peer,
-            // Left to itself, the kernel may well choose the VIP.
+            // The kernel might choose the VIP as the source.
             from: own.map(|own| own.ip),
             interface: own.map_or(InterfaceIndex(0), |own| own.interface),
         };
@@ -91,7 +91,8 @@ pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
     Ok(all)
 }
 
-/// Orders until all have answered, or time is up, or `stop` is. Gives what `stop` gave, if it was.
+/// Sends the orders until all peers have answered, or time is up, or `stop` ends, whose result it then
+/// returns.
 ///
 /// # Errors
 /// Without a key, or if the runtime breaks.
@@ -101,10 +102,7 @@ pub async fn send<S>(
     ordered: &mut [Ordered],
     stop: impl Future<Output = S>,
 ) -> Result<Option<S>, Error> {
-    if settings.key_files.is_empty() {
-        return Err(Error::NoKey);
-    }
-    let keys = key_file::read(&settings.key_files, credentials().as_deref())?;
+    let keys = key_file::of(settings)?;
     let vips: Vec<Vip> = request.vips.iter().map(|placed| placed.vip).collect();
     let mut order_sockets = OrderSockets::new(keys, settings.port.get(), &request.instance);
     let began = Instant::now();

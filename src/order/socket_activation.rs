@@ -1,4 +1,4 @@
-//! The sockets that systemd hands over (sd_listen_fds(3)).
+//! The sockets that systemd passes (sd_listen_fds(3)).
 #![allow(unsafe_code)]
 
 use std::net::UdpSocket;
@@ -8,10 +8,10 @@ use std::{env, io, process};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
-/// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
+/// The first descriptor that systemd passes (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 
-/// The sockets meant for this process; none if it was started otherwise. To be called once.
+/// The sockets for this process; none unless systemd passed some. Call it once.
 pub(super) fn sockets() -> io::Result<Vec<UdpSocket>> {
     let number = |name| {
         env::var(name)
@@ -35,10 +35,9 @@ fn take(descriptor: RawFd) -> io::Result<UdpSocket> {
             "the socket unit has to say ListenDatagram=, for UDP",
         ));
     }
-    // Not for children, of which there are none.
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     let socket = UdpSocket::from(socket);
-    // Fails for what is no socket of the internet family.
+    // Fails unless it is an internet socket.
     socket.local_addr()?;
     Ok(socket)
 }

@@ -1,12 +1,10 @@
-//! The sockets that orders and answers leave from and come in at.
+//! The sockets for orders and answers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::env;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::PathBuf;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -20,26 +18,21 @@ use vipherald_core::order::outbox::{Datagram, Outbox, PeerAnswer, Retry, Route};
 
 use super::wall_clock;
 use crate::key_file;
-use crate::readable::Readable;
+use crate::readable::{self, Readable};
 use crate::settings::Orders;
 
-/// Datagrams of one socket that are read before the run's other work goes on.
+/// Datagrams to read from one socket before the run's other work goes on.
 const AT_ONCE: usize = 64;
 
-/// The folder of this unit's credentials, if systemd gave it any.
-pub(crate) fn credentials() -> Option<PathBuf> {
-    env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
-}
-
-/// Random bits that nobody can guess.
+/// Unpredictable random bits.
 pub(crate) fn random_id() -> io::Result<Id> {
     let mut id = Id::default();
     getrandom::fill(&mut id).map_err(io::Error::other)?;
     Ok(id)
 }
 
-/// A outbox with its sockets: one for each outgoing, so that the kernel tells which peer's port is
-/// closed, and passes nothing on that comes from elsewhere.
+/// An outbox with a socket for each outgoing order, so that the kernel says which peer's port is
+/// closed, and delivers only what comes from that peer.
 #[derive(Debug)]
 pub(crate) struct OrderSockets {
     outbox: Outbox,
@@ -48,13 +41,11 @@ pub(crate) struct OrderSockets {
 }
 
 impl OrderSockets {
-    /// Reads the keys. `None` if there are none, or none that can be used, which is told.
+    /// Reads the keys. `None` without a key, or, with a warning, if a key can't be used.
     pub(crate) fn open(settings: &Orders, instance: &str) -> Option<Self> {
-        if settings.key_files.is_empty() {
-            return None;
-        }
-        match key_file::read(&settings.key_files, credentials().as_deref()) {
+        match key_file::of(settings) {
             Ok(keys) => Some(Self::new(keys, settings.port.get(), instance)),
+            Err(key_file::Error::Unset) => None,
             Err(error) => {
                 warn!("no peer is ordered to purge: {error}");
                 None
@@ -74,15 +65,15 @@ impl OrderSockets {
         self.outbox.request(now, route, retry, vip);
     }
 
-    /// Drops the orders about what `holds` no longer, and closes what nobody needs.
+    /// Drops orders that no longer hold, and closes unused sockets.
     pub(crate) fn retain(&mut self, holds: impl Fn(InterfaceIndex, Vip, Mac) -> bool) {
         self.outbox.retain(holds);
         let outbox = &self.outbox;
         self.sockets.retain(|outgoing, _| outbox.is_open(*outgoing));
     }
 
-    /// Sends one datagram that is due. Whether there was one. None leaves from one of `vips`:
-    /// whoever follows a wrong MAC could not answer there.
+    /// Sends one datagram that is due, and returns whether there was one. It never sends from one of
+    /// `vips`: a peer that follows a wrong MAC could not answer there.
     pub(crate) fn send_next(&mut self, now: Instant, vips: &[Vip]) -> bool {
         let Ok(id) = random_id() else {
             return false;
@@ -119,7 +110,7 @@ impl OrderSockets {
         sent.map(drop)
     }
 
-    /// The answers that came in.
+    /// Reads the answers that came in.
     pub(crate) fn hear(&mut self) -> Vec<PeerAnswer> {
         let mut all = Vec::new();
         let mut buffer = [0; ANSWER_LENGTH.1 + 1];
@@ -140,13 +131,8 @@ impl OrderSockets {
     }
 
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut any = Poll::Pending;
-        for socket in self.sockets.values() {
-            if let Poll::Ready(ready) = socket.poll_readable(context) {
-                any = Poll::Ready(ready);
-            }
-        }
-        any
+        let sockets = self.sockets.values();
+        readable::any(sockets.map(|socket| socket.poll_readable(context)))
     }
 
     pub(crate) fn is_waiting(&self, now: Instant) -> bool {
@@ -189,22 +175,9 @@ fn socket_address(route: Route, port: u16) -> SocketAddr {
     }
 }
 
-/// Sends an answer from the address that was asked, for its sender hears no other. An answer that
-/// can't be sent is lost: the order comes again.
+/// Sends an answer from the address that the order was sent to, because the sender accepts no other. If
+/// that fails, the answer is lost: the order comes again.
 pub(super) fn send_from(socket: BorrowedFd<'_>, to: SocketAddr, from: IpAddr, datagram: &[u8]) {
-    let v4 = |ip: std::net::Ipv4Addr| libc::in_pktinfo {
-        ipi_ifindex: 0,
-        ipi_spec_dst: libc::in_addr {
-            s_addr: u32::from_ne_bytes(ip.octets()),
-        },
-        ipi_addr: libc::in_addr { s_addr: 0 },
-    };
-    let v6 = |ip: Ipv6Addr| libc::in6_pktinfo {
-        ipi6_addr: libc::in6_addr {
-            s6_addr: ip.octets(),
-        },
-        ipi6_ifindex: 0,
-    };
     let octets = [IoSlice::new(datagram)];
     let storage = SockaddrStorage::from(to);
     let send = |control: &[ControlMessage<'_>]| {
@@ -212,15 +185,31 @@ pub(super) fn send_from(socket: BorrowedFd<'_>, to: SocketAddr, from: IpAddr, da
         sendmsg(socket.as_raw_fd(), &octets, control, flags, Some(&storage))
     };
     let sent = match (to, from) {
-        (SocketAddr::V4(_), IpAddr::V4(from)) => send(&[ControlMessage::Ipv4PacketInfo(&v4(from))]),
-        // A socket of both families has IPv4 addresses mapped.
-        (SocketAddr::V6(_), IpAddr::V4(from)) => {
-            send(&[ControlMessage::Ipv6PacketInfo(&v6(from.to_ipv6_mapped()))])
+        (SocketAddr::V4(_), IpAddr::V4(from)) => {
+            send(&[ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(from.octets()),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            })])
         }
-        (SocketAddr::V6(_), IpAddr::V6(from)) => send(&[ControlMessage::Ipv6PacketInfo(&v6(from))]),
+        (SocketAddr::V6(_), from) => {
+            // On a socket for both families, IPv4 addresses are mapped.
+            let from = match from {
+                IpAddr::V4(from) => from.to_ipv6_mapped(),
+                IpAddr::V6(from) => from,
+            };
+            send(&[ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: from.octets(),
+                },
+                ipi6_ifindex: 0,
+            })])
+        }
         (SocketAddr::V4(_), IpAddr::V6(_)) => return,
     };
-    // What was asked by broadcast is answered from whichever address.
+    // A broadcast is answered from any address.
     if sent.is_err()
         && let Err(errno) = send(&[])
     {

@@ -1,4 +1,4 @@
-//! What became of an announcement.
+//! What an announcement achieved.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
 
 use super::order::words;
-use super::{Line, NAMED, Report, count, list, seconds};
+use super::{Header, Line, NAMED, Report, count, list, seconds};
 use crate::answering::Silence;
 use crate::exit::Exit;
 
@@ -35,29 +35,41 @@ pub enum AnnounceResult {
     Ok,
 }
 
-impl AnnounceResult {
-    fn exit(self) -> Exit {
+/// What ended a run early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum CutShort {
+    #[serde(rename = "a newer event")]
+    NewerEvent,
+    #[serde(rename = "SIGINT")]
+    Interrupt,
+    #[serde(rename = "SIGTERM")]
+    Termination,
+}
+
+impl CutShort {
+    fn by(exit: Exit) -> Self {
+        match exit {
+            Exit::Superseded => Self::NewerEvent,
+            Exit::Interrupted => Self::Interrupt,
+            _ => Self::Termination,
+        }
+    }
+
+    fn name(self) -> &'static str {
         match self {
-            Self::Conflict => Exit::Conflict,
-            Self::Failed => Exit::Failed,
-            Self::NotHeld => Exit::Contradicted,
-            Self::Unproven => Exit::Unproven,
-            Self::Superseded => Exit::Superseded,
-            Self::Ok => Exit::Done,
+            Self::NewerEvent => "a newer event",
+            Self::Interrupt => "SIGINT",
+            Self::Termination => "SIGTERM",
         }
     }
 }
 
-/// What became of an announcement.
+/// What an announcement achieved.
 #[derive(Debug, Serialize)]
 pub struct AnnounceReport {
-    command: &'static str,
-    version: &'static str,
-    instance: Option<String>,
-    result: AnnounceResult,
-    dry_run: bool,
-    /// What ended the run before it was over by itself.
-    cut_short: Option<&'static str>,
+    #[serde(flatten)]
+    header: Header<AnnounceResult>,
+    cut_short: Option<CutShort>,
     duration_ms: u64,
     frames_sent: u32,
     vips: Vec<AnnouncedVip>,
@@ -95,19 +107,19 @@ pub(super) struct AskedPeer {
     order: Option<&'static str>,
 }
 
-/// What is known beside what the announcement itself found out.
+/// What is known besides what the announcement itself found out.
 #[derive(Debug, Default)]
 pub struct Background<'a> {
-    /// Real servers of keepalived.conf: that they hold VIPs, too, is no news.
+    /// Real servers of keepalived.conf, which are expected to hold VIPs, too.
     pub real_servers: &'a [IpAddr],
-    /// VIPs for which this host's own kernel does not answer, with their interfaces. Who follows now
-    /// does not need it to; whoever asks later finds nobody.
+    /// VIPs that this host's own kernel does not answer for, with their interfaces. Hosts that follow
+    /// now need no answer, but whoever asks later finds nobody.
     pub silences: Vec<(Vip, String, Silence)>,
-    /// MACs that contest a VIP only as they answer for everything.
+    /// MACs that answer for a VIP only because they answer for every address.
     pub proxies: Vec<Mac>,
 }
 
-/// What the claims of one line have in common.
+/// The VIPs that share one line.
 #[derive(Debug, Default)]
 struct Group {
     vips: Vec<Vip>,
@@ -118,8 +130,8 @@ struct Group {
 }
 
 impl AnnounceReport {
-    /// Reads the state of a run that ended at `now`, by itself or because it was `stopped`, for the
-    /// instance or group of this name.
+    /// Reports on a run that ended at `now`, by itself or because it was `stopped`, for the instance or
+    /// group of this name, or for none.
     #[must_use]
     pub fn new(
         name: Option<&str>,
@@ -128,11 +140,7 @@ impl AnnounceReport {
         stopped: Option<Exit>,
         background: &Background<'_>,
     ) -> Self {
-        let cut_short = stopped.map(|exit| match exit {
-            Exit::Superseded => "a newer event",
-            Exit::Interrupted => "SIGINT",
-            _ => "SIGTERM",
-        });
+        let cut_short = stopped.map(CutShort::by);
         Self::read(name, core, now, false, cut_short, background)
     }
 
@@ -141,21 +149,21 @@ impl AnnounceReport {
         core: &Announcement,
         now: Instant,
         dry_run: bool,
-        cut_short: Option<&'static str>,
+        cut_short: Option<CutShort>,
         background: &Background<'_>,
     ) -> Self {
-        let mut results = vec![if core.is_blind() {
-            AnnounceResult::Unproven
-        } else {
-            AnnounceResult::Ok
-        }];
-        // One line for all VIPs that fared alike.
+        let mut findings = Findings {
+            worst: if core.is_blind() {
+                AnnounceResult::Unproven
+            } else {
+                AnnounceResult::Ok
+            },
+            lines: Vec::new(),
+        };
+        // One line for all VIPs that ended alike.
         let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
-        let mut peculiar = Vec::new();
         for claim in core.claims() {
-            let (result, fate) = fate_of(claim, dry_run);
-            results.push(result);
-            let group = alike.entry((result, fate)).or_default();
+            let group = alike.entry(fate_of(claim, dry_run)).or_default();
             group.vips.push(claim.vip);
             group.frames += claim.frames_sent;
             for confirmation in claim.confirmations() {
@@ -164,106 +172,75 @@ impl AnnounceReport {
                 let settled = confirmation.proven.or(confirmation.acknowledged);
                 group.settled = group.settled.max(settled);
             }
-            let (worst, lines) = peculiarities(core, claim, background);
-            results.push(worst);
-            peculiar.extend(lines);
-            peculiar.extend(unproven_peers(claim));
+            findings.of_claim(core, claim, background);
         }
+        let mut add = |result, vip, fate| alike.entry((result, fate)).or_default().vips.push(vip);
         for placed in core.absent() {
-            results.push(AnnounceResult::NotHeld);
             let fate = format!("{}: nothing announced", absence(core, placed));
-            let group = alike.entry((AnnounceResult::NotHeld, fate)).or_default();
-            group.vips.push(placed.vip);
+            add(AnnounceResult::NotHeld, placed.vip, fate);
         }
         for placed in core.set_aside() {
             let on = placed.place.name().unwrap_or_default();
             let fate = format!(
                 "not announced on {on}, where keepalived puts it: nobody asks for it there"
             );
-            let group = alike.entry((AnnounceResult::Ok, fate)).or_default();
-            group.vips.push(placed.vip);
+            add(AnnounceResult::Ok, placed.vip, fate);
         }
         for vip in core.yielded() {
-            results.push(AnnounceResult::Superseded);
-            let fate = "is awaited by a newer run".to_owned();
-            let group = alike.entry((AnnounceResult::Superseded, fate));
-            group.or_default().vips.push(vip);
+            let fate = "is left to a newer run".to_owned();
+            add(AnnounceResult::Superseded, vip, fate);
         }
         for (vip, on, silence) in &background.silences {
-            results.push(AnnounceResult::Unproven);
             let text = format!("{vip} on {on}: {silence}");
-            peculiar.push(Line(Level::Warn, text));
+            findings.add(AnnounceResult::Unproven, Level::Warn, text);
         }
+        let results = alike.keys().map(|(result, _)| *result);
+        let result = results.fold(findings.worst, AnnounceResult::min);
         let lines = alike
             .iter()
             .map(|((result, fate), group)| group.line(core, *result, fate, cut_short))
-            .chain(peculiar)
+            .chain(findings.lines)
             .map(|line| line.about(name))
             .collect();
         let lasted = now.duration_since(core.started());
+        let claimed = core.claims().iter();
+        let claimed = claimed.map(|claim| AnnouncedVip::of(core, claim));
+        let absent = core.absent().map(|placed| placed.vip);
+        let absent = absent.chain(core.yielded()).map(AnnouncedVip::absent);
         Self {
-            command: "announce",
-            version: env!("CARGO_PKG_VERSION"),
-            instance: name.map(str::to_owned),
-            result: results.into_iter().min().unwrap_or(AnnounceResult::Ok),
-            dry_run,
+            header: Header::new("announce", result).about(name).dry_run(dry_run),
             cut_short,
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
-            vips: core
-                .claims()
-                .iter()
-                .map(|claim| AnnouncedVip::of(core, claim))
-                .chain(
-                    core.absent()
-                        .map(|placed| placed.vip)
-                        .chain(core.yielded())
-                        .map(AnnouncedVip::absent),
-                )
-                .collect(),
+            vips: claimed.chain(absent).collect(),
             lines,
         }
     }
 
-    /// What a run would do that has looked at the host, and shall not send.
+    /// What a run would do, after it has looked at the host and before it sends anything.
     #[must_use]
     pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
-        let mut report = Self::read(
-            name,
-            core,
-            core.started(),
-            true,
-            None,
-            &Background::default(),
-        );
-        report.lines = core
-            .claims()
-            .iter()
-            .map(|claim| match (claim.state(), claim.mac()) {
-                (State::Ready, Some(mac)) => {
-                    let (vip, name) = (claim.vip, &claim.link.name);
-                    let frames = claim.planned_frames();
-                    let time = seconds(Claim::planned_time());
-                    format!(
-                        "{vip} would be announced on {name} as {mac}: at most {frames} frames in \
-                         {time}, and questions to every peer"
-                    )
-                }
-                _ => format!("{} {}", claim.vip, fate_of(claim, true).1),
-            })
-            .chain(
-                core.absent()
-                    .map(|placed| format!("{} is {}", placed.vip, absence(core, placed))),
-            )
-            .map(|text| Line(Level::Info, text).about(name))
-            .collect();
-        report
-    }
-
-    /// The exit status that tells the result.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        self.result.exit()
+        let (now, background) = (core.started(), Background::default());
+        let plan = |claim: &Claim| match (claim.state(), claim.mac()) {
+            (State::Ready, Some(mac)) => format!(
+                "{} would be announced on {} as {mac}: at most {} frames in {}, and questions to \
+                 every peer",
+                claim.vip,
+                claim.link.name,
+                claim.planned_frames(),
+                seconds(Claim::planned_time())
+            ),
+            _ => format!("{} {}", claim.vip, fate_of(claim, true).1),
+        };
+        let absent = |placed: &PlacedVip| format!("{} is {}", placed.vip, absence(core, placed));
+        let lines = core.claims().iter().map(plan);
+        let lines = lines.chain(core.absent().map(absent));
+        Self {
+            lines: lines
+                .map(|text| Line(Level::Info, text).about(name))
+                .collect(),
+            ..Self::read(name, core, now, true, None, &background)
+        }
     }
 }
 
@@ -273,17 +250,15 @@ impl Group {
         core: &Announcement,
         result: AnnounceResult,
         fate: &str,
-        cut_short: Option<&str>,
+        cut_short: Option<CutShort>,
     ) -> Line {
-        let level = match result {
-            AnnounceResult::Ok if cut_short.is_some_and(|what| what.starts_with("SIG")) => {
+        let level = match (result, cut_short) {
+            (AnnounceResult::Failed | AnnounceResult::Conflict, _) => Level::Error,
+            (AnnounceResult::NotHeld, _)
+            | (AnnounceResult::Ok, Some(CutShort::Interrupt | CutShort::Termination)) => {
                 Level::Warn
             }
-            AnnounceResult::Ok | AnnounceResult::Unproven | AnnounceResult::Superseded => {
-                Level::Info
-            }
-            AnnounceResult::NotHeld => Level::Warn,
-            AnnounceResult::Failed | AnnounceResult::Conflict => Level::Error,
+            _ => Level::Info,
         };
         let mut text = format!("{} {fate}", list(&self.vips));
         if !self.verdicts.is_empty() {
@@ -312,9 +287,10 @@ impl Group {
             let time = seconds(core.last_sent().duration_since(core.started()));
             text += &format!("{separator} {} in {time}", count(self.frames, "frame"));
             if self.verdicts.is_empty() && result == AnnounceResult::Ok {
-                text += ", by broadcast alone: nobody was known to be asked";
+                text += ", by broadcast alone: no peer was known";
             }
             if let Some(what) = cut_short.filter(|_| result == AnnounceResult::Ok) {
+                let what = what.name();
                 text += &format!("; cut short by {what}: not all was sent and asked");
             }
         }
@@ -326,10 +302,7 @@ impl Group {
 fn absence(core: &Announcement, placed: &PlacedVip) -> String {
     let mut elsewhere = core.passed_over(placed.vip).map(|link| {
         let name = &link.name;
-        match link.why_unaskable() {
-            Some(why) if link.unlike_ethernet.is_none() => {
-                format!("{name}, which {why} (`ip link set {name} up`)")
-            }
+        match link.why_unaskable_with_advice() {
             Some(why) => format!("{name}, which {why}"),
             None => name.clone(),
         }
@@ -347,7 +320,7 @@ fn absence(core: &Announcement, placed: &PlacedVip) -> String {
     }
 }
 
-/// What became known of a VIP while its run goes on.
+/// A line about a VIP during its run.
 #[must_use]
 pub fn news_line(name: Option<&str>, core: &Announcement, news: &News) -> Line {
     let vip = news.vip;
@@ -357,13 +330,13 @@ pub fn news_line(name: Option<&str>, core: &Announcement, news: &News) -> Line {
     let rivals = rivals.collect::<Vec<_>>().join(", ");
     let line = if news.is_over {
         let text = format!(
-            "{vip} on {on}: the conflict is over: {rivals} answers for it no more; announced anew"
+            "{vip} on {on}: the conflict is over: {rivals} no longer answers for it; announced again"
         );
         Line(Level::Warn, text)
     } else {
         let text = format!(
-            "{vip} on {on}: conflict: {rivals} answers for it, too; asked again every 2 s, and \
-             announced anew once it is gone"
+            "{vip} on {on}: conflict: {rivals} answers for it, too; probed again every 2 s, and \
+             announced again once it is gone"
         );
         Line(Level::Error, text)
     };
@@ -392,7 +365,7 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
         ),
         State::Waiting(why) => (
             AnnounceResult::Failed,
-            format!("could not be announced on {name} to the end: {why}"),
+            format!("could not be fully announced on {name}: {why}"),
         ),
         State::Ready => match (claim.mac(), &claim.last_refusal) {
             (_, Some(Refusal::OutOfDescriptors)) if claim.frames_sent == 0 => (
@@ -419,83 +392,79 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
     }
 }
 
-/// Where a human should look: conflicts, stale peers, required peers that are silent.
-fn peculiarities(
-    core: &Announcement,
-    claim: &Claim,
-    background: &Background<'_>,
-) -> (AnnounceResult, Vec<Line>) {
-    let (vip, name) = (claim.vip, &claim.link.name);
-    if claim.state() != State::Ready {
-        return (AnnounceResult::Ok, Vec::new());
+/// What needs attention, and the worst result that follows from it.
+struct Findings {
+    worst: AnnounceResult,
+    lines: Vec<Line>,
+}
+
+impl Findings {
+    fn add(&mut self, result: AnnounceResult, level: Level, text: String) {
+        self.worst = self.worst.min(result);
+        self.lines.push(Line(level, text));
     }
-    let conflicts = claim.conflicts().map(|mac| {
-        let host = host_name(core, mac);
-        let text = if background.proxies.contains(&mac) {
-            format!(
-                "{vip} on {name}: conflict: {mac} ({host}) answers for it, too, and for addresses that \
-                 nobody has: a proxy, no second owner; on it switch proxy ARP off for this link \
-                 (`sysctl -w net.ipv4.conf.IF.proxy_arp=0`), or route {vip} to this link"
-            )
-        } else {
-            format!(
-            "{vip} on {name}: conflict: {mac} ({host}) answers for it, too; \
-             on that host run `vipherald release {vip}` if its keepalived is dead, or find out why \
-             both are master"
-            )
+
+    /// Conflicts, stale peers, required peers that are silent, and other peers that prove nothing.
+    fn of_claim(&mut self, core: &Announcement, claim: &Claim, background: &Background<'_>) {
+        let (vip, name) = (claim.vip, &claim.link.name);
+        if claim.state() != State::Ready {
+            return;
+        }
+        for mac in claim.conflicts() {
+            let host = host_name(core, mac);
+            let what = if background.proxies.contains(&mac) {
+                format!(
+                    ", and for addresses that nobody has: a proxy, no second owner; on it switch \
+                     proxy ARP off for this link (`sysctl -w net.ipv4.conf.IF.proxy_arp=0`), or \
+                     route {vip} to this link"
+                )
+            } else {
+                format!(
+                    "; on that host run `vipherald release {vip}` if its keepalived is dead, or find \
+                     out why both are master"
+                )
+            };
+            let text =
+                format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
+            self.add(AnnounceResult::Conflict, Level::Error, text);
+        }
+        for (mac, _) in claim.past_conflicts() {
+            let host = host_name(core, mac);
+            let text = format!(
+                "{vip} on {name}: {mac} ({host}) answered for it, too, but no longer does: a \
+                 conflict that is over"
+            );
+            self.add(AnnounceResult::Ok, Level::Warn, text);
+        }
+        // If another interface holds the VIP as well, it has to answer.
+        let holds = |mac: &Mac| {
+            let mut claims = core.claims().iter();
+            claims.any(|other| other.vip == vip && other.mac() == Some(*mac))
         };
-        (
-            AnnounceResult::Conflict,
-            [Some(Line(Level::Error, text)), None, None],
-        )
-    });
-    let past = claim.past_conflicts().map(|(mac, _)| {
-        let host = host_name(core, mac);
-        let text = format!(
-            "{vip} on {name}: {mac} ({host}) answered for it, too, and does so no more: a conflict \
-             that is over"
-        );
-        (
-            AnnounceResult::Ok,
-            [Some(Line(Level::Warn, text)), None, None],
-        )
-    });
-    // Where another interface holds the VIP as well, its answers are as they should be.
-    let holds = |mac: &Mac| {
-        let mut claims = core.claims().iter();
-        claims.any(|other| other.vip == vip && other.mac() == Some(*mac))
-    };
-    let own = claim.own_answers().filter(|mac| !holds(mac)).map(|mac| {
-        let other = core.interface_of(mac).unwrap_or("another interface");
-        let text = format!(
-            "{vip} on {name}: {other} of this host ({mac}) answers for it, too, so that hosts may \
-             follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that"
-        );
-        (
-            AnnounceResult::Ok,
-            [Some(Line(Level::Warn, text)), None, None],
-        )
-    });
-    let peers = claim.confirmations().iter().map(|confirmation| {
-        let peer = &confirmation.peer;
+        for mac in claim.own_answers().filter(|mac| !holds(mac)) {
+            let other = core.interface_of(mac).unwrap_or("another interface");
+            let text = format!(
+                "{vip} on {name}: {other} of this host ({mac}) answers for it, too, so that hosts \
+                 may follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that"
+            );
+            self.add(AnnounceResult::Ok, Level::Warn, text);
+        }
+        for confirmation in claim.confirmations() {
+            self.of_peer(claim, confirmation, background);
+        }
+        let silent = "silent, so that nothing is known of them";
+        self.of_others(claim, PeerVerdict::Silent, silent);
+        let offlink = "not asked, because they are not on this link";
+        self.of_others(claim, PeerVerdict::Offlink, offlink);
+    }
+
+    fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation, background: &Background<'_>) {
+        let (vip, name, peer) = (claim.vip, &claim.link.name, &confirmation.peer);
         let who = match peer.mac {
             Some(mac) => format!("{} ({mac})", peer.ip),
             None => peer.ip.to_string(),
         };
-        let proxy = confirmation.answered_by.map(|mac| {
-            let text = format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
-            Line(Level::Warn, text)
-        });
         let verdict = claim.verdict_of(confirmation);
-        let order = confirmation
-            .order
-            .as_ref()
-            .filter(|fate| is_worth_telling(fate, verdict))
-            .zip(claim.mac())
-            .map(|(fate, mac)| {
-                let (level, text) = words(fate, mac);
-                Line(level, format!("{vip} on {name}: {who} {text}"))
-            });
         match verdict {
             PeerVerdict::Stale => {
                 let text = format!(
@@ -503,10 +472,7 @@ fn peculiarities(
                      its entry is wrong; on it run `vipherald purge --permanent {vip}` or \
                      `ip neigh del {vip} dev …`"
                 );
-                (
-                    AnnounceResult::Unproven,
-                    [Some(Line(Level::Warn, text)), proxy, order],
-                )
+                self.add(AnnounceResult::Unproven, Level::Warn, text);
             }
             PeerVerdict::Silent if peer.required && !claim.is_rival(peer) => {
                 let what = match peer.source {
@@ -518,10 +484,7 @@ fn peculiarities(
                     "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
                      is it up, and does a filter drop ARP or ND?"
                 );
-                (
-                    AnnounceResult::Unproven,
-                    [Some(Line(Level::Warn, text)), proxy, order],
-                )
+                self.add(AnnounceResult::Unproven, Level::Warn, text);
             }
             PeerVerdict::Holder => {
                 let text = format!(
@@ -532,65 +495,47 @@ fn peculiarities(
                     true => Level::Debug,
                     false => Level::Info,
                 };
-                (AnnounceResult::Ok, [Some(Line(level, text)), proxy, order])
+                self.add(AnnounceResult::Ok, level, text);
             }
-            _ => (AnnounceResult::Ok, [None, proxy, order]),
+            _ => {}
         }
-    });
-    let (results, lines): (Vec<_>, Vec<_>) = conflicts.chain(past).chain(own).chain(peers).unzip();
-    (
-        results.into_iter().min().unwrap_or(AnnounceResult::Ok),
-        lines.into_iter().flatten().flatten().collect(),
-    )
-}
-
-/// Who was asked in vain, though nobody said that it had to follow: the first few, and with `-v`
-/// all of them.
-fn unproven_peers(claim: &Claim) -> Vec<Line> {
-    if claim.state() != State::Ready {
-        return Vec::new();
+        if let Some(mac) = confirmation.answered_by {
+            let text = format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
+            self.add(AnnounceResult::Ok, Level::Warn, text);
+        }
+        if let (Some(fate), Some(mac)) = (&confirmation.order, claim.mac())
+            && is_worth_logging(fate, verdict)
+        {
+            let (level, text) = words(fate, mac);
+            let text = format!("{vip} on {name}: {who} {text}");
+            self.add(AnnounceResult::Ok, level, text);
+        }
     }
-    let (vip, on) = (claim.vip, &claim.link.name);
-    let of = |verdict| {
-        let told = |peer: &&Confirmation| {
+
+    /// The peers of this verdict that nobody required: the first few, and with `-v` all.
+    fn of_others(&mut self, claim: &Claim, verdict: PeerVerdict, words: &str) {
+        let is_other = |peer: &&Confirmation| {
             claim.verdict_of(peer) == verdict
                 && !(peer.peer.required && verdict == PeerVerdict::Silent)
                 && !claim.is_rival(&peer.peer)
         };
-        let peers = claim.confirmations().iter().filter(told);
-        peers.map(|peer| peer.peer.ip).collect::<Vec<_>>()
-    };
-    [
-        (
-            PeerVerdict::Silent,
-            "silent, so that nothing is known of them",
-        ),
-        (
-            PeerVerdict::Offlink,
-            "not asked, for they are not on this link",
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(verdict, words)| Some((of(verdict), words)).filter(|(ips, _)| !ips.is_empty()))
-    .flat_map(|(ips, words)| {
-        let all = ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
-        let few = Line(
-            Level::Info,
-            format!("{vip} on {on}: {words}: {}", list(&ips)),
-        );
-        let rest = (ips.len() > NAMED).then(|| {
-            Line(
-                Level::Debug,
-                format!("{vip} on {on}: {words}: {}", all.join(", ")),
-            )
-        });
-        [Some(few), rest].into_iter().flatten()
-    })
-    .collect()
+        let peers = claim.confirmations().iter().filter(is_other);
+        let ips: Vec<_> = peers.map(|peer| peer.peer.ip.to_string()).collect();
+        let mut add = |level, ips: String| {
+            let text = format!("{} on {}: {words}: {ips}", claim.vip, claim.link.name);
+            self.add(AnnounceResult::Ok, level, text);
+        };
+        if !ips.is_empty() {
+            add(Level::Info, list(&ips));
+        }
+        if ips.len() > NAMED {
+            add(Level::Debug, ips.join(", "));
+        }
+    }
 }
 
-/// What was as it should be is not, nor that a peer which follows anyhow obeys no orders.
-fn is_worth_telling(fate: &Fate, verdict: PeerVerdict) -> bool {
+/// Not if nothing was wrong, nor if a peer that follows anyway did not answer the order.
+fn is_worth_logging(fate: &Fate, verdict: PeerVerdict) -> bool {
     match fate.outcome() {
         None => verdict == PeerVerdict::Stale,
         Some(Outcome::Right | Outcome::Absent) => false,
@@ -607,7 +552,7 @@ fn host_name(core: &Announcement, mac: Mac) -> String {
 
 impl AskedPeer {
     pub(super) fn of(started: Instant, verdict: PeerVerdict, confirmation: &Confirmation) -> Self {
-        // To the microsecond: what is beyond is noise.
+        // To the microsecond: the rest is noise.
         let after_ms = |at: Instant| {
             let after = at.duration_since(started);
             (after.as_secs_f64() * 1e6).round() / 1e3
@@ -630,39 +575,27 @@ impl AskedPeer {
 
 impl AnnouncedVip {
     fn of(core: &Announcement, claim: &Claim) -> Self {
+        let conflict = |mac| Conflict {
+            mac: Some(mac),
+            host: core.host_of(mac),
+        };
         let dad_failed = (claim.state() == State::DadFailed).then_some(Conflict {
             mac: None,
             host: None,
         });
+        let conflicts = claim.conflicts().map(conflict);
+        let past_conflicts = claim.past_conflicts().map(|(mac, _)| conflict(mac));
+        let peers = claim.confirmations().iter();
+        let peers = peers.map(|peer| AskedPeer::of(core.started(), claim.verdict_of(peer), peer));
         Self {
-            address: claim.vip,
             interface: Some(claim.link.name.clone()),
             mac: claim.mac(),
             held: claim.state() != State::Left,
             frames_sent: claim.frames_sent,
-            conflicts: claim
-                .conflicts()
-                .map(|mac| Conflict {
-                    mac: Some(mac),
-                    host: core.host_of(mac),
-                })
-                .chain(dad_failed)
-                .collect(),
-            past_conflicts: claim
-                .past_conflicts()
-                .map(|(mac, _)| Conflict {
-                    mac: Some(mac),
-                    host: core.host_of(mac),
-                })
-                .collect(),
-            peers: claim
-                .confirmations()
-                .iter()
-                .map(|confirmation| {
-                    let verdict = claim.verdict_of(confirmation);
-                    AskedPeer::of(core.started(), verdict, confirmation)
-                })
-                .collect(),
+            conflicts: conflicts.chain(dad_failed).collect(),
+            past_conflicts: past_conflicts.collect(),
+            peers: peers.collect(),
+            ..Self::absent(claim.vip)
         }
     }
 
@@ -683,5 +616,9 @@ impl AnnouncedVip {
 impl Report for AnnounceReport {
     fn lines(&self) -> Vec<Line> {
         self.lines.clone()
+    }
+
+    fn exit(&self) -> Exit {
+        self.header.result.into()
     }
 }

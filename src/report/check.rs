@@ -8,16 +8,16 @@ use log::Level;
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::ask::{Confirmation, PeerVerdict, VipVerdict};
-use vipherald_core::host::NeighbourState;
+use vipherald_core::host::{Neighbour, NeighbourState};
 
 use super::announce::AskedPeer;
 use super::purge::state_name;
-use super::{Line, NAMED, Report};
+use super::{Action, Header, Line, Report, list};
 use crate::check::{Finding, Mended, Role};
 use crate::exit::{Exit, Plugin};
 use crate::printable::one_line;
 
-/// What people's terminals show at the least, in columns.
+/// Columns that every terminal shows.
 const WIDTH: usize = 80;
 /// Where the second column begins.
 const COLUMN: usize = 21;
@@ -31,19 +31,19 @@ fn colour(verdict: VipVerdict) -> &'static str {
     }
 }
 
-/// One VIP, and what mending it changed.
+/// One VIP, and what a repair changed.
 #[derive(Clone, Debug)]
 pub struct Checked {
     /// What holds now.
     pub finding: Finding,
-    /// What was found before something was mended.
+    /// The verdict before the repair.
     pub before: Option<VipVerdict>,
     /// What was done.
     pub mended: Option<Mended>,
 }
 
 impl Checked {
-    /// A VIP that nothing was mended of.
+    /// A VIP without a repair.
     #[must_use]
     pub fn found(finding: Finding) -> Self {
         Self {
@@ -57,10 +57,8 @@ impl Checked {
 /// What a check found.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
-    command: &'static str,
-    version: &'static str,
-    instance: Option<String>,
-    result: VipVerdict,
+    #[serde(flatten)]
+    header: Header<VipVerdict>,
     duration_ms: u64,
     frames_sent: u32,
     vips: Vec<CheckedVip>,
@@ -88,7 +86,7 @@ struct CheckedVip {
     reason: Option<String>,
     notes: Vec<String>,
     before: Option<VipVerdict>,
-    action: Option<&'static str>,
+    action: Option<Action>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,14 +96,11 @@ struct Cached {
 }
 
 impl CheckReport {
-    /// Reads what was found, for the instance of this name.
+    /// Reports what was found, for the instance of this name, or for none.
     #[must_use]
     pub fn new(name: Option<&str>, checked: Vec<Checked>, lasted: Duration) -> Self {
         Self {
-            command: "check",
-            version: env!("CARGO_PKG_VERSION"),
-            instance: name.map(str::to_owned),
-            result: worst(&checked),
+            header: Header::new("check", worst(&checked)).about(name),
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: checked.iter().map(|one| one.finding.frames).sum(),
             vips: checked.iter().map(CheckedVip::of).collect(),
@@ -121,44 +116,27 @@ impl CheckReport {
         Self { coloured, ..self }
     }
 
-    /// The exit status that tells the result.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        self.result.into()
-    }
-
-    /// The result as a monitoring plugin's status.
+    /// The result as a monitoring plugin's status; UNKNOWN if nothing was checked.
     #[must_use]
     pub fn plugin(&self) -> Plugin {
-        let all = self
-            .checked
-            .iter()
-            .map(|one| Plugin::from(one.finding.verdict));
+        let verdicts = self.checked.iter().map(|one| one.finding.verdict);
+        let all = verdicts.map(Plugin::from);
         all.max_by_key(|plugin| plugin.weight())
-            // Nothing was looked at.
             .unwrap_or(Plugin::Unknown)
     }
 
     /// One line, as monitoring plugins print it.
     #[must_use]
     pub fn plugin_line(&self) -> String {
-        let wrong: Vec<_> = self
-            .checked
-            .iter()
-            .filter(|one| one.finding.verdict != VipVerdict::Ok)
-            .map(|one| {
-                let finding = &one.finding;
-                format!(
-                    "{} {}: {}",
-                    finding.placed.vip,
-                    finding.verdict.name(),
-                    means(one)
-                )
-            })
-            .collect();
+        let short = |one: &Checked| {
+            let (vip, verdict) = (one.finding.placed.vip, one.finding.verdict);
+            format!("{vip} {}: {}", verdict.name(), means(one))
+        };
+        let is_wrong = |one: &&Checked| one.finding.verdict != VipVerdict::Ok;
+        let wrong: Vec<_> = self.checked.iter().filter(is_wrong).map(short).collect();
         let text = match (wrong.as_slice(), self.checked.as_slice()) {
-            ([], [only]) => format!("{} ok: {}", only.finding.placed.vip, means(only)),
-            ([], []) => "no VIP was looked at".to_owned(),
+            ([], [only]) => short(only),
+            ([], []) => "no VIP was checked".to_owned(),
             ([], all) => format!("{} VIPs ok", all.len()),
             (wrong, _) => wrong.join("; "),
         };
@@ -174,21 +152,16 @@ impl CheckReport {
             VipVerdict::Unowned,
             VipVerdict::Conflict,
             VipVerdict::Failed,
-        ];
-        plugin_line(
-            self.plugin(),
-            &text,
-            &format!(
-                "{} frames={} time={:.3}s",
-                counts.map(count).join(" "),
-                self.frames_sent,
-                self.lasted.as_secs_f64()
-            ),
-        )
+        ]
+        .map(count)
+        .join(" ");
+        let (frames, time) = (self.frames_sent, self.lasted.as_secs_f64());
+        let numbers = format!("{counts} frames={frames} time={time:.3}s");
+        plugin_line(self.plugin(), &text, &numbers)
     }
 }
 
-/// A monitoring plugin's line: a bar sets the numbers off, and so there may be no other.
+/// A monitoring plugin's line: the only bar in it separates the numbers.
 #[must_use]
 pub fn plugin_line(plugin: Plugin, text: &str, numbers: &str) -> String {
     let text = text.replace('|', "/");
@@ -199,7 +172,7 @@ pub fn plugin_line(plugin: Plugin, text: &str, numbers: &str) -> String {
 
 fn worst(checked: &[Checked]) -> VipVerdict {
     let all = checked.iter().map(|one| one.finding.verdict);
-    // Where nothing was looked at, nothing is right.
+    // Without any VIP, the check failed.
     all.min().unwrap_or(VipVerdict::Failed)
 }
 
@@ -207,52 +180,47 @@ impl CheckedVip {
     fn of(checked: &Checked) -> Self {
         let finding = &checked.finding;
         let (cached, peers) = match &finding.role {
-            Role::Other(entry) => (
-                entry.map(|entry| Cached {
-                    mac: entry.mac,
-                    state: entry.state,
-                }),
-                Vec::new(),
-            ),
-            Role::Owner { began, peers } => (
-                None,
-                peers
-                    .iter()
-                    .map(|(peer, verdict)| AskedPeer::of(*began, *verdict, peer))
-                    .collect(),
-            ),
+            Role::Other(entry) => (entry.map(Cached::of), Vec::new()),
+            Role::Owner { began, peers } => {
+                let peers = peers.iter();
+                let peers = peers.map(|(peer, verdict)| AskedPeer::of(*began, *verdict, peer));
+                (None, peers.collect())
+            }
+        };
+        let owners = finding.owners.iter();
+        let hosts = owners.filter_map(|(mac, host)| Some((mac.to_string(), (*host)?)));
+        let also_on = finding.also_on.iter().map(|(name, _)| name.clone());
+        let (action, kept) = match checked.mended {
+            None => (None, None),
+            Some(Mended::Deleted) => (Some(Action::Deleted), None),
+            Some(Mended::Announced) => (Some(Action::Announced), None),
+            Some(Mended::Kept(why)) => (Some(Action::Kept), Some(why.to_owned())),
         };
         Self {
             address: finding.placed.vip,
             interface: finding.interface.clone(),
             held_here: matches!(finding.role, Role::Owner { .. }),
-            also_on: finding
-                .also_on
-                .iter()
-                .map(|(name, _)| name.clone())
-                .collect(),
+            also_on: also_on.collect(),
             verdict: finding.verdict,
             owners: finding.owners.iter().map(|(mac, _)| *mac).collect(),
-            hosts: finding
-                .owners
-                .iter()
-                .filter_map(|(mac, host)| Some((mac.to_string(), (*host)?)))
-                .collect(),
+            hosts: hosts.collect(),
             proxies: finding.proxies.clone(),
             cached,
             frames_sent: finding.frames,
             peers,
-            reason: finding.why.clone().or(match checked.mended {
-                Some(Mended::Kept(why)) => Some(why.to_owned()),
-                _ => None,
-            }),
+            reason: finding.why.clone().or(kept),
             notes: finding.notes.clone(),
             before: checked.before,
-            action: checked.mended.as_ref().map(|mended| match mended {
-                Mended::Deleted => "deleted",
-                Mended::Kept(_) => "kept",
-                Mended::Announced => "announced",
-            }),
+            action,
+        }
+    }
+}
+
+impl Cached {
+    fn of(entry: Neighbour) -> Self {
+        Self {
+            mac: entry.mac,
+            state: entry.state,
         }
     }
 }
@@ -269,21 +237,12 @@ fn all_hosts(owners: &[(Mac, Option<IpAddr>)]) -> String {
     owners.iter().map(host).collect::<Vec<_>>().join(" and ")
 }
 
-/// How many hosts hold a VIP that several answer for, as the end of a sentence. A proxy holds none.
+/// How many hosts hold a VIP for which several answer, as the end of a sentence. A proxy holds none.
 fn how_many(finding: &Finding) -> String {
     match finding.owners.len().saturating_sub(finding.proxies.len()) {
         0 | 1 => String::new(),
         2 => ": two hosts hold it".to_owned(),
         number => format!(": {number} hosts hold it"),
-    }
-}
-
-/// The first few of some hosts, and how many more.
-fn named(hosts: &[String]) -> String {
-    let first = hosts.get(..NAMED).unwrap_or(hosts).join(", ");
-    match hosts.len().saturating_sub(NAMED) {
-        0 => first,
-        more => format!("{first} and {more} more"),
     }
 }
 
@@ -301,12 +260,11 @@ fn means(checked: &Checked) -> String {
         (Role::Owner { peers, .. }, VipVerdict::Stale) => {
             let stale = peers
                 .iter()
-                .filter(|(_, verdict)| *verdict == PeerVerdict::Stale)
-                .map(|(peer, _)| peer.peer.ip.to_string());
-            let stale: Vec<_> = stale.collect();
+                .filter(|(_, verdict)| *verdict == PeerVerdict::Stale);
+            let stale: Vec<_> = stale.map(|(peer, _)| peer.peer.ip).collect();
             format!(
                 "this host holds it, but frames for it from {} go to another MAC",
-                named(&stale)
+                list(&stale)
             )
         }
         (Role::Owner { .. }, VipVerdict::Conflict) => format!(
@@ -356,7 +314,7 @@ fn next_step(checked: &Checked) -> Option<String> {
             Role::Other(Some(entry)) if entry.state == NeighbourState::Permanent => {
                 format!("run `vipherald check --fix --permanent {vip}`")
             }
-            _ => "it can only be mended where it was set".to_owned(),
+            _ => "it can only be changed where it was set".to_owned(),
         };
         return Some(format!("The entry was kept ({why}): {again}."));
     }
@@ -371,18 +329,16 @@ fn next_step(checked: &Checked) -> Option<String> {
             )
         }
         (VipVerdict::Stale, Role::Other(_)) => {
-            format!("To mend it, run on this host: `vipherald check --fix {vip}`.")
+            format!("To repair it, run on this host: `vipherald check --fix {vip}`.")
         }
         (VipVerdict::Stale, Role::Owner { .. }) => format!(
-            "To mend it, run `vipherald check --fix {vip}` there, or here, which \
-             announces the VIP again."
+            "To repair it, run `vipherald check --fix {vip}` there, or here, which announces the \
+             VIP again."
         ),
         (VipVerdict::Conflict, _) => end_conflict(finding),
-        (VipVerdict::Unowned, _) => {
-            "Is keepalived running, and MASTER on any host of this link? Is \
-                                  this the VIP's interface (-i)?"
-                .to_owned()
-        }
+        (VipVerdict::Unowned, _) => "Is keepalived running, and MASTER on any host of this link? \
+                                     Is this the VIP's interface (-i)?"
+            .to_owned(),
     };
     Some(text)
 }
@@ -438,7 +394,7 @@ fn end_conflict(finding: &Finding) -> String {
         });
     }
     steps.push(format!(
-        "Until then nothing is mended here: the next answer would decide anew. Afterwards run \
+        "Until then nothing is repaired here, because the next answer would decide again. Then run \
          `vipherald check --fix {vip}`."
     ));
     steps.join(" ")
@@ -462,26 +418,18 @@ impl CheckReport {
             head += &format!(" (was {})", before.name().to_uppercase());
         }
         let mut rows = vec![head];
-        rows.extend(
-            finding
-                .also_on
-                .iter()
-                .map(|(name, why)| row("also on", &format!("{name}, which {why}"))),
-        );
-        let (own, others) = match finding.role {
-            Role::Owner { .. } if !finding.owners.is_empty() => finding.owners.split_at(1),
-            _ => finding.owners.split_at(0),
-        };
-        rows.extend(
-            own.iter()
-                .map(|(mac, _)| row("held here as", &mac.to_string())),
-        );
+        for (name, why) in &finding.also_on {
+            rows.push(row("also on", &format!("{name}, which {why}")));
+        }
+        let own = usize::from(matches!(finding.role, Role::Owner { .. }));
+        let (own, others) = finding.owners.split_at(own.min(finding.owners.len()));
+        for (mac, _) in own {
+            rows.push(row("held here as", &mac.to_string()));
+        }
         let labels = std::iter::once("answered by").chain(std::iter::repeat(""));
-        rows.extend(
-            labels
-                .zip(others)
-                .map(|(label, owner)| row(label, &host(owner))),
-        );
+        for (label, owner) in labels.zip(others) {
+            rows.push(row(label, &host(owner)));
+        }
         match &finding.role {
             Role::Other(Some(entry)) => {
                 let mac = entry.mac.map_or_else(String::new, |mac| format!("{mac} "));
@@ -494,10 +442,10 @@ impl CheckReport {
         }
         match checked.mended {
             Some(Mended::Deleted) if finding.is_resolved() => {
-                rows.push(row("mended", "entry deleted, resolved anew"));
+                rows.push(row("repaired", "entry deleted, resolved again"));
             }
-            Some(Mended::Deleted) => rows.push(row("not mended", "entry deleted, not resolved")),
-            Some(Mended::Announced) => rows.push(row("mended", "announced to everyone")),
+            Some(Mended::Deleted) => rows.push(row("not repaired", "entry deleted, not resolved")),
+            Some(Mended::Announced) => rows.push(row("repaired", "announced to everyone")),
             Some(Mended::Kept(_)) | None => {}
         }
         rows.extend(sentence(&means(checked)));
@@ -510,31 +458,21 @@ impl CheckReport {
 /// How many peers follow, and each that does not.
 fn peer_rows(peers: &[(Confirmation, PeerVerdict)]) -> Vec<String> {
     use PeerVerdict::{Acknowledged, Holder, Offlink, Proven, Silent, Stale};
-    let counts: Vec<_> = [
-        (Proven, "proven"),
-        (Acknowledged, "acknowledged"),
-        (Stale, "stale"),
-        (Silent, "silent"),
-        (Holder, "holder"),
-        (Offlink, "offlink"),
-    ]
-    .into_iter()
-    .filter_map(|(verdict, name)| {
-        let number = peers.iter().filter(|(_, told)| *told == verdict).count();
-        (number > 0).then(|| format!("{number} {name}"))
-    })
-    .collect();
+    let name = |verdict: PeerVerdict| format!("{verdict:?}").to_lowercase();
+    let count = |verdict: PeerVerdict| {
+        let number = peers.iter().filter(|(_, other)| *other == verdict).count();
+        (number > 0).then(|| format!("{number} {}", name(verdict)))
+    };
+    let counts = [Proven, Acknowledged, Stale, Silent, Holder, Offlink];
+    let counts: Vec<_> = counts.into_iter().filter_map(count).collect();
     let all = if counts.is_empty() {
         "none known".to_owned()
     } else {
         counts.join(", ")
     };
     let wrong = peers.iter().filter(|(_, verdict)| *verdict != Proven);
-    let wrong = wrong.map(|(peer, verdict)| {
-        let peer = &peer.peer;
-        let verdict = format!("{verdict:?}").to_lowercase();
-        row("", &format!("{} {verdict}", peer.ip))
-    });
+    let wrong =
+        wrong.map(|(peer, verdict)| row("", &format!("{} {}", peer.peer.ip, name(*verdict))));
     std::iter::once(row("peers", &all)).chain(wrong).collect()
 }
 
@@ -570,6 +508,10 @@ impl Report for CheckReport {
             .flat_map(|checked| self.rows(checked))
             .map(|text| Line(Level::Info, text))
             .collect()
+    }
+
+    fn exit(&self) -> Exit {
+        self.header.result.into()
     }
 
     fn text(&self) -> String {

@@ -1,9 +1,10 @@
-//! What happened, for people (log lines) and for programs (JSON).
+//! What happened: log lines for people, JSON for programs.
 
 mod announce;
 mod check;
 mod order;
 mod purge;
+mod release;
 mod show;
 
 use std::time::Duration;
@@ -13,16 +14,73 @@ use serde::Serialize;
 
 pub use announce::{AnnounceReport, AnnounceResult, Background, news_line};
 pub use check::{CheckReport, Checked, plugin_line};
-pub use order::{OrderReport, ReleaseReport};
+pub use order::{OrderReport, OrderResult};
 pub use purge::{PurgeReport, PurgeResult};
+pub use release::{ReleaseReport, ReleaseResult};
 pub use show::ShowReport;
 
+use crate::exit::Exit;
 use crate::printable::one_line;
 
 /// Addresses that one line names; of more it gives the number.
 const NAMED: usize = 4;
 
-/// One line for people, with its weight.
+/// What a report begins with in JSON.
+#[derive(Debug, Serialize)]
+struct Header<R> {
+    command: &'static str,
+    version: &'static str,
+    #[serde(flatten)]
+    subject: Option<Subject>,
+    result: R,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dry_run: Option<bool>,
+}
+
+/// The instance or group that a command named; null if VIPs were named.
+#[derive(Debug, Serialize)]
+struct Subject {
+    instance: Option<String>,
+}
+
+impl<R> Header<R> {
+    fn new(command: &'static str, result: R) -> Self {
+        Self {
+            command,
+            version: env!("CARGO_PKG_VERSION"),
+            subject: None,
+            result,
+            dry_run: None,
+        }
+    }
+
+    fn about(self, name: Option<&str>) -> Self {
+        let instance = name.map(str::to_owned);
+        Self {
+            subject: Some(Subject { instance }),
+            ..self
+        }
+    }
+
+    fn dry_run(self, dry_run: bool) -> Self {
+        Self {
+            dry_run: Some(dry_run),
+            ..self
+        }
+    }
+}
+
+/// What a command did to an entry or an address.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    Announced,
+    Deleted,
+    Kept,
+    Released,
+}
+
+/// A line for people, with its log level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line(Level, String);
 
@@ -32,7 +90,7 @@ impl Line {
         log!(self.0, "{}", self.1);
     }
 
-    /// Names the instance or group that it is about.
+    /// Puts the name of the instance or group in front.
     fn about(self, name: Option<&str>) -> Self {
         match name {
             Some(name) => Self(self.0, format!("{name}: {}", self.1)),
@@ -41,10 +99,13 @@ impl Line {
     }
 }
 
-/// A report that can be given to people and programs.
+/// A report for people and programs.
 pub trait Report: Serialize {
     /// What it says to people.
     fn lines(&self) -> Vec<Line>;
+
+    /// The exit status that its result means.
+    fn exit(&self) -> Exit;
 
     /// Writes the lines to the log.
     fn log(&self) {
@@ -62,24 +123,30 @@ pub trait Report: Serialize {
     }
 }
 
-/// A command that could not be carried out.
+/// A command that failed.
 #[derive(Debug, Serialize)]
 pub struct FailureReport {
-    command: &'static str,
-    version: &'static str,
-    result: &'static str,
+    #[serde(flatten)]
+    header: Header<Failed>,
     error: String,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Failed {
+    Failed,
 }
 
 impl FailureReport {
-    /// Words the failure of a command.
+    /// Says why a command failed.
     #[must_use]
-    pub fn new(command: &'static str, error: &str) -> Self {
+    pub fn new(command: &'static str, error: &str, exit: Exit) -> Self {
         Self {
-            command,
-            version: env!("CARGO_PKG_VERSION"),
-            result: "failed",
+            header: Header::new(command, Failed::Failed),
             error: error.to_owned(),
+            exit,
         }
     }
 }
@@ -87,6 +154,10 @@ impl FailureReport {
 impl Report for FailureReport {
     fn lines(&self) -> Vec<Line> {
         vec![Line(Level::Error, self.error.clone())]
+    }
+
+    fn exit(&self) -> Exit {
+        self.exit
     }
 }
 

@@ -1,4 +1,4 @@
-//! What became of orders to peers, and of VIPs that were to be let go of.
+//! What peers did on orders to purge.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,12 @@ use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::order::{Done, Fate, Outcome, Reason};
 
-use super::{Line, Report};
+use super::{Header, Line, Report};
 use crate::exit::Exit;
 use crate::order::send::Ordered;
-use crate::release::{Doubt, Held};
+use crate::order::{clock_difference, explain};
 
-/// What a peer did, in a sentence about `vip`: what a person should know of it, and how grave it
-/// is.
+/// What a peer did, as the end of a sentence that begins with the peer, and its log level.
 pub(super) fn words(fate: &Fate, mac: Mac) -> (Level, String) {
     let Fate::Answered { done, skew } = fate else {
         let text = "did not answer the order; is its `vipherald listen` there, and does a filter \
@@ -40,13 +39,8 @@ pub(super) fn words(fate: &Fate, mac: Mac) -> (Level, String) {
         Outcome::Right => (Level::Info, format!("has the right MAC on {interface}")),
         Outcome::Absent => (Level::Info, "has no entry".to_owned()),
         Outcome::Kept(reason) => {
-            let why = match reason {
-                Reason::Permanent => {
-                    "it is PERMANENT: set orders.permanent = true there, or purge it by hand"
-                }
-                _ => "it is NOARP, a proxy's, or externally learned",
-            };
-            (Level::Warn, format!("keeps {was} on {interface}: {why}"))
+            let text = format!("keeps {was} on {interface}: {}", explain(reason));
+            (Level::Warn, text)
         }
         Outcome::Released => {
             let text = format!("let go of it on {interface}, where a dead keepalived had left it");
@@ -57,36 +51,31 @@ pub(super) fn words(fate: &Fate, mac: Mac) -> (Level, String) {
 }
 
 fn refusal(reason: Reason, skew: Option<i64>) -> String {
-    let why = match (reason, skew) {
-        (Reason::Clock, Some(skew)) => {
-            #[expect(clippy::cast_precision_loss, reason = "for people")]
-            let seconds = skew.unsigned_abs() as f64 / 1000.0;
-            let way = if skew < 0 { "behind" } else { "ahead of" };
-            return format!(
-                "refused the order: its clock is {seconds:.1} s {way} this host's, more than its \
-                 orders.window; set the clocks, by NTP"
-            );
-        }
-        (Reason::Clock, None) => "the clocks differ",
-        (Reason::NotAllowed, _) => "neither its keepalived.conf nor its orders.allow has the VIP",
-        (Reason::Gateway, _) => "the VIP is its gateway: name it in orders.allow there",
-        (Reason::HeldThere, _) => "it holds the VIP itself",
-        (Reason::MaybeAlive, _) => "it holds the VIP itself, and its keepalived may be alive",
-        (Reason::Busy, _) => "it has too many orders",
-        (Reason::Failed, _) => "its kernel did; its log says why",
-        (Reason::Permanent | Reason::Foreign, _) => "the entry is not its to delete",
-    };
-    format!("refused the order: {why}")
+    match (reason, skew) {
+        (Reason::Clock, Some(skew)) => format!(
+            "refused the order: its clock is {} this host's, more than its orders.window; \
+             synchronise the clocks (NTP)",
+            clock_difference(skew)
+        ),
+        _ => format!("refused the order: {}", explain(reason)),
+    }
 }
 
-/// What became of orders by hand.
+/// How `order` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderResult {
+    /// Every peer has no wrong entry left, or it is a dry run.
+    Ok,
+    /// A peer kept its entry, refused, or did not answer.
+    Unproven,
+}
+
+/// What the peers did on the orders of `order`.
 #[derive(Debug, Serialize)]
 pub struct OrderReport {
-    command: &'static str,
-    version: &'static str,
-    instance: Option<String>,
-    result: &'static str,
-    dry_run: bool,
+    #[serde(flatten)]
+    header: Header<OrderResult>,
     orders: Vec<OrderedPeer>,
     #[serde(skip)]
     lines: Vec<Line>,
@@ -106,14 +95,18 @@ struct OrderedPeer {
 }
 
 impl OrderReport {
-    /// Words what became of the orders about the VIPs of an instance, or of some.
+    /// Reports on orders about the VIPs of the instance of this name, or of none.
     #[must_use]
     pub fn new(name: Option<&str>, ordered: &[Ordered], dry_run: bool) -> Self {
-        let all_good = ordered.iter().all(|order| order.fate.is_settled());
+        let result = if dry_run || ordered.iter().all(|order| order.fate.is_settled()) {
+            OrderResult::Ok
+        } else {
+            OrderResult::Unproven
+        };
         let line = |order: &Ordered| {
             let Ordered { peer, vip, mac, .. } = order;
             let line = if dry_run {
-                let text = format!("{peer} would be ordered to purge {vip}, which is {mac}");
+                let text = format!("{peer} would be ordered to purge {vip}, which is at {mac}");
                 Line(Level::Info, text)
             } else {
                 let (level, text) = words(&order.fate, *mac);
@@ -121,55 +114,36 @@ impl OrderReport {
             };
             line.about(name)
         };
+        let of = |order| OrderedPeer::of(order, dry_run);
         Self {
-            command: "order",
-            version: env!("CARGO_PKG_VERSION"),
-            instance: name.map(str::to_owned),
-            result: if dry_run || all_good {
-                "ok"
-            } else {
-                "unproven"
-            },
-            dry_run,
-            orders: ordered
-                .iter()
-                .map(|order| OrderedPeer::of(order, dry_run))
-                .collect(),
+            header: Header::new("order", result).about(name).dry_run(dry_run),
+            orders: ordered.iter().map(of).collect(),
             lines: ordered.iter().map(line).collect(),
-        }
-    }
-
-    /// The exit status that tells the result.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self.result {
-            "ok" => Exit::Done,
-            _ => Exit::Unproven,
         }
     }
 }
 
 impl OrderedPeer {
     fn of(order: &Ordered, dry_run: bool) -> Self {
-        let (done, skew) = match &order.fate {
+        let (done, skew_ms) = match &order.fate {
             Fate::Unanswered => (None, None),
             Fate::Answered { done, skew } => (Some(done), *skew),
         };
+        let reason = done.and_then(|done| match done.outcome {
+            Outcome::Kept(reason) | Outcome::Refused(reason) => Some(reason),
+            _ => None,
+        });
+        let interface = done.map(|done| done.interface.clone());
         Self {
             peer: order.peer,
             address: order.vip,
             mac: order.mac,
             order: (!dry_run).then(|| order.fate.word()),
-            reason: done.and_then(|done| match done.outcome {
-                Outcome::Kept(reason) | Outcome::Refused(reason) => Some(reason),
-                _ => None,
-            }),
-            interface: done
-                .map(|done| done.interface.clone())
-                .filter(|name| !name.is_empty()),
+            reason,
+            interface: interface.filter(|name| !name.is_empty()),
             was: done.and_then(|done| done.was),
             now: done.and_then(|done| done.now),
-            skew_ms: skew,
+            skew_ms,
         }
     }
 }
@@ -178,85 +152,8 @@ impl Report for OrderReport {
     fn lines(&self) -> Vec<Line> {
         self.lines.clone()
     }
-}
 
-/// What became of VIPs that were to be let go of.
-#[derive(Debug, Serialize)]
-pub struct ReleaseReport {
-    command: &'static str,
-    version: &'static str,
-    result: &'static str,
-    dry_run: bool,
-    addresses: Vec<ReleasedAddress>,
-    #[serde(skip)]
-    lines: Vec<Line>,
-}
-
-#[derive(Debug, Serialize)]
-struct ReleasedAddress {
-    address: Vip,
-    interface: String,
-    action: &'static str,
-    reason: Option<String>,
-}
-
-impl ReleaseReport {
-    /// Words what became of the VIPs that this host held.
-    #[must_use]
-    pub fn new(held: &[Held], dry_run: bool) -> Self {
-        let planned = |held: &Held| held.kept == Some(Doubt::DryRun);
-        let done = |held: &Held| held.kept.is_none() || planned(held);
-        let line = |held: &Held| {
-            let (vip, on) = (held.vip, &held.interface);
-            match &held.kept {
-                None => Line(Level::Warn, format!("{vip} released on {on}")),
-                Some(Doubt::DryRun) => {
-                    Line(Level::Info, format!("{vip} would be released on {on}"))
-                }
-                Some(doubt) => Line(Level::Warn, format!("{vip} kept on {on}: {doubt}")),
-            }
-        };
-        let mut lines: Vec<_> = held.iter().map(line).collect();
-        if held.is_empty() {
-            let text =
-                "none of the VIPs is on this host where keepalived puts it: nothing to release"
-                    .to_owned();
-            lines.push(Line(Level::Info, text));
-        }
-        Self {
-            command: "release",
-            version: env!("CARGO_PKG_VERSION"),
-            result: if held.iter().all(done) { "ok" } else { "kept" },
-            dry_run,
-            addresses: held
-                .iter()
-                .map(|held| ReleasedAddress {
-                    address: held.vip,
-                    interface: held.interface.clone(),
-                    action: if held.kept.is_none() {
-                        "released"
-                    } else {
-                        "kept"
-                    },
-                    reason: held.kept.as_ref().map(Doubt::to_string),
-                })
-                .collect(),
-            lines,
-        }
-    }
-
-    /// The exit status that tells the result.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self.result {
-            "ok" => Exit::Done,
-            _ => Exit::Contradicted,
-        }
-    }
-}
-
-impl Report for ReleaseReport {
-    fn lines(&self) -> Vec<Line> {
-        self.lines.clone()
+    fn exit(&self) -> Exit {
+        self.header.result.into()
     }
 }

@@ -1,4 +1,4 @@
-//! What became of a purge.
+//! What a purge did.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::host::NeighbourState;
 
-use super::{Line, Report, list};
+use super::{Action, Header, Line, Report, list};
 use crate::exit::Exit;
-use crate::purge::{self, Kept, Purged};
+use crate::purge::{self, Entry, Kept, Purged};
 
 /// How a purge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -21,14 +21,11 @@ pub enum PurgeResult {
     HeldHere,
 }
 
-/// What became of a purge.
+/// What a purge did.
 #[derive(Debug, Serialize)]
 pub struct PurgeReport {
-    command: &'static str,
-    version: &'static str,
-    instance: Option<String>,
-    result: PurgeResult,
-    dry_run: bool,
+    #[serde(flatten)]
+    header: Header<PurgeResult>,
     entries: Vec<PurgedEntry>,
     #[serde(skip)]
     lines: Vec<Line>,
@@ -40,15 +37,20 @@ struct PurgedEntry {
     interface: String,
     mac: Option<Mac>,
     state: NeighbourState,
-    action: &'static str,
+    action: Action,
     reason: Option<&'static str>,
 }
 
 impl PurgeReport {
-    /// Words what a purge did, for the instance or group of this name.
+    /// Reports on a purge, for the instance or group of this name, or for none.
     #[must_use]
-    pub fn new(name: Option<&str>, order: &purge::Request, purged: &Purged) -> Self {
-        let dry_run = order.dry_run;
+    pub fn new(name: Option<&str>, request: &purge::Request, purged: &Purged) -> Self {
+        let dry_run = request.dry_run;
+        let result = if purged.held_here.is_empty() {
+            PurgeResult::Ok
+        } else {
+            PurgeResult::HeldHere
+        };
         let mut held: BTreeMap<&str, Vec<Vip>> = BTreeMap::new();
         for (vip, interface) in &purged.held_here {
             held.entry(interface).or_default().push(*vip);
@@ -57,73 +59,57 @@ impl PurgeReport {
             let text = format!("{} held here, on {interface}: nothing purged", list(&vips));
             Line(Level::Warn, text)
         });
-        let entries = purged.entries.iter().map(|entry| {
-            let was = match entry.mac {
-                Some(mac) => format!("{mac} {}", state_name(entry.state)),
-                None => state_name(entry.state),
-            };
-            match entry.kept {
-                None => Line(
-                    Level::Info,
-                    format!("{} purged on {}: was {was}", entry.vip, entry.interface),
-                ),
-                Some(why) => Line(if dry_run { Level::Info } else { Level::Warn }, {
-                    let (vip, on, why) = (entry.vip, &entry.interface, why.reason());
-                    format!("{vip} kept on {on} as {was}: {why}")
-                }),
-            }
-        });
-        let unknown: Vec<_> = order
-            .vips
+        let entries = purged
+            .entries
             .iter()
-            .map(|placed| placed.vip)
-            .filter(|vip| purged.entries.iter().all(|entry| entry.vip != *vip))
-            .filter(|vip| purged.held_here.iter().all(|(held, _)| held != vip))
-            .collect();
+            .map(|entry| entry_line(entry, dry_run));
+        let is_known = |vip: &Vip| {
+            let mut held = purged.held_here.iter().map(|(vip, _)| vip);
+            purged.entries.iter().any(|entry| entry.vip == *vip) || held.any(|held| held == vip)
+        };
+        let vips = request.vips.iter().map(|placed| placed.vip);
+        let unknown: Vec<_> = vips.filter(|vip| !is_known(vip)).collect();
         let nothing = (!unknown.is_empty()).then(|| {
             let text = format!("{} purged: no entry was there", list(&unknown));
             Line(Level::Info, text)
         });
+        let lines = held.chain(entries).chain(nothing);
         Self {
-            command: "purge",
-            version: env!("CARGO_PKG_VERSION"),
-            result: if purged.held_here.is_empty() {
-                PurgeResult::Ok
-            } else {
-                PurgeResult::HeldHere
-            },
-            dry_run,
-            instance: name.map(str::to_owned),
-            lines: held
-                .chain(entries)
-                .chain(nothing)
-                .map(|line| line.about(name))
-                .collect(),
-            entries: purged
-                .entries
-                .iter()
-                .map(|entry| PurgedEntry {
-                    address: entry.vip,
-                    interface: entry.interface.clone(),
-                    mac: entry.mac,
-                    state: entry.state,
-                    action: if entry.kept.is_some() {
-                        "kept"
-                    } else {
-                        "deleted"
-                    },
-                    reason: entry.kept.map(Kept::reason),
-                })
-                .collect(),
+            header: Header::new("purge", result).about(name).dry_run(dry_run),
+            lines: lines.map(|line| line.about(name)).collect(),
+            entries: purged.entries.iter().map(PurgedEntry::of).collect(),
         }
     }
+}
 
-    /// The exit status that tells the result.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self.result {
-            PurgeResult::Ok => Exit::Done,
-            PurgeResult::HeldHere => Exit::Contradicted,
+fn entry_line(entry: &Entry, dry_run: bool) -> Line {
+    let (vip, on, state) = (entry.vip, &entry.interface, state_name(entry.state));
+    let was = entry
+        .mac
+        .map_or(state.clone(), |mac| format!("{mac} {state}"));
+    match entry.kept {
+        None => Line(Level::Info, format!("{vip} purged on {on}: was {was}")),
+        Some(why) => {
+            let level = if dry_run { Level::Info } else { Level::Warn };
+            let text = format!("{vip} kept on {on} as {was}: {}", why.reason());
+            Line(level, text)
+        }
+    }
+}
+
+impl PurgedEntry {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            address: entry.vip,
+            interface: entry.interface.clone(),
+            mac: entry.mac,
+            state: entry.state,
+            action: if entry.kept.is_some() {
+                Action::Kept
+            } else {
+                Action::Deleted
+            },
+            reason: entry.kept.map(Kept::reason),
         }
     }
 }
@@ -135,5 +121,9 @@ pub(super) fn state_name(state: NeighbourState) -> String {
 impl Report for PurgeReport {
     fn lines(&self) -> Vec<Line> {
         self.lines.clone()
+    }
+
+    fn exit(&self) -> Exit {
+        self.header.result.into()
     }
 }

@@ -8,7 +8,7 @@ use vipherald_core::keepalived::{Configuration, Group, Instance, Problem, Virtua
 
 use super::{Line, Report};
 use crate::exit::Exit;
-use crate::wiring::{self, By, Wire};
+use crate::wiring::{By, Wire, Wires, Wiring};
 
 /// What keepalived.conf means.
 #[derive(Debug, Serialize)]
@@ -23,7 +23,8 @@ pub struct ShowReport<'a> {
 struct Shown<'a> {
     #[serde(flatten)]
     instance: &'a Instance,
-    wired: Vec<Wire>,
+    #[serde(flatten)]
+    wires: Wires,
 }
 
 /// An instance or group that can't be relied on.
@@ -38,7 +39,7 @@ struct Refused<'a> {
     problem: &'a Problem,
 }
 
-/// What is odd.
+/// A warning.
 #[derive(Debug, Serialize)]
 struct Warning {
     kind: Option<&'static str>,
@@ -54,11 +55,15 @@ struct Warning {
 impl<'a> ShowReport<'a> {
     /// All of it, with `warnings`.
     #[must_use]
-    pub fn all(configuration: &'a Configuration, warnings: Vec<Problem>) -> Self {
+    pub fn all(
+        configuration: &'a Configuration,
+        wiring: &Wiring<'_>,
+        warnings: Vec<Problem>,
+    ) -> Self {
         let instances = configuration.instances().iter();
         let refused = configuration.refused().iter();
         Self {
-            instances: instances.map(|one| shown(configuration, one)).collect(),
+            instances: instances.map(|one| Shown::of(one, wiring)).collect(),
             groups: configuration.groups(),
             refused: refused.map(Refused::from).collect(),
             warnings: warnings.into_iter().map(Warning::from).collect(),
@@ -67,39 +72,25 @@ impl<'a> ShowReport<'a> {
 
     /// One instance, with those of the `warnings` that concern it.
     #[must_use]
-    pub fn instance(
-        configuration: &'a Configuration,
-        instance: &'a Instance,
-        warnings: Vec<Problem>,
-    ) -> Self {
+    pub fn instance(instance: &'a Instance, wiring: &Wiring<'_>, warnings: Vec<Problem>) -> Self {
         let concern_it = |problem: &Problem| match &problem.block {
             Some(block) => block.kind == "vrrp_instance" && block.name == instance.name,
             None => true,
         };
         let warnings = warnings.into_iter().filter(concern_it);
         Self {
-            instances: vec![shown(configuration, instance)],
+            instances: vec![Shown::of(instance, wiring)],
             groups: &[],
             refused: Vec::new(),
             warnings: warnings.map(Warning::from).collect(),
         }
     }
-
-    /// Failure, where vipherald can't rely on what it read, or keepalived does not start with it.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        if self.refused.is_empty() && !self.warnings.iter().any(|warning| warning.stops) {
-            Exit::Done
-        } else {
-            Exit::Failed
-        }
-    }
 }
 
-fn shown<'a>(configuration: &Configuration, instance: &'a Instance) -> Shown<'a> {
-    Shown {
-        instance,
-        wired: wiring::wires(configuration, instance),
+impl<'a> Shown<'a> {
+    fn of(instance: &'a Instance, wiring: &Wiring<'_>) -> Self {
+        let wires = wiring.wires(instance);
+        Self { instance, wires }
     }
 }
 
@@ -155,6 +146,15 @@ impl Report for ShowReport<'_> {
         let all = instances.chain(groups).map(info);
         all.chain(refused).chain(warnings).collect()
     }
+
+    /// A failure if vipherald can't rely on what it read, or keepalived does not start with it.
+    fn exit(&self) -> Exit {
+        if self.refused.is_empty() && !self.warnings.iter().any(|warning| warning.stops) {
+            Exit::Done
+        } else {
+            Exit::Failed
+        }
+    }
 }
 
 fn instance_lines(shown: &Shown<'_>) -> Vec<String> {
@@ -178,28 +178,35 @@ fn instance_lines(shown: &Shown<'_>) -> Vec<String> {
         addresses.iter().map(line).collect::<Vec<_>>()
     };
     let peers = instance.peers.iter().map(|peer| format!("  peer {peer}"));
-    let wired = match &shown.wired[..] {
-        [] => {
-            vec!["  wired not at all: keepalived runs vipherald for none of its events".to_owned()]
-        }
-        wires => wires.iter().map(wire_line).collect(),
-    };
+    let Wires { wired, ignored } = &shown.wires;
+    let not_at_all = wired
+        .is_empty()
+        .then(|| "  wired not at all: keepalived runs vipherald for none of its events".to_owned());
+    let wired = wired
+        .iter()
+        .map(|wire| format!("  wired by {}", words(wire)));
+    let ignored = ignored.iter().map(|wire| {
+        let by = words(wire);
+        format!("  not wired by {by} (keepalived ignores it)")
+    });
     std::iter::once(head)
         .chain(of_kind("VIP", &instance.vips))
         .chain(of_kind("excluded", &instance.excluded))
         .chain(peers)
+        .chain(not_at_all)
         .chain(wired)
+        .chain(ignored)
         .collect()
 }
 
-fn wire_line(wire: &Wire) -> String {
+fn words(wire: &Wire) -> String {
     let by = match (wire.by, &wire.group) {
         (By::Group, Some(group)) => format!("group {group}"),
         (By::Group, None) => "group".to_owned(),
-        (By::Notify, _) if wire.keywords == ["notify"] => return "  wired by notify".to_owned(),
+        (By::Notify, _) if wire.keywords == ["notify"] => return "notify".to_owned(),
         (By::Notify, _) => "notify".to_owned(),
         (By::Fifo, _) => "FIFO".to_owned(),
         (By::Hooks, _) => "hooks".to_owned(),
     };
-    format!("  wired by {by}: {}", wire.keywords.join(", "))
+    format!("{by}: {}", wire.keywords.join(", "))
 }

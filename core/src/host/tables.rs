@@ -86,6 +86,16 @@ impl Link {
     pub fn why_unaskable(&self) -> Option<&'static str> {
         self.unlike_ethernet.or((!self.up).then_some("is down"))
     }
+
+    /// The same, with the command that helps if there is one.
+    #[must_use]
+    pub fn why_unaskable_with_advice(&self) -> Option<String> {
+        let why = self.why_unaskable()?;
+        Some(match self.unlike_ethernet {
+            Some(_) => why.to_owned(),
+            None => format!("{why} (`ip link set {} up`)", self.name),
+        })
+    }
 }
 
 /// One entry of a neighbour table.
