@@ -1,9 +1,9 @@
-//! Exit statuses, and which result means which.
+//! Results, exit statuses, and which result means which status.
 
+use serde::Serialize;
 use vipherald_core::ask::VipVerdict;
 
 use crate::error::Error;
-use crate::report::{AnnounceResult, OrderResult, PurgeResult, ReleaseResult};
 
 /// The statuses that scripts and monitors rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,54 @@ pub enum Plugin {
     Critical,
     /// The check could not find out.
     Unknown,
+}
+
+/// How an announcement ended, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnnounceResult {
+    /// Another host claims a VIP.
+    Conflict,
+    /// Frames could not leave.
+    Failed,
+    /// A VIP was not here, or left.
+    NotHeld,
+    /// A peer follows a wrong MAC, or a required one is silent.
+    Unproven,
+    /// A newer run announces a VIP.
+    Superseded,
+    /// Every VIP was announced.
+    Ok,
+}
+
+/// How `order` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderResult {
+    /// Every peer has no wrong entry left, or it is a dry run.
+    Ok,
+    /// A peer kept its entry, refused, or did not answer.
+    Unproven,
+}
+
+/// How a purge ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PurgeResult {
+    /// No entry is left but those with a reason to stay.
+    Ok,
+    /// This host holds a VIP itself.
+    HeldHere,
+}
+
+/// How `release` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReleaseResult {
+    /// None of the VIPs is left on this host, or, in a dry run, none would be.
+    Ok,
+    /// A VIP was kept.
+    Kept,
 }
 
 impl From<&Error> for Exit {

@@ -21,6 +21,7 @@ use vipherald_core::host::{Link, Neighbour, PlacedVip};
 
 use crate::error::Error;
 use crate::kernel::Kernel;
+use crate::printable::one_line;
 use crate::purge;
 
 /// How long VIPs are asked for, unless the user says otherwise.
@@ -141,16 +142,19 @@ impl Finding {
 pub async fn plan(kernel: &Kernel, request: &Request) -> Result<String, Error> {
     let places = Places::find(kernel, request).await?;
     let mut plan = String::new();
-    for placed in places.placed(&request.vips) {
+    for placed in &request.vips {
+        let placed = places.place(placed);
         let vip = placed.vip;
-        plan += &if places.holds(&placed) {
-            format!("{vip} is here: its peers would be asked, and who else has it\n")
+        let line = if places.holds(&placed) {
+            format!("{vip} is here: its peers would be asked, and who else has it")
         } else {
             match places.link_to(kernel, &placed).await? {
-                Ok(link) => format!("{vip} would be asked for on {}\n", link.name),
-                Err(why) => format!("{vip} would not be asked for: {why}\n"),
+                Ok(link) => format!("{vip} would be asked for on {}", link.name),
+                Err(why) => format!("{vip} would not be asked for: {why}"),
             }
         };
+        plan += &one_line(&line);
+        plan.push('\n');
     }
     Ok(plan)
 }
@@ -161,7 +165,7 @@ pub async fn plan(kernel: &Kernel, request: &Request) -> Result<String, Error> {
 /// If the kernel can't be asked, or no packet socket can be had.
 pub async fn look(kernel: &Kernel, request: &Request) -> Result<Vec<Finding>, Error> {
     let places = Places::find(kernel, request).await?;
-    let placed = places.placed(&request.vips);
+    let placed: Vec<_> = request.vips.iter().map(|vip| places.place(vip)).collect();
     let (here, elsewhere): (Vec<_>, Vec<_>) = placed
         .iter()
         .cloned()

@@ -26,18 +26,17 @@ impl Places {
         Ok(Self { host, only })
     }
 
-    /// The VIPs, and where they count. An IPv6 link-local address is another one on each link; of
+    /// A VIP, and where it counts. An IPv6 link-local address is another one on each link; of
     /// others, also of 169.254.0.0/16, the kernel has one for the whole host, and knows better where
     /// it is than whoever named an interface.
-    pub(super) fn placed(&self, vips: &[PlacedVip]) -> Vec<PlacedVip> {
-        let placed = |placed: &PlacedVip| match &self.only {
+    pub(super) fn place(&self, placed: &PlacedVip) -> PlacedVip {
+        match &self.only {
             Some(link) if placed.vip.is_link_local() => PlacedVip {
                 place: Place::On(link.name.clone()),
                 ..*placed
             },
             _ => placed.clone(),
-        };
-        vips.iter().map(placed).collect()
+        }
     }
 
     pub(super) fn holds(&self, placed: &PlacedVip) -> bool {

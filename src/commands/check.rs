@@ -10,7 +10,6 @@ use crate::cli::{Check, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::kernel::Kernel;
-use crate::printable::one_line;
 use crate::report::{CheckReport, Checked};
 use crate::settings::Settings;
 use crate::{announce, check};
@@ -37,9 +36,7 @@ pub(super) async fn check(
         request.interface = Some(link.name);
     }
     if global.dry_run {
-        let plan = check::plan(&kernel, &request).await?;
-        let lines = plan.lines().map(|line| one_line(line).into_owned() + "\n");
-        let (exit, stdout) = (Exit::Done, lines.collect());
+        let (exit, stdout) = (Exit::Done, check::plan(&kernel, &request).await?);
         return Ok(Done { exit, stdout });
     }
     let found = check::look(&kernel, &request).await?;

@@ -7,7 +7,7 @@ use vipherald_core::event::{Call, Event};
 use vipherald_core::keepalived::Configuration;
 
 use super::advice::with_advice;
-use super::output::Done;
+use super::output::{Done, warn_of_missing};
 use super::target::{Target, read_configuration};
 use super::{announce, purge, yielded};
 use crate::cli::{Global, Notify};
@@ -98,18 +98,5 @@ impl Responder<'_> {
         }
         warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], &done);
         done
-    }
-}
-
-/// Warns of missing capabilities, even if they were not needed this time: the next event may be the
-/// first MASTER. Call it after the work, which it must not delay. It does not repeat what made the
-/// work fail.
-pub(super) fn warn_of_missing(needed: &[Capability], done: &Result<Done, Error>) {
-    let failure = done.as_ref().err().map(Error::to_string);
-    let failure = failure.unwrap_or_default();
-    for capability in needed {
-        if !capability.is_here() && !failure.contains(capability.name()) {
-            warn!("{}", capability.advice());
-        }
     }
 }

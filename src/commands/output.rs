@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use crate::cli::Global;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::privileges::Capability;
 use crate::report::Report;
 use crate::signals::termination;
 
@@ -170,4 +171,17 @@ fn escape_c1(json: String) -> String {
         }
     }
     escaped
+}
+
+/// Warns of missing capabilities, even if they were not needed this time: the next event may be the
+/// first MASTER. Call it after the work, which it must not delay. It does not repeat what made the
+/// work fail.
+pub(super) fn warn_of_missing(needed: &[Capability], done: &Result<Done, Error>) {
+    let failure = done.as_ref().err().map(Error::to_string);
+    let failure = failure.unwrap_or_default();
+    for capability in needed {
+        if !capability.is_here() && !failure.contains(capability.name()) {
+            warn!("{}", capability.advice());
+        }
+    }
 }

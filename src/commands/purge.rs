@@ -1,7 +1,6 @@
 //! `purge`: delete this host's neighbour entries for VIPs that other hosts hold.
 
-use super::notify::warn_of_missing;
-use super::output::Done;
+use super::output::{Done, warn_of_missing};
 use super::target::Target;
 use crate::cli::{Global, Purge};
 use crate::error::Error;

@@ -15,25 +15,7 @@ use vipherald_core::order::{Fate, Outcome};
 use super::order::words;
 use super::{Header, Line, NAMED, Report, count, list, seconds};
 use crate::answering::Silence;
-use crate::exit::Exit;
-
-/// How an announcement ended, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AnnounceResult {
-    /// Another host claims a VIP.
-    Conflict,
-    /// Frames could not leave.
-    Failed,
-    /// A VIP was not here, or left.
-    NotHeld,
-    /// A peer follows a wrong MAC, or a required one is silent.
-    Unproven,
-    /// A newer run announces a VIP.
-    Superseded,
-    /// Every VIP was announced.
-    Ok,
-}
+use crate::exit::{AnnounceResult, Exit};
 
 /// What ended a run early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -12,11 +12,11 @@ use std::time::Duration;
 use log::{Level, log};
 use serde::Serialize;
 
-pub use announce::{AnnounceReport, AnnounceResult, Background, news_line};
+pub use announce::{AnnounceReport, Background, news_line};
 pub use check::{CheckReport, Checked, plugin_line};
-pub use order::{OrderReport, OrderResult};
-pub use purge::{PurgeReport, PurgeResult};
-pub use release::{ReleaseReport, ReleaseResult};
+pub use order::OrderReport;
+pub use purge::PurgeReport;
+pub use release::ReleaseReport;
 pub use show::ShowReport;
 
 use crate::exit::Exit;

@@ -8,7 +8,7 @@ use vipherald_core::address::{Mac, Vip};
 use vipherald_core::order::{Done, Fate, Outcome, Reason};
 
 use super::{Header, Line, Report};
-use crate::exit::Exit;
+use crate::exit::{Exit, OrderResult};
 use crate::order::send::Ordered;
 use crate::order::{clock_difference, explain};
 
@@ -59,16 +59,6 @@ fn refusal(reason: Reason, skew: Option<i64>) -> String {
         ),
         _ => format!("refused the order: {}", explain(reason)),
     }
-}
-
-/// How `order` ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OrderResult {
-    /// Every peer has no wrong entry left, or it is a dry run.
-    Ok,
-    /// A peer kept its entry, refused, or did not answer.
-    Unproven,
 }
 
 /// What the peers did on the orders of `order`.

@@ -8,18 +8,8 @@ use vipherald_core::address::{Mac, Vip};
 use vipherald_core::host::NeighbourState;
 
 use super::{Action, Header, Line, Report, list};
-use crate::exit::Exit;
+use crate::exit::{Exit, PurgeResult};
 use crate::purge::{self, Entry, Kept, Purged};
-
-/// How a purge ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PurgeResult {
-    /// No entry is left but those with a reason to stay.
-    Ok,
-    /// This host holds a VIP itself.
-    HeldHere,
-}
 
 /// What a purge did.
 #[derive(Debug, Serialize)]

@@ -5,18 +5,8 @@ use serde::Serialize;
 use vipherald_core::address::Vip;
 
 use super::{Action, Header, Line, Report};
-use crate::exit::Exit;
+use crate::exit::{Exit, ReleaseResult};
 use crate::release::{Doubt, Held};
-
-/// How `release` ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReleaseResult {
-    /// None of the VIPs is left on this host, or, in a dry run, none would be.
-    Ok,
-    /// A VIP was kept.
-    Kept,
-}
 
 /// What `release` did.
 #[derive(Debug, Serialize)]
