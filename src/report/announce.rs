@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Instant;
 
 use log::Level;
@@ -68,7 +69,13 @@ struct AnnouncedVip {
     frames_sent: u32,
     conflicts: Vec<Conflict>,
     past_conflicts: Vec<Conflict>,
+    /// Claims by other MACs than these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_conflicts: Option<NonZeroU64>,
     peers: Vec<AskedPeer>,
+    /// Neighbours beyond those that were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers_left_out: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -410,6 +417,14 @@ impl Findings {
                 format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
             self.add(AnnounceResult::Conflict, Level::Error, text);
         }
+        if claim.more_conflicts() > 0 {
+            let more = claim.more_conflicts();
+            let text = format!(
+                "{vip} on {name}: conflict: {more} more claims by other MACs than these: a loop or an \
+                 attack?"
+            );
+            self.add(AnnounceResult::Conflict, Level::Error, text);
+        }
         for (mac, _) in claim.past_conflicts() {
             let host = host_name(core, mac);
             let text = format!(
@@ -433,6 +448,13 @@ impl Findings {
         }
         for confirmation in claim.confirmations() {
             self.of_peer(claim, confirmation, background);
+        }
+        if claim.left_out > 0 {
+            let text = format!(
+                "{vip} on {name}: the neighbour table has too many hosts: {} of them are not asked",
+                claim.left_out
+            );
+            self.add(AnnounceResult::Ok, Level::Warn, text);
         }
         let silent = "silent, so that nothing is known of them";
         self.of_others(claim, PeerVerdict::Silent, silent);
@@ -576,7 +598,9 @@ impl AnnouncedVip {
             frames_sent: claim.frames_sent,
             conflicts: conflicts.chain(dad_failed).collect(),
             past_conflicts: past_conflicts.collect(),
+            more_conflicts: NonZeroU64::new(claim.more_conflicts()),
             peers: peers.collect(),
+            peers_left_out: NonZeroUsize::new(claim.left_out),
             ..Self::absent(claim.vip)
         }
     }
@@ -590,7 +614,9 @@ impl AnnouncedVip {
             frames_sent: 0,
             conflicts: Vec::new(),
             past_conflicts: Vec::new(),
+            more_conflicts: None,
             peers: Vec::new(),
+            peers_left_out: None,
         }
     }
 }
