@@ -1,5 +1,5 @@
-//! Announcing VIPs, or checking those that are here: one run, from the first look at this host to its
-//! end. The [`Driver`] sends; here it yields to newer runs, looks for peers, and sends orders.
+//! One run that announces VIPs, or checks those that are here. The driver sends frames; this file
+//! yields to newer runs, finds peers, and sends orders.
 
 use std::collections::BTreeSet;
 use std::future::{self, Future};
@@ -27,30 +27,30 @@ use crate::order::sockets::OrderSockets;
 use crate::settings::Orders;
 use crate::supersede::{RunId, Runs};
 
-/// What is to be announced, or checked.
+/// What to announce or check.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Whether they are to be announced, or only checked.
+    /// Whether to announce them, or only to check.
     pub mode: Mode,
     /// The VIPs, and where they count.
     pub vips: Vec<PlacedVip>,
-    /// The interface that was named for all of them, if one was: it has to be there, and fit.
+    /// The interface that the user named for all of them: it must exist, be up and have ARP or ND.
     pub interface: Option<String>,
-    /// Peers that must follow.
+    /// Configured peers.
     pub peers: Vec<IpAddr>,
-    /// Who else is asked.
+    /// Which peers to ask.
     pub confirm: Confirm,
     /// The bounds of the run.
     pub pace: Pace,
     /// When the run began.
     pub run_id: RunId,
-    /// How peers are ordered to purge.
+    /// How to order peers to purge.
     pub orders: Orders,
-    /// The instance or group that the VIPs are of, as orders name it.
+    /// The VIPs' instance or group, for orders.
     pub instance: String,
 }
 
-/// A run that looked at the host, and has not sent anything yet.
+/// A run that has loaded this host's links and addresses, and sent nothing yet.
 #[derive(Debug)]
 pub struct Session {
     driver: Driver,
@@ -60,28 +60,28 @@ pub struct Session {
     run_id: RunId,
     took_over: bool,
     runs: Option<Runs>,
-    /// The claims that other runs were told of.
-    claims_told: usize,
-    looking_around: Option<JoinHandle<Result<Around, kernel::Error>>>,
+    /// The number of claims that other runs know.
+    claims_published: usize,
+    loading_views: Option<JoinHandle<Result<Views, kernel::Error>>>,
     orders: Orders,
     instance: String,
-    /// Where orders leave; `None` inside: without a key, there are none.
+    /// Opened for the first order. `None` inside: there is no key, and so no orders.
     order_sockets: Option<Option<OrderSockets>>,
 }
 
-/// What the kernel knows of the links that the VIPs are on, and all that this host has.
-type Around = (Vec<LinkView>, HostSnapshot);
+/// The links that the VIPs are on, and all links and addresses of this host.
+type Views = (Vec<LinkView>, HostSnapshot);
 
 impl Session {
-    /// Subscribes to changes, then looks where the VIPs are.
+    /// Subscribes to changes, then finds the VIPs.
     ///
     /// # Errors
-    /// If the kernel can't be asked, or the interface that was named is none to announce on.
+    /// If netlink fails, or the named interface is unfit.
     pub async fn prepare(request: &Request, now: Instant) -> Result<Self, Error> {
         let driver = Driver::open()?;
         let mut placed = request.vips.clone();
         if let Some(name) = &request.interface {
-            let link = named(driver.kernel(), name).await?;
+            let link = fit_interface(driver.kernel(), name).await?;
             for one in &mut placed {
                 one.place = Place::On(link.name.clone());
             }
@@ -93,27 +93,27 @@ impl Session {
             peers: request.peers.clone(),
             confirm: request.confirm,
             run_id: request.run_id,
-            // Who only asks takes nothing over.
+            // A check takes nothing over.
             took_over: request.mode == Mode::Check,
             runs: None,
-            claims_told: 0,
-            looking_around: None,
+            claims_published: 0,
+            loading_views: None,
             orders: request.orders.clone(),
             instance: request.instance.clone(),
             order_sockets: None,
         };
-        session.driver.look(&mut session.core, now).await?;
+        session.driver.load(&mut session.core, now).await?;
         Ok(session)
     }
 
-    /// The core, for what it knows.
+    /// The core, for the report.
     #[must_use]
     pub fn core(&self) -> &Announcement {
         &self.core
     }
 
-    /// Announces until the core is done, or `stop` is. Returns what `stop` gave, if it was. What is
-    /// worth telling before the end goes to `tell`.
+    /// Announces until the core is done or `stop` is, and returns the output of `stop` in that case.
+    /// Passes news to `tell`.
     ///
     /// # Errors
     /// If the kernel stops answering, or no packet socket can be had.
@@ -127,37 +127,37 @@ impl Session {
             for news in self.core.take_news() {
                 tell(&self.core, &news);
             }
-            // The first frame goes first: `stop` is asked when its turn comes, between frames.
+            // Biased: the first frame leaves before the first poll of `stop`.
             let now = tokio::select! {
                 biased;
-                now = self.driver.send_due(&mut self.core, |core| hear_newer_runs(core, self.runs.as_ref())) => now?,
+                now = self.driver.send_due(&mut self.core, |core| yield_to_newer_runs(core, self.runs.as_ref())) => now?,
                 stopped = &mut stop => return Ok(Some(stopped)),
             };
             if self.core.is_over(now) && !self.awaits_order(now) {
                 return Ok(None);
             }
-            // Only now, after the first frames are out: older runs, and whom to ask and to order.
+            // Older runs, peers and orders come after the first frames.
             if !self.took_over {
                 self.took_over = true;
                 self.take_over().await?;
             }
-            self.tell_new_claims();
-            if self.core.awaits_peers() && self.looking_around.is_none() {
-                self.look_around();
+            self.publish_new_claims();
+            if self.core.awaits_peers() && self.loading_views.is_none() {
+                self.start_loading_views();
             }
-            self.post_orders().await?;
+            self.send_orders().await?;
             let deadline = self.next_deadline(now);
-            let mut looking_around = self.looking_around.take();
+            let mut loading_views = self.loading_views.take();
             tokio::select! {
                 stopped = &mut stop => return Ok(Some(stopped)),
                 readable = self.readable() => readable.map_err(Error::Runtime)?,
-                around = joined(&mut looking_around) => {
-                    looking_around = None;
-                    self.meet_peers(around).await;
+                views = joined(&mut loading_views) => {
+                    loading_views = None;
+                    self.find_peers(views).await;
                 }
                 () = sleep_until(deadline.into()) => {}
             }
-            self.looking_around = looking_around;
+            self.loading_views = loading_views;
         }
     }
 
@@ -172,7 +172,7 @@ impl Session {
                 self.core.interface_is(&name, link.index);
             }
         }
-        self.claims_told = self.core.claims().len();
+        self.claims_published = self.core.claims().len();
         let places = self.core.places();
         let claim = || Runs::claim(self.run_id, &places);
         let claimed = claim().or_else(|error| match descriptors::raise_limit() {
@@ -186,18 +186,18 @@ impl Session {
         Ok(())
     }
 
-    /// Tells other runs of the interfaces that VIPs came to since they were told last.
-    fn tell_new_claims(&mut self) {
+    /// Tells other runs which interfaces VIPs came to since the last call.
+    fn publish_new_claims(&mut self) {
         let claims = self.core.claims().len();
-        if claims > self.claims_told
+        if claims > self.claims_published
             && let Some(runs) = &self.runs
         {
-            self.claims_told = claims;
+            self.claims_published = claims;
             runs.tell(&self.core.places());
         }
     }
 
-    /// Waits until there is a change, a frame or another run to hear.
+    /// Waits for a change, a frame, an answer to an order, or another run.
     async fn readable(&self) -> io::Result<()> {
         future::poll_fn(|context| {
             let mut any = self.driver.poll_readable(context);
@@ -212,13 +212,13 @@ impl Session {
         .await
     }
 
-    /// Begins to ask the kernel who is around, beside everything else: tables can be large. On a
+    /// Starts to dump gateways and neighbours in the background, as tables can be large. It takes a
     /// connection of its own: the kernel refuses a second dump on one that has not ended the first
-    /// (`EBUSY`), and the run may have to look for addresses at any moment.
-    fn look_around(&mut self) {
+    /// (`EBUSY`), and the run may have to dump addresses at any moment.
+    fn start_loading_views(&mut self) {
         let (on, asks) = (self.links(), self.asks());
-        self.looking_around = Some(tokio::spawn(async move {
-            look_around(&Kernel::connect()?, on, asks).await
+        self.loading_views = Some(tokio::spawn(async move {
+            load_views(&Kernel::connect()?, on, asks).await
         }));
     }
 
@@ -231,21 +231,20 @@ impl Session {
             .collect()
     }
 
-    /// Whether anybody shall be asked.
     fn asks(&self) -> bool {
         self.confirm != Confirm::None
     }
 
-    async fn meet_peers(&mut self, around: Result<Around, kernel::Error>) {
-        let around = match around {
-            // Without a descriptor for a connection of its own, the run's has to do.
+    async fn find_peers(&mut self, views: Result<Views, kernel::Error>) {
+        let views = match views {
+            // Without a descriptor for its own connection, it takes the run's.
             Err(kernel::Error::Open(_)) => {
-                look_around(self.driver.kernel(), self.links(), self.asks()).await
+                load_views(self.driver.kernel(), self.links(), self.asks()).await
             }
-            around => around,
+            views => views,
         };
         let now = Instant::now();
-        let (views, host) = around.unwrap_or_else(|error| {
+        let (views, host) = views.unwrap_or_else(|error| {
             warn!("nobody is asked whether they follow: {error}");
             self.core.nobody_can_be_asked();
             self.confirm = Confirm::None;
@@ -253,21 +252,21 @@ impl Session {
             let views = self.core.claims().iter().map(on).collect();
             (views, HostSnapshot::default())
         });
-        // Of the links that are known, changes have told since.
-        for around in &views {
-            if self.core.link(around.link.index).is_none() {
-                self.core.link_changed(now, &around.link);
+        // Known links are newer in the core: changes updated them since the dump.
+        for view in &views {
+            if self.core.link(view.link.index).is_none() {
+                self.core.link_changed(now, &view.link);
             }
         }
         self.core
             .links_are(now, &views, &host, &self.peers, self.confirm);
         if self.orders.broadcast {
-            self.order_everyone(now, &views);
+            self.broadcast_orders(now, &views);
         }
     }
 
-    /// Has one order go to everyone on the subnets that the VIPs are in.
-    fn order_everyone(&mut self, now: Instant, views: &[LinkView]) {
+    /// Broadcasts one order in the subnet of each VIP.
+    fn broadcast_orders(&mut self, now: Instant, views: &[LinkView]) {
         let Some(Some(order_sockets)) = &mut self.order_sockets else {
             return;
         };
@@ -276,8 +275,8 @@ impl Session {
             let on = [Some(claim.interface()), claim.link.lower];
             let near = views
                 .iter()
-                .filter(|around| on.contains(&Some(around.link.index)));
-            let subnet = near.flat_map(|around| &around.addresses).find(|own| {
+                .filter(|view| on.contains(&Some(view.link.index)));
+            let subnet = near.flat_map(|view| &view.addresses).find(|own| {
                 Prefix::of(own).contains(claim.vip.ip())
                     && vips.iter().all(|vip| vip.ip() != own.ip)
             });
@@ -293,9 +292,8 @@ impl Session {
         }
     }
 
-    /// Sends the orders that are due, knowing before each what the kernel knows, and hands over
-    /// the answers.
-    async fn post_orders(&mut self) -> Result<(), Error> {
+    /// Sends the orders that are due, with all changes delivered before each, and passes on answers.
+    async fn send_orders(&mut self) -> Result<(), Error> {
         let (orders, instance) = (&self.orders, &self.instance);
         let order_sockets = self
             .order_sockets
@@ -305,15 +303,20 @@ impl Session {
         };
         loop {
             let now = Instant::now();
-            hear_newer_runs(&mut self.core, self.runs.as_ref());
-            self.driver.hear_changes(&mut self.core, now).await?;
-            for heard in order_sockets.hear() {
+            yield_to_newer_runs(&mut self.core, self.runs.as_ref());
+            self.driver.deliver_changes(&mut self.core, now).await?;
+            for answer in order_sockets.hear() {
                 debug!(
                     "{}: {} answers the order: {:?}",
-                    heard.vip, heard.peer, heard.fate
+                    answer.vip, answer.peer, answer.fate
                 );
-                self.core
-                    .order_answered(now, heard.interface, heard.vip, heard.peer, &heard.fate);
+                self.core.order_answered(
+                    now,
+                    answer.interface,
+                    answer.vip,
+                    answer.peer,
+                    &answer.fate,
+                );
             }
             for due in self.core.take_due_orders() {
                 let route = Route {
@@ -337,7 +340,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the run goes on for an order that may still be answered.
+    /// Whether the run lasts for the answer to an order.
     fn awaits_order(&self, now: Instant) -> bool {
         let order_sockets = self.order_sockets.iter().flatten().next();
         now < self.core.ends_at()
@@ -345,7 +348,7 @@ impl Session {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        // A core that is over only waits: for answers to orders.
+        // After the core's end the run only waits for answers to orders.
         let core = if self.core.is_over(now) {
             self.core.ends_at()
         } else {
@@ -357,53 +360,50 @@ impl Session {
     }
 }
 
-/// Asks the kernel who is around on these interfaces.
-async fn look_around(
+/// Loads these interfaces' addresses and, if `everyone`, gateways and neighbours.
+async fn load_views(
     kernel: &Kernel,
     on: BTreeSet<InterfaceIndex>,
     everyone: bool,
-) -> Result<Around, kernel::Error> {
+) -> Result<Views, kernel::Error> {
     let host = kernel.snapshot().await?;
     let mut views = Vec::new();
     for link in host.links.iter().filter(|link| on.contains(&link.index)) {
-        let mut around = LinkView::of(link.clone());
-        let index = around.link.index;
-        around.addresses = host
-            .addresses
-            .iter()
-            .filter(|address| address.interface == index)
+        let mut view = LinkView::of(link.clone());
+        let own = host.addresses.iter();
+        view.addresses = own
+            .filter(|own| own.interface == link.index)
             .copied()
             .collect();
         if everyone {
-            around.gateways = kernel.gateways(index).await?;
-            around.neighbours = kernel.neighbours(index).await?;
+            view.gateways = kernel.gateways(link.index).await?;
+            view.neighbours = kernel.neighbours(link.index).await?;
         }
-        views.push(around);
+        views.push(view);
     }
     Ok((views, host))
 }
 
-/// Yields to newer runs, where they announce the same.
-fn hear_newer_runs(core: &mut Announcement, runs: Option<&Runs>) {
+/// Yields to newer runs that announce the same.
+fn yield_to_newer_runs(core: &mut Announcement, runs: Option<&Runs>) {
     let taken = runs.map(|runs| runs.taken(|| core.places()));
     if let Some(taken) = taken.filter(|taken| !taken.is_empty()) {
         core.superseded(&taken);
     }
 }
 
-/// The result of a task; never, if there is none.
+/// The result of a task; pending if there is none.
 async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
     match task {
         Some(task) => match task.await {
             Ok(result) => result,
-            // Nobody cancels it, and a panic aborts the process.
+            // Nothing cancels it, and a panic aborts the process.
             Err(_) => future::pending().await,
         },
         None => future::pending().await,
     }
 }
 
-/// A number that differs from run to run.
 fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
@@ -412,8 +412,8 @@ fn either<T>(one: Poll<T>, other: Poll<T>) -> Poll<T> {
     if one.is_ready() { one } else { other }
 }
 
-/// The interface of this name, on which VIPs shall be announced or checked.
-async fn named(kernel: &Kernel, name: &str) -> Result<Link, Error> {
+/// The interface of this name, if VIPs can be announced there.
+async fn fit_interface(kernel: &Kernel, name: &str) -> Result<Link, Error> {
     let link = kernel.link_named(name).await?;
     let link = link.ok_or_else(|| Error::NoSuchInterface(name.to_owned()))?;
     if let Some(why) = link.unlike_ethernet {

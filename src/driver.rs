@@ -1,5 +1,5 @@
-//! The one driver of whatever asks: it hands over the kernel's word and every frame that came in
-//! before a frame goes out, and sends.
+//! The one driver of every [`Asker`]: before it sends a frame, it delivers all changes from the kernel
+//! and all received frames.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::kernel::{Change, Changes, Drained, Kernel};
 use crate::packet_socket::{self, PacketSocket};
 
-/// Frames of a socket that are read before the next one is sent.
+/// The most frames to read from a socket before the next one leaves.
 const FRAMES_AT_ONCE: u32 = 1024;
 
 /// The clock, netlink and packet sockets of one run.
@@ -35,11 +35,8 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Subscribes to changes, then connects: what is asked of the kernel from now on holds until a
-    /// change says otherwise.
-    ///
-    /// # Errors
-    /// If the kernel can't be asked.
+    /// Subscribes to changes, then connects: whatever the kernel reports from now on holds until a
+    /// change.
     pub(crate) fn open() -> Result<Self, Error> {
         Ok(Self {
             changes: Changes::subscribe()?,
@@ -55,9 +52,6 @@ impl Driver {
     }
 
     /// Drives an asker until it is over.
-    ///
-    /// # Errors
-    /// If the kernel stops answering, or no packet socket can be had.
     pub(crate) async fn run(&mut self, asker: &mut impl Asker) -> Result<(), Error> {
         loop {
             let now = self.send_due(asker, |_| ()).await?;
@@ -73,11 +67,8 @@ impl Driver {
         }
     }
 
-    /// Sends every frame that may leave now, knowing before each what the kernel knows and what
-    /// came in, and after `before_each`.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
+    /// Sends every frame that may leave now. Before each, delivers received frames, calls `before_each`
+    /// and delivers changes.
     pub(crate) async fn send_due<A: Asker>(
         &mut self,
         asker: &mut A,
@@ -85,15 +76,15 @@ impl Driver {
     ) -> Result<Instant, Error> {
         loop {
             let now = Instant::now();
-            let all_heard = self.hear_frames(asker, now);
+            let all_read = self.deliver_frames(asker, now);
             before_each(asker);
-            self.hear_changes(asker, now).await?;
+            self.deliver_changes(asker, now).await?;
             match asker.poll_transmit(now) {
                 Some(transmit) => self.send(asker, now, &transmit).await?,
-                None if all_heard || asker.is_over(now) => return Ok(now),
+                None if all_read || asker.is_over(now) => return Ok(now),
                 None => {}
             }
-            // Whoever shares the thread gets a turn, and time to act on the next event.
+            // Other tasks on this thread get a turn to act on the next event.
             yield_now().await;
         }
     }
@@ -104,7 +95,7 @@ impl Driver {
         now: Instant,
         transmit: &Transmit<A::Ticket>,
     ) -> Result<(), Error> {
-        // An interface that is gone ends what is asked on it, as soon as the change is heard.
+        // The change that removes the interface also ends its questions.
         let Some(link) = asker.link(transmit.interface) else {
             asker.refused(now, transmit, refusal(Errno::ENXIO));
             return Ok(());
@@ -114,15 +105,15 @@ impl Driver {
             return Ok(());
         }
         if let Err(error) = ready_socket(&mut self.sockets, link, transmit.is_question) {
-            // One interface's trouble keeps no other from its frames.
+            // The failure of one interface must not stop the others.
             let Some(errno) = error.errno() else {
                 return Err(error.into());
             };
             if errno == Errno::EMFILE && descriptors::raise_limit() {
                 asker.put_off(now, transmit);
             } else {
-                // To try it again would take 8-16 ms each time: the kernel notices after it has made
-                // the socket, and waits before it closes that.
+                // Each further try would take 8-16 ms: the kernel fails only after it has made the
+                // socket, and waits before it closes that.
                 self.out_of_descriptors |= errno == Errno::EMFILE;
                 debug!("{error}");
                 asker.refused(now, transmit, refusal(errno));
@@ -130,9 +121,8 @@ impl Driver {
             return Ok(());
         }
         let octets = transmit.frame.to_bytes();
-        // The last look, when there is nothing left to do but to send: what is between the two is
-        // the time in which a frame may leave after its VIP did.
-        if self.hear_changes(asker, now).await? {
+        // The last check before the send: only in between can a frame leave after its VIP did.
+        if self.deliver_changes(asker, now).await? {
             asker.put_off(now, transmit);
             return Ok(());
         }
@@ -153,30 +143,27 @@ impl Driver {
         Ok(())
     }
 
-    /// Hands over frames that came in, of each socket a bounded number, so that a flood holds
-    /// nothing up. Returns whether these were all.
-    fn hear_frames(&mut self, asker: &mut impl Asker, now: Instant) -> bool {
-        let mut all_heard = true;
+    /// Delivers received frames: a bounded number per socket, so that a flood delays nothing. Returns
+    /// whether these were all.
+    fn deliver_frames(&mut self, asker: &mut impl Asker, now: Instant) -> bool {
+        let mut all_read = true;
         for (interface, socket) in &self.sockets {
-            let mut heard = 0;
+            let mut read = 0;
             for octets in (0..FRAMES_AT_ONCE).map_while(|_| socket.receive()) {
-                heard += 1;
+                read += 1;
                 if let Some(frame) = Frame::parse(&octets) {
                     trace!("interface {}: received {frame:?}", interface.0);
                     asker.received(now, *interface, &frame);
                 }
             }
-            all_heard &= heard < FRAMES_AT_ONCE;
+            all_read &= read < FRAMES_AT_ONCE;
         }
-        all_heard
+        all_read
     }
 
-    /// Hands over every change that had happened when the last look at the queue found it empty,
-    /// with nothing awaited since. Whether there was any.
-    ///
-    /// # Errors
-    /// If the kernel stops answering.
-    pub(crate) async fn hear_changes(
+    /// Delivers every change up to the moment when it finds the queue empty, and awaits nothing after
+    /// that. Returns whether there was any.
+    pub(crate) async fn deliver_changes(
         &mut self,
         asker: &mut impl Asker,
         now: Instant,
@@ -190,22 +177,22 @@ impl Driver {
             }
             any = true;
             for change in changes {
-                self.hear(asker, now, change).await?;
+                self.deliver(asker, now, change).await?;
             }
             if drained == Drained::Overrun {
-                self.look(asker, now).await?;
+                self.load(asker, now).await?;
             }
         }
     }
 
-    async fn hear(
+    async fn deliver(
         &self,
         asker: &mut impl Asker,
         now: Instant,
         change: Change,
     ) -> Result<(), Error> {
         match change {
-            // Others are of no interest, however many there are.
+            // A host may have thousands of other links.
             Change::Link(link) if asker.link(link.index).is_some() => {
                 asker.link_changed(now, &link);
             }
@@ -213,31 +200,28 @@ impl Driver {
             Change::LinkGone(interface) => asker.link_gone(now, interface),
             Change::AddressGone(address) => asker.address_gone(now, &address),
             Change::Address(address) => {
-                self.meet_links_of(asker, now, &address).await?;
+                self.load_links_of(asker, now, &address).await?;
                 asker.address_changed(now, &address);
             }
         }
         Ok(())
     }
 
-    /// Asks for all that holds now.
-    ///
-    /// # Errors
-    /// If the kernel stops answering.
-    pub(crate) async fn look(&self, asker: &mut impl Asker, now: Instant) -> Result<(), Error> {
+    /// Loads the current links and addresses from the kernel.
+    pub(crate) async fn load(&self, asker: &mut impl Asker, now: Instant) -> Result<(), Error> {
         for interface in asker.interfaces() {
-            self.meet(asker, now, interface).await?;
+            self.load_link(asker, now, interface).await?;
         }
         let addresses = self.kernel.addresses().await?;
         for address in &addresses {
-            self.meet_links_of(asker, now, address).await?;
+            self.load_links_of(asker, now, address).await?;
         }
         asker.addresses_are(now, &addresses);
         Ok(())
     }
 
-    /// Hands over the interface that has an address, and the one below it, as far as they are needed.
-    async fn meet_links_of(
+    /// Loads the interface that has an address, and the one below it, if the asker needs them.
+    async fn load_links_of(
         &self,
         asker: &mut impl Asker,
         now: Instant,
@@ -245,14 +229,14 @@ impl Driver {
     ) -> Result<(), Error> {
         for _ in 0..2 {
             match asker.unknown_link_of(address) {
-                Some(interface) => self.meet(asker, now, interface).await?,
+                Some(interface) => self.load_link(asker, now, interface).await?,
                 None => break,
             }
         }
         Ok(())
     }
 
-    async fn meet(
+    async fn load_link(
         &self,
         asker: &mut impl Asker,
         now: Instant,
@@ -265,7 +249,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Whether there is a change or a frame to hear.
+    /// Ready when there is a change or a frame to read.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut any = self.changes.poll_readable(context);
         for socket in self.sockets.values() {
@@ -276,7 +260,6 @@ impl Driver {
     }
 }
 
-/// The kernel's word for why a frame could not leave.
 fn refusal(errno: Errno) -> Refusal {
     match errno {
         Errno::EMFILE => Refusal::OutOfDescriptors,
@@ -284,7 +267,7 @@ fn refusal(errno: Errno) -> Refusal {
     }
 }
 
-/// The open socket on an interface, which also listens if it has to.
+/// The socket on an interface, opened if necessary, and listening if asked to.
 fn ready_socket<'a>(
     sockets: &'a mut HashMap<InterfaceIndex, PacketSocket>,
     link: &Link,

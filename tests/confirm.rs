@@ -277,25 +277,25 @@ fn a_peer_that_holds_the_vip_itself_is_a_conflict_and_not_stale() {
     for vip in [VIP, VIP6] {
         let lab = Lab::new();
         let (owner, peers) = owner_and_peers(&lab, &[vip], 2);
-        let [plain, rival] = &peers[..] else {
+        let [plain, other] = &peers[..] else {
             unreachable!()
         };
-        rival.run(&format!("ip neigh del {vip} dev eth0"));
-        give(rival, vip, "eth0");
-        wait_until_mine(rival, vip);
+        other.run(&format!("ip neigh del {vip} dev eth0"));
+        give(other, vip, "eth0");
+        wait_until_mine(other, vip);
         let told = run(&owner, &format!("{vip} {BRIEF}"));
         told.assert_ended(4, "conflict");
-        let rival_told = json!([{
-            "mac": rival.mac().to_string(),
-            "host": rival.ipv4().to_string(),
+        let told_owner = json!([{
+            "mac": other.mac().to_string(),
+            "host": other.ipv4().to_string(),
         }]);
-        assert_eq!(told.vip(vip)["conflicts"], rival_told, "{told:#?}");
+        assert_eq!(told.vip(vip)["conflicts"], told_owner, "{told:#?}");
         assert_eq!(
-            told.verdict(vip, address_beside(vip, rival)),
+            told.verdict(vip, address_beside(vip, other)),
             "silent",
             "{told:#?}"
         );
-        // The rival may win the other peer over. The verdict is true for the moment; the conflict
+        // The other owner may win the other peer over. The verdict is true for the moment; the conflict
         // warns that it may not last.
         assert_ne!(
             told.verdict(vip, address_beside(vip, plain)),

@@ -209,9 +209,9 @@ fn without_permission_the_conflict_is_named_and_the_vip_stays() {
     let (report, status) = killed.second.report();
     assert_eq!(status, 4, "{report:#}");
     assert_eq!(peer(&report, &killed.n1)["order"], "refused", "{report:#}");
-    let rival = &report["vips"][0]["conflicts"][0];
+    let other_owner = &report["vips"][0]["conflicts"][0];
     assert_eq!(
-        rival["mac"],
+        other_owner["mac"],
         json!(killed.n1.mac().to_string()),
         "{report:#}"
     );

@@ -112,7 +112,7 @@ fn heals(vip: &str, first_hears: usize, lower: bool) {
     deafen(&hosts[1 - first_hears], false);
     b.keepalived.wait_for_state("VI_1", "BACKUP", SOON);
     wait_until_followed(&clients, &[vip], hosts[0].mac());
-    // With the other event, a newer run took over, and may not have met the rival at all.
+    // With the other event, a newer run took over, and may not have met the other owner at all.
     if !lower {
         a.wait_for_log("the conflict is over");
     }
@@ -148,7 +148,7 @@ fn conflict_during_a_run(vip: &str, healed: bool) {
     give(&b, vip, "eth0");
     let capture = a.capture();
     let announcing = Run::start(vipherald(&a, &format!("--json announce {vip}")));
-    // The rival is not believed to be one in the first tenth of a second.
+    // In the first tenth of a second the run ignores another owner.
     wait_for_announcement(&capture, vip, 7);
     if healed {
         take(&b, vip, "eth0");
@@ -169,7 +169,7 @@ fn conflict_during_a_run(vip: &str, healed: bool) {
     }
 }
 
-/// A host whose run watches a rival: its rounds are over.
+/// A host whose run watches another owner, after its rounds.
 fn watching(seconds: u32) -> (Lab, Host, Run) {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));

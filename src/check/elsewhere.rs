@@ -1,5 +1,5 @@
-//! Asking for VIPs that are not here. This kernel's entries stay as they are meanwhile, and are
-//! compared with the answers.
+//! Searches for VIPs that are not here, and compares the answers with this kernel's entries, which stay
+//! unchanged meanwhile.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
@@ -14,28 +14,27 @@ use vipherald_core::ask::{
 };
 use vipherald_core::host::{Link, Neighbour, NeighbourState, PlacedVip};
 
-use super::{Finding, Places, RESOLVED_WITHIN, Request, Role, not_asked};
+use super::{Finding, Places, RESOLVED_WITHIN, Request, Role};
 use crate::answering;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::kernel::{Kernel, Replace};
 
-/// An entry is set anew before `locktime` (1 s) is over.
+/// Pins an entry again before `locktime` (1 s) is over.
 const PIN_AGAIN: Duration = Duration::from_millis(600);
 
-/// One VIP that is being asked for.
+/// A VIP under search.
 struct Asked {
     placed: PlacedVip,
     link: Link,
-    /// Why this host's own kernel answers for the VIP, too, though it does not count as held here.
+    /// Why this host's own kernel answers for the VIP, too, without holding it.
     answers_itself: Option<String>,
-    /// The kernel's entry before anything was asked.
+    /// The kernel's entry before the first probe.
     before: Option<Neighbour>,
-    /// Whether its entry is kept from taking in the answers that this host asks for.
+    /// Whether to keep answers to this check out of the entry.
     pinned: bool,
 }
 
-/// Asks for VIPs that are not here.
 pub(super) async fn ask(
     kernel: &Kernel,
     places: &Places,
@@ -53,9 +52,13 @@ pub(super) async fn ask(
         let link = match places.link_to(kernel, placed).await? {
             Ok(link) => link,
             Err(why) => {
-                let (only, role) = (places.only.as_ref(), Role::Other(None));
-                let failed = VipVerdict::Failed;
-                findings.push(not_asked(placed.clone(), only, failed, &why, role));
+                let (only, failed) = (places.only.as_ref(), (VipVerdict::Failed, Some(why)));
+                findings.push(Finding::new(
+                    placed.clone(),
+                    only,
+                    failed,
+                    Role::Other(None),
+                ));
                 continue;
             }
         };
@@ -92,7 +95,7 @@ pub(super) async fn ask(
         asked.push(one);
     }
     drive(kernel, &mut driver, &mut asked, &mut searches).await?;
-    // Who asks openly wants to know of an owner that nobody contests, and no more.
+    // An open check only wants to know whether there is one owner.
     if !request.openly {
         for (one, search) in asked.iter().zip(searches.iter_mut()) {
             let cached = one.cached(kernel, search).await?;
@@ -106,7 +109,7 @@ pub(super) async fn ask(
     Ok(findings)
 }
 
-/// Drives the searches to their end, and keeps the entries pinned until then.
+/// Runs the searches to their end, and keeps the entries pinned until then.
 async fn drive(
     kernel: &Kernel,
     driver: &mut Driver,
@@ -127,8 +130,8 @@ async fn drive(
     }
 }
 
-/// Where a VIP on a link is asked from: an address of this host there that is no VIP, one of the
-/// VIP's subnet if there is one.
+/// The source of questions about a VIP on a link: an address of this host there, not a VIP, in the
+/// VIP's subnet if possible.
 pub(super) fn asked_from(
     places: &Places,
     link: &Link,
@@ -136,7 +139,7 @@ pub(super) fn asked_from(
     vip: Vip,
     all_vips: &HashSet<IpAddr>,
 ) -> AskedFrom {
-    // Whatever is left of it tells runs apart well enough.
+    // 16 bits of the PID are enough to tell runs apart.
     let [.., high, low] = std::process::id().to_be_bytes();
     AskedFrom {
         mac,
@@ -145,14 +148,14 @@ pub(super) fn asked_from(
     }
 }
 
-/// Addresses of a VIP's subnet that nobody is known to have.
+/// Unused addresses of a VIP's subnet.
 pub(super) fn unused(places: &Places, vip: Vip, known: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
     let own = &places.host.addresses;
     let subnets = own.iter().map(Prefix::of);
     let subnet = subnets
         .filter(|subnet| !subnet.is_host())
         .find(|subnet| subnet.contains(vip.ip()));
-    // No subnet that is in use is smaller, but for links of two hosts.
+    // Except on links of two hosts, hardly any subnet is smaller.
     let small = if vip.ip().is_ipv4() { 24 } else { 64 };
     let subnet = subnet.unwrap_or_else(|| Prefix::new(vip.ip(), small));
     unused_near(vip, subnet, |ip| {
@@ -160,14 +163,14 @@ pub(super) fn unused(places: &Places, vip: Vip, known: impl Fn(IpAddr) -> bool) 
     })
 }
 
-/// Why this host's kernel answers for a VIP on a link, where it has that elsewhere: a real server of
-/// LVS without `arp_ignore`.
+/// Why this host's kernel answers on this link for a VIP that it has elsewhere: an LVS real server
+/// without `arp_ignore`.
 fn answers_itself(places: &Places, placed: &PlacedVip, link: &Link) -> Option<String> {
     if placed.vip.ip().is_ipv6() || !answering::answers_for_others(&link.name) {
         return None;
     }
     let elsewhere = places.host.places_of(&PlacedVip::anywhere(placed.vip));
-    // The kernel has no address that is on an interface which is down.
+    // The kernel ignores addresses of interfaces that are down.
     let name = &elsewhere.into_iter().find(|link| link.up)?.name;
     Some(format!(
         "this host has it on {name}, and its kernel answers for it on {} as well: \
@@ -176,8 +179,7 @@ fn answers_itself(places: &Places, placed: &PlacedVip, link: &Link) -> Option<St
     ))
 }
 
-/// Collects the hosts that have a MAC, by the neighbour table of an interface, and gives their
-/// addresses. A VIP is no host.
+/// Adds an interface's neighbours to `hosts`, and returns their addresses. Ignores VIPs.
 async fn name_hosts(
     hosts: &mut BTreeMap<Mac, IpAddr>,
     kernel: &Kernel,
@@ -196,7 +198,7 @@ async fn name_hosts(
     Ok(known)
 }
 
-/// That a kernel takes in no answer for a VIP, and what to look at.
+/// Says that this host's kernel accepts no answer for a VIP, and what to inspect.
 pub(super) fn not_resolved(vip: Vip) -> String {
     let look_at = if vip.ip().is_ipv4() {
         "`nft list ruleset` (tables arp, netdev), `arptables -S`"
@@ -214,7 +216,7 @@ impl Asked {
         self.placed.vip.ip()
     }
 
-    /// Pins the entry, where answers would change it and the kernel resolves it itself.
+    /// Pins an entry that the kernel resolves itself and answers would change.
     async fn pin(&mut self, kernel: &Kernel) {
         let resolved = |entry: &Neighbour| {
             entry.ip.is_ipv4() && entry.is_resolved() && !entry.externally_learned
@@ -223,8 +225,8 @@ impl Asked {
         let Some(mac) = mac.filter(|_| self.pinned) else {
             return;
         };
-        // Whichever of the two it is in, one of them is a change; and STALE means that the kernel
-        // asks again before it relies on the entry.
+        // From any state, one of the two is a change. After STALE the kernel asks again before it
+        // relies on the entry.
         for state in [NeighbourState::Reachable, NeighbourState::Stale] {
             let (interface, ip) = (self.link.index, self.ip());
             let set = kernel.set_neighbour(interface, ip, mac, state, Replace::SameMac);
@@ -236,14 +238,14 @@ impl Asked {
         }
     }
 
-    /// The entry that counts: what the VIP's owner announced meanwhile holds; what only this check's
-    /// answers did, does not.
+    /// The entry to compare: the current one if the owner announced the VIP meanwhile; else the one from
+    /// before, without the effect of this check's answers.
     async fn cached(
         &self,
         kernel: &Kernel,
         search: &OwnerSearch,
     ) -> Result<Option<Neighbour>, Error> {
-        if search.heard_a_claim() {
+        if search.has_seen_claim() {
             return Ok(kernel.neighbour(self.link.index, self.ip()).await?);
         }
         Ok(self.before)
@@ -259,32 +261,25 @@ impl Asked {
         let now = kernel.neighbour(self.link.index, self.ip()).await?;
         let mac = cached.and_then(|entry| entry.mac);
         self.put_back(kernel, search, now).await;
-        let mut finding = Finding {
-            placed: self.placed.clone(),
-            interface: Some(self.link.name.clone()),
-            also_on: Vec::new(),
-            verdict: match search.refusal() {
-                Some(_) if search.probes() == 0 => VipVerdict::Failed,
-                _ => search.verdict(mac),
-            },
-            why: None,
-            notes: Vec::new(),
-            owners: search
-                .answers()
-                .map(|(mac, _)| (mac, hosts.get(&mac).copied()))
-                .collect(),
-            proxies: Vec::new(),
-            frames: search.frames(),
-            role: Role::Other(cached),
+        let verdict = match search.refusal() {
+            Some(_) if search.probes() == 0 => VipVerdict::Failed,
+            _ => search.verdict(mac),
         };
+        let (placed, link, role) = (self.placed.clone(), Some(&self.link), Role::Other(cached));
+        let mut finding = Finding::new(placed, link, (verdict, None), role);
+        finding.frames = search.frames();
+        let answers = search.answers();
+        finding.owners = answers
+            .map(|(mac, _)| (mac, hosts.get(&mac).copied()))
+            .collect();
         match (finding.verdict, search.refusal()) {
             (VipVerdict::Failed, Some(errno)) => {
                 finding.why = Some(format!("{} takes no frames ({errno})", self.link.name));
             }
             (VipVerdict::Unproven, _) => finding.why = too_few_answers(search),
-            (VipVerdict::Stale, _) => judge_cached(search, &mut finding, mac),
-            (VipVerdict::Conflict, _) => self.judge_owners(search, &mut finding, mac),
-            (VipVerdict::Ok, _) if !self.is_taken_in(kernel, now).await? => {
+            (VipVerdict::Stale, _) => examine_cached(search, &mut finding, mac),
+            (VipVerdict::Conflict, _) => self.examine_owners(search, &mut finding, mac),
+            (VipVerdict::Ok, _) if !self.is_accepted(kernel, now).await? => {
                 finding.verdict = VipVerdict::Unproven;
                 finding.why = Some(not_resolved(self.placed.vip));
                 finding.role = Role::Other(now);
@@ -303,13 +298,13 @@ impl Asked {
         Ok(finding)
     }
 
-    /// Several MACs answer: two hosts, or one by two cards, or a proxy.
-    fn judge_owners(&self, search: &OwnerSearch, finding: &mut Finding, cached: Option<Mac>) {
+    /// Several MACs answer: those of two hosts, of two cards of one host, or of a proxy.
+    fn examine_owners(&self, search: &OwnerSearch, finding: &mut Finding, cached: Option<Mac>) {
         let owners = || finding.owners.iter().map(|(mac, _)| *mac);
         finding.proxies = owners().filter(|mac| search.is_proxy(*mac)).collect();
         let echoes: Vec<_> = owners().map(|mac| search.echoed(mac)).collect();
-        // Through whichever card the question comes in, an IPv4 answer leaves by the same. (An IPv6
-        // one leaves by the card that it came in by, and tells nothing.)
+        // One host sends all its IPv4 replies through the same card, whichever received the request.
+        // (An IPv6 reply leaves by the card that received the request, and proves nothing.)
         let one_host = echoes.iter().all(|by| by.is_some() && *by == echoes[0]);
         if one_host && finding.proxies.is_empty() && self.ip().is_ipv4() {
             let sends_there = cached.is_none_or(|cached| owners().any(|owner| owner == cached));
@@ -327,9 +322,8 @@ impl Asked {
         }
     }
 
-    /// Whether this host's kernel takes the answers in, as far as it can be told: it does where it
-    /// has no entry, or one with a MAC.
-    async fn is_taken_in(&self, kernel: &Kernel, now: Option<Neighbour>) -> Result<bool, Error> {
+    /// Whether this host's kernel accepts the answers: it does if it has no entry, or one with a MAC.
+    async fn is_accepted(&self, kernel: &Kernel, now: Option<Neighbour>) -> Result<bool, Error> {
         let unresolved = |entry: Neighbour| {
             let waits = matches!(
                 entry.state,
@@ -340,10 +334,10 @@ impl Asked {
         let Some(entry) = now.filter(|entry| unresolved(*entry)) else {
             return Ok(true);
         };
-        // An IPv6 entry that has FAILED takes no answer in until the kernel asks again.
+        // A FAILED IPv6 entry accepts no answer until the kernel asks again.
         if entry.state == NeighbourState::Failed && self.ip().is_ipv6() {
-            let anew = kernel.resolve(self.link.index, self.ip(), RESOLVED_WITHIN);
-            return match anew.await {
+            let resolved = kernel.resolve(self.link.index, self.ip(), RESOLVED_WITHIN);
+            return match resolved.await {
                 Ok(entry) => Ok(entry.is_some_and(|entry| entry.mac.is_some())),
                 Err(error) => {
                     debug!("whether its entry can be resolved is not known: {error}");
@@ -354,8 +348,8 @@ impl Asked {
         Ok(false)
     }
 
-    /// IPv6 has no `locktime`: the kernel took the answers in. Where several hosts answered, this
-    /// would make a good entry a bad one by chance, and so it gets the MAC back that it had.
+    /// Restores the entry's MAC. IPv6 has no `locktime`, so the kernel accepted the answers: if several
+    /// hosts answered, chance could make a right entry wrong.
     async fn put_back(&self, kernel: &Kernel, search: &OwnerSearch, now: Option<Neighbour>) {
         let before = self.before.and_then(|entry| entry.mac);
         let (Some(before), Some(now)) = (before, now.and_then(|entry| entry.mac)) else {
@@ -367,7 +361,7 @@ impl Asked {
             && before != now
             && answered(before)
             && answered(now)
-            && !search.heard_a_claim()
+            && !search.has_seen_claim()
         {
             let (interface, ip) = (self.link.index, self.ip());
             let state = NeighbourState::Stale;
@@ -380,24 +374,24 @@ impl Asked {
 }
 
 fn too_few_answers(search: &OwnerSearch) -> Option<String> {
-    // Of several that answered one after the other there is nothing to add.
+    // Several owners answered one after the other: nothing to add.
     if search.answers().count() > 1 {
         return None;
     }
     let answers = search.answers();
-    let heard = match answers.map(|(_, count)| count).sum::<u32>() {
+    let count = match answers.map(|(_, count)| count).sum::<u32>() {
         0 => "no answer".to_owned(),
         1 => "1 answer".to_owned(),
         many => format!("{many} answers"),
     };
     Some(format!(
-        "{heard} to {} probes: too few to tell; ask again, with a longer --wait",
+        "{count} to {} probes: too few to tell; ask again, with a longer --wait",
         search.probes()
     ))
 }
 
-/// This host sends to a MAC that answered no broadcast.
-fn judge_cached(search: &OwnerSearch, finding: &mut Finding, cached: Option<Mac>) {
+/// This host sends to a MAC that answered no broadcast: it may still be an owner's.
+fn examine_cached(search: &OwnerSearch, finding: &mut Finding, cached: Option<Mac>) {
     let Some(cached) = cached else { return };
     if search.is_proxy(cached) {
         finding.proxies.push(cached);
@@ -405,7 +399,7 @@ fn judge_cached(search: &OwnerSearch, finding: &mut Finding, cached: Option<Mac>
     }
     let itself = match search.answered_for_vip(cached) {
         Some(by) if by == cached => true,
-        // By another card; or a switch said what it knows. Only who has the VIP echoes.
+        // Another card answered, or a switch with ARP suppression. Only a host with the VIP echoes.
         Some(_) => search.echoed(cached).is_some(),
         None => false,
     };

@@ -1,5 +1,5 @@
-//! Looking at the VIPs that are here: their peers are asked by an [`Announcement`] in the mode of a
-//! check, and who asks this host for them is watched meanwhile.
+//! Checks the VIPs that are here: an [`Announcement`] in [`Mode::Check`] asks their peers, while an
+//! [`Observer`] watches how this host answers.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use vipherald_core::address::Mac;
 use vipherald_core::announce::{Announcement, Claim, Mode, Pace, State};
-use vipherald_core::ask::{
-    Bucket, Confirmation, OwnerSearch, OwnerSearches, PeerVerdict, Subject, VipVerdict,
-};
+use vipherald_core::ask::{Bucket, OwnerSearch, OwnerSearches, PeerVerdict, Subject, VipVerdict};
 use vipherald_core::host::PlacedVip;
 
 use super::elsewhere::{asked_from, unused};
 use super::places::Places;
 use super::resolution::why_deaf;
-use super::{Finding, Request, Role, not_asked};
+use super::{Finding, Request, Role};
 use crate::announce;
 use crate::announce::Session;
 use crate::answering::{self, Observer, Silence, why_silent};
@@ -25,7 +23,6 @@ use crate::kernel::Kernel;
 use crate::settings::Orders;
 use crate::supersede::RunId;
 
-/// Looks at VIPs that are here.
 pub(super) async fn ask_peers(
     kernel: &Kernel,
     places: &Places,
@@ -39,17 +36,17 @@ pub(super) async fn ask_peers(
     let mut session = prepare(&vips, request).await?;
     tokio::select! {
         done = session.run(std::future::pending::<()>(), |_, _| ()) => drop(done?),
-        // It ends only with an error.
+        // It returns only errors.
         watched = observer.watch() => watched?,
     }
     observer.look();
     let core = session.core();
     let mut findings = Vec::new();
     for claim in core.claims() {
-        let mut finding = judge(core, claim, placed(places, &vips, claim));
+        let mut finding = finding_of(core, claim, placed(places, &vips, claim));
         if claim.state() == State::Ready {
             let silence = why_unanswered(kernel, places, &observer, claim).await?;
-            tell(&mut finding, places, &observer, claim, silence);
+            add_own_answers(&mut finding, places, &observer, claim, silence);
         }
         let (all, rate, wait) = (&request.vips, request.rate, request.wait);
         let (proxies, frames) = proxies(kernel, places, all, rate, wait, claim).await?;
@@ -58,12 +55,11 @@ pub(super) async fn ask_peers(
         findings.push(finding);
     }
     let gone = core.absent().map(|placed| {
-        let why = "it has just left this host: ask again";
-        not_asked(
+        let why = Some("it has just left this host: ask again".to_owned());
+        Finding::new(
             placed.clone(),
             None,
-            VipVerdict::Unproven,
-            why,
+            (VipVerdict::Unproven, why),
             Role::Other(None),
         )
     });
@@ -75,26 +71,26 @@ async fn prepare(vips: &[PlacedVip], request: &Request) -> Result<Session, Error
     let request = announce::Request {
         mode: Mode::Check,
         vips: vips.to_vec(),
-        // Wherever they are: the kernel knows better than whoever typed -i.
+        // The kernel knows where they are better than the user's -i.
         interface: None,
         peers: request.peers.clone(),
         confirm: request.confirm,
         pace: Pace {
             rate: request.rate,
             wait: Duration::ZERO,
-            // Peers take questions of three kinds.
+            // Peers get questions of three kinds.
             timeout: (2 * request.wait).max(Duration::from_millis(1)),
             conflict_watch: Duration::ZERO,
         },
         run_id: RunId::now(),
-        // Who only asks gives none.
+        // A check sends none.
         orders: Orders::default(),
         instance: String::new(),
     };
     Session::prepare(&request, Instant::now()).await
 }
 
-/// The VIP of the check that a claim is of.
+/// The VIP of a claim, as the request places it.
 fn placed(places: &Places, vips: &[PlacedVip], claim: &Claim) -> PlacedVip {
     let lower = places.host.lower(&claim.link);
     let mut vips = vips.iter().filter(|placed| placed.vip == claim.vip);
@@ -104,16 +100,9 @@ fn placed(places: &Places, vips: &[PlacedVip], claim: &Claim) -> PlacedVip {
         .unwrap_or_else(|| PlacedVip::anywhere(claim.vip))
 }
 
-fn judge(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding {
-    let conflicts = claim.conflicts().map(|mac| (mac, core.host_of(mac)));
-    let owners: Vec<_> = claim
-        .mac()
-        .map(|mac| (mac, None))
-        .into_iter()
-        .chain(conflicts)
-        .collect();
+fn finding_of(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding {
     let name = &claim.link.name;
-    let (verdict, why) = match claim.state() {
+    let verdict = match claim.state() {
         State::DadFailed => (
             VipVerdict::Conflict,
             Some(format!(
@@ -130,60 +119,52 @@ fn judge(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding {
         ),
         State::Waiting(why) => (VipVerdict::Failed, Some(why.to_owned())),
         State::Superseded => (VipVerdict::Unproven, None),
-        State::Ready => judge_answers(claim),
+        State::Ready => verdict_of(claim),
     };
-    Finding {
-        placed,
-        interface: Some(name.clone()),
-        also_on: Vec::new(),
-        verdict,
-        why,
-        notes: Vec::new(),
-        owners,
-        proxies: Vec::new(),
-        frames: claim.frames_sent,
-        role: Role::Owner {
-            began: core.started(),
-            peers: claim
-                .confirmations()
-                .iter()
-                .map(|peer| (peer.clone(), claim.verdict_of(peer)))
-                .collect(),
-        },
-    }
+    let peers = claim.confirmations().iter();
+    let role = Role::Owner {
+        began: core.started(),
+        peers: peers
+            .map(|peer| (peer.clone(), claim.verdict_of(peer)))
+            .collect(),
+    };
+    let mut finding = Finding::new(placed, Some(&claim.link), verdict, role);
+    let conflicts = claim.conflicts().map(|mac| (mac, core.host_of(mac)));
+    let own = claim.mac().map(|mac| (mac, None));
+    finding.owners = own.into_iter().chain(conflicts).collect();
+    finding.frames = claim.frames_sent;
+    finding
 }
 
-/// The verdict on a VIP that frames could leave for.
-fn judge_answers(claim: &Claim) -> (VipVerdict, Option<String>) {
+/// The verdict on a VIP in [`State::Ready`].
+fn verdict_of(claim: &Claim) -> (VipVerdict, Option<String>) {
     let name = &claim.link.name;
-    let peers = claim.confirmations();
-    let is = |peer: &Confirmation, verdict| claim.verdict_of(peer) == verdict;
-    match &claim.last_refusal {
-        _ if claim.conflicts().next().is_some() => (VipVerdict::Conflict, None),
+    let has = |verdict, required: bool| {
+        let mut peers = claim.confirmations().iter();
+        peers.any(|peer| claim.verdict_of(peer) == verdict && (peer.peer.required || !required))
+    };
+    let (verdict, why) = match &claim.last_refusal {
+        _ if claim.conflicts().next().is_some() => return (VipVerdict::Conflict, None),
         Some(why) if claim.frames_sent == 0 => (
             VipVerdict::Failed,
-            Some(format!("{name} takes no frames ({why})")),
+            format!("{name} takes no frames ({why})"),
         ),
-        _ if peers.iter().any(|peer| is(peer, PeerVerdict::Stale)) => (VipVerdict::Stale, None),
-        _ if peers
-            .iter()
-            .any(|peer| peer.peer.required && is(peer, PeerVerdict::Silent)) =>
-        {
-            (
-                VipVerdict::Unproven,
-                Some("a peer that has to follow is silent".to_owned()),
-            )
+        _ if has(PeerVerdict::Stale, false) => return (VipVerdict::Stale, None),
+        _ if has(PeerVerdict::Silent, true) => {
+            let why = "a peer that has to follow is silent";
+            (VipVerdict::Unproven, why.to_owned())
         }
-        _ if !claim.is_certain_of_owners() => (
-            VipVerdict::Unproven,
-            Some("the time was too short to rule out another owner".to_owned()),
-        ),
-        _ => (VipVerdict::Ok, None),
-    }
+        _ if !claim.is_certain_of_owners() => {
+            let why = "the time was too short to rule out another owner";
+            (VipVerdict::Unproven, why.to_owned())
+        }
+        _ => return (VipVerdict::Ok, None),
+    };
+    (verdict, Some(why))
 }
 
-/// Why this host does not answer who asks for a VIP that it holds, if so: by its settings, by what
-/// was seen, or because its kernel resolves nobody.
+/// Why this host does not answer requests for a VIP that it holds: its settings, a kernel that
+/// resolves no neighbour, or observed silence.
 async fn why_unanswered(
     kernel: &Kernel,
     places: &Places,
@@ -205,8 +186,8 @@ async fn why_unanswered(
     Ok(observer.why_unanswered(link, vip))
 }
 
-/// Puts into a finding what was seen of this host's own answers.
-fn tell(
+/// Adds to a finding how this host itself answers.
+fn add_own_answers(
     finding: &mut Finding,
     places: &Places,
     observer: &Observer,
@@ -214,7 +195,7 @@ fn tell(
     silence: Option<Silence>,
 ) {
     if let Some(silence) = silence {
-        // Peers that do not follow are mended by nothing else first.
+        // Peers can follow only once this host answers, so this outranks other verdicts.
         if matches!(finding.verdict, VipVerdict::Conflict | VipVerdict::Failed) {
             finding.notes.push(silence.to_string());
         } else {
@@ -241,8 +222,8 @@ fn tell(
     }
 }
 
-/// Asks the other MACs that answer for a VIP whether they answer for everything. Gives those that do,
-/// and how many frames that took.
+/// The MACs in conflict with a claim that also answer for unused addresses, and the number of frames
+/// that it took to find them.
 pub(super) async fn proxies(
     kernel: &Kernel,
     places: &Places,

@@ -1,8 +1,9 @@
-//! Checking: who answers for a VIP, and does everyone follow?
+//! Checks who answers for a VIP, and whether everyone follows.
 //!
-//! Where the VIP is on this host, an [`Announcement`](crate::announce::Announcement) in the mode of
-//! a check asks; where it is not, an [`OwnerSearch`] does, and compares the answers with this kernel's
-//! own entry.
+//! If the VIP is on this host, an [`Announcement`](vipherald_core::announce::Announcement) in
+//! [`Mode::Check`](vipherald_core::announce::Mode::Check) asks. If not, an
+//! [`OwnerSearch`](vipherald_core::ask::OwnerSearch) does, and the check compares the answers with this
+//! kernel's entry.
 
 mod elsewhere;
 mod here;
@@ -24,83 +25,83 @@ use crate::kernel::Kernel;
 use crate::printable::one_line;
 use crate::purge;
 
-/// How long VIPs are asked for, unless the user says otherwise.
+/// The default of `--wait`.
 pub const WAIT: Duration = Duration::from_secs(1);
-/// How long the kernel may take to resolve an address anew.
+/// How long the kernel may take to resolve an address again.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 
-/// What is to be checked.
+/// What to check.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The VIPs, and where they count as held here.
+    /// The VIPs, and where this host would hold them.
     pub vips: Vec<PlacedVip>,
-    /// Where to ask for those that are not here; `None`: where the route to each leads.
+    /// Where to probe for VIPs that are not here; `None`: where the route to each leads.
     pub interface: Option<String>,
-    /// Peers that must follow those that are here.
+    /// Configured peers.
     pub peers: Vec<IpAddr>,
-    /// Who else is asked whether they do.
+    /// Which peers to ask.
     pub confirm: Confirm,
-    /// Frames a second.
+    /// Frames per second.
     pub rate: NonZeroU32,
-    /// How long an answer is waited for.
+    /// How long to wait for answers.
     pub wait: Duration,
-    /// Whether IPv4 VIPs, too, are asked for from an address of this host, as its kernel would. Other
-    /// hosts then learn nothing of the VIP, but who has it learns of this host.
+    /// Whether to send IPv4 probes, too, from an address of this host, as its kernel does. Then no other
+    /// host learns anything about the VIP, but its owner gets an entry for this host.
     pub openly: bool,
 }
 
-/// What was found of one VIP.
+/// The result for one VIP.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The virtual IP, and where it counts.
+    /// The VIP, and where it counts.
     pub placed: PlacedVip,
-    /// Where it is, or was asked for.
+    /// The interface that holds it, or took the probes.
     pub interface: Option<String>,
-    /// Interfaces of this host that have it without holding it, and why.
+    /// Interfaces of this host that have its address without holding it, and why.
     pub also_on: Vec<(String, &'static str)>,
-    /// What that means.
+    /// The verdict.
     pub verdict: VipVerdict,
-    /// Why that is the verdict, in words, where it is not plain.
+    /// The reason, if not obvious.
     pub why: Option<String>,
-    /// What else was seen and has to be known, a sentence each.
+    /// More that the user should know, a sentence each.
     pub notes: Vec<String>,
-    /// The MACs that answered for it, with their hosts' addresses; this host's own first.
+    /// The MACs that answer for it, with their hosts' addresses; this host's own first.
     pub owners: Vec<(Mac, Option<IpAddr>)>,
-    /// Those of them that answer for addresses that nobody has, too: proxies.
+    /// The owners that also answer for unused addresses: proxies.
     pub proxies: Vec<Mac>,
-    /// Frames that left.
+    /// Sent frames.
     pub frames: u32,
-    /// What the role brings with it.
+    /// This host's role.
     pub role: Role,
 }
 
-/// From where a VIP was looked at.
+/// This host's role for a VIP.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// It is on this host.
+    /// It has the VIP.
     Owner {
-        /// When its peers were begun to be asked.
+        /// When the check began.
         began: Instant,
-        /// They, and what is known of each.
+        /// The peers, and what each proved.
         peers: Vec<(Confirmation, PeerVerdict)>,
     },
-    /// It is not: this is the kernel's entry.
+    /// It does not; its kernel has this entry.
     Other(Option<Neighbour>),
 }
 
-/// What mended a VIP, or why nothing did.
+/// What corrected a wrong entry, or why nothing did.
 #[derive(Clone, Debug)]
 pub enum Mended {
-    /// The kernel's entry was deleted, and resolved anew.
+    /// This host deleted its entry, and its kernel resolved the address again.
     Deleted,
     /// The entry stays.
     Kept(&'static str),
-    /// It was announced.
+    /// This host announced the VIP.
     Announced,
 }
 
 impl Mended {
-    /// Whether anything was done.
+    /// Whether this host changed anything.
     #[must_use]
     pub fn is_a_change(&self) -> bool {
         !matches!(self, Self::Kept(_))
@@ -108,14 +109,35 @@ impl Mended {
 }
 
 impl Finding {
-    /// Whether it is here, and announcing it does not mean to fight another owner.
+    /// A finding without owners and frames.
+    fn new(
+        placed: PlacedVip,
+        interface: Option<&Link>,
+        (verdict, why): (VipVerdict, Option<String>),
+        role: Role,
+    ) -> Self {
+        Self {
+            placed,
+            interface: interface.map(|link| link.name.clone()),
+            also_on: Vec::new(),
+            verdict,
+            why,
+            notes: Vec::new(),
+            owners: Vec::new(),
+            proxies: Vec::new(),
+            frames: 0,
+            role,
+        }
+    }
+
+    /// Whether it is here, and no other owner contests it.
     #[must_use]
     pub fn can_be_announced(&self) -> bool {
         let fit = !matches!(self.verdict, VipVerdict::Conflict | VipVerdict::Failed);
         fit && matches!(self.role, Role::Owner { .. })
     }
 
-    /// Whether this host's entry holds the MAC of who answered.
+    /// Whether this host's entry has an owner's MAC.
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         let Role::Other(Some(entry)) = &self.role else {
@@ -125,8 +147,7 @@ impl Finding {
         owners.any(|(owner, _)| entry.mac == Some(*owner))
     }
 
-    /// Its entry was deleted so that the kernel resolves the address anew: without that, nothing is
-    /// mended.
+    /// For a VIP whose entry this host deleted: `Ok` requires that the kernel resolved it again.
     pub fn has_to_be_resolved(&mut self) {
         if self.verdict == VipVerdict::Ok && !self.is_resolved() {
             self.verdict = VipVerdict::Unproven;
@@ -135,10 +156,10 @@ impl Finding {
     }
 }
 
-/// What a check would ask, in a line for each VIP.
+/// Says in a line per VIP what a check would ask.
 ///
 /// # Errors
-/// If the kernel can't be asked.
+/// If netlink fails.
 pub async fn plan(kernel: &Kernel, request: &Request) -> Result<String, Error> {
     let places = Places::find(kernel, request).await?;
     let mut plan = String::new();
@@ -159,10 +180,10 @@ pub async fn plan(kernel: &Kernel, request: &Request) -> Result<String, Error> {
     Ok(plan)
 }
 
-/// Looks at every VIP.
+/// Checks every VIP.
 ///
 /// # Errors
-/// If the kernel can't be asked, or no packet socket can be had.
+/// If netlink or a packet socket fails.
 pub async fn look(kernel: &Kernel, request: &Request) -> Result<Vec<Finding>, Error> {
     let places = Places::find(kernel, request).await?;
     let placed: Vec<_> = request.vips.iter().map(|vip| places.place(vip)).collect();
@@ -170,7 +191,7 @@ pub async fn look(kernel: &Kernel, request: &Request) -> Result<Vec<Finding>, Er
         .iter()
         .cloned()
         .partition(|placed| places.holds(placed));
-    // Both at once may not exceed the rate.
+    // The two run at once, and share the rate.
     let both = !here.is_empty() && !elsewhere.is_empty();
     let share = NonZeroU32::new(request.rate.get() / if both { 2 } else { 1 });
     let rate = share.unwrap_or(NonZeroU32::MIN);
@@ -190,11 +211,11 @@ pub async fn look(kernel: &Kernel, request: &Request) -> Result<Vec<Finding>, Er
     Ok(findings)
 }
 
-/// Those of the MACs that contest a VIP that an announcement claims which answer for addresses that
-/// nobody has, too: no owners, but proxies. `vips` are all of the announcement.
+/// The MACs in conflict with a claim that also answer for unused addresses: they are proxies, not
+/// owners. `vips` are all VIPs of the announcement.
 ///
 /// # Errors
-/// If the kernel can't be asked, or no packet socket can be had.
+/// If netlink or a packet socket fails.
 pub async fn proxies(
     kernel: &Kernel,
     vips: &[PlacedVip],
@@ -207,8 +228,8 @@ pub async fn proxies(
     Ok(proxies)
 }
 
-/// Mends what a finding on a host that does not hold the VIP shows: its stale entry goes, and the
-/// kernel resolves the address anew. `None`: there is nothing to mend here.
+/// On a host without the VIP, deletes its stale entry and makes the kernel resolve the address again.
+/// `None`: there is nothing to correct.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -239,26 +260,4 @@ pub async fn mend(
             .await?;
     }
     Ok(Some(Mended::Deleted))
-}
-
-/// A VIP that nobody was asked for.
-fn not_asked(
-    placed: PlacedVip,
-    interface: Option<&Link>,
-    verdict: VipVerdict,
-    why: &str,
-    role: Role,
-) -> Finding {
-    Finding {
-        placed,
-        interface: interface.map(|link| link.name.clone()),
-        also_on: Vec::new(),
-        verdict,
-        why: Some(why.to_owned()),
-        notes: Vec::new(),
-        owners: Vec::new(),
-        proxies: Vec::new(),
-        frames: 0,
-        role,
-    }
 }

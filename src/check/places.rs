@@ -1,4 +1,4 @@
-//! Where VIPs are, seen from this host: here, or on which link to ask for them.
+//! Where VIPs are: on this host, or on which of its links.
 
 use vipherald_core::address::{Prefix, Vip};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
@@ -7,7 +7,7 @@ use super::Request;
 use crate::error::Error;
 use crate::kernel::Kernel;
 
-/// What this host has, and the interface that was named.
+/// This host's links and addresses, and the interface that the user named.
 pub(super) struct Places {
     pub(super) host: HostSnapshot,
     pub(super) only: Option<Link>,
@@ -26,9 +26,9 @@ impl Places {
         Ok(Self { host, only })
     }
 
-    /// A VIP, and where it counts. An IPv6 link-local address is another one on each link; of
-    /// others, also of 169.254.0.0/16, the kernel has one for the whole host, and knows better where
-    /// it is than whoever named an interface.
+    /// A VIP, and where it counts. An IPv6 link-local address is a different one on each link. Any
+    /// other, even in 169.254.0.0/16, belongs to the whole host, and the kernel knows better where it is
+    /// than the user who named an interface.
     pub(super) fn place(&self, placed: &PlacedVip) -> PlacedVip {
         match &self.only {
             Some(link) if placed.vip.is_link_local() => PlacedVip {
@@ -43,8 +43,8 @@ impl Places {
         !self.host.holders(placed).is_empty()
     }
 
-    /// The interfaces that have a VIP where nobody can ask for it, and why. Of a link-local one
-    /// those on other links are of no interest.
+    /// The interfaces that have a VIP and on which nobody can ask for it, and why. For a link-local VIP
+    /// other links do not count.
     pub(super) fn also_on(&self, placed: &PlacedVip) -> Vec<(String, &'static str)> {
         let anywhere = PlacedVip::anywhere(placed.vip);
         let counted = if placed.vip.is_link_local() {
@@ -71,7 +71,7 @@ impl Places {
             return Ok(self.link_of_link_local(placed));
         }
         if let Some((name, why)) = self.also_on(placed).first() {
-            // The kernel's route ends at this host itself.
+            // The kernel's route ends at this host.
             let link = self.link_beside(kernel, placed).await?;
             return Ok(link.ok_or_else(|| {
                 format!(
@@ -102,7 +102,8 @@ impl Places {
         Ok(unaskable(link).map_or(Ok(link), Err))
     }
 
-    /// The link of a link-local VIP: the one that its place names, or the only one there is.
+    /// The link of a link-local VIP: the one that its place names, or the only one with link-local
+    /// addresses.
     fn link_of_link_local(&self, placed: &PlacedVip) -> Result<&Link, String> {
         if let Some(name) = placed.place.name() {
             let link = self.named_link(placed).ok_or_else(|| {
@@ -131,7 +132,7 @@ impl Places {
         }
     }
 
-    /// The link of a place that is a certain one: for a VMAC that is not there, the one below.
+    /// The link that a place names, or the one below a missing VMAC.
     fn named_link(&self, placed: &PlacedVip) -> Option<&Link> {
         let name = placed.place.name()?;
         let below = match &placed.place {
@@ -141,8 +142,8 @@ impl Places {
         self.host.link_named(name).or(below)
     }
 
-    /// The link that a VIP which this host has on `lo` is on for others: where keepalived would put
-    /// it, or where an own subnet, or a route without a gateway, contains it.
+    /// The link on which other hosts have a VIP that this host has on `lo`: where keepalived would put
+    /// it, or where a subnet of this host, or a route without a gateway, contains it.
     async fn link_beside(
         &self,
         kernel: &Kernel,
@@ -169,7 +170,7 @@ impl Places {
     }
 }
 
-/// Why nobody can be asked on a link, if so.
+/// Why a link carries no questions, if so.
 fn unaskable(link: &Link) -> Option<String> {
     let name = &link.name;
     if let Some(why) = link.unlike_ethernet {

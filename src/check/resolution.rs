@@ -1,5 +1,5 @@
-//! Whether this host's kernel itself can resolve addresses: where a firewall drops ARP or neighbour
-//! discovery, it sends no question, or takes no answer in that a packet socket sees.
+//! Whether this host's kernel itself can resolve addresses. If a firewall drops ARP or neighbour
+//! discovery, a packet socket sees no request leave, or sees answers that the kernel ignores.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,27 +14,24 @@ use crate::error::Error;
 use crate::kernel::{Kernel, Replace};
 use crate::packet_socket::PacketSocket;
 
-/// A frame is lost now and then: so often the kernel is made to ask one neighbour.
+/// How many times to make the kernel ask one neighbour, as frames get lost now and then.
 const TRIES: u32 = 5;
 /// How long the answer may take.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(60);
-/// Between two looks at the entry.
+/// The gap between two reads of the entry.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// So many neighbours are tried: the first one that is resolved is proof enough.
+/// The most neighbours to try: one resolved neighbour is proof enough.
 const NEIGHBOURS: usize = 3;
 
-/// What a packet socket saw of the kernel's question.
+/// What a packet socket saw of the kernel's request.
 #[derive(Default)]
 struct Seen {
     question: bool,
     answer: bool,
 }
 
-/// Why this host's kernel resolves none of some neighbours, all of which answer this program.
-/// `None`: it resolves one, or it can't be told. Entries keep their MACs.
-///
-/// # Errors
-/// If the kernel does not answer, or no packet socket can be had.
+/// Why this host's kernel resolves none of some neighbours that all answer this program. `None`: it
+/// resolves one, or the test is inconclusive. Entries keep their MACs.
 pub(super) async fn why_deaf(
     kernel: &Kernel,
     link: &Link,
@@ -73,7 +70,7 @@ pub(super) async fn why_deaf(
             "a filter of this host drops the {protocol} that comes in on {name}: its kernel does \
              not even resolve {ip}, which answers"
         ),
-        // Lost on the way.
+        // The network lost the frames.
         _ => return Ok(None),
     };
     Ok(Some(Silence {
@@ -82,7 +79,7 @@ pub(super) async fn why_deaf(
     }))
 }
 
-/// Whether the kernel resolves a neighbour. `None`: it holds no entry that may be tried.
+/// Whether the kernel resolves a neighbour. `None`: it has no suitable entry.
 async fn resolves(
     kernel: &Kernel,
     socket: &PacketSocket,
@@ -105,7 +102,7 @@ async fn resolves(
     };
     let set = |state| kernel.set_neighbour(link.index, ip, mac, state, Replace::SameMac);
     for _ in 0..TRIES {
-        // Only a change of the state makes the kernel ask.
+        // The kernel asks only after a change of state.
         set(NeighbourState::Stale).await?;
         set(NeighbourState::Probe).await?;
         let deadline = Instant::now() + ANSWERED_WITHIN;
@@ -117,7 +114,7 @@ async fn resolves(
             sleep(LOOK_AGAIN).await;
         }
         look(socket, link, ip, seen);
-        // What came in while nobody looked has been taken in by now, or never is.
+        // By now the kernel has accepted an answer from the meantime, or never will.
         let entry = kernel.neighbour(link.index, ip).await?;
         if entry.is_some_and(|entry| entry.state == NeighbourState::Reachable) {
             return Ok(Some(true));
@@ -127,7 +124,7 @@ async fn resolves(
     Ok(Some(false))
 }
 
-/// Reads what the socket saw of the question for `ip`.
+/// Reads from the socket what it saw of the request for `ip`.
 fn look(socket: &PacketSocket, link: &Link, ip: IpAddr, seen: &mut Seen) {
     while let Some(octets) = socket.receive() {
         let Some(frame) = Frame::parse(&octets) else {

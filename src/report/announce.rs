@@ -314,17 +314,17 @@ fn absence(core: &Announcement, placed: &PlacedVip) -> String {
 pub fn news_line(name: Option<&str>, core: &Announcement, news: &News) -> Line {
     let vip = news.vip;
     let on = core.link(news.interface).map_or("", |link| &link.name);
-    let rivals = news.rivals.iter();
-    let rivals = rivals.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
-    let rivals = rivals.collect::<Vec<_>>().join(", ");
+    let other_owners = news.other_owners.iter();
+    let other_owners = other_owners.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
+    let other_owners = other_owners.collect::<Vec<_>>().join(", ");
     let line = if news.is_over {
         let text = format!(
-            "{vip} on {on}: the conflict is over: {rivals} no longer answers for it; announced again"
+            "{vip} on {on}: the conflict is over: {other_owners} no longer answers for it; announced again"
         );
         Line(Level::Warn, text)
     } else {
         let text = format!(
-            "{vip} on {on}: conflict: {rivals} answers for it, too; probed again every 2 s, and \
+            "{vip} on {on}: conflict: {other_owners} answers for it, too; probed again every 2 s, and \
              announced again once it is gone"
         );
         Line(Level::Error, text)
@@ -478,7 +478,7 @@ impl Findings {
                 );
                 self.add(AnnounceResult::Unproven, Level::Warn, text);
             }
-            PeerVerdict::Silent if peer.required && !claim.is_rival(peer) => {
+            PeerVerdict::Silent if peer.required && !claim.is_other_owner(peer) => {
                 let what = match peer.source {
                     Source::Gateway => "the gateway",
                     Source::Configured => "the configured peer",
@@ -521,7 +521,7 @@ impl Findings {
         let is_other = |peer: &&Confirmation| {
             claim.verdict_of(peer) == verdict
                 && !(peer.peer.required && verdict == PeerVerdict::Silent)
-                && !claim.is_rival(&peer.peer)
+                && !claim.is_other_owner(&peer.peer)
         };
         let peers = claim.confirmations().iter().filter(is_other);
         let ips: Vec<_> = peers.map(|peer| peer.peer.ip.to_string()).collect();

@@ -366,13 +366,13 @@ fn end_conflict(finding: &Finding) -> String {
             named(proxies)
         ));
     }
-    let rivals = match finding.role {
+    let wrong_owners = match finding.role {
         Role::Owner { .. } => others.len(),
         // One of them is right.
         Role::Other(_) => others.len().saturating_sub(1),
     };
-    let by_detection = finding.proxies.is_empty() && rivals == 0;
-    if rivals > 0 || by_detection {
+    let by_detection = finding.proxies.is_empty() && wrong_owners == 0;
+    if wrong_owners > 0 || by_detection {
         let release = format!(
             "`vipherald release {vip}` if its keepalived is dead, or find out why both are MASTER"
         );

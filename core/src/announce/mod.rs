@@ -1,7 +1,8 @@
-//! The core: a state machine that is told the time and what happened, and says what to send.
+//! The announcement: a state machine that takes the time and events, and returns frames to send.
 
 mod claim;
 mod orders;
+mod presence;
 mod receive;
 mod rounds;
 
@@ -10,37 +11,38 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use claim::Place as RoundPlace;
 pub use claim::{Claim, Mode, State};
 pub use orders::DueOrder;
+use presence::Wanted;
+pub use presence::{RunPlace, overlap};
+use rounds::RoundPlace;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{
     Asker, Bucket, Confirm, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkView, LossEstimates, MOST_HOSTS,
     MOST_PAIRS, PeerFinder, Question, Refusal, Step, Timers, Transmit,
 };
-use crate::host::{Address, Link, Usability, asking_address};
-use crate::host::{HostSnapshot, Place, PlacedVip};
+use crate::host::{Address, HostSnapshot, Link, PlacedVip, Usability, asking_address};
 use crate::wire::{Frame, Payload};
 
-/// How long to wait before a frame that a full queue refused is tried again, the first time.
+/// The first gap before a refused frame is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
-/// It doubles this many times, to about an eighth of a second.
+/// That gap doubles this many times, to about an eighth of a second.
 const RETRY_DOUBLINGS: u32 = 7;
-/// Between two probes of a check, or of a look at other owners.
+/// The gap between two probes of a check, or of a look at other owners.
 const PROBE_GAP: Duration = Duration::from_millis(15);
 
 /// The bounds of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Frames a second, over all VIPs; a second's worth may leave at once.
+    /// Frames per second, over all VIPs; bursts of one second's worth may leave at once.
     pub rate: NonZeroU32,
-    /// How long a VIP that is not here may take to appear.
+    /// How long the run waits for a VIP that is not on this host.
     pub wait: Duration,
-    /// When the run ends at the latest, but for [`Pace::conflict_watch`].
+    /// The longest a run lasts, except for [`Pace::conflict_watch`].
     pub timeout: Duration,
-    /// For how long another owner is asked for again and again, so that the VIP is announced anew
-    /// once it is gone; zero: the run ends with the conflict.
+    /// How long the run keeps probing for another owner, to announce the VIP again once that is gone;
+    /// zero: the run ends although the conflict lasts.
     pub conflict_watch: Duration,
 }
 
@@ -63,13 +65,13 @@ struct Task {
 enum What {
     /// A frame of the rounds.
     Broadcast(RoundPlace),
-    /// A question to a peer; `None`: the first of a turn.
+    /// A question to a peer; `None`: the first one of a turn.
     Ask(usize, Option<Question>),
-    /// A look at other owners, once the rounds are over.
+    /// A probe for other owners, once the rounds are over.
     Look,
 }
 
-/// What follows a frame that left.
+/// What follows a sent frame.
 #[derive(Clone, Copy, Debug)]
 enum Next {
     Round(Option<(Duration, RoundPlace)>),
@@ -77,22 +79,7 @@ enum Next {
     Look,
 }
 
-/// A VIP that the run is about.
-#[derive(Clone, Debug)]
-struct Wanted {
-    placed: PlacedVip,
-    /// The index of the interface that it counts on, where that has to be a certain one and is
-    /// known.
-    index: Option<InterfaceIndex>,
-    /// Whether an interface has held it since the run began.
-    found: bool,
-    /// Whether it is where it counts, and that is an interface on which nobody asks for it.
-    set_aside: bool,
-    /// Whether a newer run waits for it.
-    yielded: bool,
-}
-
-/// Something that is worth telling before the run ends.
+/// What the user learns before the run ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
     /// The VIP.
@@ -100,21 +87,12 @@ pub struct News {
     /// The interface.
     pub interface: InterfaceIndex,
     /// The MACs of other owners.
-    pub rivals: Vec<Mac>,
-    /// Whether they are gone, and the VIP is announced anew; else they are watched from now on.
+    pub other_owners: Vec<Mac>,
+    /// Whether they are gone and the run announces the VIP again; else the run starts to watch them.
     pub is_over: bool,
 }
 
-/// A VIP on an interface, as runs tell each other of it; `None`: wherever it comes to.
-pub type RunPlace = (Vip, Option<InterfaceIndex>);
-
-/// Whether two runs that have these places would announce the same.
-pub fn overlap(one: RunPlace, other: RunPlace) -> bool {
-    one.0 == other.0 && (one.1.is_none() || other.1.is_none() || one.1 == other.1)
-}
-
-/// A run: some VIPs, announced until every peer that can follow does, or they have left, or time
-/// is up.
+/// A run: announces VIPs until every peer that can follow does, the VIPs left, or time is up.
 #[derive(Debug)]
 pub struct Announcement {
     vips: Vec<Vip>,
@@ -124,21 +102,21 @@ pub struct Announcement {
     pace: Pace,
     started: Instant,
     wait_until: Instant,
-    /// When the run ends, unless other owners are watched for longer.
+    /// When the run ends, unless it watches other owners for longer.
     end_at: Instant,
     last_sent: Instant,
-    /// When the last question left whose answer may better a verdict.
+    /// When the last question left whose answer may improve a verdict.
     last_question: Option<Instant>,
     links: BTreeMap<InterfaceIndex, Link>,
-    /// The entries of the VIPs' addresses, by interface and prefix length: an address can be there
-    /// twice.
+    /// The kernel's entries for the VIPs, by prefix length: an interface can have an address twice.
     held: BTreeMap<(Vip, InterfaceIndex), BTreeMap<u8, Usability>>,
-    /// The MACs of this host's interfaces, and their names.
+    /// The names of this host's interfaces, by MAC.
     own_macs: BTreeMap<Mac, String>,
+    /// The neighbours' addresses, by MAC.
     hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
     news: Vec<News>,
-    /// Whether the kernel could not tell who is around.
+    /// Whether the kernel failed to list the neighbours.
     is_blind: bool,
     paths: LossEstimates,
     timers: Timers<Task>,
@@ -146,29 +124,20 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// A run for some VIPs, where they count. It announces, unless [`Announcement::in_mode`] says
-    /// otherwise. A VIP given twice counts once. `seed` should differ from run to run: it tells this
-    /// run's echoes from others'.
+    /// A run in [`Mode::Announce`]. A VIP given twice counts once. `seed` should differ from run to
+    /// run: it tells this run's echoes from others'.
     #[must_use]
     pub fn new(placed: &[PlacedVip], pace: Pace, seed: u64, now: Instant) -> Self {
-        let mut vips = Vec::with_capacity(placed.len());
-        let mut seen = HashSet::new();
-        let mut wanted = Vec::with_capacity(placed.len());
+        let (mut vips, mut wanted) = (Vec::new(), Vec::new());
+        let (mut seen, mut seen_vips) = (HashSet::new(), HashSet::new());
         for placed in placed {
-            if !seen.insert(placed) {
-                continue;
+            if seen.insert(placed) {
+                wanted.push(Wanted::new(placed.clone()));
             }
-            wanted.push(Wanted {
-                placed: placed.clone(),
-                index: None,
-                found: false,
-                set_aside: false,
-                yielded: false,
-            });
-            vips.push(placed.vip);
+            if seen_vips.insert(placed.vip) {
+                vips.push(placed.vip);
+            }
         }
-        let mut distinct = HashSet::new();
-        vips.retain(|vip| distinct.insert(*vip));
         Self {
             vips,
             wanted,
@@ -193,19 +162,19 @@ impl Announcement {
         }
     }
 
-    /// The same run in another mode, before it has begun.
+    /// Sets the mode, before the run begins.
     #[must_use]
     pub fn in_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
 
-    /// The VIPs that are on an interface, or were.
+    /// The VIPs that are or were on an interface.
     #[must_use]
     pub fn claims(&self) -> &[Claim] {
         &self.claims
     }
 
-    /// The claim that a frame is for.
+    /// The claim of a frame.
     #[must_use]
     pub fn claim_of(&self, transmit: &Transmit<Ticket>) -> &Claim {
         &self.claims[transmit.ticket.task.claim]
@@ -217,49 +186,18 @@ impl Announcement {
         &self.vips
     }
 
-    /// The VIPs that no interface has held since the run began, and where they count.
-    pub fn absent(&self) -> impl Iterator<Item = &PlacedVip> + '_ {
-        let absent = |wanted: &&Wanted| !wanted.found && !wanted.set_aside && !wanted.yielded;
-        self.wanted
-            .iter()
-            .filter(absent)
-            .map(|wanted| &wanted.placed)
-    }
-
-    /// The VIPs that were put on an interface where nobody asks for them, on purpose.
-    pub fn set_aside(&self) -> impl Iterator<Item = &PlacedVip> + '_ {
-        let set_aside = |wanted: &&Wanted| wanted.set_aside;
-        self.wanted
-            .iter()
-            .filter(set_aside)
-            .map(|wanted| &wanted.placed)
-    }
-
-    /// The interfaces where a VIP is, and counts as held by nobody: neighbours can't ask for it
-    /// there, or it is another one than where it counts.
-    pub fn passed_over(&self, vip: Vip) -> impl Iterator<Item = &Link> + '_ {
-        let claimed = move |interface| {
-            let mut claims = self.claims.iter();
-            claims.any(|claim| claim.vip == vip && claim.interface() == interface)
-        };
-        self.held
-            .keys()
-            .filter(move |(held, interface)| *held == vip && !claimed(*interface))
-            .filter_map(|(_, interface)| self.links.get(interface))
-    }
-
-    /// The kernel could not tell who is around: nothing will be proven.
+    /// The kernel failed to list the neighbours: this run proves nothing.
     pub fn nobody_can_be_asked(&mut self) {
         self.is_blind = true;
     }
 
-    /// Whether nobody could be asked, though somebody should have been.
+    /// Whether [`Self::nobody_can_be_asked`].
     #[must_use]
     pub fn is_blind(&self) -> bool {
         self.is_blind
     }
 
-    /// Takes what is worth telling now.
+    /// Takes the news since the last call.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
@@ -276,157 +214,33 @@ impl Announcement {
         self.last_sent
     }
 
-    /// The address of the host that has a MAC, where the neighbour tables know it.
+    /// The address that the neighbour tables have for a MAC.
     #[must_use]
     pub fn host_of(&self, mac: Mac) -> Option<IpAddr> {
         self.hosts.get(&mac).copied()
     }
 
-    /// The name of this host's interface that has a MAC.
+    /// The name of this host's interface with this MAC.
     #[must_use]
     pub fn interface_of(&self, mac: Mac) -> Option<&str> {
         self.own_macs.get(&mac).map(String::as_str)
     }
 
-    /// Questions to a peer which are not lost all by chance, if losses are as they were so far.
-    /// `None` while nobody on an interface answers.
+    /// How many unanswered questions to one peer rule out chance, at the loss seen so far. `None`
+    /// while nobody on the interface answers.
     #[must_use]
     pub fn questions_to_rule_out_chance(&self, interface: InterfaceIndex) -> Option<u32> {
         self.paths.questions_to_rule_out_chance(interface)
     }
 
-    fn vip_of(&self, address: &Address) -> Option<Vip> {
-        self.vips.iter().find(|vip| vip.ip() == address.ip).copied()
-    }
-
-    /// Claims the VIPs that an interface has, where it holds them.
-    fn claim_all_on(&mut self, now: Instant, interface: InterfaceIndex) {
-        let on = |(_, held): &&(Vip, InterfaceIndex)| *held == interface;
-        let vips: Vec<_> = self.held.keys().filter(on).map(|(vip, _)| *vip).collect();
-        for vip in vips {
-            self.claim(now, vip, interface);
-        }
-    }
-
-    /// What the kernel says of a VIP on an interface, of which there may be several entries.
-    fn usability(&self, vip: Vip, interface: InterfaceIndex) -> Option<Usability> {
-        let entries = self.held.get(&(vip, interface))?;
-        // As soon as one can be used, the address can.
-        let best = |usability: &&Usability| match usability {
-            Usability::Usable => 2,
-            Usability::Tentative => 1,
-            Usability::DadFailed => 0,
-        };
-        entries.values().max_by_key(best).copied()
-    }
-
-    /// Brings the claim of a VIP on an interface up to date, or makes it, if this host holds it
-    /// there.
-    fn claim(&mut self, now: Instant, vip: Vip, interface: InterfaceIndex) {
-        // What an interface has that is not known, or not any more, counts once it is.
-        let Some(link) = self.links.get(&interface) else {
-            return;
-        };
-        let Some(usability) = self.usability(vip, interface) else {
-            return;
-        };
-        let known = self
-            .claims
-            .iter()
-            .position(|claim| claim.vip == vip && claim.interface() == interface);
-        let (index, was_ready) = match known {
-            Some(index) => {
-                let claim = &mut self.claims[index];
-                let until = claim.may_return_until(self.pace.wait);
-                claim.left |= until.is_some_and(|until| until < now);
-                let was_ready = claim.state() == State::Ready;
-                claim.set_usability(now, Some(usability));
-                // What was known of a VIP that left for good stays known.
-                if !was_ready && !claim.left {
-                    claim.ask_peers_anew();
-                }
-                (index, was_ready)
-            }
-            None => {
-                let lower = link.lower.and_then(|lower| self.links.get(&lower));
-                let mut here = false;
-                for wanted in self.wanted.iter_mut().filter(|one| one.placed.vip == vip) {
-                    if wanted.placed.is_held_on(link, lower) && !wanted.yielded {
-                        (wanted.found, here) = (true, true);
-                    }
-                    let named = wanted.placed.place.name() == Some(&link.name);
-                    wanted.set_aside |= named && link.unlike_ethernet.is_some();
-                }
-                if !here {
-                    return;
-                }
-                let (link, watch) = (link.clone(), self.pace.conflict_watch);
-                let claim = Claim::new(vip, link, usability, self.mode, watch);
-                self.claims.push(claim);
-                (self.claims.len() - 1, false)
-            }
-        };
-        if !was_ready {
-            self.start_rounds(now, index);
-        }
-    }
-
-    /// The places that this run has, or waits for, as far as they are known.
-    #[must_use]
-    pub fn places(&self) -> Vec<RunPlace> {
-        let ours = |claim: &&Claim| claim.state() != State::Superseded;
-        let claimed = self.claims.iter().filter(ours);
-        let awaited = self.wanted.iter().filter(|wanted| {
-            let known = wanted.placed.place == Place::Anywhere || wanted.index.is_some();
-            !wanted.found && !wanted.set_aside && !wanted.yielded && known
-        });
-        claimed
-            .map(|claim| (claim.vip, Some(claim.interface())))
-            .chain(awaited.map(|wanted| (wanted.placed.vip, wanted.index)))
-            .collect()
-    }
-
-    /// The index of the interface of this name.
-    pub fn interface_is(&mut self, name: &str, index: InterfaceIndex) {
-        for wanted in &mut self.wanted {
-            if wanted.placed.place.name() == Some(name) {
-                wanted.index = Some(index);
-            }
-        }
-    }
-
-    /// Newer runs have these places from now on.
-    pub fn superseded(&mut self, places: &[RunPlace]) {
-        let taken = |ours| places.iter().any(|theirs| overlap(ours, *theirs));
-        for claim in &mut self.claims {
-            claim.superseded |= taken((claim.vip, Some(claim.interface())));
-        }
-        for wanted in self.wanted.iter_mut().filter(|wanted| !wanted.found) {
-            let known = wanted.placed.place == Place::Anywhere || wanted.index.is_some();
-            wanted.yielded |= known && taken((wanted.placed.vip, wanted.index));
-        }
-    }
-
-    /// The VIPs that were superseded before they were here.
-    pub fn yielded(&self) -> impl Iterator<Item = Vip> + '_ {
-        let yielded = self.wanted.iter().filter(|wanted| wanted.yielded);
-        yielded.map(|wanted| wanted.placed.vip)
-    }
-
-    fn stop_asking_from(&mut self, own: IpAddr) {
-        for claim in &mut self.claims {
-            claim.stop_asking_from(own);
-        }
-    }
-
-    /// Whether there are claims whose peers the core was not told yet.
+    /// Whether a claim waits for [`Announcement::links_are`] to find its peers.
     #[must_use]
     pub fn awaits_peers(&self) -> bool {
         self.claims.iter().any(Claim::awaits_peers)
     }
 
-    /// Tells who is around: on the interfaces of the claims and on those below them. `host` is all
-    /// that this host has.
+    /// Finds the peers of claims that have none yet, in views of the claims' interfaces and of those
+    /// below them.
     pub fn links_are(
         &mut self,
         now: Instant,
@@ -442,15 +256,15 @@ impl Announcement {
         }
         let vips: HashSet<_> = self.vips.iter().map(|vip| vip.ip()).collect();
         let own = host.addresses.iter().map(|own| own.ip).collect();
-        for neighbour in views.iter().flat_map(|around| &around.neighbours) {
+        for neighbour in views.iter().flat_map(|view| &view.neighbours) {
             let is_vip = vips.contains(&neighbour.ip);
             if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
-                // Of several addresses the IPv4 one, which sorts first, says most to people.
+                // IPv4 sorts first and is easiest to recognize.
                 let host = self.hosts.entry(mac).or_insert(neighbour.ip);
                 *host = neighbour.ip.min(*host);
             }
         }
-        let of = |interface| views.iter().find(|around| around.link.index == interface);
+        let of = |interface| views.iter().find(|view| view.link.index == interface);
         let most = MOST_HOSTS.min(MOST_PAIRS / self.vips.len().max(1));
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
@@ -462,8 +276,8 @@ impl Announcement {
                 Some(IpAddr::V6(ip)) => Some(ip),
                 _ => None,
             };
-            let near = PeerFinder::new(claim.vip, &vips, &own, on, below);
-            let (peers, left_out) = near.peers(configured, confirm, most);
+            let finder = PeerFinder::new(claim.vip, &vips, &own, on, below);
+            let (peers, left_out) = finder.peers(configured, confirm, most);
             claim.set_peers(peers, left_out);
             match self.mode {
                 Mode::Announce => self.ask_all(now, index),
@@ -472,63 +286,55 @@ impl Announcement {
         }
     }
 
-    /// Starts the rounds of a claim, and with them the turns of those who do not follow yet.
+    /// Starts the rounds of a claim, and new turns of the peers that do not follow yet.
     fn start_rounds(&mut self, now: Instant, index: usize) {
         let claim = &mut self.claims[index];
-        // Before a check asks anything, it has to know from which address.
-        let knows_how = self.mode == Mode::Announce || !claim.awaits_peers();
-        if claim.state() == State::Ready && knows_how {
+        // A check takes its source address from the link view.
+        let knows_source = self.mode == Mode::Announce || !claim.awaits_peers();
+        if claim.state() == State::Ready && knows_source {
             claim.epoch += 1;
             claim.probes = 0;
             claim.rounds_over = false;
             claim.other_owners.drop_look();
             claim.began.get_or_insert(now);
-            let task = Task {
-                claim: index,
-                epoch: claim.epoch,
-                what: What::Broadcast(RoundPlace::FIRST),
-            };
-            self.timers.note(now, task);
+            let epoch = claim.epoch;
+            self.schedule(now, index, epoch, What::Broadcast(RoundPlace::FIRST));
             self.ask_all(now, index);
         }
     }
 
     fn ask_all(&mut self, now: Instant, index: usize) {
         for peer in 0..self.claims[index].confirmations().len() {
-            self.ask_anew(now, index, peer);
+            self.ask_again(now, index, peer);
         }
     }
 
-    /// Begins new turns of a peer that does not follow yet, at once and with short gaps.
-    fn ask_anew(&mut self, now: Instant, index: usize, peer: usize) {
+    /// Starts new turns of a peer that does not follow yet, at once and with short gaps.
+    fn ask_again(&mut self, now: Instant, index: usize, peer: usize) {
         let confirmation = self.claims[index].confirmation_mut(peer);
         if confirmation.wants_turns() {
             confirmation.hurry();
-            let task = Task {
-                claim: index,
-                epoch: confirmation.epoch,
-                what: What::Ask(peer, None),
-            };
-            self.timers.note(now, task);
+            let epoch = confirmation.epoch;
+            self.schedule(now, index, epoch, What::Ask(peer, None));
         }
     }
 
-    /// Notes a look at the rivals of a claim.
-    fn look_at_rivals(&mut self, now: Instant, index: usize, after: Duration) {
+    /// Schedules a look at the other owners of a claim.
+    fn look_at_other_owners(&mut self, now: Instant, index: usize, after: Duration) {
         let claim = &mut self.claims[index];
         if claim.mode == Mode::Check || claim.look_probe().is_none() {
             return;
         }
         claim.other_owners.begin_look(now + after);
-        let task = Task {
-            claim: index,
-            epoch: claim.epoch,
-            what: What::Look,
-        };
-        self.timers.note(now + after, task);
+        let epoch = claim.epoch;
+        self.schedule(now + after, index, epoch, What::Look);
     }
 
-    /// Whether a look at rivals goes on with another probe. If not, its result is acted on.
+    fn schedule(&mut self, due: Instant, claim: usize, epoch: u32, what: What) {
+        self.timers.schedule(due, Task { claim, epoch, what });
+    }
+
+    /// Whether a look at other owners takes another probe. If not, acts on its result.
     fn goes_on_looking(&mut self, now: Instant, task: Task) -> bool {
         let claim = &mut self.claims[task.claim];
         let interface = claim.interface();
@@ -536,51 +342,53 @@ impl Announcement {
             return false;
         }
         let vip = claim.vip;
-        let was_told = claim.watched_until().is_some();
+        let is_known = claim.watched_until().is_some();
         let before: Vec<_> = claim.conflicts().collect();
         let enough = self.paths.probes_to_rule_out_chance(interface);
         match claim.other_owners.next_step(now, enough) {
             Step::Probe => return true,
             Step::Nothing => {}
             Step::StillThere => {
-                if claim.other_owners.is_open() && !was_told {
+                if claim.other_owners.is_open() && !is_known {
                     self.news.push(News {
                         vip,
                         interface,
-                        rivals: claim.conflicts().collect(),
+                        other_owners: claim.conflicts().collect(),
                         is_over: false,
                     });
                 }
-                self.look_at_rivals(now, task.claim, LOOK_AGAIN);
-                // Who has let go is a peer like any other, though not the last to do so.
+                self.look_at_other_owners(now, task.claim, LOOK_AGAIN);
+                // An owner that let go becomes a peer again, while others still hold the VIP.
                 for peer in 0..self.claims[task.claim].confirmations().len() {
                     let claim = &mut self.claims[task.claim];
                     let one = &claim.confirmations()[peer].peer;
-                    if one.mac.is_some_and(|mac| before.contains(&mac)) && !claim.is_rival(one) {
-                        claim.ask_peer_anew(peer);
-                        self.ask_anew(now, task.claim, peer);
+                    if one.mac.is_some_and(|mac| before.contains(&mac))
+                        && !claim.is_other_owner(one)
+                    {
+                        claim.ask_peer_again(peer);
+                        self.ask_again(now, task.claim, peer);
                     }
                 }
             }
             Step::Gone => {
-                let rivals = self.claims[task.claim].known_rivals();
-                self.conflict_is_over(now, task.claim, rivals);
+                let other_owners = self.claims[task.claim].known_other_owners();
+                self.conflict_is_over(now, task.claim, other_owners);
             }
         }
         false
     }
 
-    /// No other owner is left: whoever followed one has to hear the rounds, and to be asked, again.
-    fn conflict_is_over(&mut self, now: Instant, index: usize, rivals: Vec<Mac>) {
+    /// No other owner remains: peers that followed one need the rounds and the questions again.
+    fn conflict_is_over(&mut self, now: Instant, index: usize, other_owners: Vec<Mac>) {
         let claim = &mut self.claims[index];
         let (vip, interface) = (claim.vip, claim.interface());
         self.news.push(News {
             vip,
             interface,
-            rivals,
+            other_owners,
             is_over: true,
         });
-        claim.ask_peers_anew();
+        claim.ask_peers_again();
         if self.pace.conflict_watch > Duration::ZERO {
             self.end_at = self.end_at.max(now + self.pace.timeout);
         }
@@ -588,35 +396,23 @@ impl Announcement {
     }
 
     /// The frame of a task, unless the task is void.
-    fn carry_out(&self, now: Instant, task: Task) -> Option<Transmit<Ticket>> {
+    fn transmit_of(&self, now: Instant, task: Task) -> Option<Transmit<Ticket>> {
         let claim = &self.claims[task.claim];
         if claim.state() != State::Ready {
             return None;
         }
-        match task.what {
+        let mut interface = claim.interface();
+        let (frame, is_question, next) = match task.what {
             What::Broadcast(place) => {
-                let broadcast = claim.broadcast(place)?;
-                (task.epoch == claim.epoch).then_some(Transmit {
-                    interface: claim.interface(),
-                    frame: broadcast.frame,
-                    is_question: broadcast.is_question,
-                    ticket: Ticket {
-                        task,
-                        next: Next::Round(broadcast.next),
-                    },
-                })
+                let broadcast = claim
+                    .broadcast(place)
+                    .filter(|_| task.epoch == claim.epoch)?;
+                let next = Next::Round(broadcast.next);
+                (broadcast.frame, broadcast.is_question, next)
             }
-            What::Look => Some(Transmit {
-                interface: claim.interface(),
-                frame: claim.look_probe()?,
-                is_question: true,
-                ticket: Ticket {
-                    task,
-                    next: Next::Look,
-                },
-            }),
-            // While only other owners are watched, nobody else is asked.
-            What::Ask(..) if now >= self.end_at => None,
+            What::Look => (claim.look_probe()?, true, Next::Look),
+            // After `end_at` the run only watches other owners.
+            What::Ask(..) if now >= self.end_at => return None,
             What::Ask(peer, question) => {
                 let confirmation = &claim.confirmations()[peer];
                 if task.epoch != confirmation.epoch || !confirmation.wants_turns() {
@@ -625,23 +421,21 @@ impl Announcement {
                 let question = question
                     .filter(|question| confirmation.asks(*question))
                     .or_else(|| confirmation.next_question(None))?;
-                let interface = match (question, confirmation.peer.control) {
-                    (Question::Control | Question::Holder, Some(control)) => control.interface,
-                    _ => claim.interface(),
-                };
+                let control = confirmation.peer.control;
+                if let (Question::Control | Question::Holder, Some(control)) = (question, control) {
+                    interface = control.interface;
+                }
                 let mac = claim.mac()?;
                 let frame = confirmation.frame(question, claim.vip, mac, self.run)?;
-                Some(Transmit {
-                    interface,
-                    frame,
-                    is_question: true,
-                    ticket: Ticket {
-                        task,
-                        next: Next::Question(question),
-                    },
-                })
+                (frame, true, Next::Question(question))
             }
-        }
+        };
+        Some(Transmit {
+            interface,
+            frame,
+            is_question,
+            ticket: Ticket { task, next },
+        })
     }
 
     /// When the run ends at the latest.
@@ -651,12 +445,7 @@ impl Announcement {
         watched.fold(self.end_at, Instant::max)
     }
 
-    /// Whether a VIP that is not here may still come, or come back.
-    fn awaits_address(&self, now: Instant) -> bool {
-        self.address_awaited_until()
-            .is_some_and(|until| now < until)
-    }
-
+    /// Until when a VIP that is not here may come, or come back.
     fn address_awaited_until(&self) -> Option<Instant> {
         let coming = self.absent().next().map(|_| self.wait_until);
         let returning = self.claims.iter();
@@ -666,11 +455,7 @@ impl Announcement {
             .max()
     }
 
-    /// Whether the answer to the last question that matters may still come.
-    fn awaits_answer(&self, now: Instant) -> bool {
-        self.last_answer_until().is_some_and(|until| now < until)
-    }
-
+    /// Until when the answer to the last question that matters may come.
     fn last_answer_until(&self) -> Option<Instant> {
         let held = |claim: &Claim| claim.state() == State::Ready;
         self.last_question
@@ -678,7 +463,7 @@ impl Announcement {
             .map(|asked| asked + LAST_ANSWER)
     }
 
-    /// Whether a claim may still come to frames that matter.
+    /// Whether more frames for a claim could change the result.
     fn is_open(&self, now: Instant, claim: &Claim) -> bool {
         let within_time = now < self.end_at;
         match claim.state() {
@@ -704,7 +489,7 @@ impl Asker for Announcement {
             let until = claim.may_return_until(self.pace.wait);
             claim.left |= until.is_some_and(|until| until <= now);
             if claim.rounds_over && claim.other_owners.wants_look() {
-                self.look_at_rivals(now, index, Duration::ZERO);
+                self.look_at_other_owners(now, index, Duration::ZERO);
             }
         }
         if self.is_over(now) {
@@ -715,7 +500,7 @@ impl Asker for Announcement {
             if task.what == What::Look && !self.goes_on_looking(now, task) {
                 continue;
             }
-            if let Some(transmit) = self.carry_out(now, task) {
+            if let Some(transmit) = self.transmit_of(now, task) {
                 self.bucket.take(now);
                 return Some(transmit);
             }
@@ -732,8 +517,8 @@ impl Asker for Announcement {
         let matters = match task.what {
             What::Broadcast(_) => transmit.is_question,
             What::Look => false,
-            // Those whose verdict is certain are still asked now and then, while the run lasts;
-            // but it does not last for them.
+            // The run still asks peers whose verdict is certain now and then, but does not last
+            // longer for them.
             What::Ask(peer, _) => {
                 let enough = self.paths.questions_to_rule_out_chance(claim.interface());
                 claim.confirmations()[peer].is_open(enough)
@@ -742,11 +527,11 @@ impl Asker for Announcement {
         if matters {
             self.last_question = Some(now);
         }
-        // From now, not from when it was due: a run that is late keeps its distances.
+        // Counted from now, not from when it was due: a late run keeps its gaps.
         match (transmit.ticket.next, task.what) {
             (Next::Round(Some((gap, place))), _) => {
                 let what = What::Broadcast(place);
-                self.timers.note(now + gap, Task { what, ..task });
+                self.timers.schedule(now + gap, Task { what, ..task });
             }
             (Next::Question(question), What::Ask(peer, _)) => {
                 let interface = claim.interface();
@@ -759,7 +544,7 @@ impl Asker for Announcement {
                     None => (confirmation.end_turn(enough), None),
                 };
                 let what = What::Ask(peer, next);
-                self.timers.note(now + gap, Task { what, ..task });
+                self.timers.schedule(now + gap, Task { what, ..task });
             }
             (Next::Look, _) => {
                 let enough = self.paths.probes_to_rule_out_chance(claim.interface());
@@ -767,15 +552,15 @@ impl Asker for Announcement {
                     true => LAST_ANSWER,
                     false => PROBE_GAP,
                 };
-                self.timers.note(now + gap, task);
+                self.timers.schedule(now + gap, task);
             }
             (Next::Round(None), _) if claim.mode == Mode::Check => {
-                // Rounds go on until another owner would have been heard.
+                // The check probes until another owner would have answered.
                 claim.probes += 1;
                 let enough = self.paths.probes_to_rule_out_chance(claim.interface());
                 claim.rounds_over = claim.probes >= enough;
                 if !claim.rounds_over {
-                    self.timers.note(now + PROBE_GAP, task);
+                    self.timers.schedule(now + PROBE_GAP, task);
                 }
             }
             _ => {
@@ -783,30 +568,30 @@ impl Asker for Announcement {
                 for peer in 0..self.claims[task.claim].confirmations().len() {
                     let claim = &mut self.claims[task.claim];
                     let confirmation = &claim.confirmations()[peer];
-                    if confirmation.holds_vip && !claim.is_rival(&confirmation.peer) {
-                        // It may be the old owner, who has let go since it was asked.
+                    if confirmation.holds_vip && !claim.is_other_owner(&confirmation.peer) {
+                        // An old owner may have let go since the last question.
                         claim.confirmation_mut(peer).doubt_holder();
-                        self.ask_anew(now, task.claim, peer);
-                    } else if confirmation.is_heard() {
-                        // Whom only a broadcast mends, the last one may have mended.
-                        self.ask_anew(now, task.claim, peer);
+                    } else if !confirmation.has_replied() {
+                        continue;
                     }
+                    // The last broadcast may have corrected an entry that only broadcasts can.
+                    self.ask_again(now, task.claim, peer);
                 }
             }
         }
     }
 
     fn put_off(&mut self, now: Instant, transmit: &Transmit<Ticket>) {
-        self.timers.note(now, transmit.ticket.task);
+        self.timers.schedule(now, transmit.ticket.task);
     }
 
-    /// It is tried again, less and less often, for as long as it may leave at all.
+    /// Tries again, less and less often, while the frame may leave at all.
     fn refused(&mut self, now: Instant, transmit: &Transmit<Ticket>, why: Refusal) {
         let claim = &mut self.claims[transmit.ticket.task.claim];
         let gap = FIRST_RETRY * (1 << claim.refusals.min(RETRY_DOUBLINGS));
         claim.refusals += 1;
         claim.last_refusal = Some(why);
-        self.timers.note(now + gap, transmit.ticket.task);
+        self.timers.schedule(now + gap, transmit.ticket.task);
     }
 
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
@@ -818,21 +603,18 @@ impl Asker for Announcement {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        now >= self.ends_at()
-            || !(self.awaits_address(now)
-                || self.awaits_answer(now)
-                || self.claims.iter().any(|claim| self.is_open(now, claim)))
+        let waits = [self.address_awaited_until(), self.last_answer_until()];
+        let is_waiting = waits.into_iter().flatten().any(|until| now < until);
+        let mut claims = self.claims.iter();
+        now >= self.ends_at() || !is_waiting && !claims.any(|claim| self.is_open(now, claim))
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let frame = self
-            .timers
-            .next_due()
-            .map(|due| due.max(self.bucket.ready_at()));
-        let waits = |until: &Instant| *until > now;
-        let wait = self.address_awaited_until().filter(waits);
-        let answer = self.last_answer_until().filter(|until| *until > now);
-        [frame, wait, answer]
+        let due = self.timers.next_due();
+        let frame = due.map(|due| due.max(self.bucket.ready_at()));
+        let waits = [self.address_awaited_until(), self.last_answer_until()];
+        let waits = waits.map(|until| until.filter(|until| *until > now));
+        [frame, waits[0], waits[1]]
             .into_iter()
             .flatten()
             .fold(self.ends_at(), Instant::min)
@@ -846,19 +628,8 @@ impl Asker for Announcement {
         self.links.keys().copied().collect()
     }
 
-    /// The one that has it, and the one below that where a VMAC is expected.
     fn unknown_link_of(&self, address: &Address) -> Option<InterfaceIndex> {
-        let vip = self.vip_of(address)?;
-        let Some(link) = self.links.get(&address.interface) else {
-            return Some(address.interface);
-        };
-        let by_what_is_below = |wanted: &Wanted| {
-            let expected =
-                matches!(&wanted.placed.place, Place::Vmac { name, .. } if *name != link.name);
-            wanted.placed.vip == vip && expected
-        };
-        let lower = link.lower.filter(|lower| !self.links.contains_key(lower))?;
-        self.wanted.iter().any(by_what_is_below).then_some(lower)
+        self.unknown_link(address)
     }
 
     fn link_changed(&mut self, now: Instant, link: &Link) {
@@ -868,7 +639,7 @@ impl Asker for Announcement {
         self.claim_all_on(now, link.index);
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
-            // For a VMAC, control echoes leave the link below.
+            // A VMAC's control echoes leave by the lower interface.
             for confirmation in claim.confirmations_mut() {
                 confirmation.link_changed(link);
             }
@@ -876,14 +647,14 @@ impl Asker for Announcement {
                 continue;
             }
             let mac_changed = claim.link.mac != link.mac;
-            // The link's own state: that an address left or is tentative says nothing of the path.
+            // Only the link's own state counts: a lost or tentative address does not affect the path.
             let takes_frames = |link: &Link| link.carrier && link.unlike_ethernet.is_none();
             let came_up = !takes_frames(&claim.link) && takes_frames(link);
             claim.link = link.clone();
-            // Who was out of reach, or learned the old MAC, has to hear all rounds again; and to
-            // prove itself again, for only answers tell when the path behind the carrier is alive.
+            // Peers that were out of reach or learned the old MAC need all rounds again. All must
+            // prove themselves again: only answers show when the path behind the carrier is alive.
             if mac_changed || came_up {
-                claim.ask_peers_anew();
+                claim.ask_peers_again();
                 self.paths.forget(link.index);
                 self.start_rounds(now, index);
             }
@@ -891,61 +662,19 @@ impl Asker for Announcement {
     }
 
     fn link_gone(&mut self, now: Instant, interface: InterfaceIndex) {
-        self.links.remove(&interface);
-        self.held.retain(|(_, on), _| *on != interface);
-        for claim in &mut self.claims {
-            if claim.interface() == interface {
-                claim.set_usability(now, None);
-            }
-        }
+        self.remove_link(now, interface);
     }
 
     fn address_changed(&mut self, now: Instant, address: &Address) {
-        let Some(vip) = self.vip_of(address) else {
-            return;
-        };
-        let entries = self.held.entry((vip, address.interface)).or_default();
-        entries.insert(address.prefix_len, address.usability);
-        self.claim(now, vip, address.interface);
+        self.add_address(now, address);
     }
 
     fn address_gone(&mut self, now: Instant, address: &Address) {
-        let key = self.vip_of(address).map(|vip| (vip, address.interface));
-        let last = key.is_some_and(|key| {
-            let entries = self.held.entry(key).or_default();
-            entries.remove(&address.prefix_len);
-            let last = entries.is_empty();
-            if last {
-                self.held.remove(&key);
-            }
-            last
-        });
-        for claim in &mut self.claims {
-            if last && claim.vip.ip() == address.ip && claim.interface() == address.interface {
-                claim.set_usability(now, None);
-            }
-        }
-        let again = key.filter(|_| !last);
-        match again {
-            // What is left of it may be tentative.
-            Some((vip, interface)) => self.claim(now, vip, interface),
-            None => self.stop_asking_from(address.ip),
-        }
+        self.remove_address(now, address);
     }
 
     fn addresses_are(&mut self, now: Instant, addresses: &[Address]) {
-        self.held.clear();
-        for claim in &mut self.claims {
-            let held = addresses
-                .iter()
-                .any(|a| a.ip == claim.vip.ip() && a.interface == claim.interface());
-            if !held {
-                claim.set_usability(now, None);
-            }
-        }
-        for address in addresses {
-            self.address_changed(now, address);
-        }
+        self.replace_addresses(now, addresses);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Peers that are ordered to purge: whom to order, and what their answers change.
+//! Which peers to order to purge, and what their answers change.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -8,26 +8,25 @@ use super::claim::State;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::order::{Fate, Outcome};
 
-/// A peer that shall be ordered to purge what it has for a VIP other than a MAC.
+/// An order to send: the peer must purge any entry for `vip` whose MAC is not `mac`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueOrder {
     /// The peer.
     pub peer: IpAddr,
-    /// The own address that it can answer to, if there is one that shares a subnet with it.
+    /// An own address in a subnet of the peer, to which it can answer.
     pub from: Option<IpAddr>,
     /// The interface that holds the VIP.
     pub interface: InterfaceIndex,
     /// The VIP.
     pub vip: Vip,
-    /// The MAC that it is announced with.
+    /// The announced MAC.
     pub mac: Mac,
-    /// Whether the peer was found to follow a wrong one, or to be another owner.
+    /// Whether the peer has a wrong entry, or is another owner.
     pub stale: bool,
 }
 
 impl Announcement {
-    /// The peers that shall be ordered now, each told once: those that were configured, and those
-    /// found stale or to be another owner.
+    /// Takes the orders that are due: to configured peers, stale peers and other owners, once each.
     pub fn take_due_orders(&mut self) -> Vec<DueOrder> {
         let mut due = Vec::new();
         for claim in &mut self.claims {
@@ -50,18 +49,14 @@ impl Announcement {
         due
     }
 
-    /// Whether frames for a VIP may leave an interface, with this MAC.
+    /// Whether this run announces a VIP on an interface with this MAC.
     #[must_use]
     pub fn announces(&self, interface: InterfaceIndex, vip: Vip, mac: Mac) -> bool {
-        self.claims.iter().any(|claim| {
-            claim.interface() == interface
-                && claim.vip == vip
-                && claim.mac() == Some(mac)
-                && claim.state() == State::Ready
-        })
+        let claim = self.find_claim(vip, interface).map(|at| &self.claims[at]);
+        claim.is_some_and(|claim| claim.mac() == Some(mac) && claim.state() == State::Ready)
     }
 
-    /// A peer answered an order. If something was done, it is asked for proof again.
+    /// A peer answered an order. If that settled it, the run makes the peer prove itself again.
     pub fn order_answered(
         &mut self,
         now: Instant,
@@ -70,35 +65,30 @@ impl Announcement {
         peer: IpAddr,
         fate: &Fate,
     ) {
-        let is_settled = fate.is_settled();
+        let Some(index) = self.find_claim(vip, interface) else {
+            return;
+        };
+        let claim = &mut self.claims[index];
+        let at = claim.find_peer(peer);
+        let had_other_owners = claim.conflicts().next().is_some();
+        let known_other_owners = claim.known_other_owners();
         let released = fate.outcome() == Some(Outcome::Released);
-        for index in 0..self.claims.len() {
-            let claim = &mut self.claims[index];
-            if claim.interface() != interface || claim.vip != vip {
-                continue;
-            }
-            let at = claim.find_peer(peer);
-            let had_rivals = claim.conflicts().next().is_some();
-            let all_rivals = claim.known_rivals();
-            if released {
-                let mac = at.and_then(|at| claim.confirmations()[at].peer.mac);
-                let hosts = &self.hosts;
-                claim.forget_conflicts(|other| {
-                    Some(other) == mac || hosts.get(&other) == Some(&peer)
-                });
-            }
-            if claim.rounds_over && had_rivals && claim.conflicts().next().is_none() {
-                self.conflict_is_over(now, index, all_rivals);
-            }
-            let Some(at) = at else {
-                continue;
-            };
-            let confirmation = self.claims[index].confirmation_mut(at);
-            confirmation.order = Some(fate.clone());
-            if is_settled {
-                confirmation.order_carried_out(released);
-                self.ask_anew(now, index, at);
-            }
+        if released {
+            let mac = at.and_then(|at| claim.confirmations()[at].peer.mac);
+            let hosts = &self.hosts;
+            claim.forget_conflicts(|other| Some(other) == mac || hosts.get(&other) == Some(&peer));
+        }
+        if claim.rounds_over && had_other_owners && claim.conflicts().next().is_none() {
+            self.conflict_is_over(now, index, known_other_owners);
+        }
+        let Some(at) = at else {
+            return;
+        };
+        let confirmation = self.claims[index].confirmation_mut(at);
+        confirmation.order = Some(fate.clone());
+        if fate.is_settled() {
+            confirmation.order_settled(released);
+            self.ask_again(now, index, at);
         }
     }
 }

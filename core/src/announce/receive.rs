@@ -1,5 +1,5 @@
-//! What a frame that came in means: an answer, a proof, another owner. Whatever does not match a
-//! question of this run to the letter means nothing.
+//! Received frames: answers, proofs, other owners. An answer counts only if it matches a question of
+//! this run exactly.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -54,14 +54,14 @@ impl Announcement {
         }
     }
 
-    /// Somebody says that `ip` is at `mac`.
+    /// A host claims that `ip` is at `mac`.
     fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
         let own = self.own_macs.contains_key(&mac);
         for claim in &mut self.claims {
             if claim.interface() == interface && claim.vip.ip() == ip {
                 match own {
-                    true => claim.own_answer_heard(mac),
-                    false => claim.conflict_heard(now, mac),
+                    true => claim.on_own_answer(mac),
+                    false => claim.on_conflict(now, mac),
                 }
             }
         }
@@ -89,7 +89,7 @@ impl Announcement {
             if confirmation.on_answer(now, mac) {
                 let counts = confirmation.acknowledged.is_some() && !answered_before;
                 self.peer_answers(now, index, at, Question::Directed, counts);
-                self.ask_anew(now, index, at);
+                self.ask_again(now, index, at);
             }
         }
     }
@@ -109,7 +109,7 @@ impl Announcement {
             self.on_holder_echo(now, interface, frame, echo);
             return;
         }
-        // What comes to a VIP answers no control echo.
+        // A reply to a VIP answers no control echo.
         let to_any_vip = self.vips.iter().any(|vip| vip.ip() == echo.destination);
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
@@ -123,24 +123,21 @@ impl Announcement {
                 continue;
             };
             let confirmation = claim.confirmation_mut(at);
-            let to_control = confirmation.peer.control.is_some_and(|control| {
-                control.interface == interface
-                    && control.ip == echo.destination
-                    && control.mac == frame.destination
-            });
+            let control = confirmation.peer.control;
+            let to_control = control.is_some_and(|at| is_to(at, interface, frame, echo));
             let sequence = echo.sequence;
-            // Of one peer the first answer counts.
+            // Only the first answer of a peer counts.
             let counts = !confirmation.has_answered();
             if to_vip && confirmation.on_echo(now, frame.source, sequence, run) {
                 self.peer_answers(now, index, at, Question::Echo, counts);
             } else if to_control && confirmation.on_control_echo(frame.source, sequence, run) {
                 self.peer_answers(now, index, at, Question::Control, counts);
-                self.ask_anew(now, index, at);
+                self.ask_again(now, index, at);
             }
         }
     }
 
-    /// Somebody answered an echo to a VIP, as a host that has it does.
+    /// An echo reply came from a VIP: its sender has it.
     fn on_holder_echo(
         &mut self,
         now: Instant,
@@ -155,14 +152,9 @@ impl Announcement {
             if claim.vip.ip() != echo.source {
                 continue;
             }
-            let asked_from = |control: &Control| {
-                control.interface == interface
-                    && control.ip == echo.destination
-                    && control.mac == frame.destination
-            };
+            let to_control = |control| is_to(control, interface, frame, echo);
             let answers = claim.confirmations().iter().position(|one| {
-                one.peer.control.as_ref().is_some_and(asked_from)
-                    && one.expects_holder(mac, sequence, run)
+                one.peer.control.is_some_and(to_control) && one.expects_holder(mac, sequence, run)
             });
             if let Some(at) = answers
                 && claim
@@ -174,8 +166,7 @@ impl Announcement {
         }
     }
 
-    /// A peer answered a question in a way that is news. If it `counts`, it tells how much the path
-    /// loses.
+    /// A peer gave a new answer. If it `counts`, it improves the loss estimate.
     fn peer_answers(
         &mut self,
         now: Instant,
@@ -193,8 +184,8 @@ impl Announcement {
         }
     }
 
-    /// Somebody answered on an interface. After a silence it has just come alive, and everyone
-    /// who is in no table needs the broadcasts.
+    /// A host answered on an interface. After a silence, the path has just come alive, and hosts in
+    /// no neighbour table need the broadcasts.
     fn path_answers(&mut self, now: Instant, interface: InterfaceIndex) {
         if !self.paths.comes_alive(now, interface) {
             return;
@@ -209,4 +200,11 @@ impl Announcement {
             }
         }
     }
+}
+
+/// Whether an echo reply goes to the source of control echoes.
+fn is_to(control: Control, interface: InterfaceIndex, frame: &Frame, echo: &Echo) -> bool {
+    control.interface == interface
+        && control.ip == echo.destination
+        && control.mac == frame.destination
 }

@@ -1,4 +1,4 @@
-//! What the shell's one driver drives.
+//! The interface between the core's state machines and the program's driver.
 
 use std::time::Instant;
 
@@ -7,8 +7,8 @@ use crate::address::InterfaceIndex;
 use crate::host::{Address, Link};
 use crate::wire::Frame;
 
-/// A frame that shall leave now. Once that was tried, the asker learns how it went, by
-/// [`Asker::sent`], [`Asker::put_off`] or [`Asker::refused`].
+/// A frame to send now. The driver then calls [`Asker::sent`], [`Asker::put_off`] or
+/// [`Asker::refused`].
 #[derive(Debug)]
 #[must_use]
 pub struct Transmit<T> {
@@ -16,19 +16,18 @@ pub struct Transmit<T> {
     pub interface: InterfaceIndex,
     /// What to send.
     pub frame: Frame,
-    /// Whether it may be answered on that interface.
+    /// Whether answers may arrive on that interface.
     pub is_question: bool,
-    /// What the asker knows it by.
+    /// The asker's own handle.
     pub(crate) ticket: T,
 }
 
-/// A state machine that asks.
+/// A state machine that asks other hosts.
 ///
-/// The driver's duty: hand over every change on this host that is known ([`Asker::link_changed`] and
-/// its kin) *before each* call of [`Asker::poll_transmit`], for a frame may leave only on what is
-/// known.
+/// The driver must pass every known change on this host ([`Asker::link_changed`] and the methods
+/// after it) *before each* call of [`Asker::poll_transmit`], because each frame relies on them.
 pub trait Asker {
-    /// What it knows its frames by.
+    /// Its handle of a frame.
     type Ticket;
 
     /// The next frame that may leave now.
@@ -37,19 +36,19 @@ pub trait Asker {
     /// The frame left.
     fn sent(&mut self, now: Instant, transmit: &Transmit<Self::Ticket>);
 
-    /// The frame did not leave, because something changed: whether it still may is looked at again.
+    /// The frame did not leave because something changed: the asker decides again whether it may.
     fn put_off(&mut self, now: Instant, transmit: &Transmit<Self::Ticket>);
 
-    /// The frame could not leave: a full queue, an interface that is down.
+    /// The frame could not leave: the queue is full, or the interface is down.
     fn refused(&mut self, now: Instant, transmit: &Transmit<Self::Ticket>, why: Refusal);
 
-    /// A frame came in on an interface.
+    /// An interface received a frame.
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame);
 
     /// Whether nothing more can happen.
     fn is_over(&self, now: Instant) -> bool;
 
-    /// When to call [`Asker::poll_transmit`] again if nothing happens before.
+    /// When to call [`Asker::poll_transmit`] again if nothing happens earlier.
     fn next_deadline(&self, now: Instant) -> Instant;
 
     /// An interface that it knows.
@@ -58,21 +57,22 @@ pub trait Asker {
     /// The interfaces that it knows.
     fn interfaces(&self) -> Vec<InterfaceIndex>;
 
-    /// An interface that it has to know (by [`Asker::link_changed`]) before this address.
+    /// An interface to pass to [`Asker::link_changed`] before this address: the one that has it, or the
+    /// one below that.
     fn unknown_link_of(&self, address: &Address) -> Option<InterfaceIndex>;
 
-    /// An interface is like this from now on.
+    /// An interface changed to this state.
     fn link_changed(&mut self, now: Instant, link: &Link);
 
-    /// An interface is gone, and every address on it.
+    /// An interface is gone, with every address on it.
     fn link_gone(&mut self, now: Instant, interface: InterfaceIndex);
 
-    /// This host has an address, in this state. Addresses that it does not ask about do not matter.
+    /// This host has an address in this state. The asker ignores addresses that it does not need.
     fn address_changed(&mut self, now: Instant, address: &Address);
 
     /// This host has lost an address.
     fn address_gone(&mut self, now: Instant, address: &Address);
 
-    /// Changes were lost: these are all the addresses of this host now.
+    /// After lost changes: all addresses of this host.
     fn addresses_are(&mut self, now: Instant, addresses: &[Address]);
 }

@@ -1,29 +1,29 @@
-//! What the answers so far say about the path: whether it is alive, and how much it loses.
+//! Estimates from answers whether a path is alive and how much it loses.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::address::InterfaceIndex;
 
-/// A first answer after so long a silence means that the path has just come alive.
+/// A first answer after this much silence means that the path has just come alive.
 const SILENCE: Duration = Duration::from_secs(1);
-/// A peer that is there goes unheard by chance alone less often than this.
+/// The highest probability that chance alone hides a peer.
 const BY_CHANCE: f64 = 1e-5;
-/// And another owner of a VIP, less often than this.
+/// The highest probability that chance alone hides another owner of a VIP.
 const OWNER_BY_CHANCE: f64 = 1e-6;
-/// The share of questions that is taken to be answered, at the least and at the most.
+/// The lowest and highest share of answered questions to assume.
 const ANSWERED: (f64, f64) = (0.05, 0.9);
-/// So many answers may have come by luck.
+/// This many answers may be luck.
 const LUCK: u32 = 2;
-/// So many questions to which nobody answers mean that nobody is there: one in a million runs has
-/// it by chance where half of the frames are lost both ways.
+/// This many questions without any answer mean that nobody is there: where half of the frames are lost
+/// in each direction, chance does that in one of a million runs.
 const ENOUGH_UNANSWERED: u32 = 48;
 
-/// Probes that rule chance out where each of them is answered.
+/// Probes that rule out chance where each gets an answer.
 pub(crate) const PROBES_WITHOUT_LOSS: u32 = 12;
 
-/// How many questions of which `share` is answered are lost all together less often than
-/// `by_chance`: from 5 to 270.
+/// The smallest number of questions (5 to 270) that all stay unanswered with a probability below
+/// `by_chance`, if a share of them gets answers.
 fn enough(share: f64, by_chance: f64) -> u32 {
     let enough = by_chance.ln() / (1.0 - share.clamp(ANSWERED.0, ANSWERED.1)).ln();
     // Small and positive, by the bounds above.
@@ -32,13 +32,12 @@ fn enough(share: f64, by_chance: f64) -> u32 {
     enough
 }
 
-/// How many probes for a VIP another owner does not leave all unanswered by chance, if it loses as
-/// much as whoever answered `answered` of `asked`.
+/// How many unanswered probes rule out another owner, if its path loses as much as that of the owner
+/// who answered `answered` of `asked`.
 ///
-/// It may be asked again and again while the numbers grow. That the first answers come by luck is
-/// made up for: two more questions are taken to have been lost, and two answers not to count. Of two
-/// owners of which each answers a quarter of the probes, one then goes unheard in 12 of a million
-/// runs (without that, in 98), and fewer where less, or more, is lost.
+/// Callers may repeat this while the numbers grow. To offset lucky first answers, it subtracts two
+/// answers and adds two questions. If two owners each answer a quarter of the probes, this misses one
+/// of them in 12 of a million runs (98 without the offset), and in fewer at lower or higher loss.
 pub(crate) fn probes_to_rule_out_chance(answered: u32, asked: u32) -> u32 {
     if answered == 0 {
         return ENOUGH_UNANSWERED;
@@ -48,7 +47,7 @@ pub(crate) fn probes_to_rule_out_chance(answered: u32, asked: u32) -> u32 {
     enough(share, OWNER_BY_CHANCE)
 }
 
-/// The links that questions were put on.
+/// One estimate per link with questions.
 #[derive(Debug, Default)]
 pub(crate) struct LossEstimates(BTreeMap<InterfaceIndex, LossEstimate>);
 
@@ -56,13 +55,13 @@ pub(crate) struct LossEstimates(BTreeMap<InterfaceIndex, LossEstimate>);
 struct LossEstimate {
     first_question: Option<Instant>,
     answers: bool,
-    /// Peers that answered, and the questions that it took.
+    /// Peers that answered, and the questions they needed.
     answered: u32,
     asked: u32,
 }
 
 impl LossEstimates {
-    /// A carrier came back, or another MAC is announced: what was before says nothing.
+    /// The carrier came back or the MAC changed: earlier answers no longer count.
     pub(crate) fn forget(&mut self, interface: InterfaceIndex) {
         self.0.remove(&interface);
     }
@@ -72,14 +71,14 @@ impl LossEstimates {
         path.first_question.get_or_insert(now);
     }
 
-    /// A peer answered for the first time, after it was asked so many times.
+    /// A peer answered for the first time, after `asked` questions.
     pub(crate) fn count_answer(&mut self, interface: InterfaceIndex, asked: u32) {
         let path = self.0.entry(interface).or_default();
         path.answered += 1;
         path.asked += asked;
     }
 
-    /// Somebody answered. Returns whether the path came alive with it.
+    /// A host answered. Returns whether the path has just come alive.
     pub(crate) fn comes_alive(&mut self, now: Instant, interface: InterfaceIndex) -> bool {
         let path = self.0.entry(interface).or_default();
         let was_dead = !path.answers
@@ -90,19 +89,18 @@ impl LossEstimates {
         was_dead
     }
 
-    /// How many questions to one peer are not lost all by chance, if it loses as much as those
-    /// did that answered. `None` while nobody answers.
+    /// How many unanswered questions to one peer rule out chance, if its path loses as much as those
+    /// of the peers that answered. `None` while nobody answers.
     pub(crate) fn questions_to_rule_out_chance(&self, interface: InterfaceIndex) -> Option<u32> {
         let path = self.0.get(&interface).filter(|path| path.answers)?;
         let share = f64::from(path.answered) / f64::from(path.asked.max(1));
         Some(enough(share, BY_CHANCE))
     }
 
-    /// How many probes for a VIP its other owner, if there is one, does not leave all unanswered
-    /// by chance.
+    /// How many unanswered probes for a VIP rule out another owner.
     pub(crate) fn probes_to_rule_out_chance(&self, interface: InterfaceIndex) -> u32 {
         match self.0.get(&interface) {
-            // Too few have answered to tell how much is lost.
+            // Too few answers to estimate the loss.
             Some(path) if (1..=LUCK).contains(&path.answered) => {
                 let share = f64::from(path.answered) / f64::from(path.asked.max(1));
                 enough(share, OWNER_BY_CHANCE).clamp(ENOUGH_UNANSWERED, 2 * ENOUGH_UNANSWERED)
@@ -135,26 +133,26 @@ mod tests {
     }
 
     #[test]
-    fn another_owner_is_sought_until_chance_is_no_excuse() {
+    fn probes_go_on_until_chance_cannot_hide_another_owner() {
         assert_eq!(probes_to_rule_out_chance(0, 1000), 48);
         let without_loss = PROBES_WITHOUT_LOSS;
         assert_eq!(
             probes_to_rule_out_chance(without_loss, without_loss),
             without_loss
         );
-        // Half of the frames lost both ways: a quarter of the probes is answered.
+        // Half of the frames are lost in each direction: a quarter of the probes gets answers.
         assert!((50..=70).contains(&probes_to_rule_out_chance(12, 48)));
         assert_eq!(probes_to_rule_out_chance(1, u32::MAX), 270);
     }
 
     #[test]
-    fn one_answer_or_two_are_taken_for_neither_a_good_path_nor_a_bad_one() {
+    fn one_or_two_answers_prove_neither_a_good_path_nor_a_bad_one() {
         let mut good = LossEstimates::default();
         assert_eq!(good.probes_to_rule_out_chance(LINK), 48);
-        good.count_answer(LINK, 1);
-        assert_eq!(good.probes_to_rule_out_chance(LINK), 48);
-        good.count_answer(LINK, 1);
-        assert_eq!(good.probes_to_rule_out_chance(LINK), 48);
+        for _ in 0..LUCK {
+            good.count_answer(LINK, 1);
+            assert_eq!(good.probes_to_rule_out_chance(LINK), 48);
+        }
         for _ in 0..10 {
             good.count_answer(LINK, 1);
         }

@@ -1,5 +1,5 @@
-//! Who is asked what, and what answers prove. Two questions: who else answers for a VIP, and who
-//! follows it?
+//! Questions to other hosts, and what their answers prove: who else answers for a VIP, and who
+//! follows it.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,6 +12,8 @@ mod loss;
 mod owners;
 mod peers;
 mod rate;
+#[cfg(test)]
+pub(crate) mod testing;
 mod timers;
 
 pub use asker::{Asker, Transmit};
@@ -28,17 +30,17 @@ pub use peers::{LinkView, MOST_HOSTS, MOST_PAIRS};
 pub use rate::Bucket;
 pub(crate) use timers::Timers;
 
-/// How long the last question's answer may take.
+/// How long the answer to the last question may take.
 pub const LAST_ANSWER: Duration = Duration::from_millis(250);
 
-/// Who is asked whether they follow.
+/// Which peers to ask whether they follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confirm {
-    /// The peers that were named, gateways, and every neighbour the kernel knows.
+    /// Configured peers, gateways, and the kernel's neighbours.
     #[default]
     All,
-    /// The peers that were named, and gateways.
+    /// Configured peers and gateways.
     Peers,
     /// Nobody.
     None,
@@ -49,7 +51,7 @@ pub enum Confirm {
 pub enum Refusal {
     /// The process may open no more files (`EMFILE`).
     OutOfDescriptors,
-    /// The kernel's word.
+    /// The kernel's error message.
     Other(String),
 }
 

@@ -1,4 +1,4 @@
-//! Who has to follow a VIP: its gateways, the peers that were named, and the kernel's neighbours.
+//! Finds the peers of a VIP: configured peers, gateways, and the kernel's neighbours.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -8,18 +8,17 @@ use super::confirmation::{Control, Peer, Source};
 use crate::address::{Mac, Prefix, Vip};
 use crate::host::{Address, Link, Neighbour, NeighbourState, Usability};
 
-/// Neighbours that are asked for one VIP on one link.
+/// The most neighbours to ask about one VIP on one link.
 pub const MOST_HOSTS: usize = 8_192;
-/// Neighbours that are asked in one run, over all its VIPs. What is known of one takes some 200
-/// octets.
+/// The most neighbours to ask in one run, summed over its VIPs. Each takes some 200 octets.
 pub const MOST_PAIRS: usize = 65_536;
 
-/// What the kernel knows about one interface and whoever is on its link.
+/// What the kernel knows about one interface and its link.
 #[derive(Clone, Debug)]
 pub struct LinkView {
     /// The interface.
     pub link: Link,
-    /// The addresses that this host has there.
+    /// This host's addresses there.
     pub addresses: Vec<Address>,
     /// The gateways of routes through it.
     pub gateways: Vec<IpAddr>,
@@ -28,7 +27,7 @@ pub struct LinkView {
 }
 
 impl LinkView {
-    /// An interface with nothing around it.
+    /// An interface without addresses, gateways and neighbours.
     #[must_use]
     pub fn of(link: Link) -> Self {
         Self {
@@ -40,7 +39,7 @@ impl LinkView {
     }
 }
 
-/// Whether an entry tells of a host that there is.
+/// Whether an entry has the MAC of an existing host.
 fn is_live(neighbour: &Neighbour) -> bool {
     neighbour.mac.is_some_and(Mac::is_unicast)
         && !matches!(
@@ -49,22 +48,21 @@ fn is_live(neighbour: &Neighbour) -> bool {
         )
 }
 
-/// What lies around one VIP, on its interface and on the one below it (of a VMAC or a VLAN).
+/// Finds the peers of one VIP on its interface and on the one below (of a VMAC or a VLAN).
 pub(crate) struct PeerFinder<'a> {
     vip: Vip,
-    /// All the VIPs of the run: none of them is a peer, or this host's own address.
+    /// The VIPs of the run: none is a peer, or an own address to ask from.
     vips: &'a HashSet<IpAddr>,
-    /// The addresses of this host.
     own: &'a HashSet<IpAddr>,
     on: &'a LinkView,
     below: Option<&'a LinkView>,
-    /// The subnets of the link that the VIP is in.
+    /// This host's addresses there whose subnets contain the VIP.
     subnets: Vec<Address>,
-    /// The live neighbours, by address: tables have tens of thousands.
+    /// The live neighbours by address: tables have tens of thousands.
     live: HashMap<IpAddr, &'a Neighbour>,
     /// The addresses of all neighbours on the VIP's own link.
     on_link: HashSet<IpAddr>,
-    /// The MACs of neighbours with an address in those subnets that is no link-local one.
+    /// The MACs of neighbours with an address in those subnets that is not link-local.
     better_known: HashSet<Option<Mac>>,
 }
 
@@ -76,7 +74,7 @@ impl<'a> PeerFinder<'a> {
         on: &'a LinkView,
         below: Option<&'a LinkView>,
     ) -> Self {
-        let mut near = Self {
+        let mut finder = Self {
             vip,
             vips,
             own,
@@ -87,28 +85,28 @@ impl<'a> PeerFinder<'a> {
             on_link: on.neighbours.iter().map(|known| known.ip).collect(),
             better_known: HashSet::new(),
         };
-        near.subnets = near
+        finder.subnets = finder
             .addresses()
             .filter(|address| !is_host_prefix(address) && contains(address, vip.ip()))
             .copied()
             .collect();
         let mut live = HashMap::new();
-        for neighbour in near.neighbours().filter(|neighbour| is_live(neighbour)) {
+        for neighbour in finder.neighbours().filter(|neighbour| is_live(neighbour)) {
             live.entry(neighbour.ip).or_insert(neighbour);
         }
-        near.live = live;
-        near.better_known = near
+        finder.live = live;
+        finder.better_known = finder
             .neighbours()
             .filter(|other| other.ip.is_ipv6() && !is_link_local_v6(other.ip))
-            .filter(|other| near.shares_subnet(other.ip))
+            .filter(|other| finder.shares_subnet(other.ip))
             .map(|other| other.mac)
             .collect();
-        near
+        finder
     }
 
-    /// The peers, the most important first: those that were named, the gateways, and the kernel's
-    /// neighbours. Of the neighbours at most `most`, those that the kernel uses or has just confirmed
-    /// before the others; also how many were left out.
+    /// The peers, the most important first: configured ones, gateways, and neighbours. Takes at most
+    /// `most` neighbours, those in use or just confirmed before stale ones; also returns how many
+    /// that leaves out.
     pub(crate) fn peers(
         &self,
         configured: &[IpAddr],
@@ -130,12 +128,12 @@ impl<'a> PeerFinder<'a> {
             add(self.peer(*ip, Source::Configured, onlink, onlink));
         }
         for gateway in &self.on.gateways {
-            // A gateway in another subnet of the link need not reach the VIP through it.
+            // A gateway in another subnet of the link may reach the VIP by another link.
             let required = self.shares_subnet(*gateway);
             add(self.peer(*gateway, Source::Gateway, true, required));
         }
         for gateway in self.below.iter().flat_map(|below| &below.gateways) {
-            // Below a VLAN there is another link; only a shared subnet tells that it is the VIP's.
+            // The link below a VLAN is another link: only a shared subnet makes its gateways count.
             if self.shares_subnet(*gateway) {
                 add(self.peer(*gateway, Source::Gateway, true, true));
             }
@@ -164,15 +162,15 @@ impl<'a> PeerFinder<'a> {
     }
 
     fn addresses(&self) -> impl Iterator<Item = &'a Address> {
-        self.both().flat_map(|views| &views.addresses)
+        self.both().flat_map(|view| &view.addresses)
     }
 
     fn neighbours(&self) -> impl Iterator<Item = &'a Neighbour> {
-        self.both().flat_map(|views| &views.neighbours)
+        self.both().flat_map(|view| &view.neighbours)
     }
 
-    /// Of the VIP's family, and neither a VIP nor this host, whichever interface has the address. On
-    /// another link the same link-local address is another host's.
+    /// Whether an address is of the VIP's family, and neither a VIP nor this host's. A link-local
+    /// address of this host on another link is another host's here.
     fn can_be_peer(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.vip.ip().is_ipv4()
             && !self.vips.contains(&ip)
@@ -180,8 +178,8 @@ impl<'a> PeerFinder<'a> {
             && !self.addresses().any(|own| own.ip == ip)
     }
 
-    /// Whether the peer reaches the VIP on the link, as far as this host can tell: both are in
-    /// one of its subnets. Where the VIP is in none, everyone on the VIP's own link may.
+    /// Whether the peer reaches the VIP on the link, as far as this host knows: both are in one of its
+    /// subnets. If the VIP is in none, every neighbour on its link counts.
     fn shares_subnet(&self, ip: IpAddr) -> bool {
         is_link_local_v6(ip)
             || self.subnets.iter().any(|subnet| contains(subnet, ip))
@@ -195,7 +193,7 @@ impl<'a> PeerFinder<'a> {
                 .any(|address| !is_host_prefix(address) && contains(address, ip))
     }
 
-    /// Whether a host that has a link-local entry has another one, too: it is asked once.
+    /// Whether the host of a link-local entry has another entry: one question is enough.
     fn has_better_address(&self, neighbour: &Neighbour) -> bool {
         is_link_local_v6(neighbour.ip)
             && !is_link_local_v6(self.vip.ip())
@@ -213,12 +211,11 @@ impl<'a> PeerFinder<'a> {
         }
     }
 
-    /// An own address to ask the peer from, beside the VIP.
+    /// An own address, not a VIP, to ask the peer from.
     fn control(&self, peer: IpAddr) -> Option<Control> {
-        let own = |views: &LinkView| {
-            let mac = views.link.mac?;
-            views
-                .addresses
+        let own = |view: &LinkView| {
+            let mac = view.link.mac?;
+            view.addresses
                 .iter()
                 .filter(|own| own.ip.is_ipv4() == peer.is_ipv4())
                 .filter(|own| own.usability == Usability::Usable && !is_host_prefix(own))
@@ -243,7 +240,6 @@ fn is_link_local_v6(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// Whether the subnet of an interface's address contains `ip`.
 fn contains(subnet: &Address, ip: IpAddr) -> bool {
     Prefix::of(subnet).contains(ip)
 }
@@ -255,317 +251,261 @@ mod tests {
 
     use super::*;
     use crate::address::InterfaceIndex;
+    use crate::ask::testing::{address, mac, neighbour};
     use crate::host::asking_address;
 
     const ETH: InterfaceIndex = InterfaceIndex(2);
     const ABOVE: InterfaceIndex = InterfaceIndex(3);
 
-    fn mac(last: u8) -> Mac {
-        Mac::new([2, 0, 0, 0, 0, last])
+    /// The words after `key` in a text such as `eth 10.0.0.1/24; eth-neighbours 10.0.0.5 10.0.0.6!`.
+    fn words<'a>(given: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+        let mut lists = given.split("; ").map(str::split_whitespace);
+        let list = lists.find_map(|mut list| (list.next() == Some(key)).then_some(list));
+        list.into_iter().flatten()
     }
 
-    fn around(index: InterfaceIndex, addresses: &[&str], neighbours: &[&str]) -> LinkView {
+    fn ips<T: FromIterator<IpAddr>>(given: &str, key: &str) -> T {
+        words(given, key).map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    /// The view of `eth`, or of `above` it. `!` marks what is tentative or failed.
+    fn view(given: &str, name: &str) -> LinkView {
+        let (index, lower) = if name == "eth" {
+            (ETH, None)
+        } else {
+            (ABOVE, Some(ETH))
+        };
         let own = mac(u8::try_from(index.0).unwrap());
-        let mut around = LinkView::of(Link {
-            lower: (index == ABOVE).then_some(ETH),
-            ..Link::ethernet(index.0, &format!("if{}", index.0), own)
-        });
-        around.addresses = addresses
-            .iter()
-            .map(|text| {
-                let (ip, prefix_len) = text.split_once('/').unwrap();
-                Address {
-                    ip: ip.parse().unwrap(),
-                    interface: index,
-                    prefix_len: prefix_len.parse().unwrap(),
-                    usability: Usability::Usable,
-                }
-            })
-            .collect();
-        around.neighbours = neighbours
-            .iter()
-            .zip(0x10..)
-            .map(|(ip, last)| Neighbour {
-                ip: ip.parse().unwrap(),
-                mac: Some(mac(last)),
-                state: NeighbourState::Stale,
-                externally_learned: false,
-            })
-            .collect();
-        around
+        let own_address = |text: &str| Address {
+            usability: if text.ends_with('!') {
+                Usability::Tentative
+            } else {
+                Usability::Usable
+            },
+            ..address(text.trim_end_matches('!'), index)
+        };
+        let entry = |(text, last): (&str, u8)| {
+            let failed = text.ends_with('!');
+            let state = if failed {
+                NeighbourState::Failed
+            } else {
+                NeighbourState::Stale
+            };
+            neighbour(text.trim_end_matches('!'), mac(last), state)
+        };
+        LinkView {
+            link: Link {
+                lower,
+                ..Link::ethernet(index.0, name, own)
+            },
+            addresses: words(given, name).map(own_address).collect(),
+            gateways: ips(given, &format!("{name}-gateways")),
+            neighbours: words(given, &format!("{name}-neighbours"))
+                .zip(0x10..)
+                .map(entry)
+                .collect(),
+        }
     }
 
-    fn peers_of(
-        vip: &str,
+    /// The peers of the first of the `vips`.
+    fn peers_of(given: &str) -> Vec<Peer> {
+        let (above, eth) = (view(given, "above"), view(given, "eth"));
+        let (on, below) = if above.addresses.is_empty() {
+            (eth, None)
+        } else {
+            (above, Some(eth))
+        };
+        limited_peers(given, &on, below.as_ref(), Confirm::All, usize::MAX).0
+    }
+
+    fn limited_peers(
+        given: &str,
         on: &LinkView,
         below: Option<&LinkView>,
-        configured: &[&str],
-    ) -> Vec<Peer> {
-        let vip: Vip = vip.parse().unwrap();
-        let configured: Vec<_> = configured.iter().map(|ip| ip.parse().unwrap()).collect();
-        PeerFinder::new(vip, &set(&[vip]), &HashSet::new(), on, below)
-            .peers(&configured, Confirm::All, usize::MAX)
-            .0
-    }
-
-    fn set(vips: &[Vip]) -> HashSet<IpAddr> {
-        vips.iter().map(|vip| vip.ip()).collect()
-    }
-
-    fn who(peers: &[Peer]) -> Vec<(String, Source, bool)> {
-        peers
-            .iter()
-            .map(|peer| (peer.ip.to_string(), peer.source, peer.required))
-            .collect()
-    }
-
-    fn is(ip: &str, source: Source, required: bool) -> (String, Source, bool) {
-        (ip.to_owned(), source, required)
+        confirm: Confirm,
+        most: usize,
+    ) -> (Vec<Peer>, usize) {
+        let vip: Vip = words(given, "vips")
+            .next()
+            .unwrap_or("10.0.0.10")
+            .parse()
+            .unwrap();
+        let (mut vips, own): (HashSet<_>, _) = (ips(given, "vips"), ips(given, "own"));
+        vips.insert(vip.ip());
+        let finder = PeerFinder::new(vip, &vips, &own, on, below);
+        finder.peers(&ips::<Vec<_>>(given, "configured"), confirm, most)
     }
 
     #[test]
-    fn named_peers_and_gateways_have_to_follow_and_come_first() {
-        let mut on = around(
-            ETH,
-            &["10.0.0.1/24", "10.0.0.10/32"],
-            &["10.0.0.5", "10.0.0.7", "10.0.0.254"],
-        );
-        on.gateways = vec![[10, 0, 0, 254].into()];
-        assert_eq!(
-            who(&peers_of("10.0.0.10", &on, None, &["10.0.0.7"])),
-            [
-                is("10.0.0.7", Source::Configured, true),
-                is("10.0.0.254", Source::Gateway, true),
-                is("10.0.0.5", Source::Learned, false),
-            ]
-        );
+    fn peers_are_configured_ones_gateways_and_live_neighbours_of_the_subnet() {
+        for (what, given, expected) in [
+            (
+                "configured peers and gateways are required and come first",
+                "eth 10.0.0.1/24 10.0.0.10/32; eth-neighbours 10.0.0.5 10.0.0.7 10.0.0.254; \
+                 eth-gateways 10.0.0.254; configured 10.0.0.7",
+                "10.0.0.7 Configured required, 10.0.0.254 Gateway required, 10.0.0.5 Learned",
+            ),
+            (
+                "this host and the VIPs are no peers",
+                "vips 10.0.0.10 10.0.0.11; eth 10.0.0.1/24; \
+                 eth-neighbours 10.0.0.1 10.0.0.10 10.0.0.11",
+                "",
+            ),
+            (
+                "nor is a neighbour that failed, or is of another subnet or family",
+                "eth 10.0.0.1/24 10.1.0.1/24 fd00::1/64; \
+                 eth-neighbours 10.0.0.5 10.0.0.6! 10.1.0.5 fd00::5",
+                "10.0.0.5 Learned",
+            ),
+            (
+                "a configured peer is onlink in any subnet of the interface",
+                "eth 10.0.0.1/24 10.1.0.1/24 10.2.0.1/32; \
+                 configured 192.0.2.1 10.2.0.5 10.1.0.5 10.0.0.5",
+                "10.1.0.5 Configured required, 10.0.0.5 Configured required, \
+                 192.0.2.1 Configured offlink, 10.2.0.5 Configured offlink",
+            ),
+            (
+                "a gateway outside the VIP's subnet is not required",
+                "eth 10.0.0.1/24 10.1.0.1/24; eth-gateways 10.1.0.254",
+                "10.1.0.254 Gateway",
+            ),
+            (
+                "an own address on another card is no peer",
+                "own 10.0.0.2; eth 10.0.0.1/24; eth-neighbours 10.0.0.2; configured 10.0.0.2",
+                "",
+            ),
+            (
+                "a link-local address is another host's on another link",
+                "vips fd00::10; own fe80::2; eth fd00::1/64; eth-neighbours fe80::2; configured 10.0.0.2",
+                "fe80::2 Learned",
+            ),
+            (
+                "if the VIP is in no subnet, all neighbours on its link are peers",
+                "eth 10.0.0.10/32 10.1.0.1/24; eth-neighbours 10.1.0.5",
+                "10.1.0.5 Learned",
+            ),
+            (
+                "a VMAC's peers are below it",
+                "above 10.0.0.10/32; eth 10.0.0.1/24; eth-neighbours 10.0.0.5",
+                "10.0.0.5 Learned",
+            ),
+            (
+                "below a VLAN is another link",
+                "above 10.0.0.1/24 10.0.0.10/32; above-neighbours 10.0.0.5; eth 172.16.0.1/24; \
+                 eth-neighbours 172.16.0.5; eth-gateways 172.16.0.254",
+                "10.0.0.5 Learned",
+            ),
+        ] {
+            let text = |peer: &Peer| {
+                let required = if peer.required { " required" } else { "" };
+                let offlink = if peer.onlink { "" } else { " offlink" };
+                format!("{} {:?}{required}{offlink}", peer.ip, peer.source)
+            };
+            let peers: Vec<_> = peers_of(given).iter().map(text).collect();
+            assert_eq!(peers.join(", "), expected, "{what}");
+        }
     }
 
     #[test]
-    fn this_host_and_the_vips_are_no_peers() {
-        let on = around(
-            ETH,
-            &["10.0.0.1/24"],
-            &["10.0.0.1", "10.0.0.10", "10.0.0.11"],
-        );
-        let vips = ["10.0.0.10", "10.0.0.11"].map(|vip| vip.parse().unwrap());
-        assert_eq!(
-            PeerFinder::new(vips[0], &set(&vips), &HashSet::new(), &on, None)
-                .peers(&[], Confirm::All, usize::MAX)
-                .0,
-            []
-        );
+    fn confirm_selects_the_peers() {
+        let given = "eth 10.0.0.1/24; eth-neighbours 10.0.0.5; eth-gateways 10.0.0.254";
+        let on = view(given, "eth");
+        let count = |confirm| limited_peers(given, &on, None, confirm, usize::MAX).0.len();
+        let counts = [Confirm::All, Confirm::Peers, Confirm::None].map(count);
+        assert_eq!(counts, [2, 1, 0]);
     }
 
     #[test]
-    fn neighbours_that_are_gone_or_of_another_subnet_or_family_are_no_peers() {
-        let mut on = around(
-            ETH,
-            &["10.0.0.1/24", "10.1.0.1/24", "fd00::1/64"],
-            &["10.0.0.5", "10.0.0.6", "10.1.0.5", "fd00::5"],
-        );
-        on.neighbours[1].state = NeighbourState::Failed;
-        assert_eq!(
-            who(&peers_of("10.0.0.10", &on, None, &[])),
-            [is("10.0.0.5", Source::Learned, false)]
-        );
-    }
-
-    #[test]
-    fn confirm_says_who_is_asked() {
-        let mut on = around(ETH, &["10.0.0.1/24"], &["10.0.0.5"]);
-        on.gateways = vec![[10, 0, 0, 254].into()];
-        let vip: Vip = "10.0.0.10".parse().unwrap();
-        let (vips, own) = (set(&[vip]), HashSet::new());
-        let near = PeerFinder::new(vip, &vips, &own, &on, None);
-        let count = |confirm| near.peers(&[], confirm, usize::MAX).0.len();
-        assert_eq!(
-            [Confirm::All, Confirm::Peers, Confirm::None].map(count),
-            [2, 1, 0]
-        );
-    }
-
-    #[test]
-    fn a_named_peer_that_the_link_does_not_lead_to_is_offlink_and_not_required() {
-        let on = around(ETH, &["10.0.0.1/24"], &[]);
-        let peers = peers_of("10.0.0.10", &on, None, &["192.0.2.1", "10.0.0.5"]);
-        let peer = peers.iter().find(|peer| !peer.onlink).unwrap();
-        assert_eq!(peer.ip, IpAddr::from([192, 0, 2, 1]));
-        assert!(!peer.required && peer.control.is_none());
-        assert!(peers[0].onlink && peers[0].required);
-    }
-
-    #[test]
-    fn a_gateway_outside_the_vips_subnet_is_asked_but_not_required() {
-        let mut on = around(ETH, &["10.0.0.1/24", "10.1.0.1/24"], &[]);
-        on.gateways = vec![[10, 1, 0, 254].into()];
-        let peers = peers_of("10.0.0.10", &on, None, &[]);
-        assert_eq!(who(&peers), [is("10.1.0.254", Source::Gateway, false)]);
-        // It may reach the VIP by another way.
-        assert!(
-            peers[0]
-                .control
-                .is_some_and(|control| !control.in_vips_subnet)
-        );
-    }
-
-    #[test]
-    fn a_vmacs_peers_are_below_it_and_so_are_their_controls() {
-        let on = around(ABOVE, &["10.0.0.10/32"], &[]);
-        let below = around(ETH, &["10.0.0.1/24"], &["10.0.0.5"]);
-        let peers = peers_of("10.0.0.10", &on, Some(&below), &[]);
-        assert_eq!(who(&peers), [is("10.0.0.5", Source::Learned, false)]);
-        assert_eq!(
-            peers[0].control,
-            Some(Control {
-                ip: [10, 0, 0, 1].into(),
-                interface: ETH,
-                mac: mac(2),
-                in_vips_subnet: true,
-            })
-        );
-    }
-
-    #[test]
-    fn a_vlans_controls_stay_on_it_and_the_link_below_is_another() {
-        let on = around(ABOVE, &["10.0.0.1/24", "10.0.0.10/32"], &["10.0.0.5"]);
-        let mut below = around(ETH, &["172.16.0.1/24"], &["172.16.0.5"]);
-        below.gateways = vec![[172, 16, 0, 254].into()];
-        let peers = peers_of("10.0.0.10", &on, Some(&below), &[]);
-        assert_eq!(who(&peers), [is("10.0.0.5", Source::Learned, false)]);
-        assert_eq!(
-            peers[0].control.map(|control| control.interface),
-            Some(ABOVE)
-        );
-    }
-
-    #[test]
-    fn a_control_is_no_vip_and_in_the_subnet_of_vip_and_peer() {
-        let on = around(
-            ETH,
-            &["10.0.0.10/24", "10.1.0.1/24", "10.0.0.1/24"],
-            &["10.0.0.5"],
-        );
-        let control = peers_of("10.0.0.10", &on, None, &[])[0].control;
-        assert_eq!(
-            control.map(|control| control.ip),
-            Some([10, 0, 0, 1].into())
-        );
-        let lonely = around(ETH, &["10.0.0.10/24"], &["10.0.0.5"]);
-        assert_eq!(peers_of("10.0.0.10", &lonely, None, &[])[0].control, None);
-        let mut tentative = around(ETH, &["fd00::1/64"], &["fd00::5"]);
-        tentative.addresses[0].usability = Usability::Tentative;
-        assert_eq!(peers_of("fd00::10", &tentative, None, &[])[0].control, None);
-    }
-
-    #[test]
-    fn a_named_peer_in_any_subnet_of_the_interface_is_onlink() {
-        let on = around(ETH, &["10.0.0.1/24", "10.1.0.1/24", "10.2.0.1/32"], &[]);
-        let peers = peers_of("10.0.0.10", &on, None, &["10.1.0.5", "10.2.0.5"]);
-        assert_eq!(
-            who(&peers),
-            [
-                is("10.1.0.5", Source::Configured, true),
-                is("10.2.0.5", Source::Configured, false),
-            ]
-        );
-        let onlink: Vec<_> = peers.iter().map(|peer| peer.onlink).collect();
-        assert_eq!(onlink, [true, false]);
-    }
-
-    #[test]
-    fn of_a_vip_in_no_subnet_whoever_is_on_its_link_is_a_peer() {
-        let on = around(ETH, &["10.0.0.10/32", "10.1.0.1/24"], &["10.1.0.5"]);
-        let peers = peers_of("10.0.0.10", &on, None, &[]);
-        assert_eq!(who(&peers), [is("10.1.0.5", Source::Learned, false)]);
-        assert!(
-            peers[0]
-                .control
-                .is_some_and(|control| !control.in_vips_subnet)
-        );
-    }
-
-    #[test]
-    fn an_own_address_on_another_card_is_no_peer() {
-        let on = around(
-            ETH,
-            &["10.0.0.1/24", "fd00::1/64"],
-            &["10.0.0.2", "fe80::2"],
-        );
-        let own = ["10.0.0.2", "fe80::2"].map(|ip| ip.parse().unwrap()).into();
-        let (v4, v6): (Vip, Vip) = ("10.0.0.10".parse().unwrap(), "fd00::10".parse().unwrap());
-        let count = |vip| {
-            let vips = set(&[vip]);
-            let near = PeerFinder::new(vip, &vips, &own, &on, None);
-            near.peers(&["10.0.0.2".parse().unwrap()], Confirm::All, usize::MAX)
-                .0
-                .len()
+    fn a_control_is_no_vip_and_in_the_subnet_of_the_peer() {
+        let control = |ip: [u8; 4], interface: InterfaceIndex, in_vips_subnet| Control {
+            ip: ip.into(),
+            interface,
+            mac: mac(u8::try_from(interface.0).unwrap()),
+            in_vips_subnet,
         };
-        assert_eq!(count(v4), 0);
-        assert_eq!(
-            count(v6),
-            1,
-            "a link-local address is another host's on another link"
-        );
+        for (given, expected) in [
+            (
+                "eth 10.0.0.10/24 10.1.0.1/24 10.0.0.1/24; eth-neighbours 10.0.0.5",
+                Some(control([10, 0, 0, 1], ETH, true)),
+            ),
+            ("eth 10.0.0.10/24; eth-neighbours 10.0.0.5", None),
+            (
+                "vips fd00::10; eth fd00::1/64!; eth-neighbours fd00::5",
+                None,
+            ),
+            ("eth 10.0.0.1/24; configured 192.0.2.1", None),
+            // These peers may reach the VIP by another way.
+            (
+                "eth 10.0.0.1/24 10.1.0.1/24; eth-gateways 10.1.0.254",
+                Some(control([10, 1, 0, 1], ETH, false)),
+            ),
+            (
+                "eth 10.0.0.10/32 10.1.0.1/24; eth-neighbours 10.1.0.5",
+                Some(control([10, 1, 0, 1], ETH, false)),
+            ),
+            // A VMAC's controls are below it, a VLAN's stay on it.
+            (
+                "above 10.0.0.10/32; eth 10.0.0.1/24; eth-neighbours 10.0.0.5",
+                Some(control([10, 0, 0, 1], ETH, true)),
+            ),
+            (
+                "above 10.0.0.1/24 10.0.0.10/32; above-neighbours 10.0.0.5; eth 172.16.0.1/24",
+                Some(control([10, 0, 0, 1], ABOVE, true)),
+            ),
+        ] {
+            assert_eq!(peers_of(given)[0].control, expected, "{given}");
+        }
     }
 
     #[test]
-    fn a_host_is_asked_by_its_link_local_address_only_where_it_has_no_other() {
-        let mut on = around(ETH, &["fd00::1/64"], &["fe80::5", "fd00::5", "fe80::6"]);
+    fn a_link_local_address_counts_only_if_its_host_has_no_other() {
+        let given = "vips fd00::10; eth fd00::1/64; eth-neighbours fe80::5 fd00::5 fe80::6";
+        let mut on = view(given, "eth");
         on.neighbours[1].mac = on.neighbours[0].mac;
-        let peers = peers_of("fd00::10", &on, None, &[]);
+        let (peers, _) = limited_peers(given, &on, None, Confirm::All, usize::MAX);
         let asked: Vec<_> = peers.iter().map(|peer| peer.ip.to_string()).collect();
         assert_eq!(asked, ["fd00::5", "fe80::6"]);
     }
 
     #[test]
-    fn beyond_the_most_named_peers_gateways_and_confirmed_neighbours_stay() {
-        let neighbours = ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.9"];
-        let mut on = around(ETH, &["10.0.0.1/24"], &neighbours);
+    fn the_limit_keeps_configured_peers_gateways_and_confirmed_neighbours() {
+        let given = "configured 10.0.0.77; eth 10.0.0.1/24; eth-gateways 10.0.0.254; \
+                     eth-neighbours 10.0.0.5 10.0.0.6 10.0.0.7 10.0.0.8 10.0.0.9";
+        let mut on = view(given, "eth");
         on.neighbours[3].state = NeighbourState::Reachable;
-        on.gateways = vec![[10, 0, 0, 254].into()];
-        let (vips, own) = (set(&["10.0.0.10".parse().unwrap()]), HashSet::new());
-        let vip = "10.0.0.10".parse().unwrap();
-        let finder = PeerFinder::new(vip, &vips, &own, &on, None);
-        let named = [[10, 0, 0, 77].into()];
-        let (peers, left_out) = finder.peers(&named, Confirm::All, 2);
+        let (peers, left_out) = limited_peers(given, &on, None, Confirm::All, 2);
         let asked: Vec<_> = peers.iter().map(|peer| peer.ip.to_string()).collect();
         assert_eq!(asked, ["10.0.0.77", "10.0.0.254", "10.0.0.8", "10.0.0.5"]);
         assert_eq!(left_out, 3);
     }
 
     #[test]
-    fn others_are_probed_for_from_an_own_address_that_is_no_vip() {
-        let vip = "fd00::10".parse().unwrap();
-        let vips = set(&[vip]);
-        let mut on = around(ETH, &["10.0.0.1/24", "fd00::10/64", "fd00::1/64"], &[]);
-        let from = |on: &LinkView| asking_address(on.addresses.iter(), vip, &vips);
-        assert_eq!(from(&on), Some("fd00::1".parse().unwrap()));
-        on.addresses[2].usability = Usability::Tentative;
-        assert_eq!(from(&on), None);
+    fn probes_leave_from_an_own_address_that_is_no_vip() {
+        let vip: Vip = "fd00::10".parse().unwrap();
+        for (given, expected) in [
+            (
+                "eth 10.0.0.1/24 fd00::10/64 fd00::1/64",
+                Some("fd00::1".parse().unwrap()),
+            ),
+            ("eth 10.0.0.1/24 fd00::10/64 fd00::1/64!", None),
+        ] {
+            let on = view(given, "eth");
+            let from = asking_address(on.addresses.iter(), vip, &[vip.ip()].into());
+            assert_eq!(from, expected);
+        }
     }
 
+    // Only the time shows that no lookup scans the table for each neighbour.
     #[test]
-    fn a_large_table_takes_no_long_time() {
-        let neighbours: Vec<_> = (0..60_000_u32)
-            .map(|host| Ipv4Addr::from_bits(0x0a01_0000 + host).to_string())
-            .collect();
-        let neighbours: Vec<_> = neighbours.iter().map(String::as_str).collect();
-        let mut on = around(ETH, &["10.0.0.1/8"], &[]);
-        on.neighbours = neighbours
-            .iter()
-            .map(|ip| Neighbour {
-                ip: ip.parse().unwrap(),
-                mac: Some(mac(5)),
-                state: NeighbourState::Stale,
-                externally_learned: false,
-            })
+    fn a_large_table_takes_little_time() {
+        let ip = |host: u32| Ipv4Addr::from_bits(0x0a01_0000 + host).to_string();
+        let mut large = view("eth 10.0.0.1/8", "eth");
+        large.neighbours = (0..60_000)
+            .map(|host| neighbour(&ip(host), mac(5), NeighbourState::Stale))
             .collect();
         let begun = Instant::now();
-        assert_eq!(
-            peers_of("10.0.0.10", &on, None, &[]).len(),
-            neighbours.len()
-        );
+        let (peers, _) = limited_peers("", &large, None, Confirm::All, usize::MAX);
+        assert_eq!(peers.len(), 60_000);
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(2), "{took:?}");
     }

@@ -1,4 +1,4 @@
-//! The bound on how many frames leave.
+//! The rate limit of sent frames.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -6,18 +6,16 @@ use std::time::{Duration, Instant};
 /// A token bucket, one second deep: in any window of `w` seconds at most `rate` × (1 + w)
 /// frames leave.
 ///
-/// It is kept as the moment at which the bucket will be full again ("virtual scheduling"), which
-/// needs neither a timer nor fractions.
+/// It stores only when the bucket is full again ("virtual scheduling"): no timer, no fractions.
 #[derive(Debug)]
 pub struct Bucket {
     per_frame: Duration,
-    /// What may be saved up while nothing is sent: a second's worth.
     depth: Duration,
     full_at: Instant,
 }
 
 impl Bucket {
-    /// A full bucket: frames a second, one second deep.
+    /// A full bucket for `rate` frames per second.
     #[must_use]
     pub fn new(rate: NonZeroU32, now: Instant) -> Self {
         // Rounded up, so that the rate is never exceeded.
@@ -35,7 +33,7 @@ impl Bucket {
         self.full_at + self.per_frame - self.depth
     }
 
-    /// Takes the frame's token, if there is one.
+    /// Takes a token, if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
         let ready = self.ready_at() <= now;
         if ready {
@@ -78,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_saved_up_beyond_one_second() {
+    fn no_idle_time_saves_up_more_than_one_second() {
         let start = Instant::now();
         let mut bucket = Bucket::new(NonZeroU32::new(10).unwrap(), start);
         let later = start + Duration::from_secs(3600);

@@ -1,36 +1,33 @@
-//! What is to be done, and when.
+//! Scheduled tasks.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Tasks in the order in which they fall due; of those due at the same moment, the one noted
-/// first comes first. That is what interleaves the VIPs.
+/// Tasks by due time, then in the order of scheduling. That order interleaves the VIPs.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     heap: BinaryHeap<Reverse<(Instant, u64, T)>>,
-    noted: u64,
+    scheduled: u64,
 }
 
 impl<T: Ord> Timers<T> {
     pub(crate) fn new() -> Self {
         Self {
             heap: BinaryHeap::new(),
-            noted: 0,
+            scheduled: 0,
         }
     }
 
-    pub(crate) fn note(&mut self, due: Instant, task: T) {
-        self.heap.push(Reverse((due, self.noted, task)));
-        self.noted += 1;
+    pub(crate) fn schedule(&mut self, due: Instant, task: T) {
+        self.heap.push(Reverse((due, self.scheduled, task)));
+        self.scheduled += 1;
     }
 
-    /// When the next task falls due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((due, ..))| *due)
     }
 
-    /// Takes the next task, if it is due.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<T> {
         if self.next_due()? > now {
             return None;

@@ -481,7 +481,7 @@ impl Network {
         for news in self.core.take_news() {
             assert_eq!(news.interface, self.above.index);
             let index = self.vip_index[&news.vip.ip()];
-            assert_ne!(news.rivals, [], "news without other owners");
+            assert_ne!(news.other_owners, [], "news without other owners");
             if !news.is_over {
                 let watch = self.scenario.pace.conflict_watch;
                 assert!(!watch.is_zero(), "no watch is configured");

@@ -331,10 +331,10 @@ fn is_near(network: &Network, member: &Member, vip: usize) -> bool {
 }
 
 fn another_owner_is_near(network: &Network, vip: usize) -> bool {
-    let rivals = network.members.iter();
-    let mut rivals = rivals.filter(|member| member.kind == Kind::Rival);
+    let other_owners = network.members.iter();
+    let mut other_owners = other_owners.filter(|member| member.kind == Kind::Rival);
     let mut conflicts = network.claim(vip).into_iter().flat_map(Claim::conflicts);
-    rivals.any(|member| is_near(network, member, vip)) || conflicts.next().is_some()
+    other_owners.any(|member| is_near(network, member, vip)) || conflicts.next().is_some()
 }
 
 /// Whether a member's entry is wrong, stays wrong, and the run can detect that.
@@ -421,11 +421,11 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
                 ),
             };
             // Reports show an owner's confirmation with the conflicts.
-            let is_rival = claim.is_rival(&confirmation.peer);
+            let is_other_owner = claim.is_other_owner(&confirmation.peer);
             let claims = claim.conflicts().any(|mac| mac == member.host.mac);
             let known = confirmation.peer.mac == Some(member.host.mac);
-            assert_eq!(is_rival, claims && known, "{}", seen.who);
-            if is_rival && confirmation.verdict() != PeerVerdict::Holder {
+            assert_eq!(is_other_owner, claims && known, "{}", seen.who);
+            if is_other_owner && confirmation.verdict() != PeerVerdict::Holder {
                 statistics.owners_without_echo += 1;
             }
             seen.claims_no_more_than_the_truth();

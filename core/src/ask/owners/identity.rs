@@ -1,9 +1,9 @@
-//! Who they are that answer for a VIP, where its answers alone do not tell.
+//! Identifies the owners of a VIP if their answers are ambiguous.
 //!
-//! A MAC that this host sends to and that answered no broadcast may be its owner's all the same (bond
-//! mode balance-alb has two): it is asked itself, by unicast. An echo request *to the VIP*, with TTL
-//! 1, is answered only by a host that has it, through whichever card it came in: that tells two
-//! cards of one host from two hosts. And who answers for addresses that nobody has is a proxy.
+//! A MAC that this host sends to may belong to the owner although it answered no broadcast (bond mode
+//! balance-alb uses two MACs): so it gets a unicast request. Only a host that has the VIP answers an
+//! echo request *to the VIP* with TTL 1, through any of its cards: that tells two cards of one host
+//! from two hosts. A MAC that answers for unused addresses is a proxy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -12,36 +12,35 @@ use crate::address::{Mac, Prefix, Vip};
 use crate::ask::LAST_ANSWER;
 use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
 
-/// Between two frames that ask the same.
+/// The gap between two frames of the same question.
 const GAP: Duration = Duration::from_millis(12);
-/// Addresses that nobody has, for which a MAC is asked. One could be its own without anybody
-/// knowing; all of them are not.
+/// How many unused addresses to ask a MAC for. A host may have one of them after all, but not each.
 const UNUSED: usize = 3;
-/// What their last bits differ by from the VIP's: near it, so that they are routed alike, and no
-/// neat numbers, which hosts have.
+/// The XOR of their last bits with the VIP's: near it, so that routes treat them alike, and no round
+/// numbers, which hosts often have.
 const DISTANCES: [u8; 8] = [0x2d, 0x13, 0x36, 0x1b, 0x29, 0x0e, 0x35, 0x17];
 
-/// Who asks, and from where.
+/// The source of questions.
 #[derive(Clone, Copy, Debug)]
 pub struct AskedFrom {
     /// The interface's MAC.
     pub mac: Mac,
-    /// An own address there of the VIP's family, that is no VIP.
+    /// An own address there of the VIP's family, not a VIP.
     pub ip: Option<IpAddr>,
-    /// Tells this run's echoes from others'.
+    /// The identifier of this run's echoes.
     pub identifier: u16,
 }
 
-/// What a MAC is asked.
+/// What to ask a MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
-    /// For the VIP, as duplicate address detection does, so that no table changes.
+    /// The VIP, as duplicate address detection asks, so that no entry changes.
     Vip,
-    /// For an address that nobody has.
+    /// An unused address.
     Unused(IpAddr),
-    /// For the VIP, from this host's own address: who answers knows that from now on.
-    Known,
-    /// For an echo from the VIP.
+    /// The VIP, from this host's own address: that gives the owner an entry for this host.
+    Introduction,
+    /// An echo to the VIP.
     Echo,
 }
 
@@ -55,8 +54,8 @@ struct Question {
     answer: Option<Mac>,
 }
 
-/// Questions to some MACs about one VIP, each repeated until it is answered or chance explains its
-/// silence no more.
+/// Questions to some MACs about one VIP. Each repeats until an answer, or until chance no longer
+/// explains the silence.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     vip: Vip,
@@ -69,7 +68,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// `enough` questions are not lost all by chance; `wait` is how long they may take.
+    /// `enough` unanswered questions rule out chance; `wait` is how long they may take.
     pub(super) fn new(
         vip: Vip,
         from: AskedFrom,
@@ -98,28 +97,27 @@ impl Identity {
         });
     }
 
-    /// Asks a MAC itself for the VIP.
+    /// Asks a MAC for the VIP.
     pub(super) fn ask_for_vip(&mut self, to: Mac, now: Instant) {
         self.ask(to, About::Vip, now);
     }
 
-    /// Makes this host known to a MAC that answers for the VIP, before an echo is asked for. From no
-    /// own address it can't be.
+    /// Makes a host that answers for the VIP create an entry for this one, before any echo. That takes an
+    /// own address.
     pub(super) fn introduce(&mut self, to: Mac, now: Instant) {
         if self.from.ip.is_some() {
-            self.ask(to, About::Known, now);
+            self.ask(to, About::Introduction, now);
         }
     }
 
-    /// Asks whether the VIP is behind a MAC: unless it says so itself, or says nothing, when it is
-    /// asked for the VIP.
+    /// Asks whether the VIP is behind a MAC, unless that MAC itself answers for the VIP or is silent.
     pub(super) fn ask_for_echo(&mut self, to: Mac, now: Instant) {
         if self.from.ip.is_some() {
             self.ask(to, About::Echo, now);
         }
     }
 
-    /// Asks whether a MAC answers for others: for `unused` addresses.
+    /// Asks whether a MAC answers for `unused` addresses.
     pub(super) fn ask_for_unused(&mut self, to: Mac, unused: &[IpAddr], now: Instant) {
         if unused.len() >= UNUSED {
             for ip in unused {
@@ -128,12 +126,12 @@ impl Identity {
         }
     }
 
-    /// The MAC that answered for the VIP when `to` was asked for it.
+    /// The MAC that answered a request for the VIP to `to`.
     pub(super) fn answered_for_vip(&self, to: Mac) -> Option<Mac> {
         self.answer(to, About::Vip)
     }
 
-    /// The MAC that the echo from the VIP came from when it was asked for behind `to`.
+    /// The MAC that answered an echo request to the VIP, sent to `to`.
     pub(super) fn echoed(&self, to: Mac) -> Option<Mac> {
         self.answer(to, About::Echo)
     }
@@ -145,20 +143,14 @@ impl Identity {
             .answer
     }
 
-    /// Whether a MAC answers for addresses that nobody has.
+    /// Whether a MAC answered for every unused address.
     pub(super) fn is_proxy(&self, mac: Mac) -> bool {
-        let mut any = false;
-        self.questions
-            .iter()
-            .filter(|one| one.to == mac && matches!(one.about, About::Unused(_)))
-            .all(|one| {
-                any = true;
-                one.answer == Some(mac)
-            })
-            && any
+        let is_its = |one: &&Question| one.to == mac && matches!(one.about, About::Unused(_));
+        let mut its = self.questions.iter().filter(is_its).peekable();
+        its.peek().is_some() && its.all(|one| one.answer == Some(mac))
     }
 
-    /// The frames that left.
+    /// Sent frames.
     pub(super) fn frames(&self) -> u32 {
         self.frames
     }
@@ -169,23 +161,23 @@ impl Identity {
     }
 
     fn may_echo(&self, to: Mac) -> bool {
-        // A host that does not know this one, on whichever card it answers by, would ask for it,
-        // from the VIP, and so change the entry that is only to be looked at.
+        // A host without an entry for this one would ask for it from the VIP, by any of its cards, and
+        // so change the entry under test.
         let mut introduced = self.questions.iter();
-        let known = introduced.all(|one| one.about != About::Known || one.answer.is_some());
+        let known = introduced.all(|one| one.about != About::Introduction || one.answer.is_some());
         let mut for_vip = self.questions.iter();
-        let told = for_vip.find(|one| one.about == About::Vip && one.to == to);
-        known && told.is_none_or(|one| one.answer.is_some_and(|by| by != to))
+        let asked = for_vip.find(|one| one.about == About::Vip && one.to == to);
+        known && asked.is_none_or(|one| one.answer.is_some_and(|by| by != to))
     }
 
-    /// The question that is asked next.
+    /// The next question.
     fn due(&self) -> Option<(usize, &Question)> {
         let open = self.questions.iter().enumerate();
         open.filter(|(_, one)| self.is_open(one))
             .min_by_key(|(_, one)| one.due)
     }
 
-    /// The question that may leave now.
+    /// The frame that may leave now.
     pub(super) fn poll_transmit(&self, now: Instant) -> Option<Frame> {
         let (at, question) = self.due().filter(|(_, one)| one.due <= now)?;
         (now < self.end_at).then(|| self.frame(at, question))?
@@ -205,16 +197,16 @@ impl Identity {
                 vip,
                 Some(question.to),
             )),
-            (About::Known, IpAddr::V4(vip)) => {
+            (About::Introduction, IpAddr::V4(vip)) => {
                 Some(Arp::directed_request(from_v4, mac, vip, Some(question.to)))
             }
-            (About::Vip | About::Known, IpAddr::V6(vip)) => {
-                Some(ask_at(question.to, vip, mac, from_v6))
+            (About::Vip | About::Introduction, IpAddr::V6(vip)) => {
+                Some(solicit_at(question.to, vip, mac, from_v6))
             }
             (About::Unused(IpAddr::V4(ip)), _) => {
                 Some(Arp::directed_request(from_v4, mac, ip, Some(question.to)))
             }
-            (About::Unused(IpAddr::V6(ip)), _) => Some(ask_at(question.to, ip, mac, from_v6)),
+            (About::Unused(IpAddr::V6(ip)), _) => Some(solicit_at(question.to, ip, mac, from_v6)),
             (About::Echo, vip) => Some(Echo::request(
                 (own?, mac),
                 (vip, question.to),
@@ -235,7 +227,7 @@ impl Identity {
         }
     }
 
-    /// A frame came in on the interface.
+    /// The interface received a frame.
     pub(super) fn received(&mut self, frame: &Frame) {
         if frame.destination != self.from.mac {
             return;
@@ -272,16 +264,16 @@ impl Identity {
             && Some(echo.destination) == self.from.ip
     }
 
-    /// Somebody says that `ip` is at `mac`, and `fits` what was asked.
+    /// A host answers that `ip` is at `mac`, in a form that `fits` some questions.
     fn on_answer(&mut self, ip: IpAddr, mac: Mac, fits: impl Fn(About) -> bool) {
         let vip = self.vip.ip();
         for question in &mut self.questions {
             let target = match question.about {
-                About::Vip | About::Known => vip,
+                About::Vip | About::Introduction => vip,
                 About::Unused(unused) => unused,
                 About::Echo => continue,
             };
-            // By another card than the one that was asked, only for the VIP.
+            // Only for the VIP does an answer from another card count.
             let may_answer = mac == question.to || question.about == About::Vip;
             let better = question.answer.is_none() || mac == question.to;
             if ip == target && fits(question.about) && may_answer && better {
@@ -290,7 +282,7 @@ impl Identity {
         }
     }
 
-    /// Whether nothing more is asked, and no answer can come any more.
+    /// Whether no question is left, and no answer can come.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         let all_answered = self.questions.iter().all(|one| one.answer.is_some());
         let asks = self.due().is_some() && now < self.end_at;
@@ -301,7 +293,7 @@ impl Identity {
         self.last_asked.map(|at| at + LAST_ANSWER)
     }
 
-    /// When to look again if nothing happens before.
+    /// When to poll again if nothing happens earlier.
     pub(super) fn next_deadline(&self, now: Instant) -> Instant {
         match self.due().filter(|_| now < self.end_at) {
             Some((_, question)) => question.due.min(self.end_at),
@@ -310,8 +302,8 @@ impl Identity {
     }
 }
 
-/// A solicitation to one MAC, without the detour over the solicited-node group.
-fn ask_at(to: Mac, target: Ipv6Addr, mac: Mac, own: Option<Ipv6Addr>) -> Frame {
+/// A unicast solicitation.
+fn solicit_at(to: Mac, target: Ipv6Addr, mac: Mac, own: Option<Ipv6Addr>) -> Frame {
     let mut frame = Ndp::probe(target, mac, own);
     frame.destination = to;
     if let Payload::Ndp(ndp) = &mut frame.payload {
@@ -320,8 +312,7 @@ fn ask_at(to: Mac, target: Ipv6Addr, mac: Mac, own: Option<Ipv6Addr>) -> Frame {
     frame
 }
 
-/// Addresses near the VIP that nobody is known to have. `known` are those that somebody has;
-/// `subnet` is the VIP's.
+/// Addresses in the VIP's `subnet` near it that are not `known` to be in use.
 pub fn unused_near(vip: Vip, subnet: Prefix, known: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
     let at = |distance: u8| match vip.ip() {
         IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() ^ u32::from(distance)).into(),
@@ -341,10 +332,8 @@ pub fn unused_near(vip: Vip, subnet: Prefix, known: impl Fn(IpAddr) -> bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ask::testing::{A, B, OWN, reply};
 
-    const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
-    const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
-    const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
     const WAIT: Duration = Duration::from_secs(1);
 
     fn vip() -> Vip {
@@ -360,7 +349,7 @@ mod tests {
         Identity::new(vip(), asker, 12, WAIT, now)
     }
 
-    /// Asks to the end; `answer` plays the others. Gives how long it took.
+    /// Asks to the end; `answer` plays the other hosts. Returns how long it took.
     fn play(
         asked: &mut Identity,
         start: Instant,
@@ -379,36 +368,12 @@ mod tests {
         now - start
     }
 
-    fn reply(to: &Frame, from: Mac) -> Option<Frame> {
-        let payload = match to.payload {
-            Payload::Arp(arp) => Payload::Arp(Arp {
-                operation: ArpOperation::Reply,
-                sender_mac: from,
-                sender_ip: arp.target_ip,
-                target_mac: arp.sender_mac,
-                target_ip: arp.sender_ip,
-            }),
-            Payload::Echo(echo) => Payload::Echo(Echo {
-                source: echo.destination,
-                destination: echo.source,
-                kind: EchoKind::Reply,
-                ..echo
-            }),
-            Payload::Ndp(_) => return None,
-        };
-        Some(Frame {
-            destination: to.source,
-            source: from,
-            payload,
-        })
-    }
-
     fn is_echo(frame: &Frame) -> bool {
         matches!(frame.payload, Payload::Echo(_))
     }
 
     #[test]
-    fn a_mac_that_answers_itself_or_through_another_card_is_told() {
+    fn a_mac_answers_itself_or_through_another_card() {
         let now = Instant::now();
         for (by, echoes) in [(A, true), (B, true), (B, false)] {
             let mut asked = identity(now);
@@ -421,17 +386,17 @@ mod tests {
                 assert!(introduced || !is_echo(frame));
                 let answers = echoes || !is_echo(frame);
                 let by = if frame.destination == B { B } else { by };
-                answers.then(|| reply(frame, by))?
+                answers.then(|| reply(frame, by))
             });
             assert_eq!(asked.answered_for_vip(A), Some(by));
-            // Who answers itself is asked for no echo.
+            // A MAC that answers itself gets no echo request.
             let echoed = (echoes && by == B).then_some(B);
             assert_eq!(asked.echoed(A), echoed);
         }
     }
 
     #[test]
-    fn who_is_silent_is_asked_often_and_not_for_ever() {
+    fn a_silent_mac_gets_a_bounded_number_of_questions() {
         let now = Instant::now();
         let mut asked = identity(now);
         asked.ask_for_vip(A, now);
@@ -442,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_for_every_unused_address_is_a_proxy() {
+    fn a_mac_that_answers_for_every_unused_address_is_a_proxy() {
         let now = Instant::now();
         let subnet = Prefix::new([10, 0, 0, 1].into(), 24);
         let unused = unused_near(vip(), subnet, |_| false);
@@ -451,21 +416,21 @@ mod tests {
         for mac in [A, B] {
             asked.ask_for_unused(mac, &unused, now);
         }
-        let mut spared = 0;
+        let mut asked_b = 0;
         play(&mut asked, now, |frame| {
             // B has one of the addresses by chance.
             let answers = frame.destination == A || {
-                spared += 1;
-                spared == 1
+                asked_b += 1;
+                asked_b == 1
             };
-            answers.then(|| reply(frame, frame.destination))?
+            answers.then(|| reply(frame, frame.destination))
         });
         assert!(asked.is_proxy(A) && !asked.is_proxy(B));
-        assert!(!identity(now).is_proxy(A), "nobody was asked");
+        assert!(!identity(now).is_proxy(A), "no question left");
     }
 
     #[test]
-    fn unused_addresses_are_in_the_subnet_and_nobodys() {
+    fn unused_addresses_are_in_the_subnet_and_not_in_use() {
         let near = |length, known: &[&str]| {
             let subnet = Prefix::new(vip().ip(), length);
             unused_near(vip(), subnet, |ip| known.contains(&&*ip.to_string()))
@@ -475,10 +440,7 @@ mod tests {
             strings(near(24, &["10.0.0.73"])),
             ["10.0.0.119", "10.0.0.82", "10.0.0.127"]
         );
-        assert_eq!(
-            near(31, &[]),
-            [""; 0].map(|ip| ip.parse::<IpAddr>().unwrap())
-        );
+        assert!(near(31, &[]).is_empty());
         let subnet: Prefix = "fd00::/64".parse().unwrap();
         let of_v6 = unused_near("fd00::100".parse().unwrap(), subnet, |_| false);
         assert_eq!(strings(of_v6)[0], "fd00::12d");

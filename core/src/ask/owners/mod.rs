@@ -1,8 +1,8 @@
 //! Who else answers for a VIP: the one place that decides whether a second owner exists.
 //!
 //! - [`Claimants`]: the evidence, and the decision
-//! - [`OwnerSearch`], [`OwnerSearches`]: ask for VIPs that are elsewhere, and who they are that answer
-//! - `OwnerWatch`: asks the second owners of a VIP that is here until they are gone
+//! - [`OwnerSearch`], [`OwnerSearches`]: probe for VIPs that are elsewhere, and identify their owners
+//! - `OwnerWatch`: probes for second owners of a VIP that is here until they are gone
 
 mod identity;
 mod search;
@@ -21,24 +21,24 @@ pub(crate) use watch::{LOOK_AGAIN, OwnerWatch, Step};
 
 use crate::address::Mac;
 
-/// Claimants that are remembered for one VIP: a split brain has one, a loop or an attack any number.
+/// The most claimants to remember for one VIP: a split brain has one, a loop or an attack any number.
 pub const MOST_CLAIMANTS: usize = 16;
 
-/// What was found out about a VIP, the worst first.
+/// The result for a VIP, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VipVerdict {
     /// Two or more hosts have the VIP.
     Conflict,
-    /// It could not be asked for.
+    /// No probe could leave.
     Failed,
     /// Nobody has it.
     Unowned,
-    /// One host has it, and this one, or a peer, sends to another.
+    /// One host has it, and this one or a peer sends to another.
     Stale,
-    /// Too few answers to tell.
+    /// There are too few answers to decide.
     Unproven,
-    /// One host has it, and nothing that was heard contradicts that.
+    /// One host has it, and no received frame contradicts that.
     Ok,
 }
 
@@ -57,20 +57,20 @@ impl VipVerdict {
     }
 }
 
-/// One MAC that a VIP was claimed with.
+/// A MAC that claims a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claimant {
-    /// Times that it was heard.
+    /// Its claims.
     pub(crate) count: u32,
     pub(crate) first: Instant,
     pub(crate) last: Instant,
-    /// Since when it claims the VIP no more.
+    /// Since when it no longer claims the VIP.
     pub(crate) gone: Option<Instant>,
     /// Whether it was gone before.
     pub(crate) came_back: bool,
 }
 
-/// The MACs, not this host's, that claimed a VIP: at most [`MOST_CLAIMANTS`], the rest is counted.
+/// The MACs of other hosts that claimed a VIP: at most [`MOST_CLAIMANTS`], and a count of the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Claimants {
     known: BTreeMap<Mac, Claimant>,
@@ -78,8 +78,8 @@ pub struct Claimants {
 }
 
 impl Claimants {
-    /// A MAC claims the VIP. Returns whether it did not so far.
-    pub(crate) fn heard(&mut self, now: Instant, mac: Mac) -> bool {
+    /// A MAC claims the VIP. Returns whether that is new.
+    pub(crate) fn on_claim(&mut self, now: Instant, mac: Mac) -> bool {
         if let Some(known) = self.known.get_mut(&mac) {
             let is_back = known.gone.take().is_some();
             known.count = known.count.saturating_add(1);
@@ -102,7 +102,7 @@ impl Claimants {
         true
     }
 
-    /// Makes room. Returns whether there is any.
+    /// Makes room, if possible. Returns whether it did.
     fn forget_one_that_is_gone(&mut self) -> bool {
         let gone = self
             .known
@@ -114,17 +114,15 @@ impl Claimants {
         self.known.remove(&mac).is_some()
     }
 
-    /// Forgets these MACs.
     pub(crate) fn forget(&mut self, of: impl Fn(Mac) -> bool) {
         self.known.retain(|mac, _| !of(*mac));
     }
 
-    /// Those that claim it now.
+    /// The present claimants.
     pub(crate) fn present(&self) -> impl Iterator<Item = (Mac, &Claimant)> + '_ {
         self.all().filter(|(_, one)| one.gone.is_none())
     }
 
-    /// All, present or gone.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Mac, &Claimant)> + '_ {
         self.known.iter().map(|(mac, one)| (*mac, one))
     }
@@ -133,7 +131,6 @@ impl Claimants {
         self.known.values_mut()
     }
 
-    /// Whether a MAC claims it now.
     pub(crate) fn is_present(&self, mac: Mac) -> bool {
         self.known.get(&mac).is_some_and(|one| one.gone.is_none())
     }
@@ -143,8 +140,8 @@ impl Claimants {
         self.more
     }
 
-    /// Whether the VIP has a second owner. Where this host holds it, whoever else claims it is one.
-    /// Elsewhere it takes two that answer in turns: one after the other, the VIP has moved.
+    /// Whether the VIP has a second owner. If this host holds it, every claimant is one. Elsewhere it
+    /// takes two that answer in turns: if one starts after the other stopped, the VIP moved.
     pub(crate) fn has_second_owner(&self, held_here: bool) -> bool {
         let present: Vec<_> = self.present().map(|(_, one)| one).collect();
         let overlap =
@@ -169,32 +166,32 @@ mod tests {
     }
 
     #[test]
-    fn a_million_claimants_take_no_more_room_than_sixteen() {
+    fn a_million_claimants_take_the_memory_of_sixteen() {
         let mut claimants = Claimants::default();
         let now = Instant::now();
         for number in 0..1_000_000 {
-            claimants.heard(now, mac(number));
+            claimants.on_claim(now, mac(number));
         }
         assert_eq!(claimants.all().count(), MOST_CLAIMANTS);
         assert_eq!(claimants.more(), 1_000_000 - 16);
-        // Who is gone yields to who is there.
+        // A new claimant replaces one that is gone.
         let gone = claimants.known.get_mut(&mac(3)).unwrap();
         gone.gone = Some(now);
-        assert!(claimants.heard(now, mac(77)) && claimants.is_present(mac(77)));
+        assert!(claimants.on_claim(now, mac(77)) && claimants.is_present(mac(77)));
         assert!(!claimants.known.contains_key(&mac(3)));
     }
 
     #[test]
-    fn whoever_else_claims_a_vip_that_is_here_is_a_second_owner_elsewhere_it_takes_two() {
+    fn one_claimant_is_a_second_owner_here_and_two_are_elsewhere() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
         let mut claimants = Claimants::default();
         assert!(!claimants.has_second_owner(true));
-        claimants.heard(start, mac(1));
+        claimants.on_claim(start, mac(1));
         assert!(claimants.has_second_owner(true) && !claimants.has_second_owner(false));
-        claimants.heard(after(1), mac(2));
-        assert!(!claimants.has_second_owner(false), "it moved");
-        claimants.heard(after(2), mac(1));
+        claimants.on_claim(after(1), mac(2));
+        assert!(!claimants.has_second_owner(false), "the VIP moved");
+        claimants.on_claim(after(2), mac(1));
         assert!(claimants.has_second_owner(false), "both answer");
         claimants.known.get_mut(&mac(2)).unwrap().gone = Some(after(3));
         assert!(!claimants.has_second_owner(false) && claimants.has_second_owner(true));

@@ -1,8 +1,7 @@
-//! Asks for a VIP on a link: who answers, and who they are where their answers do not tell.
+//! Finds the owners of a VIP on a link, and identifies them if their answers are ambiguous.
 //!
-//! Frames are lost, answers too. An owner that was not heard may be there all the same: probes are
-//! sent until chance no longer explains its silence, given how many of them the owner that is heard
-//! best has answered.
+//! Frames get lost, so a silent owner may exist. The search probes until chance no longer explains
+//! such silence, given how many probes the most responsive owner answered.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,28 +13,28 @@ use crate::address::{Mac, Vip};
 use crate::ask::{LAST_ANSWER, PROBES_WITHOUT_LOSS, Refusal, probes_to_rule_out_chance};
 use crate::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
 
-/// Between two probes: within a second, as many leave as it takes where half of the frames are
-/// lost both ways.
+/// The gap between two probes: a second has room for as many as it takes where half of the frames are
+/// lost in each direction.
 const GAP: Duration = Duration::from_millis(12);
 
-/// What a search is about, and where it asks from.
+/// What to search for, and from where.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The VIP.
     pub vip: Vip,
-    /// Where it is asked from.
+    /// The source of all questions.
     pub from: AskedFrom,
-    /// Whether probes come from that address, too, instead of 0.0.0.0 or `::`.
+    /// Whether IPv4 probes, too, come from that address instead of 0.0.0.0.
     pub probes_from_address: bool,
-    /// The MACs of this host's interfaces, which are no other owners.
+    /// The MACs of this host's interfaces: not owners.
     pub own_macs: BTreeSet<Mac>,
-    /// Addresses of the VIP's subnet that nobody has: who answers for them is a proxy.
+    /// Unused addresses of the VIP's subnet: only a proxy answers for them.
     pub unused: Vec<IpAddr>,
-    /// How long each of the two, owners and who they are, is asked for.
+    /// How long the search may last, and then the identification.
     pub wait: Duration,
 }
 
-/// One VIP, asked for on one link.
+/// A search for the owners of one VIP on one link.
 #[derive(Clone, Debug)]
 pub struct OwnerSearch {
     subject: Subject,
@@ -50,7 +49,7 @@ pub struct OwnerSearch {
 }
 
 impl OwnerSearch {
-    /// Asks who has the VIP, from now on.
+    /// Begins a search.
     #[must_use]
     pub fn new(subject: Subject, now: Instant) -> Self {
         Self {
@@ -66,7 +65,7 @@ impl OwnerSearch {
         }
     }
 
-    /// Asks only whether some MACs that claim the VIP are proxies.
+    /// Only asks whether MACs that claim the VIP are proxies.
     #[must_use]
     pub fn for_proxies(subject: Subject, claimants: &[Mac], now: Instant) -> Self {
         let mut search = Self::new(subject, now);
@@ -86,8 +85,8 @@ impl OwnerSearch {
         Identity::new(vip, from, enough, wait, now)
     }
 
-    /// Asks who they are that answered, where that does not tell: this host sends frames for the VIP
-    /// to `cached`.
+    /// Begins to identify the owners if their answers are ambiguous. This host sends frames for the VIP
+    /// to the MAC `cached`.
     pub fn identify(&mut self, cached: Option<Mac>, now: Instant) {
         let mut identity = self.identity(self.probes_to_rule_out_chance(), now);
         let unused = &self.subject.unused;
@@ -112,7 +111,7 @@ impl OwnerSearch {
         self.identity = Some(identity);
     }
 
-    /// The frame that may leave now.
+    /// The next frame that may leave now.
     #[must_use]
     pub fn poll_transmit(&self, now: Instant) -> Option<Frame> {
         if let Some(identity) = &self.identity {
@@ -144,7 +143,7 @@ impl OwnerSearch {
         self.next_probe = now + GAP;
     }
 
-    /// The frame could not leave; it is tried again.
+    /// The frame could not leave: the search tries again.
     pub fn refused(&mut self, now: Instant, why: Refusal) {
         if let Some(identity) = &mut self.identity {
             return identity.sent(now, false);
@@ -153,14 +152,14 @@ impl OwnerSearch {
         self.next_probe = now + GAP;
     }
 
-    /// Nothing more can be asked, and why.
+    /// Ends the search early.
     pub fn end(&mut self, now: Instant, why: Refusal) {
         self.refusal = Some(why);
         self.end_at = now;
         self.identity = None;
     }
 
-    /// A frame came in on the interface.
+    /// The interface received a frame.
     pub fn received(&mut self, now: Instant, frame: &Frame) {
         if let Some(identity) = &mut self.identity {
             return identity.received(frame);
@@ -180,7 +179,7 @@ impl OwnerSearch {
                 NdpMessage::Advertisement(na) if IpAddr::V6(na.target) == vip.ip() => {
                     let answers = match self.probes_from() {
                         Some(ip) => na.solicited && IpAddr::V6(ndp.destination) == ip && to_us,
-                        // The answer to duplicate address detection goes to all nodes.
+                        // Answers to duplicate address detection go to all nodes.
                         None => !na.solicited && ndp.destination.is_multicast(),
                     };
                     self.on_claim(now, na.target_lladdr.unwrap_or(frame.source), answers);
@@ -198,18 +197,18 @@ impl OwnerSearch {
         if !answers {
             self.claimed = true;
         } else if self.probes > 0 {
-            self.answers.heard(now, mac);
+            self.answers.on_claim(now, mac);
         }
     }
 
-    /// Whether the silence of others is no chance any more.
+    /// Whether there were enough probes to rule out another owner.
     fn is_certain(&self) -> bool {
         self.probes >= self.probes_to_rule_out_chance()
     }
 
     fn probes_to_rule_out_chance(&self) -> u32 {
-        let best_heard = self.answers().map(|(_, count)| count).max();
-        probes_to_rule_out_chance(best_heard.unwrap_or(0), self.probes)
+        let best = self.answers().map(|(_, count)| count).max();
+        probes_to_rule_out_chance(best.unwrap_or(0), self.probes)
     }
 
     fn wants_to_ask(&self, now: Instant) -> bool {
@@ -220,7 +219,7 @@ impl OwnerSearch {
         self.last_probe.map(|at| at + LAST_ANSWER)
     }
 
-    /// Whether nothing more is asked, and no answer can come any more.
+    /// Whether no question is left, and no answer can come.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
         match &self.identity {
@@ -232,7 +231,7 @@ impl OwnerSearch {
         }
     }
 
-    /// When to look again if nothing happens before.
+    /// When to poll again if nothing happens earlier.
     #[must_use]
     pub fn next_deadline(&self, now: Instant) -> Instant {
         match &self.identity {
@@ -248,67 +247,67 @@ impl OwnerSearch {
         self.subject.vip
     }
 
-    /// Where it is asked from.
+    /// The source of its questions.
     #[must_use]
     pub fn from(&self) -> AskedFrom {
         self.subject.from
     }
 
-    /// The MACs that answered, and how often.
+    /// The MACs that answered, and how many times.
     pub fn answers(&self) -> impl Iterator<Item = (Mac, u32)> + '_ {
         self.answers.present().map(|(mac, one)| (mac, one.count))
     }
 
-    /// Answers by more MACs than are remembered.
+    /// Answers by MACs beyond [`MOST_CLAIMANTS`](crate::ask::MOST_CLAIMANTS).
     #[must_use]
     pub fn more_answers(&self) -> u64 {
         self.answers.more()
     }
 
-    /// The probes that left.
+    /// Sent probes.
     #[must_use]
     pub fn probes(&self) -> u32 {
         self.probes
     }
 
-    /// All frames that left.
+    /// All sent frames.
     #[must_use]
     pub fn frames(&self) -> u32 {
         self.probes + self.identity.as_ref().map_or(0, Identity::frames)
     }
 
-    /// Why the last frame that could not leave was refused.
+    /// The last refusal.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.as_ref()
     }
 
-    /// Whether somebody said unasked that it has the VIP.
+    /// Whether a host claimed the VIP unsolicited.
     #[must_use]
-    pub fn heard_a_claim(&self) -> bool {
+    pub fn has_seen_claim(&self) -> bool {
         self.claimed
     }
 
-    /// The MAC that answered for the VIP when `to` itself was asked for it.
+    /// The MAC that answered a unicast request for the VIP to `to`.
     #[must_use]
     pub fn answered_for_vip(&self, to: Mac) -> Option<Mac> {
         self.identity.as_ref()?.answered_for_vip(to)
     }
 
-    /// The MAC that the echo from the VIP came from when it was asked for behind `to`.
+    /// The MAC that answered an echo request to the VIP, sent to `to`.
     #[must_use]
     pub fn echoed(&self, to: Mac) -> Option<Mac> {
         self.identity.as_ref()?.echoed(to)
     }
 
-    /// Whether a MAC answers for addresses that nobody has.
+    /// Whether a MAC answers for unused addresses.
     #[must_use]
     pub fn is_proxy(&self, mac: Mac) -> bool {
         let identity = self.identity.as_ref();
         identity.is_some_and(|identity| identity.is_proxy(mac))
     }
 
-    /// What the answers mean, where this host sends frames for the VIP to `cached`.
+    /// The verdict. This host sends frames for the VIP to the MAC `cached`.
     #[must_use]
     pub fn verdict(&self, cached: Option<Mac>) -> VipVerdict {
         let mut answers = self.answers();
@@ -333,10 +332,8 @@ mod tests {
     use proptest::test_runner::{RngAlgorithm, TestRng};
 
     use super::*;
+    use crate::ask::testing::{A, B, OWN, reply};
 
-    const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
-    const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
-    const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
     const WAIT: Duration = Duration::from_secs(1);
 
     fn vip(text: &str) -> Vip {
@@ -359,40 +356,8 @@ mod tests {
         OwnerSearch::new(subject, now)
     }
 
-    fn answer_to(probe: &Frame, owner: Mac) -> Frame {
-        let payload = match probe.payload {
-            Payload::Arp(arp) => Payload::Arp(Arp {
-                operation: ArpOperation::Reply,
-                sender_mac: owner,
-                sender_ip: arp.target_ip,
-                target_mac: arp.sender_mac,
-                target_ip: arp.sender_ip,
-            }),
-            Payload::Ndp(ndp) => match ndp.message {
-                NdpMessage::Solicitation(ns) => Payload::Ndp(Ndp {
-                    source: ns.target,
-                    destination: ndp.source,
-                    message: NdpMessage::Advertisement(crate::wire::Advertisement {
-                        router: false,
-                        solicited: true,
-                        override_cached: true,
-                        target: ns.target,
-                        target_lladdr: Some(owner),
-                    }),
-                }),
-                NdpMessage::Advertisement(_) => unreachable!("a probe asks"),
-            },
-            Payload::Echo(_) => unreachable!("a probe is no echo"),
-        };
-        Frame {
-            destination: probe.source,
-            source: owner,
-            payload,
-        }
-    }
-
-    /// Plays an search to its end. `gets_through(owner)` says for each probe whether that owner's
-    /// answer arrives.
+    /// Plays a search to its end. `gets_through` decides for each probe and owner whether the answer
+    /// arrives.
     fn play(
         vip: Vip,
         owners: &[Mac],
@@ -407,8 +372,8 @@ mod tests {
                 search.sent(now);
                 for (owner, delay) in owners.iter().zip(1..) {
                     if gets_through(&search, *owner) {
-                        let heard = now + Duration::from_micros(delay);
-                        search.received(heard, &answer_to(&probe, *owner));
+                        let then = now + Duration::from_micros(delay);
+                        search.received(then, &reply(&probe, *owner));
                     }
                 }
             }
@@ -436,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn between_two_probes_there_is_a_gap_also_when_the_first_could_not_leave() {
+    fn a_gap_follows_a_sent_probe_and_a_refused_one() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
         let mut search = search(vip("10.0.0.10"), None, &[OWN], start);
@@ -453,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_believed_to_be_there_only_after_many_probes() {
+    fn a_vip_is_unowned_only_after_many_probes() {
         let (search, lasted) = play(vip("10.0.0.10"), &[], |_, _| true);
         assert_eq!(
             (search.verdict(Some(A)), search.probes()),
@@ -464,12 +429,12 @@ mod tests {
         assert_eq!(
             cut.verdict(None),
             VipVerdict::Unproven,
-            "heard late and seldom"
+            "a late answer is too little"
         );
     }
 
     #[test]
-    fn a_vip_that_moved_meanwhile_is_no_conflict() {
+    fn a_vip_that_moves_during_the_search_is_no_conflict() {
         let (search, _) = play(vip("10.0.0.10"), &[A, B], |asked, owner| {
             (owner == A) == (asked.probes() < 5)
         });
@@ -477,30 +442,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_to_this_inquiry_counts_for_nothing() {
+    fn only_answers_to_this_search_count() {
         let now = Instant::now();
         let asked = vip("10.0.0.10");
         let mut search = search(asked, None, &[OWN, B], now);
         let probe = search.poll_transmit(now).unwrap();
-        let good = answer_to(&probe, A);
+        let good = reply(&probe, A);
         search.received(now, &good);
         search.sent(now);
-        search.received(now, &answer_to(&probe, B));
-        search.received(now, &answer_to(&probe, Mac::BROADCAST));
+        search.received(now, &reply(&probe, B));
+        search.received(now, &reply(&probe, Mac::BROADCAST));
         let mut other = good.clone();
         other.destination = A;
         search.received(now, &other);
         assert_eq!(search.answers().count(), 0);
         assert!(
-            search.heard_a_claim(),
-            "the last one claims it all the same"
+            search.has_seen_claim(),
+            "the last frame still claims the VIP"
         );
         search.received(now, &good);
         assert_eq!(search.answers().collect::<Vec<_>>(), [(A, 1)]);
     }
 
     #[test]
-    fn an_advertisement_counts_only_as_the_answer_that_was_asked_for() {
+    fn an_advertisement_counts_only_as_answer_to_the_solicitation() {
         let now = Instant::now();
         let ip = |text: &str| text.parse::<Ipv6Addr>().unwrap();
         for (from, to, destination, solicited, target, counts, claims) in [
@@ -513,41 +478,32 @@ mod tests {
             (None, OWN, "ff02::1", true, "fd00::10", 0, true),
             (None, OWN, "fd00::1", false, "fd00::10", 0, true),
         ] {
-            let from = from.map(ip);
-            let from = from.map(IpAddr::V6);
+            let from = from.map(|from| IpAddr::V6(ip(from)));
             let mut asked = search(vip("fd00::10"), from, &[OWN], now);
             asked.sent(now);
-            let advertisement = Frame {
-                destination: to,
-                source: A,
-                payload: Payload::Ndp(Ndp {
-                    source: ip(target),
-                    destination: ip(destination),
-                    message: NdpMessage::Advertisement(crate::wire::Advertisement {
-                        router: false,
-                        solicited,
-                        override_cached: true,
-                        target: ip(target),
-                        target_lladdr: Some(A),
-                    }),
-                }),
-            };
+            let solicitation = Ndp::probe(ip(target), to, Some(ip("fd00::1")));
+            let mut advertisement = reply(&solicitation, A);
+            if let Payload::Ndp(ndp) = &mut advertisement.payload
+                && let NdpMessage::Advertisement(na) = &mut ndp.message
+            {
+                (ndp.destination, na.solicited) = (ip(destination), solicited);
+            }
             asked.received(now, &advertisement);
-            let heard = (asked.answers().count(), asked.heard_a_claim());
-            assert_eq!(heard, (counts, claims), "{advertisement:?}");
+            let result = (asked.answers().count(), asked.has_seen_claim());
+            assert_eq!(result, (counts, claims), "{advertisement:?}");
         }
     }
 
-    /// Whatever share of the probes is answered: a verdict that is given is true.
+    /// Whatever share of the probes gets answers, the verdict is true or `Unproven`.
     #[test]
     fn under_loss_no_verdict_is_wrong() {
         const RUNS: u32 = 20_000;
-        let mut told_truly = 0;
+        let mut true_verdicts = 0;
         for run in 0..RUNS {
             let mut seed = [0; 32];
             seed[..4].copy_from_slice(&run.to_be_bytes());
             let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-            // From half of the frames lost both ways to none.
+            // From half of the frames lost in each direction to none.
             let answered = rng.random_range(0.25..=1.0);
             let owners = [&[][..], &[A], &[A, B]][rng.random_range(0..3)];
             let cached = [None, Some(A), Some(B)][rng.random_range(0..3)];
@@ -558,12 +514,12 @@ mod tests {
                 (1, _) => VipVerdict::Stale,
                 _ => VipVerdict::Conflict,
             };
-            let told = search.verdict(cached);
-            let true_or_none = told == truth || told == VipVerdict::Unproven;
-            assert!(true_or_none, "run {run}: {told:?} for {truth:?}");
+            let verdict = search.verdict(cached);
+            let true_or_none = verdict == truth || verdict == VipVerdict::Unproven;
+            assert!(true_or_none, "run {run}: {verdict:?} for {truth:?}");
             assert!(lasted <= WAIT + LAST_ANSWER);
-            told_truly += u32::from(told == truth);
+            true_verdicts += u32::from(verdict == truth);
         }
-        assert!(told_truly > RUNS / 100 * 98, "{told_truly}");
+        assert!(true_verdicts > RUNS / 100 * 98, "{true_verdicts}");
     }
 }

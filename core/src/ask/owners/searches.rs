@@ -1,4 +1,4 @@
-//! Searches for several VIPs, within one rate.
+//! Searches for several VIPs, within one rate limit.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,7 +18,7 @@ pub struct OwnerSearches {
 }
 
 impl OwnerSearches {
-    /// None yet.
+    /// No searches yet.
     #[must_use]
     pub fn new(bucket: Bucket) -> Self {
         Self {
@@ -28,18 +28,18 @@ impl OwnerSearches {
         }
     }
 
-    /// One more.
+    /// Adds a search on a link.
     pub fn add(&mut self, link: &Link, search: OwnerSearch) {
         self.links.insert(link.index, link.clone());
         self.searches.push((link.index, search));
     }
 
-    /// The searches, in the order in which they were added.
+    /// The searches, in the order of [`Self::add`].
     pub fn iter(&self) -> impl Iterator<Item = &OwnerSearch> {
         self.searches.iter().map(|(_, search)| search)
     }
 
-    /// The same, to begin the next step of each.
+    /// The same, for [`OwnerSearch::identify`].
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut OwnerSearch> {
         self.searches.iter_mut().map(|(_, search)| search)
     }
@@ -60,14 +60,14 @@ impl OwnerSearches {
 }
 
 impl Asker for OwnerSearches {
-    /// The place of a search.
+    /// The index of a search.
     type Ticket = usize;
 
     fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<usize>> {
         if self.bucket.ready_at() > now {
             return None;
         }
-        // Who has asked least is first in line for the next token.
+        // The search with the fewest frames gets the next token.
         let due = self
             .searches
             .iter()
@@ -127,7 +127,7 @@ impl Asker for OwnerSearches {
         None
     }
 
-    /// Answers go to the MAC that asked.
+    /// Answers go to the MAC that asked, so another MAC ends a search.
     fn link_changed(&mut self, now: Instant, link: &Link) {
         let known = self.links.insert(link.index, link.clone());
         if known.is_some_and(|known| known.mac != link.mac) {
@@ -153,10 +153,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::address::Mac;
+    use crate::ask::testing::{OWN, mac};
     use crate::ask::{AskedFrom, Subject};
-
-    const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 
     fn link(index: u32) -> Link {
         Link::ethernet(index, &format!("eth{index}"), OWN)
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn within_the_rate_each_gets_its_turn() {
+    fn each_search_gets_its_share_of_the_rate() {
         let start = Instant::now();
         let mut searches = searches(90, 30, start);
         let (mut now, mut sent) = (start, 0);
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_goes_or_changes_its_mac_ends_its_searches_alone() {
+    fn a_link_that_goes_or_changes_its_mac_ends_only_its_own_searches() {
         let now = Instant::now();
         let mut searches = searches(2000, 2, now);
         let over = |searches: &OwnerSearches| -> Vec<_> {
@@ -211,7 +209,7 @@ mod tests {
         };
         searches.link_changed(now, &link(2));
         assert_eq!(over(&searches), [false, false]);
-        let mac = Some(Mac::new([2, 0, 0, 0, 0, 9]));
+        let mac = Some(mac(9));
         searches.link_changed(now, &Link { mac, ..link(2) });
         assert_eq!(over(&searches), [true, false]);
         searches.link_gone(now, InterfaceIndex(3));

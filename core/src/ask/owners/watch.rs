@@ -1,49 +1,48 @@
-//! Other hosts that claim a VIP which is here: whether they still do, and when to ask again.
+//! Watches the other owners of a VIP that is here.
 //!
-//! A split brain ends without an event for the host that stays master, but leaves hosts that follow
-//! the other one. So the run asks for its owners until they are gone, and then announces anew.
+//! When a split brain ends, the host that stays master gets no event, and some hosts still follow the
+//! other one. So the run probes until all other owners are gone, and then announces again.
 
 use std::time::{Duration, Instant};
 
 use super::{Claimant, Claimants};
 use crate::address::Mac;
 
-/// From one look at owners that are there to the next.
+/// The gap between two looks.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// One that was thought to be gone and came back answers no probe: only when it has not been
-/// heard for so long is it gone again. Otherwise its every claim would begin new rounds.
+/// An owner that missed a look and came back does not answer probes. Such an owner is gone only after
+/// this much time without a claim: otherwise each of its claims would start new rounds.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// A look at all owners: probes until each was heard again, or would have been.
+/// A look at all owners: probes until each answered, or should have.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     began: Instant,
     probes: u32,
 }
 
-/// What to do about owners next.
+/// The next step of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send a probe.
     Probe,
-    /// This look is over: some are still there, and shall be looked at again.
+    /// The look is over: an owner remains.
     StillThere,
-    /// This look is over: none is left.
+    /// The look is over: no owner remains.
     Gone,
-    /// There is nobody to look at.
+    /// There is no look, or no owner.
     Nothing,
 }
 
-/// The owners for one VIP.
+/// The other owners of one VIP.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnerWatch {
     known: Claimants,
     look: Option<Look>,
-    /// How long they are watched once they were found.
+    /// How long to watch owners once found.
     watch: Duration,
     watch_until: Option<Instant>,
-    /// Whether the run lasts no longer for them: that time is over, and they were looked at last
-    /// since the rounds.
+    /// Whether that time is over and a last look followed the rounds: the run no longer lasts for them.
     over: bool,
 }
 
@@ -58,12 +57,12 @@ impl OwnerWatch {
         }
     }
 
-    /// Another host claims the VIP. Returns whether it did not so far.
-    pub(crate) fn heard(&mut self, now: Instant, mac: Mac) -> bool {
-        self.known.heard(now, mac)
+    /// Another host claims the VIP. Returns whether that is new.
+    pub(crate) fn on_claim(&mut self, now: Instant, mac: Mac) -> bool {
+        self.known.on_claim(now, mac)
     }
 
-    /// The hosts of these MACs are known to have let go of the VIP.
+    /// The hosts of these MACs no longer have the VIP.
     pub(crate) fn forget(&mut self, of: impl Fn(Mac) -> bool) {
         self.known.forget(of);
         if !self.is_contested() {
@@ -75,23 +74,20 @@ impl OwnerWatch {
         (self.watch_until, self.over) = (None, false);
     }
 
-    /// Whether another owner is known by now.
     fn is_contested(&self) -> bool {
         self.known.has_second_owner(true)
     }
 
-    /// The MACs of the other owners.
     pub(crate) fn present(&self) -> impl Iterator<Item = Mac> + '_ {
         self.known.present().map(|(mac, _)| mac)
     }
 
-    /// Those that are gone, and since when.
+    /// The owners that are gone, and since when.
     pub(crate) fn past(&self) -> impl Iterator<Item = (Mac, Instant)> + '_ {
         let gone = |(mac, one): (Mac, &Claimant)| Some((mac, one.gone?));
         self.known.all().filter_map(gone)
     }
 
-    /// Claims by more MACs than are remembered.
     pub(crate) fn more(&self) -> u64 {
         self.known.more()
     }
@@ -100,29 +96,27 @@ impl OwnerWatch {
         self.known.is_present(mac)
     }
 
-    /// Whether a look shall begin: there are owners, and none is under way or to come.
+    /// Whether to begin a look: there are owners, and no look is under way or scheduled.
     pub(crate) fn wants_look(&self) -> bool {
         self.look.is_none() && self.is_contested()
     }
 
-    /// Whether the run lasts for a look. A run that lasts for another reason goes on looking.
+    /// Whether the run must last for a look. A run that lasts for another reason goes on looking.
     pub(crate) fn is_open(&self) -> bool {
         let under_way = self.look.is_some_and(|look| look.probes > 0);
         (!self.over || under_way) && self.is_contested()
     }
 
-    /// The look under way ends without a result: the rounds begin again, and another look comes
-    /// after them.
+    /// Drops the look without a result: the rounds start over, and another look follows them.
     pub(crate) fn drop_look(&mut self) {
         (self.look, self.over) = (None, false);
     }
 
-    /// Until when they are watched: set by the first look that found them.
+    /// Until when to watch: the first look that finds owners sets it.
     pub(crate) fn watched_until(&self) -> Option<Instant> {
         self.watch_until.filter(|_| self.is_contested())
     }
 
-    /// Begins a look.
     pub(crate) fn begin_look(&mut self, now: Instant) {
         self.look = Some(Look {
             began: now,
@@ -130,8 +124,8 @@ impl OwnerWatch {
         });
     }
 
-    /// A probe of the look left. Returns whether enough have: then the answer to the last one is
-    /// waited for. `enough` probes are not lost all by chance.
+    /// A probe of the look left. Returns whether it was the last, whose answer the look awaits.
+    /// `enough` unanswered probes rule out chance.
     pub(crate) fn probed(&mut self, enough: u32) -> bool {
         self.look.as_mut().is_none_or(|look| {
             look.probes += 1;
@@ -148,9 +142,9 @@ impl OwnerWatch {
             self.look = None;
             return Step::Nothing;
         }
-        let heard = |(_, one): (Mac, &Claimant)| one.last > look.began;
-        let all_heard = look.probes > 0 && self.known.present().all(heard);
-        if !all_heard && look.probes < enough {
+        let answered = |(_, one): (Mac, &Claimant)| one.last > look.began;
+        let all_answered = look.probes > 0 && self.known.present().all(answered);
+        if !all_answered && look.probes < enough {
             return Step::Probe;
         }
         self.look = None;
@@ -173,12 +167,11 @@ impl OwnerWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ask::testing::{A, B};
 
-    const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
-    const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
     const ENOUGH: u32 = 5;
 
-    /// A look in which the owners `there` answer every probe. Gives its result.
+    /// A look during which the owners `there` answer every probe: its probes and its result.
     fn look(owners: &mut OwnerWatch, now: &mut Instant, there: &[Mac]) -> (u32, Step) {
         owners.begin_look(*now);
         let mut probes = 0;
@@ -189,7 +182,7 @@ mod tests {
                     owners.probed(ENOUGH);
                     *now += Duration::from_millis(15);
                     for mac in there {
-                        owners.heard(*now, *mac);
+                        owners.on_claim(*now, *mac);
                     }
                 }
                 step => return (probes, step),
@@ -198,12 +191,12 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_is_there_and_who_leaves_many_probes_unanswered_is_gone() {
+    fn an_owner_that_answers_is_present_and_one_that_misses_many_probes_is_gone() {
         let mut now = Instant::now();
         let mut owners = OwnerWatch::new(Duration::from_secs(600));
         assert!(!owners.wants_look() && !owners.is_open());
-        owners.heard(now, A);
-        owners.heard(now, B);
+        owners.on_claim(now, A);
+        owners.on_claim(now, B);
         now += Duration::from_secs(1);
         assert!(owners.wants_look());
         let still_there = Step::StillThere;
@@ -217,17 +210,17 @@ mod tests {
     }
 
     #[test]
-    fn they_are_watched_for_a_bounded_time() {
+    fn the_watch_takes_a_bounded_time() {
         let mut now = Instant::now();
         let mut owners = OwnerWatch::new(Duration::from_secs(3));
-        owners.heard(now, A);
+        owners.on_claim(now, A);
         assert_eq!(look(&mut owners, &mut now, &[A]).1, Step::StillThere);
         assert!(owners.is_open());
         now += LOOK_AGAIN;
         assert_eq!(look(&mut owners, &mut now, &[A]).1, Step::StillThere);
         assert!(!owners.is_open());
         let mut at_once = OwnerWatch::new(Duration::ZERO);
-        at_once.heard(now, A);
+        at_once.on_claim(now, A);
         assert!(at_once.is_open());
         assert_eq!(look(&mut at_once, &mut now, &[A]).1, Step::StillThere);
         assert!(!at_once.is_open());
@@ -237,25 +230,25 @@ mod tests {
     fn a_run_that_lasts_for_another_reason_goes_on_looking() {
         let mut now = Instant::now();
         let mut owners = OwnerWatch::new(Duration::ZERO);
-        owners.heard(now, A);
+        owners.on_claim(now, A);
         assert_eq!(look(&mut owners, &mut now, &[A]).1, Step::StillThere);
         assert!(owners.wants_look() && !owners.is_open());
         owners.begin_look(now);
         owners.probed(ENOUGH);
-        assert!(owners.is_open(), "the answer is awaited");
+        assert!(owners.is_open(), "the look awaits the answer");
         owners.drop_look();
-        assert!(owners.is_open(), "a look comes after the rounds");
+        assert!(owners.is_open(), "a look follows the rounds");
         assert_eq!(look(&mut owners, &mut now, &[]).1, Step::Gone);
     }
 
     #[test]
-    fn who_claims_but_answers_no_probe_does_not_begin_new_rounds_again_and_again() {
+    fn an_owner_that_claims_but_answers_no_probe_does_not_restart_the_rounds_each_time() {
         let mut now = Instant::now();
         let mut owners = OwnerWatch::new(Duration::from_secs(600));
-        owners.heard(now, A);
+        owners.on_claim(now, A);
         now += Duration::from_secs(1);
         assert_eq!(look(&mut owners, &mut now, &[]).1, Step::Gone);
-        owners.heard(now, A);
+        owners.on_claim(now, A);
         now += Duration::from_secs(5);
         assert!(owners.wants_look());
         assert_eq!(look(&mut owners, &mut now, &[]).1, Step::StillThere);
