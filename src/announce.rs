@@ -7,7 +7,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::task::Poll;
 use std::time::Instant;
 
 use log::{debug, warn};
@@ -19,13 +18,13 @@ use vipherald_core::ask::{Asker, Confirm, LinkView};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
 
-use crate::descriptors;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::kernel::{self, Kernel};
 use crate::order::sockets::OrderSockets;
 use crate::settings::Orders;
 use crate::supersede::{RunId, Runs};
+use crate::{descriptors, readable};
 
 /// What to announce or check.
 #[derive(Clone, Debug)]
@@ -65,8 +64,10 @@ pub struct Session {
     loading_views: Option<JoinHandle<Result<Views, kernel::Error>>>,
     orders: Orders,
     instance: String,
-    /// Opened for the first order. `None` inside: there is no key, and so no orders.
-    order_sockets: Option<Option<OrderSockets>>,
+    /// `None` without a key.
+    order_sockets: Option<OrderSockets>,
+    /// Opened when the first order may be due.
+    opened_order_sockets: bool,
 }
 
 /// The links that the VIPs are on, and all links and addresses of this host.
@@ -101,6 +102,7 @@ impl Session {
             orders: request.orders.clone(),
             instance: request.instance.clone(),
             order_sockets: None,
+            opened_order_sockets: false,
         };
         session.driver.load(&mut session.core, now).await?;
         Ok(session)
@@ -200,14 +202,11 @@ impl Session {
     /// Waits for a change, a frame, an answer to an order, or another run.
     async fn readable(&self) -> io::Result<()> {
         future::poll_fn(|context| {
-            let mut any = self.driver.poll_readable(context);
-            if let Some(Some(order_sockets)) = &self.order_sockets {
-                any = either(any, order_sockets.poll_readable(context));
-            }
-            match &self.runs {
-                Some(runs) => either(any, runs.poll_readable(context)),
-                None => any,
-            }
+            let mut polls = vec![self.driver.poll_readable(context)];
+            let orders = self.order_sockets.iter();
+            polls.extend(orders.map(|orders| orders.poll_readable(context)));
+            polls.extend(self.runs.iter().map(|runs| runs.poll_readable(context)));
+            readable::any(polls)
         })
         .await
     }
@@ -267,7 +266,7 @@ impl Session {
 
     /// Broadcasts one order in the subnet of each VIP.
     fn broadcast_orders(&mut self, now: Instant, views: &[LinkView]) {
-        let Some(Some(order_sockets)) = &mut self.order_sockets else {
+        let Some(order_sockets) = &mut self.order_sockets else {
             return;
         };
         let vips = self.core.vips();
@@ -294,11 +293,11 @@ impl Session {
 
     /// Sends the orders that are due, with all changes delivered before each, and passes on answers.
     async fn send_orders(&mut self) -> Result<(), Error> {
-        let (orders, instance) = (&self.orders, &self.instance);
-        let order_sockets = self
-            .order_sockets
-            .get_or_insert_with(|| OrderSockets::open(orders, instance));
-        let Some(mut order_sockets) = order_sockets.take() else {
+        if !self.opened_order_sockets {
+            self.opened_order_sockets = true;
+            self.order_sockets = OrderSockets::open(&self.orders, &self.instance);
+        }
+        let Some(mut order_sockets) = self.order_sockets.take() else {
             return Ok(());
         };
         loop {
@@ -336,13 +335,13 @@ impl Session {
                 break;
             }
         }
-        self.order_sockets = Some(Some(order_sockets));
+        self.order_sockets = Some(order_sockets);
         Ok(())
     }
 
     /// Whether the run lasts for the answer to an order.
     fn awaits_order(&self, now: Instant) -> bool {
-        let order_sockets = self.order_sockets.iter().flatten().next();
+        let order_sockets = self.order_sockets.as_ref();
         now < self.core.ends_at()
             && order_sockets.is_some_and(|order_sockets| order_sockets.is_waiting(now))
     }
@@ -354,7 +353,7 @@ impl Session {
         } else {
             self.core.next_deadline(now)
         };
-        let order_sockets = self.order_sockets.iter().flatten().next();
+        let order_sockets = self.order_sockets.as_ref();
         let due = order_sockets.and_then(OrderSockets::next_due);
         due.map_or(core, |due| due.min(core))
     }
@@ -408,20 +407,15 @@ fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-fn either<T>(one: Poll<T>, other: Poll<T>) -> Poll<T> {
-    if one.is_ready() { one } else { other }
-}
-
 /// The interface of this name, if VIPs can be announced there.
 async fn fit_interface(kernel: &Kernel, name: &str) -> Result<Link, Error> {
     let link = kernel.link_named(name).await?;
     let link = link.ok_or_else(|| Error::NoSuchInterface(name.to_owned()))?;
-    if let Some(why) = link.unlike_ethernet {
-        let interface = link.name;
-        return Err(Error::UnfitInterface { interface, why });
+    match link.why_unaskable_with_advice() {
+        Some(why) => Err(Error::UnfitInterface {
+            interface: link.name,
+            why,
+        }),
+        None => Ok(link),
     }
-    if !link.up {
-        return Err(Error::InterfaceDown(link.name));
-    }
-    Ok(link)
 }

@@ -3,10 +3,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::future;
-use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
+use std::{future, io};
 
 use log::{debug, trace};
 use nix::errno::Errno;
@@ -17,10 +16,10 @@ use vipherald_core::ask::{Asker, Refusal, Transmit};
 use vipherald_core::host::{Address, Link};
 use vipherald_core::wire::Frame;
 
-use crate::descriptors;
 use crate::error::Error;
 use crate::kernel::{Change, Changes, Drained, Kernel};
 use crate::packet_socket::{self, PacketSocket};
+use crate::{descriptors, readable};
 
 /// The most frames to read from a socket before the next one leaves.
 const FRAMES_AT_ONCE: u32 = 1024;
@@ -52,7 +51,7 @@ impl Driver {
     }
 
     /// Drives an asker until it is over.
-    pub(crate) async fn run(&mut self, asker: &mut impl Asker) -> Result<(), Error> {
+    pub(crate) async fn run<A: Asker>(&mut self, asker: &mut A) -> Result<(), Error> {
         loop {
             let now = self.send_due(asker, |_| ()).await?;
             if asker.is_over(now) {
@@ -89,11 +88,11 @@ impl Driver {
         }
     }
 
-    async fn send<A: Asker>(
+    async fn send(
         &mut self,
-        asker: &mut A,
+        asker: &mut dyn Asker,
         now: Instant,
-        transmit: &Transmit<A::Ticket>,
+        transmit: &Transmit,
     ) -> Result<(), Error> {
         // The change that removes the interface also ends its questions.
         let Some(link) = asker.link(transmit.interface) else {
@@ -145,7 +144,7 @@ impl Driver {
 
     /// Delivers received frames: a bounded number per socket, so that a flood delays nothing. Returns
     /// whether these were all.
-    fn deliver_frames(&mut self, asker: &mut impl Asker, now: Instant) -> bool {
+    fn deliver_frames(&mut self, asker: &mut dyn Asker, now: Instant) -> bool {
         let mut all_read = true;
         for (interface, socket) in &self.sockets {
             let mut read = 0;
@@ -165,7 +164,7 @@ impl Driver {
     /// that. Returns whether there was any.
     pub(crate) async fn deliver_changes(
         &mut self,
-        asker: &mut impl Asker,
+        asker: &mut dyn Asker,
         now: Instant,
     ) -> Result<bool, Error> {
         let mut any = false;
@@ -187,7 +186,7 @@ impl Driver {
 
     async fn deliver(
         &self,
-        asker: &mut impl Asker,
+        asker: &mut dyn Asker,
         now: Instant,
         change: Change,
     ) -> Result<(), Error> {
@@ -208,7 +207,7 @@ impl Driver {
     }
 
     /// Loads the current links and addresses from the kernel.
-    pub(crate) async fn load(&self, asker: &mut impl Asker, now: Instant) -> Result<(), Error> {
+    pub(crate) async fn load(&self, asker: &mut dyn Asker, now: Instant) -> Result<(), Error> {
         for interface in asker.interfaces() {
             self.load_link(asker, now, interface).await?;
         }
@@ -223,7 +222,7 @@ impl Driver {
     /// Loads the interface that has an address, and the one below it, if the asker needs them.
     async fn load_links_of(
         &self,
-        asker: &mut impl Asker,
+        asker: &mut dyn Asker,
         now: Instant,
         address: &Address,
     ) -> Result<(), Error> {
@@ -238,7 +237,7 @@ impl Driver {
 
     async fn load_link(
         &self,
-        asker: &mut impl Asker,
+        asker: &mut dyn Asker,
         now: Instant,
         interface: InterfaceIndex,
     ) -> Result<(), Error> {
@@ -251,12 +250,10 @@ impl Driver {
 
     /// Ready when there is a change or a frame to read.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut any = self.changes.poll_readable(context);
-        for socket in self.sockets.values() {
-            let one = socket.poll_readable(context);
-            any = if one.is_ready() { one } else { any };
-        }
-        any
+        let changes = self.changes.poll_readable(context);
+        let sockets = self.sockets.values();
+        let sockets = sockets.map(|socket| socket.poll_readable(context));
+        readable::any(sockets.chain([changes]))
     }
 }
 

@@ -42,11 +42,8 @@ pub enum Error {
         /// Its name.
         interface: String,
         /// What it is, or lacks.
-        why: &'static str,
+        why: String,
     },
-    /// An interface that is set down.
-    #[error("cannot announce or check on {0}: the interface is down; `ip link set {0} up`")]
-    InterfaceDown(String),
     /// keepalived.conf has no VIP to check.
     #[error("there is nothing to check: {} names no virtual IP", .0.display())]
     NothingToCheck(PathBuf),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, News, Pace, State, Ticket};
+use vipherald_core::announce::{Announcement, Claim, News, Pace, State};
 use vipherald_core::ask::{Asker, Confirm, LinkView, Refusal, Transmit};
 use vipherald_core::host::{
     Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability,
@@ -86,7 +86,7 @@ impl Told {
     }
 
     /// A frame may leave only now.
-    fn may_leave(&self, core: &Announcement, now: Instant, transmit: &Transmit<Ticket>) {
+    fn may_leave(&self, core: &Announcement, now: Instant, transmit: &Transmit) {
         let claim = core.claim_of(transmit);
         let key = key(claim);
         assert!(!self.left.contains(&key), "a frame after the address left");

@@ -173,15 +173,11 @@ impl Places {
 /// Why a link carries no questions, if so.
 fn unaskable(link: &Link) -> Option<String> {
     let name = &link.name;
-    if let Some(why) = link.unlike_ethernet {
-        Some(format!("nobody can be asked on {name}: it {why}"))
-    } else if !link.up {
-        Some(format!("{name} is down; `ip link set {name} up`"))
-    } else if !link.carrier {
-        Some(format!(
-            "{name} has no carrier: look at its cable or switch socket"
-        ))
-    } else {
-        None
+    match link.why_unaskable_with_advice() {
+        Some(why) => Some(format!("nobody can be asked on {name}: it {why}")),
+        None if !link.carrier => Some(format!(
+            "{name} has no carrier: look at its cable or switch port"
+        )),
+        None => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Sending and obeying orders: [`key`] files, [`send`] by hand, [`listen`] and what it does with an
+//! Sending and obeying orders: [`send`] by hand, [`listen`] and what it does with an
 //! order (`execute`), `sockets`, and those that systemd passes (`socket_activation`).
 
 mod execute;

@@ -46,13 +46,6 @@ pub struct Pace {
     pub conflict_watch: Duration,
 }
 
-/// A frame's place in the run.
-#[derive(Clone, Copy, Debug)]
-pub struct Ticket {
-    task: Task,
-    next: Next,
-}
-
 /// One frame of one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Task {
@@ -120,6 +113,8 @@ pub struct Announcement {
     is_blind: bool,
     paths: LossEstimates,
     timers: Timers<Task>,
+    /// The task of the frame that [`Asker::poll_transmit`] gave last, and what follows it.
+    in_flight: Option<(Task, Next)>,
     bucket: Bucket,
 }
 
@@ -158,6 +153,7 @@ impl Announcement {
             is_blind: false,
             paths: LossEstimates::default(),
             timers: Timers::new(),
+            in_flight: None,
             bucket: Bucket::new(pace.rate, now),
         }
     }
@@ -176,8 +172,8 @@ impl Announcement {
 
     /// The claim of a frame.
     #[must_use]
-    pub fn claim_of(&self, transmit: &Transmit<Ticket>) -> &Claim {
-        &self.claims[transmit.ticket.task.claim]
+    pub fn claim_of(&self, transmit: &Transmit) -> &Claim {
+        &self.claims[transmit.at]
     }
 
     /// The VIPs of the run, each once.
@@ -396,7 +392,7 @@ impl Announcement {
     }
 
     /// The frame of a task, unless the task is void.
-    fn transmit_of(&self, now: Instant, task: Task) -> Option<Transmit<Ticket>> {
+    fn transmit_of(&self, now: Instant, task: Task) -> Option<(Transmit, Next)> {
         let claim = &self.claims[task.claim];
         if claim.state() != State::Ready {
             return None;
@@ -430,12 +426,13 @@ impl Announcement {
                 (frame, true, Next::Question(question))
             }
         };
-        Some(Transmit {
+        let transmit = Transmit {
             interface,
             frame,
             is_question,
-            ticket: Ticket { task, next },
-        })
+            at: task.claim,
+        };
+        Some((transmit, next))
     }
 
     /// When the run ends at the latest.
@@ -481,9 +478,7 @@ impl Announcement {
 }
 
 impl Asker for Announcement {
-    type Ticket = Ticket;
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<Ticket>> {
+    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let until = claim.may_return_until(self.pace.wait);
@@ -500,7 +495,8 @@ impl Asker for Announcement {
             if task.what == What::Look && !self.goes_on_looking(now, task) {
                 continue;
             }
-            if let Some(transmit) = self.transmit_of(now, task) {
+            if let Some((transmit, next)) = self.transmit_of(now, task) {
+                self.in_flight = Some((task, next));
                 self.bucket.take(now);
                 return Some(transmit);
             }
@@ -508,8 +504,10 @@ impl Asker for Announcement {
         None
     }
 
-    fn sent(&mut self, now: Instant, transmit: &Transmit<Ticket>) {
-        let task = transmit.ticket.task;
+    fn sent(&mut self, now: Instant, transmit: &Transmit) {
+        let Some((task, next)) = self.in_flight.take() else {
+            return;
+        };
         let claim = &mut self.claims[task.claim];
         claim.frames_sent += 1;
         claim.refusals = 0;
@@ -528,7 +526,7 @@ impl Asker for Announcement {
             self.last_question = Some(now);
         }
         // Counted from now, not from when it was due: a late run keeps its gaps.
-        match (transmit.ticket.next, task.what) {
+        match (next, task.what) {
             (Next::Round(Some((gap, place))), _) => {
                 let what = What::Broadcast(place);
                 self.timers.schedule(now + gap, Task { what, ..task });
@@ -581,17 +579,21 @@ impl Asker for Announcement {
         }
     }
 
-    fn put_off(&mut self, now: Instant, transmit: &Transmit<Ticket>) {
-        self.timers.schedule(now, transmit.ticket.task);
+    fn put_off(&mut self, now: Instant, _: &Transmit) {
+        if let Some((task, _)) = self.in_flight.take() {
+            self.timers.schedule(now, task);
+        }
     }
 
     /// Tries again, less and less often, while the frame may leave at all.
-    fn refused(&mut self, now: Instant, transmit: &Transmit<Ticket>, why: Refusal) {
-        let claim = &mut self.claims[transmit.ticket.task.claim];
+    fn refused(&mut self, now: Instant, transmit: &Transmit, why: Refusal) {
+        let claim = &mut self.claims[transmit.at];
         let gap = FIRST_RETRY * (1 << claim.refusals.min(RETRY_DOUBLINGS));
         claim.refusals += 1;
         claim.last_refusal = Some(why);
-        self.timers.schedule(now + gap, transmit.ticket.task);
+        if let Some((task, _)) = self.in_flight.take() {
+            self.timers.schedule(now + gap, task);
+        }
     }
 
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {

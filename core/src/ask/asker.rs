@@ -7,19 +7,19 @@ use crate::address::InterfaceIndex;
 use crate::host::{Address, Link};
 use crate::wire::Frame;
 
-/// A frame to send now. The driver then calls [`Asker::sent`], [`Asker::put_off`] or
-/// [`Asker::refused`].
+/// A frame to send now. Before it takes the next one, the driver calls [`Asker::sent`],
+/// [`Asker::put_off`] or [`Asker::refused`].
 #[derive(Debug)]
 #[must_use]
-pub struct Transmit<T> {
+pub struct Transmit {
     /// The interface to send on.
     pub interface: InterfaceIndex,
     /// What to send.
     pub frame: Frame,
     /// Whether answers may arrive on that interface.
     pub is_question: bool,
-    /// The asker's own handle.
-    pub(crate) ticket: T,
+    /// Which of the asker's claims or searches it is for.
+    pub(crate) at: usize,
 }
 
 /// A state machine that asks other hosts.
@@ -27,20 +27,17 @@ pub struct Transmit<T> {
 /// The driver must pass every known change on this host ([`Asker::link_changed`] and the methods
 /// after it) *before each* call of [`Asker::poll_transmit`], because each frame relies on them.
 pub trait Asker {
-    /// Its handle of a frame.
-    type Ticket;
-
     /// The next frame that may leave now.
-    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<Self::Ticket>>;
+    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit>;
 
     /// The frame left.
-    fn sent(&mut self, now: Instant, transmit: &Transmit<Self::Ticket>);
+    fn sent(&mut self, now: Instant, transmit: &Transmit);
 
     /// The frame did not leave because something changed: the asker decides again whether it may.
-    fn put_off(&mut self, now: Instant, transmit: &Transmit<Self::Ticket>);
+    fn put_off(&mut self, now: Instant, transmit: &Transmit);
 
     /// The frame could not leave: the queue is full, or the interface is down.
-    fn refused(&mut self, now: Instant, transmit: &Transmit<Self::Ticket>, why: Refusal);
+    fn refused(&mut self, now: Instant, transmit: &Transmit, why: Refusal);
 
     /// An interface received a frame.
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, DueOrder, Ticket};
+use vipherald_core::announce::{Announcement, Claim, DueOrder};
 use vipherald_core::ask::{Asker, Confirm, LinkView, PeerVerdict, Refusal, Source, Transmit};
 use vipherald_core::host::{
     Address, HostSnapshot, Link, Neighbour, NeighbourState, PlacedVip, Usability,
@@ -527,7 +527,7 @@ impl Network {
 
     /// The VIP, if a frame is a probe for other owners after the rounds. Checks that the probe
     /// changes no table, and that there is another owner.
-    fn is_look(&self, transmit: &Transmit<Ticket>) -> Option<usize> {
+    fn is_look(&self, transmit: &Transmit) -> Option<usize> {
         let claim = self.core.claim_of(transmit);
         if !claim.is_certain_of_owners() || !is_about_vip(&transmit.frame, claim) {
             return None;
@@ -558,7 +558,7 @@ impl Network {
 
     /// Checks that no frame leaves for a VIP that is absent or not where it counts, from a link
     /// that is down, with a MAC that is not the link's, or after the end.
-    fn check_may_leave(&self, transmit: &Transmit<Ticket>) {
+    fn check_may_leave(&self, transmit: &Transmit) {
         let claim = self.core.claim_of(transmit);
         let vip = &self.vips[self.vip_index[&claim.vip.ip()]];
         assert!(
@@ -592,7 +592,7 @@ impl Network {
         );
     }
 
-    fn count(&mut self, transmit: &Transmit<Ticket>) {
+    fn count(&mut self, transmit: &Transmit) {
         let vip = self.vip_index[&self.core.claim_of(transmit).vip.ip()];
         let vip_ip = self.scenario.vips[vip].ip;
         let target = target(&transmit.frame);

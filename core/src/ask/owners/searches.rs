@@ -60,10 +60,7 @@ impl OwnerSearches {
 }
 
 impl Asker for OwnerSearches {
-    /// The index of a search.
-    type Ticket = usize;
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<usize>> {
+    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         if self.bucket.ready_at() > now {
             return None;
         }
@@ -77,7 +74,7 @@ impl Asker for OwnerSearches {
                     interface: *interface,
                     frame,
                     is_question: true,
-                    ticket: at,
+                    at,
                 };
                 Some((search.frames(), transmit(search.poll_transmit(now)?)))
             });
@@ -86,14 +83,14 @@ impl Asker for OwnerSearches {
         Some(transmit)
     }
 
-    fn sent(&mut self, now: Instant, transmit: &Transmit<usize>) {
-        self.searches[transmit.ticket].1.sent(now);
+    fn sent(&mut self, now: Instant, transmit: &Transmit) {
+        self.searches[transmit.at].1.sent(now);
     }
 
-    fn put_off(&mut self, _: Instant, _: &Transmit<usize>) {}
+    fn put_off(&mut self, _: Instant, _: &Transmit) {}
 
-    fn refused(&mut self, now: Instant, transmit: &Transmit<usize>, why: Refusal) {
-        self.searches[transmit.ticket].1.refused(now, why);
+    fn refused(&mut self, now: Instant, transmit: &Transmit, why: Refusal) {
+        self.searches[transmit.at].1.refused(now, why);
     }
 
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
