@@ -30,17 +30,17 @@ pub enum Exit {
     Terminated = 143,
 }
 
-/// The statuses of a monitoring plugin, as Nagios and its kin define them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The statuses of a monitoring plugin, as Nagios and its kin define them, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Plugin {
     /// Nothing is wrong.
     Ok,
     /// Somebody should look at it.
     Warning,
-    /// Somebody has to act.
-    Critical,
     /// The check could not find out.
     Unknown,
+    /// Somebody has to act.
+    Critical,
 }
 
 /// How an announcement ended, the worst first.
@@ -184,17 +184,6 @@ impl Plugin {
             Self::Warning => "WARNING",
             Self::Critical => "CRITICAL",
             Self::Unknown => "UNKNOWN",
-        }
-    }
-
-    /// A plugin reports the one of most weight.
-    #[must_use]
-    pub fn weight(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Warning => 1,
-            Self::Unknown => 2,
-            Self::Critical => 3,
         }
     }
 }

@@ -1,9 +1,8 @@
 //! keepalived.conf and its includes, on this host's disk.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use vipherald_core::keepalived::{self, Configuration, Files, Kind, Options};
 

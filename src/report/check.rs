@@ -120,9 +120,7 @@ impl CheckReport {
     #[must_use]
     pub fn plugin(&self) -> Plugin {
         let verdicts = self.checked.iter().map(|one| one.finding.verdict);
-        let all = verdicts.map(Plugin::from);
-        all.max_by_key(|plugin| plugin.weight())
-            .unwrap_or(Plugin::Unknown)
+        verdicts.map(Plugin::from).max().unwrap_or(Plugin::Unknown)
     }
 
     /// One line, as monitoring plugins print it.
@@ -130,7 +128,7 @@ impl CheckReport {
     pub fn plugin_line(&self) -> String {
         let short = |one: &Checked| {
             let (vip, verdict) = (one.finding.placed.vip, one.finding.verdict);
-            format!("{vip} {}: {}", verdict.name(), means(one))
+            format!("{vip} {verdict}: {}", means(one))
         };
         let is_wrong = |one: &&Checked| one.finding.verdict != VipVerdict::Ok;
         let wrong: Vec<_> = self.checked.iter().filter(is_wrong).map(short).collect();
@@ -143,7 +141,7 @@ impl CheckReport {
         let count = |verdict: VipVerdict| {
             let like = |one: &&Checked| one.finding.verdict == verdict;
             let number = self.checked.iter().filter(like).count();
-            format!("{}={number}", verdict.name())
+            format!("{verdict}={number}")
         };
         let counts = [
             VipVerdict::Ok,
@@ -408,14 +406,14 @@ fn row(name: &str, value: &str) -> String {
 impl CheckReport {
     fn rows(&self, checked: &Checked) -> Vec<String> {
         let finding = &checked.finding;
-        let word = finding.verdict.name().to_uppercase();
+        let word = finding.verdict.to_string().to_uppercase();
         let mut head = finding.placed.vip.to_string();
         if let Some(interface) = &finding.interface {
             head += &format!(" on {interface}");
         }
         head += &format!(": {word}");
         if let Some(before) = checked.before {
-            head += &format!(" (was {})", before.name().to_uppercase());
+            head += &format!(" (was {})", before.to_string().to_uppercase());
         }
         let mut rows = vec![head];
         for (name, why) in &finding.also_on {
@@ -523,7 +521,7 @@ impl Report for CheckReport {
             }
             if let (true, Some(head)) = (self.coloured, rows.first_mut()) {
                 let verdict = checked.finding.verdict;
-                let word = verdict.name().to_uppercase();
+                let word = verdict.to_string().to_uppercase();
                 let coloured = format!(": \x1b[1;{}m{word}\x1b[0m", colour(verdict));
                 *head = head.replacen(&format!(": {word}"), &coloured, 1);
             }

@@ -56,7 +56,9 @@ pub trait Asker {
 
     /// An interface to pass to [`Asker::link_changed`] before this address: the one that has it, or the
     /// one below that.
-    fn unknown_link_of(&self, address: &Address) -> Option<InterfaceIndex>;
+    fn unknown_link_of(&self, _address: &Address) -> Option<InterfaceIndex> {
+        None
+    }
 
     /// An interface changed to this state.
     fn link_changed(&mut self, now: Instant, link: &Link);
@@ -64,12 +66,12 @@ pub trait Asker {
     /// An interface is gone, with every address on it.
     fn link_gone(&mut self, now: Instant, interface: InterfaceIndex);
 
-    /// This host has an address in this state. The asker ignores addresses that it does not need.
-    fn address_changed(&mut self, now: Instant, address: &Address);
+    /// This host has an address in this state. What asks about other hosts' addresses ignores it.
+    fn address_changed(&mut self, _now: Instant, _address: &Address) {}
 
     /// This host has lost an address.
-    fn address_gone(&mut self, now: Instant, address: &Address);
+    fn address_gone(&mut self, _now: Instant, _address: &Address) {}
 
     /// After lost changes: all addresses of this host.
-    fn addresses_are(&mut self, now: Instant, addresses: &[Address]);
+    fn addresses_are(&mut self, _now: Instant, _addresses: &[Address]) {}
 }

@@ -10,6 +10,7 @@ mod searches;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -42,18 +43,10 @@ pub enum VipVerdict {
     Ok,
 }
 
-impl VipVerdict {
-    /// Its name in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::Failed => "failed",
-            Self::Unowned => "unowned",
-            Self::Stale => "stale",
-            Self::Unproven => "unproven",
-            Self::Ok => "ok",
-        }
+impl fmt::Display for VipVerdict {
+    /// As in JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::OwnerSearch;
 use crate::address::InterfaceIndex;
 use crate::ask::{Asker, Bucket, Refusal, Transmit};
-use crate::host::{Address, Link};
+use crate::host::Link;
 use crate::wire::Frame;
 
 /// Searches, each on the link of its interface.
@@ -120,10 +120,6 @@ impl Asker for OwnerSearches {
         self.links.keys().copied().collect()
     }
 
-    fn unknown_link_of(&self, _: &Address) -> Option<InterfaceIndex> {
-        None
-    }
-
     /// Answers go to the MAC that asked, so another MAC ends a search.
     fn link_changed(&mut self, now: Instant, link: &Link) {
         let known = self.links.insert(link.index, link.clone());
@@ -136,12 +132,6 @@ impl Asker for OwnerSearches {
         self.end_on(now, interface, "the interface is gone");
         self.links.remove(&interface);
     }
-
-    fn address_changed(&mut self, _: Instant, _: &Address) {}
-
-    fn address_gone(&mut self, _: Instant, _: &Address) {}
-
-    fn addresses_are(&mut self, _: Instant, _: &[Address]) {}
 }
 
 #[cfg(test)]
