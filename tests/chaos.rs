@@ -373,7 +373,7 @@ impl Chaos {
     }
 
     /// Looks at all that was sent so far: nobody spoke for a VIP that it did not have.
-    fn judge(&mut self) {
+    fn examine(&mut self) {
         let sent: Vec<_> = self
             .nodes
             .iter()
@@ -577,7 +577,7 @@ fn whatever_happens_only_holders_speak_for_a_vip_and_all_follow_in_the_end() {
             thread::sleep(pause);
         }
         chaos.quiet();
-        chaos.judge();
+        chaos.examine();
     }
     chaos.end(&files);
 }

@@ -341,7 +341,7 @@ fn an_order_carried_out_twice_does_no_harm() {
     peer.remember(VIP, OLD_MAC);
     assert_eq!(ask(&from, &peer, &orders.keys, &datagram), first);
     assert_eq!(peer.cached(VIP), Some(old_mac()));
-    // Made anew: carried out, and then there is nothing to do.
+    // Made again: obeyed, and then there is nothing to do.
     for outcome in [Outcome::Purged, Outcome::Right] {
         let mut anew = order_to(&peer, [2; 16], VIP, owner.mac());
         anew.id[0] = match outcome {

@@ -308,7 +308,7 @@ fn an_attack_changes_nothing_and_delays_nobody() {
             let mut made = Instant::now();
             let mut buffer = [0; 1000];
             let answer = eventually("a genuine order is answered", 3 * SOON, || {
-                // As the courier does: anew before the window is over.
+                // As the outbox does: a new one before the window is over.
                 if made.elapsed() > Duration::from_secs(1) {
                     id[14] += 1;
                     let anew = order_to(&victim, id, VIP, owner.mac());

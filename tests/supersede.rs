@@ -325,7 +325,7 @@ fn another_user_cannot_end_a_run() {
     let run = announcing(&a, VIP);
     for _ in 0..100 {
         let sent = as_user(NOBODY, run.pid(), || multicast(&forged_claim()));
-        // The kernel lets everybody send: the run has to judge. It refuses what follows a
+        // The kernel lets everybody send: the run has to decide. It refuses what follows a
         // multicast, the same to a receiver that is no process, whether anybody listens or not.
         assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }

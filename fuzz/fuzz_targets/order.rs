@@ -1,4 +1,4 @@
-//! Any octets as an order: no panic, nothing is carried out that no key signed, and what can be
+//! Any octets as an order: no panic, nothing is obeyed that no key signed, and what can be
 //! read is written and read again as the same.
 
 #![no_main]

@@ -193,7 +193,7 @@ fn losses_before_a_switch_port_opens_do_not_count() {
 fn with_another_owner(scenario: &mut Scenario) {
     let mut other = another_host(scenario, 1);
     other.host.holds = Some([10, 9, 0, 10].into());
-    other.kind = Kind::Rival;
+    other.kind = Kind::OtherOwner;
     other.source = Source::Learned;
     scenario.members.push(other);
 }
@@ -242,8 +242,8 @@ fn after_another_owner_leaves_the_rounds_are_repeated_and_everyone_follows() {
         scenario.pace.conflict_watch = Duration::from_secs(600);
         scenario.happenings = vec![
             // The gateway then follows the other owner.
-            at(40, Happening::RivalClaims(1)),
-            at(100, Happening::RivalLetsGo(1)),
+            at(40, Happening::OtherOwnerClaims(1)),
+            at(100, Happening::OtherOwnerLetsGo(1)),
         ];
     });
     assert_eq!(network.verdicts(), [PeerVerdict::Proven; 2]);
@@ -267,7 +267,7 @@ fn after_another_owner_executes_a_late_order_the_rounds_are_repeated() {
         scenario.pace.conflict_watch = Duration::from_secs(600);
         scenario.members[1].listens = true;
         // Before the first order arrives, the gateway follows its announcement.
-        scenario.happenings = vec![at(15, Happening::RivalClaims(1))];
+        scenario.happenings = vec![at(15, Happening::OtherOwnerClaims(1))];
         scenario.orders_from = Duration::from_secs(20);
     });
     assert_eq!(network.verdicts(), [PeerVerdict::Proven; 2]);

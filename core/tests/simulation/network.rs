@@ -1022,15 +1022,15 @@ impl Network {
                 }
             }
             Happening::OldOwnerClaims(index) => self.claim_by(OLD_OWNER, index, None),
-            Happening::RivalClaims(member) => {
+            Happening::OtherOwnerClaims(member) => {
                 let host = &self.members[member].host;
                 let index = host.holds.and_then(|ip| self.vip_index.get(&ip).copied());
                 if let Some(index) = index {
                     self.claim_by(host.mac, index, Some(member));
                 }
             }
-            Happening::RivalLetsGo(member) => self.let_go(member),
-            Happening::RivalReturns(member) => {
+            Happening::OtherOwnerLetsGo(member) => self.let_go(member),
+            Happening::OtherOwnerReturns(member) => {
                 let index = self.held_by[member].expect("it had a VIP");
                 let host = &mut self.members[member].host;
                 host.holds = Some(self.scenario.vips[index].ip);

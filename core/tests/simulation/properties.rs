@@ -301,7 +301,7 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
             !another_owner_is_near(network, vip) && found && network.vips[vip].macs == 0
         }
         Kind::RealServer => member.host.holds != Some(ip),
-        Kind::Rival => !is_near(network, member, vip),
+        Kind::OtherOwner => !is_near(network, member, vip),
         _ => false,
     };
     // A proxy hides the member's MAC, unless the kernel knows it. If the proxy absorbs directed
@@ -332,7 +332,7 @@ fn is_near(network: &Network, member: &Member, vip: usize) -> bool {
 
 fn another_owner_is_near(network: &Network, vip: usize) -> bool {
     let other_owners = network.members.iter();
-    let mut other_owners = other_owners.filter(|member| member.kind == Kind::Rival);
+    let mut other_owners = other_owners.filter(|member| member.kind == Kind::OtherOwner);
     let mut conflicts = network.claim(vip).into_iter().flat_map(Claim::conflicts);
     other_owners.any(|member| is_near(network, member, vip)) || conflicts.next().is_some()
 }

@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     /// Neither directed nor gratuitous requests change its table.
     Deaf,
     /// It has the VIP, too.
-    Rival,
+    OtherOwner,
     /// It has the VIP on `lo`, like a real server of LVS.
     RealServer,
     /// It is off.
@@ -104,11 +104,11 @@ pub(crate) enum Happening {
     /// The old owner's last gratuitous frame for a VIP.
     OldOwnerClaims(usize),
     /// A member that has the VIP announces it.
-    RivalClaims(usize),
+    OtherOwnerClaims(usize),
     /// A member that has the VIP removes it.
-    RivalLetsGo(usize),
+    OtherOwnerLetsGo(usize),
     /// It adds the VIP again, and announces it.
-    RivalReturns(usize),
+    OtherOwnerReturns(usize),
     /// The core receives a wrong answer.
     Stray,
 }
@@ -412,7 +412,7 @@ impl Scenario {
             12..18 => Kind::EchoIgnoring,
             18..22 => Kind::ResolutionDropping,
             22..24 if four => Kind::Deaf,
-            24..26 if number < 20 => Kind::Rival,
+            24..26 if number < 20 => Kind::OtherOwner,
             26..30 => Kind::RealServer,
             30..37 => Kind::Dead,
             _ => Kind::Honest,
@@ -426,7 +426,7 @@ impl Scenario {
             arp_ignore: matches!(kind, Kind::ArpIgnoring | Kind::Deaf),
             drops_gratuitous: kind == Kind::Deaf || (kind == Kind::Honest && rng.permille(200)),
         };
-        host.holds = matches!(kind, Kind::Rival | Kind::RealServer).then_some(vip);
+        host.holds = matches!(kind, Kind::OtherOwner | Kind::RealServer).then_some(vip);
         host.on_lo = kind == Kind::RealServer;
         let vips = self.vips.iter().map(|vip| vip.ip);
         for vip in vips.filter(|vip| vip.is_ipv4() == four) {
@@ -481,7 +481,7 @@ impl Scenario {
             source,
             known_mac,
             proxy,
-            listens: kind == Kind::Rival && rng.permille(300),
+            listens: kind == Kind::OtherOwner && rng.permille(300),
             dark,
         }
     }
@@ -517,22 +517,22 @@ impl Scenario {
             );
         }
         for (index, member) in self.members.iter().enumerate() {
-            if member.kind != Kind::Rival {
+            if member.kind != Kind::OtherOwner {
                 continue;
             }
             if rng.permille(500) {
                 at(
                     rng.up_to(Duration::from_secs(8)),
-                    Happening::RivalClaims(index),
+                    Happening::OtherOwnerClaims(index),
                 );
             }
             // Those that listen let go on an order.
             if !member.listens && rng.permille(600) {
                 let gone = rng.up_to(Duration::from_secs(rng.clone().pick(&[1, 12, 45])));
-                at(gone, Happening::RivalLetsGo(index));
+                at(gone, Happening::OtherOwnerLetsGo(index));
                 if rng.permille(200) {
                     let back = gone + rng.up_to(Duration::from_secs(15));
-                    at(back, Happening::RivalReturns(index));
+                    at(back, Happening::OtherOwnerReturns(index));
                 }
             }
         }
