@@ -174,7 +174,7 @@ impl Places {
 fn unaskable(link: &Link) -> Option<String> {
     let name = &link.name;
     match link.why_unaskable_with_advice() {
-        Some(why) => Some(format!("nobody can be asked on {name}: it {why}")),
+        Some(why) => Some(format!("{name} {why}: nobody can be asked there")),
         None if !link.carrier => Some(format!(
             "{name} has no carrier: look at its cable or switch port"
         )),
