@@ -39,7 +39,10 @@ fuzz_target!(|octets: &[u8]| {
     let _ = outbox
         .poll(now, 1_700_000_000_000, || ID)
         .expect("it is due");
-    assert!(outbox.on_answer(peer, octets).is_empty(), "nobody signed it");
+    assert!(
+        outbox.on_answer(peer, octets).is_empty(),
+        "nobody signed it"
+    );
     let heard = outbox.on_answer(peer, &signed);
     let fits = |answer: &Answer| answer.id == ID && answer.done.iter().map(|d| d.vip).eq([vip]);
     assert!(heard.is_empty() || answer.as_ref().is_some_and(fits));
