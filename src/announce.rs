@@ -129,10 +129,12 @@ impl Session {
             for news in self.core.take_news() {
                 tell(&self.core, &news);
             }
+            let runs = self.runs.as_ref();
+            let before_each = |core: &mut _| yield_to_newer_runs(core, runs);
             // Biased: the first frame leaves before the first poll of `stop`.
             let now = tokio::select! {
                 biased;
-                now = self.driver.send_due(&mut self.core, |core| yield_to_newer_runs(core, self.runs.as_ref())) => now?,
+                now = self.driver.send_due(&mut self.core, before_each) => now?,
                 stopped = &mut stop => return Ok(Some(stopped)),
             };
             if self.core.is_over(now) && !self.awaits_order(now) {

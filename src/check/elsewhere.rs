@@ -83,16 +83,14 @@ pub(super) async fn ask(
             unused: unused(places, placed.vip, known),
             wait: request.wait,
         };
-        let mut one = Asked {
+        asked.push(Asked {
             placed: placed.clone(),
             link: link.clone(),
             answers_itself: answers_itself(places, placed, link),
             before: kernel.neighbour(link.index, placed.vip.ip()).await?,
             pinned: true,
-        };
-        one.pin(kernel).await;
+        });
         searches.add(link, OwnerSearch::new(subject, Instant::now()));
-        asked.push(one);
     }
     drive(kernel, &mut driver, &mut asked, &mut searches).await?;
     // An open check only wants to know whether there is one owner.
@@ -116,6 +114,9 @@ async fn drive(
     asked: &mut [Asked],
     searches: &mut OwnerSearches,
 ) -> Result<(), Error> {
+    for one in &mut *asked {
+        one.pin(kernel).await;
+    }
     let keep_pinned = async {
         loop {
             sleep(PIN_AGAIN).await;
@@ -276,7 +277,11 @@ impl Asked {
             (VipVerdict::Failed, Some(errno)) => {
                 finding.why = Some(format!("{} takes no frames ({errno})", self.link.name));
             }
-            (VipVerdict::Unproven, _) => finding.why = too_few_answers(search),
+            (VipVerdict::Unproven, _) => {
+                let ended = search.ended();
+                let ended = ended.map(|why| format!("{} {why}: ask again", self.link.name));
+                finding.why = ended.or_else(|| too_few_answers(search));
+            }
             (VipVerdict::Stale, _) => examine_cached(search, &mut finding, mac),
             (VipVerdict::Conflict, _) => self.examine_owners(search, &mut finding, mac),
             (VipVerdict::Ok, _) if !self.is_accepted(kernel, now).await? => {
@@ -285,6 +290,12 @@ impl Asked {
                 finding.role = Role::Other(now);
             }
             _ => {}
+        }
+        if search.more_answers() > 0 {
+            let more = search.more_answers();
+            let note =
+                format!("{more} more answers by other MACs than these: a loop or an attack?");
+            finding.notes.push(note);
         }
         if let Some(why) = &self.answers_itself {
             if matches!(finding.verdict, VipVerdict::Ok | VipVerdict::Stale) {

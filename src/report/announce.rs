@@ -420,10 +420,13 @@ impl Findings {
         if claim.more_conflicts() > 0 {
             let more = claim.more_conflicts();
             let text = format!(
-                "{vip} on {name}: conflict: {more} more claims by other MACs than these: a loop or an \
-                 attack?"
+                "{vip} on {name}: {more} more claims by other MACs than these: a loop or an attack?"
             );
-            self.add(AnnounceResult::Conflict, Level::Error, text);
+            // They count as long as any that is known does.
+            match claim.conflicts().next() {
+                Some(_) => self.add(AnnounceResult::Conflict, Level::Error, text),
+                None => self.add(AnnounceResult::Ok, Level::Warn, text),
+            }
         }
         for (mac, _) in claim.past_conflicts() {
             let host = host_name(core, mac);

@@ -46,6 +46,7 @@ pub struct OwnerSearch {
     claimed: bool,
     refusal: Option<Refusal>,
     identity: Option<Identity>,
+    ended: Option<&'static str>,
 }
 
 impl OwnerSearch {
@@ -62,6 +63,7 @@ impl OwnerSearch {
             claimed: false,
             refusal: None,
             identity: None,
+            ended: None,
         }
     }
 
@@ -88,6 +90,9 @@ impl OwnerSearch {
     /// Begins to identify the owners if their answers are ambiguous. This host sends frames for the VIP
     /// to the MAC `cached`.
     pub fn identify(&mut self, cached: Option<Mac>, now: Instant) {
+        if self.ended.is_some() {
+            return;
+        }
         let mut identity = self.identity(self.probes_to_rule_out_chance(), now);
         let unused = &self.subject.unused;
         match (self.verdict(cached), cached) {
@@ -152,11 +157,16 @@ impl OwnerSearch {
         self.next_probe = now + GAP;
     }
 
-    /// Ends the search early.
-    pub fn end(&mut self, now: Instant, why: Refusal) {
-        self.refusal = Some(why);
-        self.end_at = now;
+    /// Ends the search early: no frame leaves any more, and what was not found out stays unproven.
+    pub(super) fn end(&mut self, why: &'static str) {
+        self.ended = Some(why);
         self.identity = None;
+    }
+
+    /// Why the search ended early, as a clause after the interface's name.
+    #[must_use]
+    pub fn ended(&self) -> Option<&'static str> {
+        self.ended
     }
 
     /// The interface received a frame.
@@ -212,7 +222,7 @@ impl OwnerSearch {
     }
 
     fn wants_to_ask(&self, now: Instant) -> bool {
-        now < self.end_at && !self.is_certain()
+        now < self.end_at && self.ended.is_none() && !self.is_certain()
     }
 
     fn last_answer_until(&self) -> Option<Instant> {
@@ -239,12 +249,6 @@ impl OwnerSearch {
             None if self.wants_to_ask(now) => self.next_probe.min(self.end_at),
             None => self.last_answer_until().unwrap_or(now),
         }
-    }
-
-    /// The VIP.
-    #[must_use]
-    pub fn vip(&self) -> Vip {
-        self.subject.vip
     }
 
     /// The source of its questions.
@@ -312,6 +316,7 @@ impl OwnerSearch {
     pub fn verdict(&self, cached: Option<Mac>) -> VipVerdict {
         let mut answers = self.answers();
         match (answers.next(), answers.next()) {
+            _ if self.ended.is_some() => VipVerdict::Unproven,
             _ if self.answers.has_second_owner(false) => VipVerdict::Conflict,
             (_, Some(_)) => VipVerdict::Unproven,
             _ if !self.is_certain() => VipVerdict::Unproven,

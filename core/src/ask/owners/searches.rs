@@ -52,9 +52,9 @@ impl OwnerSearches {
             .map(|(_, search)| search)
     }
 
-    fn end_on(&mut self, now: Instant, interface: InterfaceIndex, why: &str) {
+    fn end_on(&mut self, now: Instant, interface: InterfaceIndex, why: &'static str) {
         for search in self.on(interface).filter(|search| !search.is_over(now)) {
-            search.end(now, Refusal::Other(why.to_owned()));
+            search.end(why);
         }
     }
 }
@@ -124,12 +124,12 @@ impl Asker for OwnerSearches {
     fn link_changed(&mut self, now: Instant, link: &Link) {
         let known = self.links.insert(link.index, link.clone());
         if known.is_some_and(|known| known.mac != link.mac) {
-            self.end_on(now, link.index, "its MAC has just changed: ask again");
+            self.end_on(now, link.index, "has another MAC since the check began");
         }
     }
 
     fn link_gone(&mut self, now: Instant, interface: InterfaceIndex) {
-        self.end_on(now, interface, "the interface is gone");
+        self.end_on(now, interface, "is gone since the check began");
         self.links.remove(&interface);
     }
 }
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::ask::testing::{OWN, mac};
-    use crate::ask::{AskedFrom, Subject};
+    use crate::ask::{AskedFrom, Subject, VipVerdict};
 
     fn link(index: u32) -> Link {
         Link::ethernet(index, &format!("eth{index}"), OWN)
@@ -201,6 +201,12 @@ mod tests {
         assert_eq!(over(&searches), [true, false]);
         searches.link_gone(now, InterfaceIndex(3));
         assert!(searches.is_over(now) && searches.poll_transmit(now).is_none());
-        assert!(searches.iter().all(|one| one.refusal().is_some()));
+        // Nor does the identification of owners begin with a MAC that is no more.
+        for search in searches.iter_mut() {
+            search.identify(Some(OWN), now);
+            assert_eq!(search.verdict(Some(OWN)), VipVerdict::Unproven);
+        }
+        assert!(searches.is_over(now) && searches.poll_transmit(now).is_none());
+        assert!(searches.iter().all(|one| one.ended().is_some()));
     }
 }
