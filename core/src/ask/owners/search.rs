@@ -387,6 +387,30 @@ mod tests {
         (search, now - start)
     }
 
+    /// The frames of an identification would leave with a MAC that is no more, and without it a stale
+    /// entry may be the owner's second card.
+    #[test]
+    fn a_search_that_ended_early_asks_nothing_more_and_accuses_nobody() {
+        const C: Mac = Mac::new([2, 0, 0, 0, 0, 0xc]);
+        for (owners, verdict) in [
+            (&[A][..], VipVerdict::Stale),
+            (&[A, C], VipVerdict::Conflict),
+        ] {
+            let (mut search, _) = play(vip("10.0.0.10"), owners, |_, _| true);
+            assert_eq!(search.verdict(Some(B)), verdict);
+            let later = Instant::now() + WAIT;
+            let mut identified = search.clone();
+            identified.identify(Some(B), later);
+            // Without an own address it can ask only a stale entry's MAC.
+            let asks = identified.poll_transmit(later).is_some();
+            assert_eq!(asks, verdict == VipVerdict::Stale);
+            search.end("is gone");
+            search.identify(Some(B), later);
+            assert!(search.poll_transmit(later).is_none() && search.is_over(later));
+            assert_eq!(search.verdict(Some(B)), VipVerdict::Unproven);
+        }
+    }
+
     #[test]
     fn without_loss_twelve_probes_are_enough() {
         for text in ["10.0.0.10", "fd00::10"] {
