@@ -90,9 +90,6 @@ impl OwnerSearch {
     /// Begins to identify the owners if their answers are ambiguous. This host sends frames for the VIP
     /// to the MAC `cached`.
     pub fn identify(&mut self, cached: Option<Mac>, now: Instant) {
-        if self.ended.is_some() {
-            return;
-        }
         let mut identity = self.identity(self.probes_to_rule_out_chance(), now);
         let unused = &self.subject.unused;
         match (self.verdict(cached), cached) {
