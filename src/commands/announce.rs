@@ -28,7 +28,7 @@ use crate::{announce, check};
 /// many VIPs.
 const FIRST_FRAMES: Duration = Duration::from_millis(100);
 /// If more MACs answer for a VIP, it is a loop or an attack, and none of them is asked.
-const MOST_RIVALS: usize = 8;
+const MOST_OTHER_OWNERS: usize = 8;
 
 pub(super) async fn announce(
     args: &Announce,
@@ -132,7 +132,8 @@ async fn proxies(core: &Announcement, request: &announce::Request) -> Vec<Mac> {
     let found = async {
         let kernel = Kernel::connect()?;
         let mut proxies = Vec::new();
-        let contested = |claim: &&Claim| (1..=MOST_RIVALS).contains(&claim.conflicts().count());
+        let contested =
+            |claim: &&Claim| (1..=MOST_OTHER_OWNERS).contains(&claim.conflicts().count());
         for claim in core.claims().iter().filter(contested) {
             let rate = request.pace.rate;
             proxies.extend(check::proxies(&kernel, &request.vips, rate, claim).await?);
