@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::{Level, debug, log, warn};
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -40,7 +40,7 @@ const PIPE: i32 = 1024 * 1024;
 /// Within this time a keepalived that is starting has reported every instance (it takes 0.3 s). After
 /// a reload it reports none.
 const ALL_MENTIONED_WITHIN: Duration = Duration::from_secs(1);
-/// Warnings a minute about lines that make no sense.
+/// Warnings a minute about lines that make no sense, and errors about instances that are not known.
 const WARNINGS: u32 = 6;
 
 /// Ends the work in progress, and gives the exit status.
@@ -80,6 +80,13 @@ impl Occasion {
 pub(crate) trait Respond {
     /// Those of these instances that have VIPs on this host, with those VIPs.
     async fn held(&self, instances: &BTreeSet<String>) -> Vec<(String, Vec<PlacedVip>)>;
+
+    /// Whether this knows the instance or group of an event. A worker lasts as long as the FIFO, so
+    /// there is none for a name that keepalived.conf does not have.
+    ///
+    /// # Errors
+    /// Why not, for the log.
+    fn serves(&self, event: &Event) -> Result<(), String>;
 
     /// Does what the occasion calls for, until `newer` ends it.
     async fn respond(&self, occasion: Occasion, newer: Stop);
@@ -172,8 +179,10 @@ async fn read<R: Respond + 'static>(
             }
         }
         let mut on_event = |event, call| {
+            workers.responder.serves(&event)?;
             unmentioned.remove(&event);
             workers.assign(Occasion::Event(event, call));
+            Ok(())
         };
         match fifo.try_read(&mut octets) {
             Ok(0) => {
@@ -228,6 +237,7 @@ struct Lines {
     /// Whether the current line is already too long.
     overlong: bool,
     warnings: RateLimit,
+    errors: RateLimit,
 }
 
 impl Default for Lines {
@@ -236,12 +246,13 @@ impl Default for Lines {
             partial: Vec::new(),
             overlong: false,
             warnings: RateLimit::a_minute(WARNINGS),
+            errors: RateLimit::a_minute(WARNINGS),
         }
     }
 }
 
 impl Lines {
-    fn add(&mut self, octets: &[u8], on_event: &mut impl FnMut(Event, Call)) {
+    fn add(&mut self, octets: &[u8], on_event: &mut impl FnMut(Event, Call) -> Result<(), String>) {
         for piece in octets.split_inclusive(|octet| *octet == b'\n') {
             match piece.strip_suffix(b"\n") {
                 Some(end) => {
@@ -263,7 +274,7 @@ impl Lines {
         }
     }
 
-    fn take(&mut self, on_event: &mut impl FnMut(Event, Call)) {
+    fn take(&mut self, on_event: &mut impl FnMut(Event, Call) -> Result<(), String>) {
         let line = std::mem::take(&mut self.partial);
         let line = String::from_utf8_lossy(&line);
         if std::mem::take(&mut self.overlong) {
@@ -279,30 +290,39 @@ impl Lines {
             return;
         };
         match event.calls_for() {
-            Ok(Some(call)) => on_event(event, call),
+            Ok(Some(call)) => {
+                let refused = on_event(event, call).err();
+                if let Some(error) = refused {
+                    log_limited(&mut self.errors, Level::Error, || error);
+                }
+            }
             // A change of priority alone must not end an announcement.
             Ok(None) => debug!("{}: nothing to do for {}", event.name, event.state),
             Err(unknown) => self.warn(|| unknown.to_string()),
         }
     }
 
-    /// Warns, but not of every line of a flood.
     fn warn(&mut self, text: impl FnOnce() -> String) {
-        if !self.warnings.take(std::time::Instant::now()) {
-            return;
-        }
-        let text = text();
-        if self.warnings.is_spent() {
-            warn!("{text}; for a minute, no more such lines are logged");
-        } else {
-            warn!("{text}");
-        }
+        log_limited(&mut self.warnings, Level::Warn, text);
     }
 
     fn end(&self) {
         if !self.partial.is_empty() {
             warn!("the FIFO ended in the middle of a line, which is ignored");
         }
+    }
+}
+
+/// Logs, but not every line of a flood.
+fn log_limited(limit: &mut RateLimit, level: Level, text: impl FnOnce() -> String) {
+    if !limit.take(std::time::Instant::now()) {
+        return;
+    }
+    let text = text();
+    if limit.is_spent() {
+        log!(level, "{text}; for a minute, no more such lines are logged");
+    } else {
+        log!(level, "{text}");
     }
 }
 
@@ -381,7 +401,10 @@ mod tests {
         let mut lines = Lines::default();
         let mut names = Vec::new();
         for piece in pieces {
-            lines.add(piece, &mut |event, _| names.push(event.name));
+            lines.add(piece, &mut |event, _| {
+                names.push(event.name);
+                Ok(())
+            });
         }
         names
     }

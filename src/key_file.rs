@@ -76,22 +76,22 @@ pub fn of(settings: &Orders) -> Result<Keys, Error> {
         return Err(Error::Unset);
     }
     let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    read(&settings.key_files, credentials.as_deref())
+    read(&settings.key_files, &settings.site, credentials.as_deref())
 }
 
-/// Reads key files, and checks each before use. A credential of the same name that systemd gave this
+/// Reads key files, and checks each before use; `site` is mixed into each key. A credential of the same name that systemd gave this
 /// unit (`LoadCredential=`, in the directory `credentials`) replaces a file.
 ///
 /// # Errors
 /// If a file can't be read, is too short, or others than root may read or replace it.
-pub fn read(files: &[PathBuf], credentials: Option<&Path>) -> Result<Keys, Error> {
+pub fn read(files: &[PathBuf], site: &str, credentials: Option<&Path>) -> Result<Keys, Error> {
     let read = |file: &PathBuf| {
         let name = file.file_name();
         let credential = credentials.zip(name).map(|(all, name)| all.join(name));
         match credential.filter(|credential| credential.exists()) {
             // Only root and the unit can see it.
-            Some(credential) => read_one(&credential, Owner::Systemd),
-            None => read_one(file, Owner::Root),
+            Some(credential) => read_one(&credential, site, Owner::Systemd),
+            None => read_one(file, site, Owner::Root),
         }
     };
     files.iter().map(read).collect()
@@ -103,8 +103,8 @@ enum Owner {
     Systemd,
 }
 
-fn read_one(path: &Path, owner: Owner) -> Result<Keys, Error> {
-    check(path, owner).map_err(|problem| match problem {
+fn read_one(path: &Path, site: &str, owner: Owner) -> Result<Keys, Error> {
+    check(path, site, owner).map_err(|problem| match problem {
         Problem::Unreadable(source) => Error::Unreadable {
             path: path.to_owned(),
             source,
@@ -134,7 +134,7 @@ impl From<String> for Problem {
     }
 }
 
-fn check(path: &Path, owner: Owner) -> Result<Keys, Problem> {
+fn check(path: &Path, site: &str, owner: Owner) -> Result<Keys, Problem> {
     let by_root = owner == Owner::Root;
     if by_root {
         check_folders(path)?;
@@ -162,7 +162,7 @@ fn check(path: &Path, owner: Owner) -> Result<Keys, Problem> {
     if octets.len() as u64 > LONGEST {
         Err(format!("is longer than {LONGEST} octets"))?;
     }
-    Ok(Keys::from_octets(octets.trim_ascii_end())?)
+    Ok(Keys::from_octets(octets.trim_ascii_end(), site)?)
 }
 
 /// Checks that nobody but root could have replaced a key: no symbolic link leads to it, and only root
@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn refusal(file: &Path) -> String {
-        let refused = read(&[file.to_owned()], None);
+        let refused = read(&[file.to_owned()], "", None);
         refused.unwrap_err().to_string()
     }
 
@@ -292,7 +292,7 @@ mod tests {
         generate(&new).unwrap();
         let keys = |files: &[&PathBuf]| {
             let files: Vec<_> = files.iter().map(|file| (*file).clone()).collect();
-            read(&files, None).unwrap()
+            read(&files, "", None).unwrap()
         };
         let (only_old, rotating, only_new) = (keys(&[&old]), keys(&[&new, &old]), keys(&[&new]));
         let mut text = b"text".to_vec();
@@ -319,7 +319,7 @@ mod tests {
         refused("vipherald keygen");
         generate(&file).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        assert!(read(std::slice::from_ref(&file), None).is_ok());
+        assert!(read(std::slice::from_ref(&file), "", None).is_ok());
         for mode in [0o640, 0o604, 0o620, 0o644] {
             fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
             refused("chmod 600");
@@ -328,7 +328,7 @@ mod tests {
         fs::write(&file, [b'x'; 31]).unwrap();
         refused("31 octets");
         fs::write(&file, [b'x'; 32]).unwrap();
-        assert!(read(std::slice::from_ref(&file), None).is_ok());
+        assert!(read(std::slice::from_ref(&file), "", None).is_ok());
         fs::write(&file, vec![b'x'; 5000]).unwrap();
         refused("longer than 4096");
         // A credential of the same name that systemd passes replaces it.
@@ -337,7 +337,7 @@ mod tests {
         generate(&credentials.join("key")).unwrap();
         let mode = Permissions::from_mode(0o440);
         fs::set_permissions(credentials.join("key"), mode).unwrap();
-        assert!(read(std::slice::from_ref(&file), Some(&credentials)).is_ok());
+        assert!(read(std::slice::from_ref(&file), "", Some(&credentials)).is_ok());
         fs::remove_file(&file).unwrap();
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
         refused("no regular file");
@@ -351,7 +351,7 @@ mod tests {
         fs::create_dir(&deep).unwrap();
         let file = deep.join("key");
         generate(&file).unwrap();
-        assert!(read(std::slice::from_ref(&file), None).is_ok());
+        assert!(read(std::slice::from_ref(&file), "", None).is_ok());
         for (at, mode) in [(&deep, 0o777), (&folder, 0o775), (&folder, 0o1777)] {
             fs::set_permissions(at, Permissions::from_mode(mode)).unwrap();
             let told = refusal(&file);
@@ -374,7 +374,7 @@ mod tests {
         }
         // Nor does it matter for what systemd passes.
         fs::set_permissions(&deep, Permissions::from_mode(0o777)).unwrap();
-        assert!(read(std::slice::from_ref(&file), Some(&deep)).is_ok());
+        assert!(read(std::slice::from_ref(&file), "", Some(&deep)).is_ok());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

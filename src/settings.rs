@@ -61,6 +61,8 @@ pub struct Orders {
     /// The key files; the first one signs. None: no orders.
     #[serde(rename = "key_file", deserialize_with = "one_or_more")]
     pub key_files: Vec<PathBuf>,
+    /// The network's name, which is mixed into the keys.
+    pub site: String,
     /// The UDP port that orders go to.
     pub port: NonZeroU16,
     /// How far the clock of an order's sender may be from this host's.
@@ -93,6 +95,7 @@ impl Default for Orders {
     fn default() -> Self {
         Self {
             key_files: Vec::new(),
+            site: String::new(),
             port: NonZeroU16::MIN.saturating_add(PORT - 1),
             window: Duration::from_secs(30),
             allow: vec![Allowed::Links],
@@ -392,13 +395,14 @@ mod tests {
     #[test]
     fn every_key_of_orders_is_read() {
         let settings = parse(
-            "[orders]\nkey_file = \"/k\"\nport = 1\nwindow = 5\nallow = [\"10.0.0.0/8\", \"links\"]\n\
+            "[orders]\nkey_file = \"/k\"\nsite = \"s\"\nport = 1\nwindow = 5\nallow = [\"10.0.0.0/8\", \"links\"]\n\
              permanent = true\nbroadcast = true\nrelease_orphan = true\npid_files = [\"/p\"]\n\
              idle = 2\n",
         );
         let orders = settings.unwrap().orders;
         let expected = Orders {
             key_files: vec!["/k".into()],
+            site: "s".to_owned(),
             port: NonZeroU16::MIN,
             window: Duration::from_secs(5),
             allow: vec![

@@ -220,7 +220,7 @@ impl Attacker<'_> {
             "wrong key" => genuine.to_bytes(&self.own_keys),
             "wrong version" => {
                 let mut whole = genuine.to_bytes(self.keys);
-                whole[4] = 2;
+                whole[4] = 1;
                 whole
             }
             "from the future" | "from the past" => {
@@ -284,7 +284,7 @@ fn an_attack_changes_nothing_and_delays_nobody() {
     let mut evil = Attacker {
         random: Random(1),
         keys: &orders.keys,
-        own_keys: Keys::from_octets(&[7; 32]).unwrap(),
+        own_keys: Keys::from_octets(&[7; 32], "").unwrap(),
         victim: &victim,
         another: &another,
         wrong: Mac([2, 0, 0, 0, 0, 0x66]),

@@ -47,10 +47,11 @@ impl<K: Ord> LogLimiter<K> {
     }
 }
 
-/// Permits a number of events per minute.
+/// Permits a number of events per minute or second.
 #[derive(Debug)]
 pub struct RateLimit {
     most: u32,
+    per: Duration,
     left: u32,
     began: Option<Instant>,
 }
@@ -59,21 +60,32 @@ impl RateLimit {
     /// At most `most` events a minute.
     #[must_use]
     pub fn a_minute(most: u32) -> Self {
+        Self::new(most, MINUTE)
+    }
+
+    /// At most `most` events a second.
+    #[must_use]
+    pub fn a_second(most: u32) -> Self {
+        Self::new(most, Duration::from_secs(1))
+    }
+
+    fn new(most: u32, per: Duration) -> Self {
         Self {
             most,
+            per,
             left: most,
             began: None,
         }
     }
 
-    /// Whether the last event of this minute was taken.
+    /// Whether the last event of this time was taken.
     pub fn is_spent(&self) -> bool {
         self.left == 0
     }
 
-    /// Takes one event; `false` if none is left in this minute.
+    /// Takes one event; `false` if none is left in this minute or second.
     pub fn take(&mut self, now: Instant) -> bool {
-        if self.began.is_none_or(|began| now >= began + MINUTE) {
+        if self.began.is_none_or(|began| now >= began + self.per) {
             self.began = Some(now);
             self.left = self.most;
         }

@@ -15,7 +15,7 @@ use vipherald_core::order::outbox::{Outbox, Retry, Route};
 const ID: [u8; 16] = *b"0123456789abcdef";
 
 fuzz_target!(|octets: &[u8]| {
-    let keys = Keys::from_octets(&[b'k'; 32]).expect("it is long enough");
+    let keys = Keys::from_octets(&[b'k'; 32], "").expect("it is long enough");
     let mut signed = octets.to_vec();
     keys.sign(&mut signed);
     let answer = Answer::parse(octets);

@@ -13,7 +13,7 @@ use vipherald_core::order::message::{ORDER_LENGTH, Order, TAG};
 const NOW: u64 = 1_700_000_000_000;
 
 fuzz_target!(|octets: &[u8]| {
-    let keys = Keys::from_octets(&[b'k'; 32]).expect("it is long enough");
+    let keys = Keys::from_octets(&[b'k'; 32], "").expect("it is long enough");
     let from = "192.0.2.2:4000".parse().expect("an address");
     let mut admission = Admission::new(keys.clone(), Duration::from_secs(30));
     // As it came in: nobody signed it.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
+use vipherald_core::event::{Event, Subject};
 use vipherald_core::host::{HostSnapshot, PlacedVip};
 use vipherald_core::keepalived::{Configuration, Instance};
 
@@ -93,6 +94,14 @@ impl Respond for Reader {
             })
             .filter(|(_, vips)| !vips.is_empty())
             .collect()
+    }
+
+    fn serves(&self, event: &Event) -> Result<(), String> {
+        let known = match event.of {
+            Subject::Instance => self.configuration.instance(&event.name).map(drop),
+            Subject::Group => self.configuration.group(&event.name).map(drop),
+        };
+        known.map_err(|error| format!("{}: {}", event.name, with_advice("fifo", &error.into())))
     }
 
     async fn respond(&self, occasion: Occasion, newer: Stop) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vipherald_core::address::{Mac, Vip};
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::keepalived;
 use vipherald_core::order::admission::HostFacts;
 use vipherald_core::order::message::{Answer, Done, Order, Outcome, Reason};
@@ -46,9 +46,9 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Executes an order.
-    pub(super) async fn execute(&self, order: &Order) -> Executed {
-        self.attempt(order)
+    /// Executes an order that came in by `link`.
+    pub(super) async fn execute(&self, order: &Order, link: InterfaceIndex) -> Executed {
+        self.attempt(order, link)
             .await
             .unwrap_or_else(|problem| Executed {
                 answer: Some(Answer::refusal(order, wall_clock(), Reason::Failed)),
@@ -56,22 +56,26 @@ impl Context {
             })
     }
 
-    async fn attempt(&self, order: &Order) -> Result<Executed, Error> {
+    async fn attempt(&self, order: &Order, link: InterfaceIndex) -> Result<Executed, Error> {
         let mut work = Work {
             context: self,
             kernel: Kernel::connect()?,
             notes: Vec::new(),
         };
-        let answer = work.execute(order).await?;
+        let answer = work.execute(order, link).await?;
         let notes = work.notes;
         Ok(Executed { answer, notes })
     }
 }
 
 impl Work<'_> {
-    async fn execute(&mut self, order: &Order) -> Result<Option<Answer>, Error> {
+    async fn execute(
+        &mut self,
+        order: &Order,
+        link: InterfaceIndex,
+    ) -> Result<Option<Answer>, Error> {
         let facts = self.facts().await?;
-        if !facts.is_meant(order.to) {
+        if !facts.is_meant(order.to, link) {
             return Ok(None);
         }
         let mut purged = Vec::new();

@@ -16,6 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
+use vipherald_core::address::InterfaceIndex;
 use vipherald_core::keepalived;
 use vipherald_core::log_limit::{LogLimiter, RateLimit};
 use vipherald_core::order::admission::{Admission, Decision, Dropped};
@@ -34,8 +35,8 @@ const AT_ONCE: usize = 256;
 const MOST_AT_WORK: usize = 16;
 /// Lines a minute about orders, and about refusals; the rest is counted.
 const LINES: u32 = 6;
-/// Refusals a minute in answer to datagrams that somebody may have recorded and sent again.
-const REFUSALS: u32 = 120;
+/// Refusals a second in answer to datagrams that somebody may have recorded and sent again.
+const REFUSALS: u32 = 2;
 const CARRIED_OUT: &str = "carried out";
 /// Octets that the kernel queues for a socket, so that a flood does not crowd out genuine orders at once.
 const QUEUE: usize = 4 << 20;
@@ -99,7 +100,7 @@ async fn obey(
         dropped: LogLimiter::default(),
         done: LogLimiter::default(),
         lines: RateLimit::a_minute(LINES),
-        refusals: RateLimit::a_minute(REFUSALS),
+        refusals: RateLimit::a_second(REFUSALS),
     };
     let exit = listener.run(stop).await;
     listener.tell_rest();
@@ -118,6 +119,7 @@ fn sockets(bind: Option<SocketAddr>) -> Result<Vec<Rc<Readable<UdpSocket>>>, Err
         socket.set_nonblocking(true)?;
         // More than net.core.rmem_max needs CAP_NET_ADMIN, as do the purges.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &QUEUE);
+        sockets::tell_interfaces(&socket)?;
         Readable::new(socket).map(Rc::new)
     };
     all.into_iter()
@@ -247,8 +249,8 @@ impl Listener {
         for index in 0..self.sockets.len() {
             let socket = Rc::clone(&self.sockets[index]);
             for count in 1..=AT_ONCE {
-                match socket.get().recv_from(&mut buffer) {
-                    Ok((length, from)) => self.hear(index, from, &buffer[..length]),
+                match sockets::receive(socket.get().as_fd(), &mut buffer) {
+                    Ok((length, from, link)) => self.hear((index, from, link), &buffer[..length]),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => break,
                 }
@@ -258,13 +260,14 @@ impl Listener {
         more
     }
 
-    fn hear(&mut self, socket: usize, from: SocketAddr, datagram: &[u8]) {
+    fn hear(&mut self, (socket, from, link): (usize, SocketAddr, InterfaceIndex), datagram: &[u8]) {
         let now = Instant::now();
         self.last = now;
         match self.admission.decide(wall_clock(), from, datagram) {
             Decision::Dropped(why) => self.dropped.count(match why {
                 Dropped::Size => "of a size that no order has",
                 Dropped::Version => "no orders of this version",
+                Dropped::Old => "of an older vipherald, which has to be updated",
                 Dropped::Unauthenticated => "signed with none of the keys",
                 Dropped::Malformed => "malformed",
                 Dropped::Replayed => "sent again",
@@ -306,7 +309,7 @@ impl Listener {
             Decision::New(order) => {
                 let context = Arc::clone(&self.context);
                 self.at_work.spawn(async move {
-                    let executed = context.execute(&order).await;
+                    let executed = context.execute(&order, link).await;
                     Work {
                         order,
                         executed,

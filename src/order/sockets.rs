@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::task::{Context, Poll};
@@ -10,7 +10,10 @@ use std::time::Instant;
 
 use log::{debug, trace, warn};
 use nix::libc;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::order::Keys;
 use vipherald_core::order::message::{ANSWER_LENGTH, Id};
@@ -172,6 +175,47 @@ fn socket_address(route: Route, port: u16) -> SocketAddr {
             SocketAddrV6::new(ip, port, 0, route.interface.0).into()
         }
         ip => SocketAddr::new(ip, port),
+    }
+}
+
+/// Makes the kernel say by which interface each datagram came in, for [`receive`].
+pub(super) fn tell_interfaces(socket: &UdpSocket) -> io::Result<()> {
+    if socket.local_addr()?.is_ipv4() {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    } else {
+        // This is about IPv4 datagrams, too, on a socket for both families.
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    }
+    Ok(())
+}
+
+/// Receives a datagram: its length, its sender, and the interface by which it came in.
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, InterfaceIndex)> {
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
+    let mut octets = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let received =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut octets, Some(&mut control), flags)?;
+    let interface = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => u32::try_from(info.ipi_ifindex).ok(),
+        ControlMessageOwned::Ipv6PacketInfo(info) => Some(info.ipi6_ifindex),
+        _ => None,
+    });
+    let from = received.address.as_ref().and_then(|from| {
+        let v4 = from.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+        v4.or_else(|| {
+            from.as_sockaddr_in6()
+                .map(|v6| SocketAddr::V6((*v6).into()))
+        })
+    });
+    match (from, interface) {
+        (Some(from), Some(interface)) => Ok((received.bytes, from, InterfaceIndex(interface))),
+        _ => Err(io::Error::other(
+            "the kernel does not say where it came from",
+        )),
     }
 }
 

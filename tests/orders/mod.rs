@@ -27,7 +27,7 @@ impl Orders {
     pub(crate) fn new(lab: &Lab, host: &Host) -> Self {
         let key = lab.directory().join("orders.key");
         run(host, &format!("keygen {}", key.display())).exits(0);
-        let keys = vipherald::key_file::read(std::slice::from_ref(&key), None).unwrap();
+        let keys = vipherald::key_file::read(std::slice::from_ref(&key), "", None).unwrap();
         Self {
             key,
             keys,

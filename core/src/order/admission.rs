@@ -1,6 +1,6 @@
 //! The receiver's checks of an order, the cheapest first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::Keys;
 use super::message::{Id, ORDER_LENGTH, Order, Reason};
-use crate::address::{Mac, Prefix, Vip};
+use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::host::{HostSnapshot, PlacedVip};
 
 /// VIPs that this host accepts orders for, besides those of its keepalived.conf.
@@ -32,6 +32,9 @@ impl<'de> Deserialize<'de> for Allowed {
 /// Remembered order ids at most. Only a holder of the key can fill the memory.
 const MOST_REMEMBERED: usize = 1024;
 
+/// Repeated answers a second to one sender. More are of use only to somebody who floods.
+const MOST_AGAIN: u32 = 2;
+
 /// What to do with a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -53,13 +56,15 @@ pub enum Decision {
 pub enum Dropped {
     /// Too short or too long for an order.
     Size,
-    /// Not an order, or one of another version.
+    /// Not an order, or one of an unknown version.
     Version,
+    /// An order of an older version.
+    Old,
     /// No key of this host signed it.
     Unauthenticated,
     /// Signed, but not a datagram that this version writes.
     Malformed,
-    /// Received before, from another address or still in progress.
+    /// Received before, from another address, or still in progress, or too often.
     Replayed,
 }
 
@@ -69,6 +74,8 @@ pub struct Admission {
     keys: Keys,
     window: Duration,
     seen: HashMap<Id, Seen>,
+    /// The second and the number of the last repeated answers to each sender of [`Self::seen`].
+    again: HashMap<IpAddr, (u64, u32)>,
 }
 
 /// A remembered order.
@@ -89,6 +96,7 @@ impl Admission {
             keys,
             window,
             seen: HashMap::new(),
+            again: HashMap::new(),
         }
     }
 
@@ -105,7 +113,12 @@ impl Admission {
             return Decision::Dropped(Dropped::Size);
         }
         if !Order::is_begun_by(datagram) {
-            return Decision::Dropped(Dropped::Version);
+            let is_old = Order::is_old(datagram);
+            return Decision::Dropped(if is_old {
+                Dropped::Old
+            } else {
+                Dropped::Version
+            });
         }
         let Some(signed) = self.keys.authenticate(datagram) else {
             return Decision::Dropped(Dropped::Unauthenticated);
@@ -119,10 +132,12 @@ impl Admission {
             return Decision::OutOfTime(order, skew);
         }
         if let Some(seen) = self.seen.get(&order.id) {
-            let answer = seen.answer.as_ref().filter(|_| seen.from == from);
-            return answer.map_or(Decision::Dropped(Dropped::Replayed), |answer| {
-                Decision::Again(order.to, answer.clone())
-            });
+            return match &seen.answer {
+                Some(answer) if seen.from == from && take(&mut self.again, from.ip(), now) => {
+                    Decision::Again(order.to, answer.clone())
+                }
+                _ => Decision::Dropped(Dropped::Replayed),
+            };
         }
         if self.seen.len() >= MOST_REMEMBERED {
             self.forget(now);
@@ -150,8 +165,21 @@ impl Admission {
     /// still replay: keep this value until then.
     pub fn forget(&mut self, now: u64) -> bool {
         self.seen.retain(|_, seen| seen.until >= now);
+        let senders: HashSet<_> = self.seen.values().map(|seen| seen.from.ip()).collect();
+        self.again.retain(|sender, _| senders.contains(sender));
         !self.seen.is_empty()
     }
+}
+
+/// Takes one of the repeated answers to a sender; `false` if none is left in this second.
+fn take(again: &mut HashMap<IpAddr, (u64, u32)>, sender: IpAddr, now: u64) -> bool {
+    let second = now / 1000;
+    let (last, taken) = again.entry(sender).or_default();
+    if *last != second {
+        (*last, *taken) = (second, 0);
+    }
+    *taken = taken.saturating_add(1);
+    *taken <= MOST_AGAIN
 }
 
 /// `one` - `other`, saturating.
@@ -172,12 +200,20 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    /// Whether `to` is an address of this host, or a broadcast address of one of its subnets.
+    /// Whether `to` is an address that this host has on `link`, by which the order came in, or the
+    /// broadcast address of a subnet there. Loopback addresses are the same on every host, so they
+    /// say nothing of which host the order is for.
     #[must_use]
-    pub fn is_meant(&self, to: IpAddr) -> bool {
-        self.host.addresses.iter().any(|own| {
+    pub fn is_meant(&self, to: IpAddr, link: InterfaceIndex) -> bool {
+        let mut there = self
+            .host
+            .addresses
+            .iter()
+            .filter(|own| own.interface == link);
+        there.any(|own| {
             let broadcast = Prefix::of(own).broadcast();
-            own.ip == to || broadcast.is_some_and(|all| IpAddr::V4(all) == to)
+            let meant = own.ip == to || broadcast.is_some_and(|all| IpAddr::V4(all) == to);
+            meant && !own.ip.is_loopback()
         })
     }
 

@@ -15,19 +15,23 @@ const SHORTEST: usize = 32;
 pub struct Keys(Vec<Hmac<Sha256>>);
 
 impl Keys {
-    /// A single key of at least 32 octets.
+    /// The key that a secret of at least 32 octets gives for a site, which may be empty. Networks
+    /// that share a secret tell their orders apart by it.
     ///
     /// # Errors
     /// If there are fewer.
-    pub fn from_octets(octets: &[u8]) -> Result<Self, String> {
+    pub fn from_octets(octets: &[u8], site: &str) -> Result<Self, String> {
         if octets.len() < SHORTEST {
             return Err(format!(
                 "has {} octets, and a key has at least {SHORTEST}: `vipherald keygen` writes one",
                 octets.len()
             ));
         }
-        let hmac = Hmac::new_from_slice(octets).map_err(|error| error.to_string())?;
-        Ok(Self(vec![hmac]))
+        let hmac = |key: &[u8]| -> Result<Hmac<Sha256>, String> {
+            Hmac::new_from_slice(key).map_err(|error| error.to_string())
+        };
+        let of_site = hmac(octets)?.chain_update(site).finalize().into_bytes();
+        Ok(Self(vec![hmac(&of_site)?]))
     }
 
     /// Appends the tag of the first key.
@@ -71,7 +75,7 @@ mod tests {
     /// Test case 6 of RFC 4231 (§4.7): its key has 131 octets.
     #[test]
     fn the_tag_is_that_of_rfc_4231() {
-        let keys = Keys::from_octets(&[0xaa; 131]).unwrap();
+        let keys = Keys(vec![Hmac::new_from_slice(&[0xaa; 131]).unwrap()]);
         let mut text = b"Test Using Larger Than Block-Size Key - Hash Key First".to_vec();
         let signed = text.len();
         keys.sign(&mut text);
@@ -86,6 +90,18 @@ mod tests {
             changed[at] ^= 1;
             assert_eq!(keys.authenticate(&changed), None);
             assert_eq!(keys.authenticate(&text[..at]), None);
+        }
+    }
+
+    #[test]
+    fn what_one_site_signs_no_other_accepts() {
+        let sites = ["", "a", "b", "ab"].map(|site| Keys::from_octets(&[7; 32], site).unwrap());
+        for (at, signer) in sites.iter().enumerate() {
+            let mut text = b"text".to_vec();
+            signer.sign(&mut text);
+            for (other, verifier) in sites.iter().enumerate() {
+                assert_eq!(verifier.authenticate(&text).is_some(), at == other);
+            }
         }
     }
 }

@@ -28,7 +28,9 @@ pub const ANSWER_LENGTH: (usize, usize) =
 pub const TAG: usize = 32;
 
 const MAGIC: [u8; 4] = *b"VIPH";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The first version: its orders do not say from which network they are.
+const OLD_VERSION: u8 = 1;
 const KIND: usize = 5;
 const FLAGS: usize = 6;
 const COUNT: usize = 7;
@@ -178,6 +180,12 @@ impl Order {
         has_head(datagram, Kind::Order)
     }
 
+    /// Whether a datagram starts like an order of an older version, which is not accepted.
+    #[must_use]
+    pub fn is_old(datagram: &[u8]) -> bool {
+        has_head_of(OLD_VERSION, datagram, Kind::Order)
+    }
+
     /// Parses an authenticated order without its tag.
     #[must_use]
     pub fn parse(signed: &[u8]) -> Option<Self> {
@@ -321,7 +329,11 @@ fn head(kind: Kind, count: usize, time: u64, id: Id) -> Vec<u8> {
 }
 
 fn has_head(datagram: &[u8], kind: Kind) -> bool {
-    datagram.starts_with(&MAGIC) && datagram.get(MAGIC.len()..=KIND) == Some(&[VERSION, kind as u8])
+    has_head_of(VERSION, datagram, kind)
+}
+
+fn has_head_of(version: u8, datagram: &[u8], kind: Kind) -> bool {
+    datagram.starts_with(&MAGIC) && datagram.get(MAGIC.len()..=KIND) == Some(&[version, kind as u8])
 }
 
 /// An address in 16 octets: IPv6, or IPv4-mapped IPv6.

@@ -8,7 +8,7 @@ const NOW: u64 = 1_700_000_000_000;
 const WINDOW: Duration = Duration::from_secs(30);
 
 fn keys(with: u8) -> Keys {
-    Keys::from_octets(&[with; 32]).unwrap()
+    Keys::from_octets(&[with; 32], "").unwrap()
 }
 
 fn admission() -> Admission {
@@ -52,6 +52,27 @@ fn an_order_is_executed_once_and_only_its_sender_gets_the_answer_again() {
 }
 
 #[test]
+fn a_repeated_order_is_answered_twice_a_second_and_sender() {
+    let mut admission = admission();
+    let other: SocketAddr = "192.0.2.4:4000".parse().unwrap();
+    for (number, from) in [(1, sender()), (2, sender()), (3, other)] {
+        let order = order(number, NOW);
+        admission.decide(NOW, from, &order.to_bytes(&keys(1)));
+        admission.answered(&order.id, vec![7]);
+    }
+    let mut answers = |now, number, from| {
+        let datagram = order(number, NOW).to_bytes(&keys(1));
+        let all = (0..1000).map(|_| admission.decide(now, from, &datagram));
+        all.filter(|decision| matches!(decision, Decision::Again(..)))
+            .count()
+    };
+    assert_eq!(answers(NOW, 1, sender()), 2);
+    assert_eq!(answers(NOW + 999, 2, sender()), 0, "the same sender");
+    assert_eq!(answers(NOW + 999, 3, other), 2);
+    assert_eq!(answers(NOW + 1000, 2, sender()), 2);
+}
+
+#[test]
 fn an_order_outside_the_window_is_refused_with_the_skew() {
     let datagram = |time| order(1, time).to_bytes(&keys(1));
     for (time, skew) in [
@@ -74,7 +95,9 @@ fn an_order_outside_the_window_is_refused_with_the_skew() {
 fn the_cheapest_check_comes_first() {
     let good = order(1, NOW).to_bytes(&keys(1));
     let mut version = good.clone();
-    version[4] = 2;
+    version[4] = 3;
+    let mut old = good.clone();
+    old[4] = 1;
     let mut flipped = good.clone();
     flipped[20] ^= 1;
     let foreign = order(1, 0).to_bytes(&keys(2));
@@ -82,6 +105,7 @@ fn the_cheapest_check_comes_first() {
         (&good[..102], Dropped::Size),
         (&[good.clone(), vec![0; 400]].concat(), Dropped::Size),
         (&version, Dropped::Version),
+        (&old, Dropped::Old),
         (&flipped, Dropped::Unauthenticated),
         (&foreign, Dropped::Unauthenticated),
         (&good[..good.len() - 1], Dropped::Unauthenticated),
@@ -173,17 +197,20 @@ fn orders_are_accepted_for_configured_and_allowed_vips_and_named_gateways() {
 }
 
 #[test]
-fn this_host_is_meant_by_its_own_and_its_broadcast_addresses() {
+fn this_host_is_meant_by_its_addresses_on_the_link_and_by_their_broadcast_addresses() {
     for (to, meant) in [
         ("10.9.0.3", true),
         ("10.9.0.255", true),
         ("fd09::3", true),
+        ("127.0.0.1", false),
         ("10.9.0.4", false),
         ("10.8.0.255", false),
         ("255.255.255.255", false),
         ("fd09::4", false),
     ] {
-        assert_eq!(facts().is_meant(to.parse().unwrap()), meant, "{to}");
+        let to = to.parse().unwrap();
+        assert_eq!(facts().is_meant(to, InterfaceIndex(2)), meant, "{to}");
+        assert!(!facts().is_meant(to, InterfaceIndex(1)), "{to}");
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 /// The key of docs/orders.md: 32 octets of `k`.
 fn keys() -> Keys {
-    Keys::from_octets(&[b'k'; 32]).unwrap()
+    Keys::from_octets(&[b'k'; 32], "").unwrap()
 }
 
 fn order() -> Order {
@@ -60,7 +60,7 @@ fn order_and_answer_match_the_documentation() {
 
 #[test]
 fn an_order_is_no_answer_and_an_answer_no_order() {
-    let (keys, other) = (keys(), Keys::from_octets(&[b'o'; 32]).unwrap());
+    let (keys, other) = (keys(), Keys::from_octets(&[b'o'; 32], "").unwrap());
     let (order, answer) = (order().to_bytes(&keys), answer().to_bytes(&keys));
     assert_eq!(Answer::read(&order, &keys), None);
     assert!(!Order::is_begun_by(&answer));
@@ -149,7 +149,7 @@ fn a_malformed_order_is_rejected_even_if_it_is_signed() {
     assert!(Order::parse(&good).is_some());
     for (at, value) in [
         (0, b'X'), // magic
-        (4, 2),    // version
+        (4, 1),    // version
         (5, 3),    // kind
         (6, 1),    // flags
         (7, 0),    // count

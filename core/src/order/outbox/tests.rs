@@ -3,7 +3,7 @@ use super::*;
 const WALL: u64 = 1_700_000_000_000;
 
 fn keys() -> Keys {
-    Keys::from_octets(&[1; 32]).unwrap()
+    Keys::from_octets(&[1; 32], "").unwrap()
 }
 
 fn outbox() -> Outbox {
@@ -117,7 +117,7 @@ fn only_an_answer_to_an_order_of_this_run_is_accepted_and_only_once() {
     };
     let mut other_vip = good.clone();
     other_vip.done[0].vip = vip(101);
-    let foreign = good.to_bytes(&Keys::from_octets(&[2; 32]).unwrap());
+    let foreign = good.to_bytes(&Keys::from_octets(&[2; 32], "").unwrap());
     let wrong = [
         other_id.to_bytes(&keys()),
         other_vip.to_bytes(&keys()),
