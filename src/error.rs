@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use vipherald_core::address::Vip;
 use vipherald_core::keepalived;
 
-use crate::privileges::advice_on_file;
+use crate::privileges::{advice_on_call, advice_on_file};
 use crate::{kernel, key_file, packet_socket, settings};
 
 /// Why a command failed.
@@ -60,10 +60,10 @@ pub enum Error {
     #[error("there is no socket for orders: start this by systemd's socket unit, or use --bind")]
     NoSocket,
     /// The socket that systemd passed can't be used.
-    #[error("cannot use the socket that systemd passed: {0}")]
+    #[error("cannot use the socket that systemd passed: {0}{advice}", advice = advice_on_call(.0))]
     Activation(io::Error),
     /// The address can't be bound.
-    #[error("cannot listen at {address}: {source}")]
+    #[error("cannot listen at {address}: {source}{}", advice_on_call(.source))]
     Bind {
         /// Where.
         address: SocketAddr,
@@ -71,10 +71,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The runtime could not be started, or broke.
-    #[error("cannot wait for events: {0}")]
+    #[error("cannot wait for events: {0}{advice}", advice = advice_on_call(.0))]
     Runtime(io::Error),
     /// The report could not be written.
-    #[error("cannot write to stdout: {0}")]
+    #[error("cannot write to stdout: {0}{advice}", advice = advice_on_call(.0))]
     Stdout(io::Error),
 }
 

@@ -16,7 +16,7 @@ use socket2::{SockFilter, SockRef};
 use vipherald_core::address::InterfaceIndex;
 use vipherald_core::host::Link;
 
-use crate::privileges::Capability;
+use crate::privileges::{Capability, advice_on_call};
 use crate::readable::Readable;
 
 /// Why a packet socket could not be opened.
@@ -29,7 +29,7 @@ pub enum Error {
         interface: String,
     },
     /// Anything else.
-    #[error("cannot open a packet socket on {interface}: {source}")]
+    #[error("cannot open a packet socket on {interface}: {source}{}", advice_on_call(.source))]
     Open {
         /// The interface's name.
         interface: String,

@@ -2,6 +2,7 @@
 
 use std::{fs, io};
 
+use nix::libc::{EACCES, EMFILE, ENFILE, ENOMEM, EPERM};
 use nix::unistd::Uid;
 
 /// A capability that a command may need (capabilities(7)).
@@ -59,11 +60,23 @@ impl Capability {
     }
 }
 
-/// What to do about an error with a file, to follow its text: nothing, unless access was denied.
+/// What to do about a system call that failed, to follow the error's text: nothing, unless the cause is
+/// a limit or a sandbox.
+#[must_use]
+pub fn advice_on_call(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(EMFILE | ENFILE) => "; raise the limit on descriptors (`ulimit -n`, LimitNOFILE=)",
+        Some(ENOMEM) => "; raise the limit on memory (`ulimit -v`, LimitAS=, MemoryMax=)",
+        Some(EPERM | EACCES) => "; does a sandbox (seccomp, SELinux) or a firewall forbid it?",
+        _ => "",
+    }
+}
+
+/// What to do about an error with a file, to follow its text.
 #[must_use]
 pub fn advice_on_file(error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
-        return String::new();
+        return advice_on_call(error).to_owned();
     }
     if Uid::effective().is_root() {
         "; root may not access it: does a security module forbid it, or does the container lack \

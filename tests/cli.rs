@@ -855,11 +855,22 @@ fn closed_standard_descriptors_do_no_harm() {
     // Without /dev/null, too, as in a chroot.
     let in_bare = with_own_directory(&watched.host, "/dev", "true", &closed);
     for command in [closed, in_bare] {
-        let ended = Run::start(command).end().exits(0);
+        // It announces, but the report that was asked for can't be printed.
+        let ended = Run::start(command).end().exits(1);
         let text = (ended.stdout.as_str(), ended.stderr.as_str());
         assert_eq!(text, ("", ""));
         assert_ne!(taken(&watched.capture), []);
     }
+}
+
+#[test]
+fn what_a_closed_stdout_does_not_take_is_an_error() {
+    let lab = Lab::new();
+    let host = lab.host("host");
+    let purge = vipherald(&host, &format!("--json purge {VIP}"));
+    let closed = in_shell(&host, "exec \"$@\" >&-", &purge);
+    let ended = Run::start(closed).end().exits(1);
+    ended.logs("cannot write to stdout: ");
 }
 
 /// Else what is printed would leave as a frame or a datagram.

@@ -11,7 +11,7 @@ mod helpers;
 
 use std::fs;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,8 +26,8 @@ use vipherald_lab::{Direction, Host, Keepalived, Lab, State, eventually};
 
 use common::tls::{TlsServer, tls_to_vip};
 use common::{
-    OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, assert_at_once, give, old_mac, peer_in, run, signal,
-    vipherald, wait_until_followed,
+    OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, assert_at_once, give, old_mac, peer_in, run,
+    second_interface, signal, vipherald, wait_until_followed,
 };
 use events::{file, instance};
 use helpers::{Orders, ask, listen, obey, order_to, socket};
@@ -415,6 +415,93 @@ fn forbidden_orders_are_refused_and_change_nothing() {
     let order = order_to(&peer, [5; 16], gateway, owner.mac());
     let answer = obey(&owner, &peer, &orders, &order);
     assert_eq!(answer.done[0].outcome, Outcome::Purged);
+}
+
+/// Sends a datagram to a host, which neither answers nor changes its entry for the VIP.
+fn is_not_obeyed(from: &UdpSocket, host: &Host, to: impl ToSocketAddrs, datagram: &[u8]) {
+    host.remember_as(VIP, OLD_MAC, State::Permanent);
+    for _ in 0..3 {
+        from.send_to(datagram, &to).unwrap();
+        let answer = from.recv_from(&mut [0; 1000]);
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    assert_eq!(host.cached(VIP), Some(old_mac()));
+}
+
+#[test]
+fn an_order_counts_in_its_own_network_alone() {
+    // Two networks with the same addresses and key.
+    let (here, there) = (Lab::new(), Lab::new());
+    let host = |lab: &Lab| (lab.host("owner"), lab.host("peer"));
+    let ((owner, peer), (other_owner, other_peer)) = (host(&here), host(&there));
+    assert_eq!(
+        (owner.ipv4(), peer.ipv4()),
+        (other_owner.ipv4(), other_peer.ipv4())
+    );
+    let orders = Orders::new(&here, &owner);
+    let settings = |lab: &Lab, site: &str| {
+        orders.settings(
+            lab,
+            "settings",
+            "",
+            &format!("site = \"{site}\"\npermanent = true"),
+        )
+    };
+    let listening = listen(&peer, &settings(&here, "here"), "");
+    let other_listening = listen(&other_peer, &settings(&there, "there"), "");
+    let keys = vipherald::key_file::read(std::slice::from_ref(&orders.key), "here", None).unwrap();
+    give(&owner, VIP, "eth0");
+    let recorded = order_to(&peer, [1; 16], VIP, owner.mac()).to_bytes(&keys);
+    let port = (peer.ipv4(), PORT);
+    is_not_obeyed(&socket(&other_owner), &other_peer, port, &recorded);
+    peer.remember_as(VIP, OLD_MAC, State::Permanent);
+    let answer = ask(&socket(&owner), &peer, &keys, &recorded);
+    assert_eq!(answer.done[0].outcome, Outcome::Purged);
+    other_listening
+        .goes_on()
+        .logs("signed with none of the keys");
+
+    let mut old = recorded;
+    old[4] = 1;
+    is_not_obeyed(&socket(&owner), &peer, port, &old);
+    listening
+        .goes_on()
+        .logs("of an older vipherald, which has to be updated");
+}
+
+#[test]
+fn an_order_counts_only_to_an_address_of_the_link_that_it_came_in_by() {
+    const ELSEWHERE: [u8; 4] = [10, 8, 0, 1];
+    let lab = Lab::new();
+    let (owner, peer) = (lab.host("owner"), lab.host("peer"));
+    let orders = Orders::new(&lab, &owner);
+    let settings = orders.settings(&lab, "settings", "", "permanent = true");
+    let listening = listen(&peer, &settings, "");
+    second_interface(&peer);
+    peer.run("ip addr add 10.8.0.1/24 dev v0");
+    owner.run(&format!("ip route add 10.8.0.0/24 via {}", peer.ipv4()));
+    let to = |to: IpAddr, id: u8| {
+        let order = Order {
+            to,
+            ..order_to(&peer, [id; 16], VIP, owner.mac())
+        };
+        order.to_bytes(&orders.keys)
+    };
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let from = socket(&owner);
+    // Meant for every host, and for none.
+    is_not_obeyed(&from, &peer, (peer.ipv4(), PORT), &to(loopback, 1));
+    let local = peer.enter(|| UdpSocket::bind((loopback, 0))).unwrap();
+    local
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    is_not_obeyed(&local, &peer, (loopback, PORT), &to(loopback, 2));
+    // By another link than that of the address.
+    is_not_obeyed(&from, &peer, (peer.ipv4(), PORT), &to(ELSEWHERE.into(), 3));
+    give(&owner, VIP, "eth0");
+    let answer = ask(&from, &peer, &orders.keys, &to(peer.ipv4().into(), 4));
+    assert_eq!(answer.done[0].outcome, Outcome::Purged);
+    listening.goes_on().logs("for other hosts");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `fifo`: do what keepalived's events call for, in order.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
@@ -26,16 +28,19 @@ pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Re
     let configuration = read_configuration(global)?;
     let unmentioned = Unmentioned::all(&configuration);
     let (printer, printed) = Printer::start();
+    let failed = Rc::new(Cell::new(false));
     let reader = Reader {
         configuration,
         settings,
         global: global.clone(),
         printer,
+        failed: Rc::clone(&failed),
     };
     let exit = follow(&args.path, Box::pin(termination()), unmentioned, reader).await?;
     if exit != Exit::Done {
         return Ok(Done::silent(exit));
     }
+    let exit = if failed.get() { Exit::Failed } else { exit };
     tokio::select! {
         biased;
         exit = termination() => Ok(Done::silent(exit)),
@@ -49,6 +54,8 @@ struct Reader {
     settings: Settings,
     global: Global,
     printer: Printer,
+    /// Whether some event called for what could not be done.
+    failed: Rc<Cell<bool>>,
 }
 
 impl Reader {
@@ -121,7 +128,10 @@ impl Respond for Reader {
         };
         match done {
             Ok(done) => self.printer.print(done.stdout),
-            Err(error) => error!("{name}: {}", with_advice("fifo", &error)),
+            Err(error) => {
+                self.failed.set(true);
+                error!("{name}: {}", with_advice("fifo", &error));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a command prints and logs.
 
-use std::io::{self, Write};
+use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::pin::pin;
@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{error, warn};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
@@ -141,12 +143,25 @@ async fn written(text: String) -> Result<(), Error> {
     let (done, end) = oneshot::channel();
     let write = move || {
         // Fails if nobody waits any more: the process ends.
-        let _ = done.send(io::stdout().write_all(text.as_bytes()));
+        let _ = done.send(write_all(text.as_bytes()));
     };
     thread::Builder::new().spawn(write).map_err(Error::Stdout)?;
     end.await
         .unwrap_or_else(|_| Err(io::Error::other("the writing thread ended")))
         .map_err(Error::Stdout)
+}
+
+/// Writes to stdout. Rust's own `write_all` calls it done where stdout is closed (`EBADF`).
+fn write_all(mut octets: &[u8]) -> io::Result<()> {
+    while !octets.is_empty() {
+        match write(io::stdout(), octets) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => octets = &octets[written..],
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether stdout would take anything now.

@@ -20,7 +20,7 @@ use rtnetlink::packet_route::AddressFamily;
 pub use changes::{Change, Changes, Drained};
 pub use neighbours::Replace;
 
-use crate::privileges::Capability;
+use crate::privileges::{Capability, advice_on_call};
 
 /// An answer takes microseconds, a dump of a large table milliseconds: after this time, something is
 /// badly wrong.
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No netlink socket.
-    #[error("cannot open a netlink socket: {0}")]
+    #[error("cannot open a netlink socket: {0}{advice}", advice = advice_on_call(.0))]
     Open(io::Error),
     /// The kernel refused a request.
     #[error("the kernel refused to {doing}: {source}{}", advice(.source))]
@@ -54,7 +54,7 @@ fn advice(refusal: &io::Error) -> String {
     match refusal.kind() {
         io::ErrorKind::PermissionDenied => format!(": {}", Capability::NetAdmin.advice()),
         io::ErrorKind::Unsupported => ": vipherald needs Linux 5.0 or later".to_owned(),
-        _ => String::new(),
+        _ => advice_on_call(refusal).to_owned(),
     }
 }
 

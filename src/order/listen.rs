@@ -26,6 +26,7 @@ use super::execute::{Context, Executed};
 use super::{clock_difference, explain, socket_activation, sockets, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::privileges::advice_on_call;
 use crate::readable::{self, Readable};
 use crate::{key_file, settings};
 
@@ -252,7 +253,14 @@ impl Listener {
                 match sockets::receive(socket.get().as_fd(), &mut buffer) {
                     Ok((length, from, link)) => self.hear((index, from, link), &buffer[..length]),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        let advice = advice_on_call(&error);
+                        self.say(Instant::now(), "not received", || {
+                            format!("cannot receive orders: {error}{advice}")
+                        });
+                        break;
+                    }
                 }
                 more |= count == AT_ONCE;
             }

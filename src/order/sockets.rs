@@ -21,6 +21,7 @@ use vipherald_core::order::outbox::{Datagram, Outbox, PeerAnswer, Retry, Route};
 
 use super::wall_clock;
 use crate::key_file;
+use crate::privileges::advice_on_call;
 use crate::readable::{self, Readable};
 use crate::settings::Orders;
 
@@ -41,6 +42,8 @@ pub(crate) struct OrderSockets {
     outbox: Outbox,
     port: u16,
     sockets: HashMap<u64, Readable<UdpSocket>>,
+    /// Whether it has warned that this host can send no orders.
+    warned: bool,
 }
 
 impl OrderSockets {
@@ -61,6 +64,7 @@ impl OrderSockets {
             outbox: Outbox::new(keys, instance.to_owned()),
             port,
             sockets: HashMap::new(),
+            warned: false,
         }
     }
 
@@ -78,8 +82,12 @@ impl OrderSockets {
     /// Sends one datagram that is due, and returns whether there was one. It never sends from one of
     /// `vips`: a peer that follows a wrong MAC could not answer there.
     pub(crate) fn send_next(&mut self, now: Instant, vips: &[Vip]) -> bool {
-        let Ok(id) = random_id() else {
-            return false;
+        let id = match random_id() {
+            Ok(id) => id,
+            Err(error) => {
+                self.warn_once(&format!("no peer is ordered to purge: {error}"));
+                return false;
+            }
         };
         let Some(datagram) = self.outbox.poll(now, wall_clock(), || id) else {
             return false;
@@ -94,9 +102,19 @@ impl OrderSockets {
                 debug!("no order to {to}: there is no own address to send it from");
                 self.outbox.give_up(datagram.outgoing);
             }
-            Err(error) => debug!("order to {to}: {error}"),
+            // No way to a peer is the network's fault, and passes.
+            Err(error) => match advice_on_call(&error) {
+                "" => debug!("order to {to}: {error}"),
+                advice => self.warn_once(&format!("no order to {to}: {error}{advice}")),
+            },
         }
         true
+    }
+
+    fn warn_once(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!("{text}");
+        }
     }
 
     fn deliver(&mut self, datagram: &Datagram, vips: &[Vip]) -> io::Result<()> {

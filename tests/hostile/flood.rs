@@ -1,0 +1,103 @@
+//! Forged frames, as fast as one processor sends them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{MsgFlags, send};
+use vipherald_lab::Host;
+
+/// What the frames are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Forged {
+    /// Claims of a VIP, each by another MAC: ARP replies, or neighbour advertisements.
+    Claims(IpAddr),
+    /// ARP requests for an address, each by another host of 10.9.0.0/16 with another MAC.
+    Senders(Ipv4Addr),
+    /// Frames of a protocol that nobody speaks.
+    Junk,
+}
+
+/// A raw sender on a host's `eth0`.
+pub(crate) struct Flooder {
+    socket: OwnedFd,
+    forged: Forged,
+    /// The state of a xorshift generator (Marsaglia, 2003): the frames only have to differ.
+    state: u64,
+}
+
+impl Flooder {
+    pub(crate) fn on(host: &Host, forged: Forged) -> Self {
+        Self {
+            socket: host.packet_socket(),
+            forged,
+            state: 0x9e37_79b9_7f4a_7c15,
+        }
+    }
+
+    /// Sends for some time, or until `ends`. Gives the number of frames.
+    pub(crate) fn send_for(&mut self, time: Duration, ends: &AtomicBool) -> u64 {
+        const LOOK_AFTER: u64 = 64;
+        let began = Instant::now();
+        let mut sent = 0;
+        while began.elapsed() < time && !ends.load(Ordering::SeqCst) {
+            for _ in 0..LOOK_AFTER {
+                let frame = self.frame();
+                // A full queue loses a frame, as any link does.
+                let flags = MsgFlags::MSG_DONTWAIT;
+                sent += u64::from(send(self.socket.as_raw_fd(), &frame, flags).is_ok());
+            }
+        }
+        sent
+    }
+
+    fn frame(&mut self) -> Vec<u8> {
+        let [a, b, c, d, e, f, ..] = self.next().to_be_bytes();
+        let mac = [2, 0xee, a, b, c, d];
+        match self.forged {
+            Forged::Claims(IpAddr::V4(vip)) => arp(2, mac, vip, vip),
+            Forged::Claims(IpAddr::V6(vip)) => advertisement(mac, vip),
+            Forged::Senders(asked) => arp(1, mac, Ipv4Addr::new(10, 9, e, f), asked),
+            Forged::Junk => [&[0xff; 6][..], &mac, &[0x88, 0xb5], &[0; 46]].concat(),
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state
+    }
+}
+
+/// An ARP frame to everyone (RFC 826).
+fn arp(operation: u8, mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let head: &[u8] = &[8, 6, 0, 1, 8, 0, 6, 4, 0, operation];
+    let (sender, target) = (sender.octets(), target.octets());
+    [&[0xff; 6], &mac, head, &mac, &sender, &[0xff; 6], &target].concat()
+}
+
+/// An unsolicited neighbour advertisement to all nodes (RFC 4861 §4.4, RFC 2464 §7).
+fn advertisement(mac: [u8; 6], target: Ipv6Addr) -> Vec<u8> {
+    const LENGTH: u8 = 32;
+    let everyone = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
+    let from = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, mac[2].into(), mac[5].into()).octets();
+    let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
+    body.extend(target.octets());
+    body.extend([2, 1]);
+    body.extend(mac);
+    let pseudo = [&from[..], &everyone, &[0, 0, 0, LENGTH, 0, 0, 0, 58], &body].concat();
+    let sum: u32 = pseudo
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    body[2..4].copy_from_slice(&folded.to_be_bytes()[2..]);
+    body[2] = !body[2];
+    body[3] = !body[3];
+    let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0, LENGTH, 58, 255];
+    let ethernet = [0x33, 0x33, 0, 0, 0, 1];
+    [&ethernet[..], &mac, &head, &from, &everyone, &body].concat()
+}
