@@ -13,7 +13,7 @@ use vipherald_lab::Host;
 pub(crate) enum Forged {
     /// Claims of a VIP, each by another MAC: ARP replies, or neighbour advertisements.
     Claims(IpAddr),
-    /// ARP requests for an address, each by another host of 10.9.0.0/16 with another MAC.
+    /// ARP requests for an address, each by another host of 10.9.128.0/17 with another MAC.
     Senders(Ipv4Addr),
     /// Frames of a protocol that nobody speaks.
     Junk,
@@ -58,7 +58,7 @@ impl Flooder {
         match self.forged {
             Forged::Claims(IpAddr::V4(vip)) => arp(2, mac, vip, vip),
             Forged::Claims(IpAddr::V6(vip)) => advertisement(mac, vip),
-            Forged::Senders(asked) => arp(1, mac, Ipv4Addr::new(10, 9, e, f), asked),
+            Forged::Senders(asked) => arp(1, mac, Ipv4Addr::new(10, 9, e | 0x80, f), asked),
             Forged::Junk => [&[0xff; 6][..], &mac, &[0x88, 0xb5], &[0; 46]].concat(),
         }
     }
