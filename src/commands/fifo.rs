@@ -108,7 +108,10 @@ impl Respond for Reader {
             Subject::Instance => self.configuration.instance(&event.name).map(drop),
             Subject::Group => self.configuration.group(&event.name).map(drop),
         };
-        known.map_err(|error| format!("{}: {}", event.name, with_advice("fifo", &error.into())))
+        known.map_err(|error| {
+            self.failed.set(true);
+            format!("{}: {}", event.name, with_advice("fifo", &error.into()))
+        })
     }
 
     async fn respond(&self, occasion: Occasion, newer: Stop) {
