@@ -79,8 +79,8 @@ pub fn of(settings: &Orders) -> Result<Keys, Error> {
     read(&settings.key_files, &settings.site, credentials.as_deref())
 }
 
-/// Reads key files, and checks each before use; `site` is mixed into each key. A credential of the same name that systemd gave this
-/// unit (`LoadCredential=`, in the directory `credentials`) replaces a file.
+/// Reads key files, and checks each before use; `site` is mixed into each key. A credential of the same
+/// name that systemd gave this unit (`LoadCredential=`, in the directory `credentials`) replaces a file.
 ///
 /// # Errors
 /// If a file can't be read, is too short, or others than root may read or replace it.

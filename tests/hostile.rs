@@ -1,7 +1,7 @@
 //! Attacks and faults, as tables: whatever the link, the FIFO or the host itself does, a command costs
 //! no more than its ceilings, and does its work or says what to do.
 //!
-//! A new flood is a row of [`FLOODS`]; its ceilings are in `ceilings::of`.
+//! A new flood is a row of a table; the ceilings of each command are in `ceilings`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was measured")]
@@ -25,84 +25,47 @@ mod seccomp;
 use std::net::IpAddr;
 use std::thread;
 
-use ceilings::Cost;
+use ceilings::{Ceilings, Cost};
 use common::{VIP, VIP6};
 use faults::{CALLS, Fault, Scene, TASKS};
 use flood::Forged;
 use floods::{At, Written};
 
-/// An attack on a command, for a VIP of either family.
-struct Flood {
-    attack: &'static str,
-    command: &'static str,
-    run: fn(&str) -> Cost,
-}
-
-const FLOODS: [Flood; 10] = [
-    Flood {
-        attack: "a recorded order sent again",
-        command: "listen",
-        run: |vip| floods::listen(At::RecordedOrder, vip),
-    },
-    Flood {
-        attack: "unsigned orders",
-        command: "listen",
-        run: |vip| floods::listen(At::UnsignedOrders, vip),
-    },
-    Flood {
-        attack: "forged claims of the VIP",
-        command: "listen",
-        run: |vip| floods::listen(At::Link(Forged::Claims), vip),
-    },
-    Flood {
-        attack: "ARP requests of forged hosts",
-        command: "listen",
-        run: |vip| floods::listen(At::Link(|_| Forged::Senders([10, 9, 0, 250].into())), vip),
-    },
-    Flood {
-        attack: "frames of an unknown protocol",
-        command: "listen",
-        run: |vip| floods::listen(At::Link(|_: IpAddr| Forged::Junk), vip),
-    },
-    Flood {
-        attack: "unknown instances",
-        command: "fifo",
-        run: |vip| floods::events(Written::UnknownNames, vip),
-    },
-    Flood {
-        attack: "events of one instance",
-        command: "fifo",
-        run: |vip| floods::events(Written::OneInstance, vip),
-    },
-    Flood {
-        attack: "lines of nonsense",
-        command: "fifo",
-        run: |vip| floods::events(Written::Nonsense, vip),
-    },
-    Flood {
-        attack: "a line without end",
-        command: "fifo",
-        run: |vip| floods::events(Written::EndlessLine, vip),
-    },
-    Flood {
-        attack: "a writer that is stuck in a line",
-        command: "fifo",
-        run: |vip| floods::events(Written::HalfLine, vip),
-    },
+/// The floods of datagrams and frames.
+const AT_LISTEN: [(&str, At); 5] = [
+    ("a recorded order sent again", At::RecordedOrder),
+    ("unsigned orders", At::UnsignedOrders),
+    ("forged claims of the VIP", At::Link(Forged::Claims)),
+    ("ARP requests of forged hosts", At::Link(forged_hosts)),
+    ("frames of an unknown protocol", At::Link(junk)),
 ];
 
-/// Runs the floods of a command, one after the other: each takes a processor of its own.
-fn withstands(command: &str) {
+/// The floods of lines.
+const AT_FIFO: [(&str, Written); 5] = [
+    ("unknown instances", Written::UnknownNames),
+    ("events of one instance", Written::OneInstance),
+    ("lines of nonsense", Written::Nonsense),
+    ("a line without end", Written::EndlessLine),
+    ("a writer that is stuck in a line", Written::HalfLine),
+];
+
+fn forged_hosts(_: IpAddr) -> Forged {
+    Forged::Senders([10, 9, 0, 250].into())
+}
+
+fn junk(_: IpAddr) -> Forged {
+    Forged::Junk
+}
+
+/// Runs floods for a VIP of each family, one after the other: each takes a processor of its own.
+fn withstands<T: Copy>(floods: &[(&str, T)], flood: fn(T, &str) -> Cost, most: &Ceilings) {
     let mut over = Vec::new();
-    for flood in FLOODS.iter().filter(|flood| flood.command == command) {
+    for (attack, by) in floods {
         for vip in [VIP, VIP6] {
-            let row = format!("{} × {command} × {vip}", flood.attack);
-            let cost = (flood.run)(vip);
-            println!("{row}: {cost:?}");
-            over.extend(
-                cost.excess(command)
-                    .map(|excess| format!("{row}: {excess}")),
-            );
+            let cost = flood(*by, vip);
+            println!("{attack} × {vip}: {cost:?}");
+            let excess = cost.excess(most);
+            over.extend(excess.map(|excess| format!("{attack} × {vip}: {excess}")));
         }
     }
     assert!(over.is_empty(), "{over:#?}");
@@ -110,12 +73,12 @@ fn withstands(command: &str) {
 
 #[test]
 fn no_flood_costs_listen_more_than_its_ceilings() {
-    withstands("listen");
+    withstands(&AT_LISTEN, floods::listen, &ceilings::LISTEN);
 }
 
 #[test]
 fn no_flood_costs_fifo_more_than_its_ceilings() {
-    withstands("fifo");
+    withstands(&AT_FIFO, floods::events, &ceilings::FIFO);
 }
 
 /// Runs each command under each fault.

@@ -1,6 +1,7 @@
 //! What an attack may cost, in one place.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,14 +14,14 @@ pub(crate) struct Ceilings {
     pub(crate) memory: u64,
     /// Lines that it logs.
     pub(crate) lines: usize,
-    /// Octets that it logs and prints.
+    /// Octets that it logs.
     pub(crate) octets: usize,
     /// Frames that the attacked host sends, for each second of the attack.
     pub(crate) frames: u64,
 }
 
 /// What an attack did cost.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     pub(crate) memory: u64,
     pub(crate) lines: usize,
@@ -29,46 +30,42 @@ pub(crate) struct Cost {
     pub(crate) lasted: Duration,
 }
 
-/// The ceilings of a command; those of any command that is not named here are the last ones.
-pub(crate) fn of(command: &str) -> Ceilings {
-    let general = Ceilings {
-        memory: 8 << 10,
-        lines: 60,
-        octets: 64 << 10,
-        frames: 2_000,
-    };
-    match command {
-        // Two answers a second to each sender, and what ARP or ND adds to that.
-        "listen" => Ceilings {
-            frames: 10,
-            ..general
-        },
-        // A worker and an announcement for each instance, and what the pipe holds.
-        "fifo" => Ceilings {
-            memory: 12 << 10,
-            ..general
-        },
-        _ => general,
-    }
-}
+/// Two answers a second to each sender, and what ARP or ND adds to that.
+pub(crate) const LISTEN: Ceilings = Ceilings {
+    memory: 8 << 10,
+    lines: 60,
+    octets: 64 << 10,
+    frames: 10,
+};
+
+/// A worker and an announcement for each instance, and what the pipe holds.
+pub(crate) const FIFO: Ceilings = Ceilings {
+    memory: 12 << 10,
+    frames: 2_000,
+    ..LISTEN
+};
 
 impl Cost {
+    /// What an attack cost, and what the command had logged at its end.
+    pub(crate) fn of(lasted: Duration, memory: u64, frames: u64, logged: &Path) -> Self {
+        let log = fs::read_to_string(logged).unwrap();
+        Self {
+            memory,
+            frames,
+            lines: log.lines().count(),
+            octets: log.len(),
+            lasted,
+        }
+    }
+
     /// What is over the ceilings of a command.
-    pub(crate) fn excess(&self, command: &str) -> Option<String> {
-        let most = of(command);
+    pub(crate) fn excess(&self, most: &Ceilings) -> Option<String> {
         let seconds = self.lasted.as_secs() + 1;
         let over = self.memory > most.memory
             || self.lines > most.lines
             || self.octets > most.octets
             || self.frames > most.frames * seconds;
         over.then(|| format!("{self:?} is more than {most:?}"))
-    }
-
-    /// Counts what was logged and printed.
-    pub(crate) fn said(mut self, text: &str) -> Self {
-        self.lines = text.lines().count();
-        self.octets = text.len();
-        self
     }
 }
 

@@ -1,6 +1,6 @@
 //! Floods of datagrams at `listen`, and of lines at `fifo`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Stdio;
@@ -94,18 +94,13 @@ pub(crate) fn listen(at: At, vip: &str) -> Cost {
         }
         ends.store(true, Ordering::SeqCst);
     });
-    let (lasted, frames) = (began.elapsed(), frames_sent(&peer) - before);
+    let (most, frames) = (most.into_inner(), frames_sent(&peer) - before);
+    let lasted = began.elapsed();
     peer.remember(vip, OLD_MAC);
     obeyed(3);
     wait_until_followed([&peer], &[vip], owner.mac());
     run.goes_on();
-    Cost {
-        memory: most.load(Ordering::SeqCst),
-        frames,
-        lasted,
-        ..Cost::default()
-    }
-    .said(&fs::read_to_string(&log).unwrap())
+    Cost::of(lasted, most, frames, &log)
 }
 
 fn send_again(socket: &UdpSocket, datagram: &[u8], to: (IpAddr, u16)) {
@@ -171,15 +166,10 @@ pub(crate) fn events(written: Written, vip: &str) -> Cost {
         wait_until_followed([&peer], &[vip], host.mac());
         ends.store(true, Ordering::SeqCst);
     });
-    let (lasted, frames) = (began.elapsed(), frames_sent(&host) - before);
+    let (most, frames) = (most.into_inner(), frames_sent(&host) - before);
+    let lasted = began.elapsed();
     run.goes_on();
-    Cost {
-        memory: most.load(Ordering::SeqCst),
-        frames,
-        lasted,
-        ..Cost::default()
-    }
-    .said(&fs::read_to_string(&log).unwrap())
+    Cost::of(lasted, most, frames, &log)
 }
 
 fn flood_lines(writer: &mut File, written: Written) {
