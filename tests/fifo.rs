@@ -286,9 +286,9 @@ fn garbage_and_unknown_instances_are_logged_and_end_nothing() {
 
 #[test]
 fn a_reader_that_could_not_serve_an_event_does_not_end_with_success() {
-    let lab = Lab::new();
-    let a = lab.host("a");
     for (instance, status) in [("VI_1", 0), ("OTHER", 1)] {
+        let lab = Lab::new();
+        let a = lab.host("a");
         let mut followed = Followed::start(&lab, &a, &two_instances(), "");
         followed.tell(instance, "BACKUP");
         followed.write("nonsense\n");
