@@ -14,11 +14,12 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 use vipherald_core::order::message::PORT;
 use vipherald_core::order::{Answer, Order, Outcome, Reason};
@@ -670,6 +671,12 @@ fn activated(lab: &Lab, host: &Host, settings: &Path) -> (Run, UdpSocket) {
         .enter(|| Ok::<_, io::Error>((UdpSocket::bind(own)?, UdpSocket::bind(own)?)))
         .unwrap();
     from.connect(socket.local_addr().unwrap()).unwrap();
+    let command = listen_on(lab, host, socket, settings);
+    (Run::start(command), from)
+}
+
+/// `listen` as systemd starts it, with a socket.
+fn listen_on(lab: &Lab, host: &Host, socket: UdpSocket, settings: &Path) -> Command {
     let mut command = helpers::activated(host, socket);
     command
         .arg("--keepalived-conf")
@@ -678,7 +685,49 @@ fn activated(lab: &Lab, host: &Host, settings: &Path) -> (Run, UdpSocket) {
         .arg(settings)
         .arg("listen")
         .stderr(Stdio::piped());
-    (Run::start(command), from)
+    command
+}
+
+#[test]
+fn an_order_that_starts_listen_is_obeyed_at_the_latest_when_it_comes_again() {
+    let lab = Lab::new();
+    let (owner, peer) = (lab.host("owner"), lab.host("peer"));
+    let orders = Orders::new(&lab, &owner);
+    let settings = orders.settings(&lab, "settings", "", "allow = [\"links\"]");
+    for (id, bind, informed) in [
+        (1, "0.0.0.0:0", true),
+        (2, "[::]:0", true),
+        (3, "0.0.0.0:0", false),
+        (4, "[::]:0", false),
+    ] {
+        let listening = peer.enter(|| UdpSocket::bind(bind)).unwrap();
+        let port = listening.local_addr().unwrap().port();
+        if informed {
+            // As a socket unit with PassPacketInfo=yes.
+            let set = match bind.starts_with('[') {
+                true => setsockopt(&listening, sockopt::Ipv6RecvPacketInfo, &true),
+                false => setsockopt(&listening, sockopt::Ipv4PacketInfo, &true),
+            };
+            set.unwrap();
+        }
+        peer.remember(VIP, OLD_MAC);
+        let from = socket(&owner);
+        let order = order_to(&peer, [id; 16], VIP, owner.mac()).to_bytes(&orders.keys);
+        let to = (peer.ipv4(), port);
+        from.send_to(&order, to).unwrap();
+        let run = Run::start(listen_on(&lab, &peer, listening, &settings));
+        let mut buffer = [0; 1000];
+        let answer = eventually("an answer", SOON, || {
+            if !informed {
+                from.send_to(&order, to).unwrap();
+            }
+            let length = from.recv(&mut buffer).ok()?;
+            Answer::read(&buffer[..length], &orders.keys)
+        });
+        assert_eq!(answer.done[0].outcome, Outcome::Purged, "{bind}");
+        assert_ne!(peer.cached(VIP), Some(old_mac()));
+        drop(run.terminate());
+    }
 }
 
 #[test]

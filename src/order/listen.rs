@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, error, log, warn};
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
 use vipherald_core::address::InterfaceIndex;
@@ -130,9 +130,15 @@ fn sockets(bind: Option<SocketAddr>) -> Result<Vec<Rc<Readable<UdpSocket>>>, Err
 }
 
 fn bound(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    let socket = UdpSocket::from(Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        None,
+    )?);
+    // Before any datagram can come in.
+    sockets::tell_interfaces(&socket)?;
+    SockRef::from(&socket).bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Discards what comes in, for as long as `idle`, or until `stop`, whose exit status it returns.
@@ -268,9 +274,18 @@ impl Listener {
         more
     }
 
-    fn hear(&mut self, (socket, from, link): (usize, SocketAddr, InterfaceIndex), datagram: &[u8]) {
+    fn hear(
+        &mut self,
+        (socket, from, link): (usize, SocketAddr, Option<InterfaceIndex>),
+        datagram: &[u8],
+    ) {
         let now = Instant::now();
         self.last = now;
+        let Some(link) = link else {
+            // Not remembered: the sender sends it again.
+            self.dropped.count("that came in before the start");
+            return;
+        };
         match self.admission.decide(wall_clock(), from, datagram) {
             Decision::Dropped(why) => self.dropped.count(match why {
                 Dropped::Size => "of a size that no order has",

@@ -207,11 +207,12 @@ pub(super) fn tell_interfaces(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// Receives a datagram: its length, its sender, and the interface by which it came in.
+/// Receives a datagram: its length, its sender, and the interface by which it came in. `None` if that
+/// was before [`tell_interfaces`]: the kernel then notes no interface for IPv4.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
-) -> io::Result<(usize, SocketAddr, InterfaceIndex)> {
+) -> io::Result<(usize, SocketAddr, Option<InterfaceIndex>)> {
     let mut control = nix::cmsg_space!(libc::in6_pktinfo);
     let mut octets = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT;
@@ -222,6 +223,7 @@ pub(super) fn receive(
         ControlMessageOwned::Ipv6PacketInfo(info) => Some(info.ipi6_ifindex),
         _ => None,
     });
+    let interface = interface.filter(|index| *index != 0).map(InterfaceIndex);
     let from = received.address.as_ref().and_then(|from| {
         let v4 = from.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
         v4.or_else(|| {
@@ -229,12 +231,8 @@ pub(super) fn receive(
                 .map(|v6| SocketAddr::V6((*v6).into()))
         })
     });
-    match (from, interface) {
-        (Some(from), Some(interface)) => Ok((received.bytes, from, InterfaceIndex(interface))),
-        _ => Err(io::Error::other(
-            "the kernel does not say where it came from",
-        )),
-    }
+    let from = from.ok_or_else(|| io::Error::other("the kernel does not say who sent it"))?;
+    Ok((received.bytes, from, interface))
 }
 
 /// Sends an answer from the address that the order was sent to, because the sender accepts no other. If
