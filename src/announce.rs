@@ -39,6 +39,8 @@ pub struct Request {
     pub peers: Vec<IpAddr>,
     /// Which peers to ask.
     pub confirm: Confirm,
+    /// Whether to refuse a VIP whose subnet is too large for [`Confirm::Subnet`].
+    pub sweeps_all: bool,
     /// The bounds of the run.
     pub pace: Pace,
     /// When the run began.
@@ -79,7 +81,7 @@ impl Session {
     /// # Errors
     /// If netlink fails, or the named interface is unfit.
     pub async fn prepare(request: &Request, now: Instant) -> Result<Self, Error> {
-        let driver = Driver::open()?;
+        let driver = Driver::open(request.pace.arp_rate)?;
         let mut placed = request.vips.clone();
         if let Some(name) = &request.interface {
             let link = fit_interface(driver.kernel(), name).await?;
@@ -87,7 +89,12 @@ impl Session {
                 one.place = Place::On(link.name.clone());
             }
         }
-        let core = Announcement::new(&placed, request.pace, seed(), now).in_mode(request.mode);
+        let finds_hosts = matches!(request.confirm, Confirm::All | Confirm::Subnet);
+        let pace = Pace {
+            census: request.pace.census && finds_hosts,
+            ..request.pace
+        };
+        let core = Announcement::new(&placed, pace, seed(), now).in_mode(request.mode);
         let mut session = Self {
             driver,
             core,
@@ -105,6 +112,9 @@ impl Session {
             opened_order_sockets: false,
         };
         session.driver.load(&mut session.core, now).await?;
+        if request.confirm == Confirm::Subnet {
+            session.check_subnets(request.sweeps_all)?;
+        }
         Ok(session)
     }
 
@@ -163,6 +173,18 @@ impl Session {
             }
             self.loading_views = loading_views;
         }
+    }
+
+    /// Tells which VIPs are in subnets that are too large to ask every address.
+    fn check_subnets(&self, refuse: bool) -> Result<(), Error> {
+        for (vip, subnet) in self.core.too_large_to_sweep() {
+            let error = Error::SubnetTooLarge { vip, subnet };
+            if refuse {
+                return Err(error);
+            }
+            warn!("{error}");
+        }
+        Ok(())
     }
 
     async fn take_over(&mut self) -> Result<(), Error> {
@@ -405,7 +427,8 @@ async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> T {
     }
 }
 
-fn seed() -> u64 {
+/// A secret that differs from call to call.
+pub(crate) fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 

@@ -279,7 +279,8 @@ pub struct Announce {
     #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
     pub peers: Vec<IpAddr>,
     /// Who must prove that they follow: `peers` are the named ones and the gateways, `all` adds every
-    /// neighbour that the kernel knows [default: all]
+    /// neighbour that the kernel knows or a census of IPv6 hosts finds, `subnet` asks every address of
+    /// the VIP's IPv4 subnet, at most 1024, besides [default: all]
     #[arg(long, value_name = "WHO", value_parser = confirm())]
     pub confirm: Option<Confirm>,
     /// End after this time at the latest [default: 60]
@@ -288,6 +289,10 @@ pub struct Announce {
     /// Send at most this many frames a second, over all VIPs [default: 2000]
     #[arg(long, value_name = "FPS", value_parser = parse_rate)]
     pub rate: Option<NonZeroU32>,
+    /// Send at most this many ARP frames a second on a link; all runs on this host share that
+    /// [default: no limit]
+    #[arg(long, value_name = "FPS", value_parser = parse_rate)]
+    pub arp_rate: Option<NonZeroU32>,
     /// Wait this long for a VIP that is not here yet [default: 1]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     pub wait: Option<Duration>,
@@ -454,9 +459,12 @@ fn confirm() -> impl TypedValueParser<Value = Confirm> {
     let all = PossibleValue::new("all")
         .help("The named peers, gateways, and every neighbour that the kernel knows");
     let peers = PossibleValue::new("peers").help("The named peers, and gateways");
+    let subnet = PossibleValue::new("subnet")
+        .help("All of these, and every address of the VIP's IPv4 subnet, at most 1024");
     let none = PossibleValue::new("none").help("Nobody");
-    PossibleValuesParser::new([all, peers, none]).map(|chosen| match chosen.as_str() {
+    PossibleValuesParser::new([all, peers, subnet, none]).map(|chosen| match chosen.as_str() {
         "peers" => Confirm::Peers,
+        "subnet" => Confirm::Subnet,
         "none" => Confirm::None,
         _ => Confirm::All,
     })

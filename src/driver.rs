@@ -1,8 +1,9 @@
 //! The one driver of every [`Asker`]: before it sends a frame, it delivers all changes from the kernel
 //! and all received frames.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use std::{future, io};
@@ -14,8 +15,9 @@ use tokio::time::sleep_until;
 use vipherald_core::address::InterfaceIndex;
 use vipherald_core::ask::{Asker, Refusal, Transmit};
 use vipherald_core::host::{Address, Link};
-use vipherald_core::wire::Frame;
+use vipherald_core::wire::{Frame, Header, Payload};
 
+use crate::arp_budget::SharedBudget;
 use crate::error::Error;
 use crate::kernel::{Change, Changes, Drained, Kernel};
 use crate::packet_socket::{self, PacketSocket};
@@ -31,17 +33,22 @@ pub(crate) struct Driver {
     changes: Changes,
     sockets: HashMap<InterfaceIndex, PacketSocket>,
     out_of_descriptors: bool,
+    /// The most ARP frames per second and link.
+    arp_rate: Option<NonZeroU32>,
+    arp_budgets: BTreeMap<InterfaceIndex, SharedBudget>,
 }
 
 impl Driver {
     /// Subscribes to changes, then connects: whatever the kernel reports from now on holds until a
-    /// change.
-    pub(crate) fn open() -> Result<Self, Error> {
+    /// change. At most `arp_rate` ARP frames leave per second and link.
+    pub(crate) fn open(arp_rate: Option<NonZeroU32>) -> Result<Self, Error> {
         Ok(Self {
             changes: Changes::subscribe()?,
             kernel: Kernel::connect()?,
             sockets: HashMap::new(),
             out_of_descriptors: false,
+            arp_rate,
+            arp_budgets: BTreeMap::new(),
         })
     }
 
@@ -126,6 +133,10 @@ impl Driver {
             return Ok(());
         }
         let interface = transmit.interface;
+        if let Err(until) = self.take_budget(now, transmit) {
+            asker.over_budget(now, transmit, until);
+            return Ok(());
+        }
         match self.sockets[&interface].send(&octets) {
             Ok(()) => {
                 trace!("interface {}: sent {:?}", interface.0, transmit.frame);
@@ -142,20 +153,43 @@ impl Driver {
         Ok(())
     }
 
+    /// Uses the link's budget for an ARP frame, or returns when there is some again.
+    fn take_budget(&mut self, now: Instant, transmit: &Transmit) -> Result<(), Instant> {
+        let (Some(rate), Payload::Arp(_)) = (self.arp_rate, &transmit.frame.payload) else {
+            return Ok(());
+        };
+        let interface = transmit.interface;
+        let budget = self.arp_budgets.entry(interface);
+        budget
+            .or_insert_with(|| SharedBudget::open(interface, rate))
+            .take(now)
+    }
+
     /// Delivers received frames: a bounded number per socket, so that a flood delays nothing. Returns
     /// whether these were all.
     fn deliver_frames(&mut self, asker: &mut dyn Asker, now: Instant) -> bool {
         let mut all_read = true;
-        for (interface, socket) in &self.sockets {
+        for (interface, socket) in &mut self.sockets {
             let mut read = 0;
             for octets in (0..FRAMES_AT_ONCE).map_while(|_| socket.receive()) {
                 read += 1;
+                if let Some(header) = Header::parse(&octets) {
+                    asker.heard(now, *interface, &header);
+                }
                 if let Some(frame) = Frame::parse(&octets) {
                     trace!("interface {}: received {frame:?}", interface.0);
                     asker.received(now, *interface, &frame);
                 }
             }
             all_read &= read < FRAMES_AT_ONCE;
+            if let Some(wanted) = asker.listening_changed(now, *interface)
+                && let Err(error) = socket.admit(wanted)
+            {
+                debug!(
+                    "interface {}: {error}: only answers are received",
+                    interface.0
+                );
+            }
         }
         all_read
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use vipherald_core::address::Vip;
+use vipherald_core::address::{Prefix, Vip};
 use vipherald_core::keepalived;
 
 use crate::privileges::{advice_on_call, advice_on_file};
@@ -43,6 +43,18 @@ pub enum Error {
         interface: String,
         /// What it is, or lacks.
         why: String,
+    },
+    /// A subnet is too large for `--confirm subnet`.
+    #[error(
+        "{vip} is in {subnet}: `--confirm subnet` asks every address of a subnet of at most {most}; use \
+         `--confirm all`, and name other hosts by --peer",
+        most = Prefix::MOST_SWEPT
+    )]
+    SubnetTooLarge {
+        /// The VIP.
+        vip: Vip,
+        /// Its subnet.
+        subnet: Prefix,
     },
     /// keepalived.conf has no VIP to check.
     #[error("there is nothing to check: {} names no virtual IP", .0.display())]

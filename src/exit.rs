@@ -94,7 +94,11 @@ pub enum ReleaseResult {
 impl From<&Error> for Exit {
     fn from(error: &Error) -> Self {
         match error {
-            Error::Settings(_) | Error::Key(_) | Error::NoMac(_) | Error::NoPeer => Self::Usage,
+            Error::Settings(_)
+            | Error::Key(_)
+            | Error::NoMac(_)
+            | Error::NoPeer
+            | Error::SubnetTooLarge { .. } => Self::Usage,
             _ => Self::Failed,
         }
     }

@@ -14,6 +14,7 @@
 
 pub mod announce;
 pub mod answering;
+mod arp_budget;
 pub mod check;
 pub mod cli;
 pub mod commands;

@@ -1,6 +1,7 @@
 //! A packet socket on one interface: frames out, and the answers in.
 #![allow(unsafe_code)]
 
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::{Context, Poll};
 use std::{io, mem};
@@ -14,6 +15,7 @@ use nix::sys::socket::{
 };
 use socket2::{SockFilter, SockRef};
 use vipherald_core::address::InterfaceIndex;
+use vipherald_core::ask::Listening;
 use vipherald_core::host::Link;
 
 use crate::privileges::{Capability, advice_on_call};
@@ -69,6 +71,7 @@ pub struct PacketSocket {
     socket: Readable<OwnedFd>,
     interface: InterfaceIndex,
     listens: bool,
+    wanted: Listening,
 }
 
 impl PacketSocket {
@@ -99,6 +102,7 @@ impl PacketSocket {
             socket: Readable::new(socket).map_err(|_| Errno::EMFILE)?,
             interface,
             listens: false,
+            wanted: Listening::default(),
         })
     }
 
@@ -108,11 +112,23 @@ impl PacketSocket {
     /// If the kernel refuses, for instance because the interface is gone.
     pub fn listen(&mut self, link: &Link) -> Result<(), Error> {
         if !self.listens {
-            self.receive_by(&ANSWERS)
+            self.receive_by(&filter(&self.wanted))
                 .map_err(|error| Error::open(link, error))?;
             self.listens = true;
         }
         Ok(())
+    }
+
+    /// Receives this besides answers, once it listens.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn admit(&mut self, wanted: Listening) -> io::Result<()> {
+        self.wanted = wanted;
+        if !self.listens {
+            return Ok(());
+        }
+        SockRef::from(self.socket.get()).attach_filter(&filter(&self.wanted))
     }
 
     /// Starts to receive ARP and neighbour discovery, including what this host sends.
@@ -184,16 +200,55 @@ fn link_address(interface: InterfaceIndex, protocol: u16) -> nix::Result<LinkAdd
     unsafe { LinkAddr::from_raw((&raw const address).cast(), length) }.ok_or(Errno::EINVAL)
 }
 
-/// What may come in, as a classic BPF program (Documentation/networking/filter.rst) over the
-/// Ethernet frame: ARP, ICMP echo replies, ICMPv6 echo replies, neighbour solicitations and
-/// advertisements; none that this host sends, and none of another VLAN, whose tag the kernel has
-/// stripped from the octets. The parser checks everything again: the filter only saves a busy host the
-/// copies.
-static ANSWERS: [SockFilter; 23] = [
+/// What may come in, as a classic BPF program (Documentation/networking/filter.rst) over the Ethernet
+/// frame: answers, and what is `wanted` besides; none that this host sends, and none of another VLAN,
+/// whose tag the kernel has stripped from the octets. (VLAN 0 is no VLAN, only a priority.) The parser
+/// checks everything again: the filter only saves a busy host the copies.
+fn filter(wanted: &Listening) -> Vec<SockFilter> {
+    let mut program = Vec::from(OF_THIS_LINK);
+    if wanted.any {
+        program.extend(ANY);
+    } else {
+        program.extend(ANSWERS);
+        if !wanted.from.is_empty() {
+            program.extend(traffic(wanted));
+        }
+    }
+    program.push(DROP);
+    program
+}
+
+/// Drops the rest.
+const DROP: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, 0);
+const ADMIT: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32);
+/// Admits the headers.
+const ADMIT_HEADERS: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, 64);
+
+/// Drops what this host sends and what has the tag of another VLAN.
+const OF_THIS_LINK: [SockFilter; 8] = [
     load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
-    equal(libc::PACKET_OUTGOING as u32, 20, 0),
+    equal(libc::PACKET_OUTGOING as u32, 0, 1),
+    DROP,
     load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
-    equal(0, 0, 18),
+    equal(0, 3, 0),
+    load(HALF, about_packet(libc::SKF_AD_VLAN_TAG)),
+    op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, VLAN_ID),
+    DROP,
+];
+/// The bits of a tag that name the VLAN (IEEE 802.1Q); the others are the priority.
+const VLAN_ID: u32 = 0x0fff;
+
+/// Admits ARP, IPv4 and IPv6: what a port that forwards lets through.
+const ANY: [SockFilter; 5] = [
+    load(HALF, 12),
+    equal(libc::ETH_P_ARP as u32, 2, 0),
+    equal(libc::ETH_P_IP as u32, 1, 0),
+    equal(libc::ETH_P_IPV6 as u32, 0, 1),
+    ADMIT,
+];
+
+/// Admits ARP, ICMP echo replies, ICMPv6 echo replies, neighbour solicitations and advertisements.
+const ANSWERS: [SockFilter; 18] = [
     load(HALF, 12),
     equal(libc::ETH_P_ARP as u32, 15, 0),
     equal(libc::ETH_P_IP as u32, 0, 7),
@@ -213,14 +268,60 @@ static ANSWERS: [SockFilter; 23] = [
     equal(129, 2, 0),
     equal(135, 1, 0),
     equal(136, 0, 1),
-    op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32),
-    op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ADMIT,
 ];
 
+/// Admits the headers of packets that some hosts send to this one for some addresses. Of those it compares
+/// the last four octets.
+fn traffic(wanted: &Listening) -> Vec<SockFilter> {
+    let mut program = vec![
+        load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
+        equal(libc::PACKET_HOST as u32, 1, 0),
+        DROP,
+        load(HALF, 12),
+        equal(libc::ETH_P_IP as u32, 2, 0),
+        equal(libc::ETH_P_IPV6 as u32, 3, 0),
+        DROP,
+        load(WORD, 30),
+        jump(1),
+        load(WORD, 50),
+    ];
+    for (at, to) in wanted.to.iter().enumerate() {
+        let last = match to {
+            IpAddr::V4(to) => to.to_bits(),
+            IpAddr::V6(to) => last_word(to.octets()),
+        };
+        program.push(equal(last, 0, 1));
+        // Over the rest of the comparisons and the DROP behind them.
+        let rest = wanted.to.len() - at - 1;
+        program.push(jump(u32::try_from(2 * rest + 1).unwrap_or(u32::MAX)));
+    }
+    program.push(DROP);
+    for from in &wanted.from {
+        let [a, b, c, d, e, f] = from.octets();
+        program.extend([
+            load(WORD, 6),
+            equal(u32::from_be_bytes([a, b, c, d]), 0, 3),
+            load(HALF, 10),
+            equal(u16::from_be_bytes([e, f]).into(), 0, 1),
+            ADMIT_HEADERS,
+        ]);
+    }
+    program
+}
+
+fn last_word(octets: [u8; 16]) -> u32 {
+    let [.., a, b, c, d] = octets;
+    u32::from_be_bytes([a, b, c, d])
+}
+
 /// What may come in or go out: ARP, neighbour solicitations and advertisements.
-static BOTH_WAYS: [SockFilter; 12] = [
+static BOTH_WAYS: [SockFilter; 15] = [
     load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
-    equal(0, 0, 9),
+    equal(0, 3, 0),
+    load(HALF, about_packet(libc::SKF_AD_VLAN_TAG)),
+    op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, VLAN_ID),
+    DROP,
     load(HALF, 12),
     equal(libc::ETH_P_ARP as u32, 6, 0),
     equal(libc::ETH_P_IPV6 as u32, 0, 6),
@@ -229,12 +330,18 @@ static BOTH_WAYS: [SockFilter; 12] = [
     load(BYTE, 54),
     equal(135, 1, 0),
     equal(136, 0, 1),
-    op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32),
-    op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ADMIT,
+    DROP,
 ];
 
 const BYTE: u32 = libc::BPF_B;
 const HALF: u32 = libc::BPF_H;
+const WORD: u32 = libc::BPF_W;
+
+/// Skips so many instructions.
+const fn jump(over: u32) -> SockFilter {
+    op(libc::BPF_JMP | libc::BPF_JA, 0, 0, over)
+}
 
 const fn load(width: u32, at: u32) -> SockFilter {
     op(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, at)

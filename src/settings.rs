@@ -34,10 +34,15 @@ pub struct Settings {
     /// Frames per second, for all VIPs of a run.
     #[serde(deserialize_with = "rate")]
     pub rate: NonZeroU32,
+    /// ARP frames per second and link, for all runs on this host.
+    #[serde(deserialize_with = "some_rate")]
+    pub arp_rate: Option<NonZeroU32>,
     /// Peers that must follow, if they are on a VIP's link.
     pub peers: Vec<IpAddr>,
     /// Who else is asked.
     pub confirm: Confirm,
+    /// Whether to look for IPv6 hosts with an echo to all nodes.
+    pub census: bool,
     /// The longest an announcement may last.
     #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
@@ -112,8 +117,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             rate: NonZeroU32::MIN.saturating_add(1999),
+            arp_rate: None,
             peers: Vec::new(),
             confirm: Confirm::All,
+            census: true,
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
             conflict_watch: Duration::from_secs(600),
@@ -332,6 +339,13 @@ fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Err
     checked_rate(u32::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
+/// Zero: no limit.
+fn some_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    let rate = u32::deserialize(deserializer)?;
+    let limit = (rate > 0).then(|| checked_rate(rate));
+    limit.transpose().map_err(de::Error::custom)
+}
+
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     checked_some_seconds(f64::deserialize(deserializer)?).map_err(de::Error::custom)
 }
@@ -379,11 +393,13 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let settings = parse(
-            "rate = 10\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\n\
+            "rate = 10\narp_rate = 15\ncensus = false\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\n\
              peers = [\"10.0.0.1\"]\nlog = \"file:/l\"\n",
         )
         .unwrap();
         assert_eq!(settings.rate.get(), 10);
+        assert_eq!(settings.arp_rate.map(NonZeroU32::get), Some(15));
+        assert!(!settings.census);
         assert_eq!(settings.timeout, Duration::from_millis(2500));
         assert_eq!(settings.wait, Duration::ZERO);
         assert_eq!(settings.conflict_watch, Duration::from_secs(3));

@@ -68,11 +68,9 @@ fn both_arp_forms_leave_and_the_replys_target_is_its_sender() {
     }
     let asked = [&head(1)[..], &mac, &vip, &[0; 6], &vip].concat();
     let told = [&head(2)[..], &mac, &vip, &mac, &vip].concat();
-    // The timeout may cut the last round.
-    for round in frames.chunks_exact(2) {
-        assert_eq!(round[0].payload()[..28], asked);
-        assert_eq!(round[1].payload()[..28], told);
-    }
+    let bodies: Vec<_> = frames.iter().map(|frame| &frame.payload()[..28]).collect();
+    assert!(bodies.iter().all(|body| *body == asked || *body == told));
+    assert!(bodies.contains(&&asked[..]) && bodies.contains(&&told[..]));
 }
 
 #[test]
@@ -136,7 +134,7 @@ fn the_rounds_go_on_for_ten_seconds_and_the_log_says_all_in_one_line() {
     let capture = a.capture();
     let announcing = Run::start(vipherald(&a, &format!("announce {VIP} --json")));
     // The ramp is over: only the slow rounds reach who comes late.
-    wait_for_announcement(&capture, VIP, 8);
+    wait_for_announcement(&capture, VIP, 6);
     assert_followed([&late], &[VIP], old_mac());
     late.remember(VIP, OLD_MAC);
     lab.restore(&late);
@@ -144,25 +142,28 @@ fn the_rounds_go_on_for_ten_seconds_and_the_log_says_all_in_one_line() {
     assert_followed(&[late], &[VIP], a.mac());
 
     let sent = sent(&[&capture]);
-    assert_eq!(sent.len(), 16, "{sent:?}");
-    for (pair, due) in sent
-        .chunks(2)
+    let requests: Vec<_> = sent
+        .iter()
+        .filter(|one| one.form == Form::Request)
+        .collect();
+    assert_eq!((requests.len(), sent.len()), (8, 14), "{sent:?}");
+    for (request, due) in requests
+        .iter()
         .zip([0, 50, 200, 600, 2000, 4000, 7000, 10_000])
     {
-        let at = since(sent[0].time, pair[0].time);
+        let at = since(sent[0].time, request.time);
         // Each round keeps its distance from the one before, however late that was.
         let due = Duration::from_millis(due);
         assert!(
             at + SUSPENDED >= due && at < due + 3000 * MILLISECOND,
             "{at:?} for {due:?}"
         );
-        assert_eq!((pair[0].form, pair[1].form), (Form::Request, Form::Reply));
     }
-    // Each round's third frame asks for other owners.
-    let line = format!("{VIP} announced on eth0 as {}: 24 frames in ", a.mac());
+    // The others reach hosts that ignore gratuitous ARP, or ask for other owners.
+    let line = format!("{VIP} announced on eth0 as {}: 26 frames in ", a.mac());
     assert!(ended.stderr.starts_with(&line), "{ended:?}");
     let (_, took) = told_frames(&ended.stderr);
-    let seen = since(sent[0].time, sent[15].time);
+    let seen = since(sent[0].time, sent[13].time);
     assert!(
         took >= Duration::from_secs(10) && took < ended.lasted,
         "{took:?}"
@@ -237,9 +238,8 @@ fn a_vip_named_twice_is_announced_once() {
     run(&a, &format!("announce {VIP} {VIP} {FEW_ROUNDS}")).exits(0);
     let forms: Vec<_> = sent(&[&capture]).iter().map(|a| a.form).collect();
     assert!(!forms.is_empty());
-    for round in forms.chunks_exact(2) {
-        assert_eq!(round, [Form::Request, Form::Reply], "{forms:?}");
-    }
+    let once = [Form::Request, Form::Reply, Form::Request, Form::Reply];
+    assert_eq!(forms[..4], once, "{forms:?}");
 }
 
 #[test]
@@ -510,7 +510,7 @@ fn no_frame_leaves_after_the_vip_was_removed() {
     assert_eq!(seen[0].len(), seen[1].len());
     let late: Vec<_> = seen[0]
         .iter()
-        .filter_map(|a| Some((a.time.duration_since(removed[&a.vip]).ok()?, a.vip)))
+        .filter_map(|a| Some((a.time.duration_since(*removed.get(&a.vip)?).ok()?, a.vip)))
         .collect();
     assert_seldom_late(&late, one_by_one.len());
 }
@@ -874,9 +874,9 @@ fn a_dry_run_sends_nothing_and_says_what_it_would() {
     assert_eq!(
         ended.stdout,
         format!(
-            "{VIP} would be announced on eth0 as {mac}: at most 24 frames in 10.0 s, and questions to \
+            "{VIP} would be announced on eth0 as {mac}: at most 26 frames in 10.0 s, and questions to \
              every peer\n\
-             {VIP6} would be announced on eth0 as {mac}: at most 16 frames in 10.0 s, and questions to \
+             {VIP6} would be announced on eth0 as {mac}: at most 33 frames in 10.0 s, and questions to \
              every peer\n\
              10.9.0.101 is not on this host\n"
         )
@@ -922,6 +922,7 @@ fn the_json_report_has_the_shape_that_monitors_rely_on() {
                     "mac": a.mac().to_string(),
                     "held": true,
                     "frames_sent": frames,
+                    "reach": {"path": "alive", "broadcasts": frames, "asked": 0},
                     "conflicts": [],
                     "past_conflicts": [],
                     "peers": [],
@@ -932,6 +933,7 @@ fn the_json_report_has_the_shape_that_monitors_rely_on() {
                     "mac": null,
                     "held": false,
                     "frames_sent": 0,
+                    "reach": {"path": "silent", "broadcasts": 0, "asked": 0},
                     "conflicts": [],
                     "past_conflicts": [],
                     "peers": [],

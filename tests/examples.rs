@@ -544,10 +544,9 @@ fn is_vipheralds(frame: &Frame, vip: IpAddr) -> bool {
                 Arp::read(frame).is_some_and(|arp| arp.operation == 2 && arp.sender.1 == vip)
             }
             IpAddr::V6(vip) => {
-                // A neighbour solicitation from the unspecified address, whose target is the VIP.
+                // A neighbour solicitation for the VIP.
                 frame.ether_type() == IPV6
                     && payload[6] == 58
-                    && payload[8..24] == [0; 16]
                     && payload[40] == 135
                     && payload[48..64] == vip.octets()
             }

@@ -129,7 +129,8 @@ fn master_stops_and_every_entry_follows() -> Duration {
         assert_eq!(n1.cached(vip), Some(n2.mac()));
     }
 
-    // It was vipherald: both forms for each address in turn, and nothing else came through.
+    // It was vipherald: both forms for each address, and nothing else came through. Six of ten
+    // gratuitous frames are requests.
     let came: Vec<_> = [taken(&at_client), taken(&at_n2)].concat();
     let from_n2 = |form| {
         let of = |a: &&Announced| a.mac == Some(n2.mac()) && a.form == form && solely(a);
@@ -138,7 +139,7 @@ fn master_stops_and_every_entry_follows() -> Duration {
     assert!(from_n2(Form::Request) >= 4 && from_n2(Form::Advertisement) >= 2);
     let (requests, replies) = (from_n2(Form::Request), from_n2(Form::Reply));
     assert!(
-        requests.abs_diff(replies) <= 4,
+        replies >= 4 && replies <= requests,
         "{requests} requests, {replies} replies"
     );
     // As keepalived runs its hooks.

@@ -262,6 +262,9 @@ fn with_few_descriptors_the_limit_is_raised_or_some_vips_are_announced() {
         )
     };
     a.ip(&(0..INTERFACES).map(lines).collect::<String>());
+    for n in 0..INTERFACES {
+        a.talk_on(&format!("w{n}"));
+    }
     thread::sleep(Duration::from_millis(200));
     let announced = |ended: &Ended| {
         let found = ended.report();

@@ -180,7 +180,7 @@ fn watching(seconds: u32) -> (Lab, Host, Run) {
     let capture = a.capture();
     let mut watching = Run::start(vipherald(&a, &arguments));
     // Two frames in each of eight rounds.
-    wait_for_announcement(&capture, VIP, 16);
+    wait_for_announcement(&capture, VIP, 14);
     watch_for(Duration::from_secs(1));
     assert!(!watching.has_ended());
     (lab, a, watching)

@@ -153,6 +153,13 @@ impl Mac {
         self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
     }
 
+    /// Whether a host or a cluster can answer with it: clusters with network load balancing use group
+    /// addresses.
+    #[must_use]
+    pub const fn can_own(self) -> bool {
+        !matches!(self.0, [0, 0, 0, 0, 0, 0] | [255, 255, 255, 255, 255, 255])
+    }
+
     /// The address from a slice of exactly six octets.
     #[must_use]
     pub fn from_slice(octets: &[u8]) -> Option<Self> {
@@ -202,13 +209,22 @@ impl Serialize for Mac {
 }
 
 /// A network prefix: a subnet, or at full length a single address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Prefix {
     ip: IpAddr,
     length: u8,
 }
 
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first(), self.length)
+    }
+}
+
 impl Prefix {
+    /// The most addresses to ask one by one: a /22.
+    pub const MOST_SWEPT: usize = 1_024;
+
     /// The prefix of `length` bits, at most all, that contains `ip`.
     #[must_use]
     pub fn new(ip: IpAddr, length: u8) -> Self {
@@ -260,6 +276,15 @@ impl Prefix {
                 Ipv6Addr::from_bits(ip.to_bits() & !hosts).into()
             }
         }
+    }
+
+    /// The addresses of its hosts, in IPv4 and for at most [`Prefix::MOST_SWEPT`]; else `None`.
+    pub(crate) fn hosts(self) -> Option<impl Iterator<Item = Ipv4Addr>> {
+        let (IpAddr::V4(first), Some(last)) = (self.first(), self.broadcast()) else {
+            return None;
+        };
+        let hosts = first.to_bits() + 1..last.to_bits();
+        (hosts.len() <= Self::MOST_SWEPT).then(|| hosts.map(Ipv4Addr::from_bits))
     }
 
     /// Its directed broadcast address. IPv6, /31 (RFC 3021) and /32 have none.

@@ -18,7 +18,8 @@ use vipherald_core::host::{
     Address, HostSnapshot, Link, Neighbour, NeighbourState, Place, PlacedVip, Usability,
 };
 use vipherald_core::wire::{
-    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Solicitation,
+    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload,
+    Solicitation, Token,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -112,8 +113,8 @@ impl Told {
                 NdpMessage::Solicitation(ns) => ns.target.into(),
                 NdpMessage::Advertisement(na) => na.target.into(),
             },
-            // To a peer, whatever address it is for.
-            Payload::Echo(_) => IpAddr::from([0; 4]),
+            // To a peer or to routers, whatever address it is for.
+            Payload::Echo(_) | Payload::Mld(_) => IpAddr::from([0; 4]),
         };
         let end = if target == claim.vip.ip() {
             core.ends_at()
@@ -169,6 +170,8 @@ fn play(input: &mut Unstructured) -> Result<()> {
         rate,
         wait: Duration::from_millis(input.int_in_range(0..=1000)?),
         timeout: TIMEOUT,
+        arp_rate: NonZeroU32::new(input.int_in_range(0..=30)?),
+        census: *input.choose(&[false, true])?,
         conflict_watch: Duration::from_secs(*input.choose(&[0, 0, 5, 90])?),
     };
     let mut placed = Vec::new();
@@ -387,6 +390,7 @@ fn look_around(input: &mut Unstructured, core: &mut Announcement, now: Instant) 
                     mac: input.ratio(7, 8)?.then_some(any_mac(input)?),
                     state: *input.choose(&[NeighbourState::Stale, NeighbourState::Failed])?,
                     externally_learned: false,
+                    confirmed: None,
                 }),
             }
         }
@@ -443,8 +447,12 @@ fn frame(input: &mut Unstructured) -> Result<Frame> {
                 source: if four { a4.into() } else { a6.into() },
                 destination: if four { b4.into() } else { b6.into() },
                 kind: EchoKind::Reply,
-                identifier: 0x1234,
-                sequence: 0x5678_u16.wrapping_add(input.int_in_range(0..=5)?),
+                token: Token {
+                    identifier: 0x1234,
+                    sequence: 0x5678_u16.wrapping_add(input.int_in_range(0..=5)?),
+                    nonce: input.arbitrary()?,
+                },
+                hop_limit: *input.choose(&[63, 64, 255])?,
             })
         }
     };

@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
 use vipherald_core::address::Mac;
-use vipherald_core::wire::{Advertisement, Arp, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+use vipherald_core::wire::{
+    Advertisement, Arp, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Token,
+};
 
 const A: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 const B: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
@@ -56,8 +58,12 @@ fn valid(number: u8) -> Frame {
             source,
             destination,
             kind: EchoKind::Reply,
-            identifier: 0x1234,
-            sequence: 0x5678,
+            token: Token {
+                identifier: 0x1234,
+                sequence: 0x5678,
+                nonce: 0x9abc,
+            },
+            hop_limit: 64,
         }),
     };
     match number {

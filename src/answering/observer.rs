@@ -165,7 +165,7 @@ impl Watched {
         let (target, message) = match &frame.payload {
             Payload::Arp(arp) => arp_of(arp),
             Payload::Ndp(ndp) => ndp_of(frame, ndp),
-            Payload::Echo(_) => return,
+            Payload::Mld(_) | Payload::Echo(_) => return,
         };
         let own = self.link.mac;
         // A promiscuous interface also sees frames for others.

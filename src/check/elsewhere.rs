@@ -15,6 +15,7 @@ use vipherald_core::ask::{
 use vipherald_core::host::{Link, Neighbour, NeighbourState, PlacedVip};
 
 use super::{Finding, Places, RESOLVED_WITHIN, Request, Role};
+use crate::announce::seed;
 use crate::answering;
 use crate::driver::Driver;
 use crate::error::Error;
@@ -41,7 +42,7 @@ pub(super) async fn ask(
     vips: &[PlacedVip],
     request: &Request,
 ) -> Result<Vec<Finding>, Error> {
-    let mut driver = Driver::open()?;
+    let mut driver = Driver::open(request.arp_rate)?;
     let mut searches = OwnerSearches::new(Bucket::new(request.rate, Instant::now()));
     let mut findings = Vec::new();
     let mut asked = Vec::new();
@@ -140,12 +141,10 @@ pub(super) fn asked_from(
     vip: Vip,
     all_vips: &HashSet<IpAddr>,
 ) -> AskedFrom {
-    // 16 bits of the PID are enough to tell runs apart.
-    let [.., high, low] = std::process::id().to_be_bytes();
     AskedFrom {
         mac,
         ip: places.host.asking_address(link.index, vip, all_vips),
-        identifier: u16::from_be_bytes([high, low]) ^ 0x5a5a,
+        seed: seed(),
     }
 }
 

@@ -48,8 +48,8 @@ pub(super) async fn ask_peers(
             let silence = why_unanswered(kernel, places, &observer, claim).await?;
             add_own_answers(&mut finding, places, &observer, claim, silence);
         }
-        let (all, rate, wait) = (&request.vips, request.rate, request.wait);
-        let (proxies, frames) = proxies(kernel, places, all, rate, wait, claim).await?;
+        let (all, rates) = (&request.vips, (request.rate, request.arp_rate));
+        let (proxies, frames) = proxies(kernel, places, all, rates, request.wait, claim).await?;
         finding.proxies = proxies;
         finding.frames += frames;
         findings.push(finding);
@@ -75,8 +75,11 @@ async fn prepare(vips: &[PlacedVip], request: &Request) -> Result<Session, Error
         interface: None,
         peers: request.peers.clone(),
         confirm: request.confirm,
+        sweeps_all: false,
         pace: Pace {
             rate: request.rate,
+            arp_rate: request.arp_rate,
+            census: request.census,
             wait: Duration::ZERO,
             // Peers get questions of three kinds.
             timeout: (2 * request.wait).max(Duration::from_millis(1)),
@@ -121,7 +124,7 @@ fn finding_of(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding 
         State::Superseded => (VipVerdict::Unproven, None),
         State::Ready => verdict_of(claim),
     };
-    let peers = claim.confirmations().iter();
+    let peers = claim.peers();
     let role = Role::Owner {
         began: core.started(),
         peers: peers
@@ -140,7 +143,7 @@ fn finding_of(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding 
 fn verdict_of(claim: &Claim) -> (VipVerdict, Option<String>) {
     let name = &claim.link.name;
     let has = |verdict, required: bool| {
-        let mut peers = claim.confirmations().iter();
+        let mut peers = claim.peers();
         peers.any(|peer| claim.verdict_of(peer) == verdict && (peer.peer.required || !required))
     };
     let (verdict, why) = match &claim.last_refusal {
@@ -228,7 +231,7 @@ pub(super) async fn proxies(
     kernel: &Kernel,
     places: &Places,
     vips: &[PlacedVip],
-    rate: NonZeroU32,
+    (rate, arp_rate): (NonZeroU32, Option<NonZeroU32>),
     wait: Duration,
     claim: &Claim,
 ) -> Result<(Vec<Mac>, u32), Error> {
@@ -253,7 +256,7 @@ pub(super) async fn proxies(
     };
     let mut searches = OwnerSearches::new(Bucket::new(rate, now));
     searches.add(link, OwnerSearch::for_proxies(subject, &others, now));
-    Driver::open()?.run(&mut searches).await?;
+    Driver::open(arp_rate)?.run(&mut searches).await?;
     let Some(search) = searches.iter().next() else {
         return Ok((Vec::new(), 0));
     };

@@ -43,6 +43,10 @@ pub struct Request {
     pub confirm: Confirm,
     /// Frames per second.
     pub rate: NonZeroU32,
+    /// ARP frames per second and link.
+    pub arp_rate: Option<NonZeroU32>,
+    /// Whether to look for IPv6 hosts with an echo to all nodes.
+    pub census: bool,
     /// How long to wait for answers.
     pub wait: Duration,
     /// Whether to send IPv4 probes, too, from an address of this host, as its kernel does. Then no other
@@ -219,12 +223,12 @@ pub async fn look(kernel: &Kernel, request: &Request) -> Result<Vec<Finding>, Er
 pub async fn proxies(
     kernel: &Kernel,
     vips: &[PlacedVip],
-    rate: NonZeroU32,
+    rates: (NonZeroU32, Option<NonZeroU32>),
     claim: &Claim,
 ) -> Result<Vec<Mac>, Error> {
     let host = kernel.snapshot().await?;
     let places = Places { host, only: None };
-    let (proxies, _) = here::proxies(kernel, &places, vips, rate, WAIT, claim).await?;
+    let (proxies, _) = here::proxies(kernel, &places, vips, rates, WAIT, claim).await?;
     Ok(proxies)
 }
 

@@ -148,7 +148,7 @@ fn look(socket: &PacketSocket, link: &Link, ip: IpAddr, seen: &mut Seen) {
                     seen.answer |= !ours && IpAddr::V6(na.target) == ip;
                 }
             },
-            Payload::Echo(_) => {}
+            Payload::Mld(_) | Payload::Echo(_) => {}
         }
     }
 }

@@ -12,6 +12,8 @@ use vipherald_core::host::PlacedVip;
 
 use super::output::Done;
 use super::target::Target;
+use vipherald_core::ask::Confirm;
+
 use crate::announce::Session;
 use crate::answering::{Observer, Silence, why_silent};
 use crate::cli::{Announce, Global};
@@ -41,12 +43,15 @@ pub(super) async fn announce(
     request.interface.clone_from(&args.interface);
     request.peers.extend(&args.peers);
     request.confirm = args.confirm.unwrap_or(request.confirm);
+    request.sweeps_all = args.confirm == Some(Confirm::Subnet);
     // A time-out on the command line limits the whole run.
     let by_default = args
         .timeout
         .map_or(request.pace.conflict_watch, |_| Duration::ZERO);
     request.pace = Pace {
         rate: args.rate.unwrap_or(request.pace.rate),
+        arp_rate: args.arp_rate.or(request.pace.arp_rate),
+        census: request.pace.census,
         wait: args.wait.unwrap_or(request.pace.wait),
         timeout: args.timeout.unwrap_or(request.pace.timeout),
         conflict_watch: args.conflict_watch.unwrap_or(by_default),
@@ -135,8 +140,8 @@ async fn proxies(core: &Announcement, request: &announce::Request) -> Vec<Mac> {
         let contested =
             |claim: &&Claim| (1..=MOST_OTHER_OWNERS).contains(&claim.conflicts().count());
         for claim in core.claims().iter().filter(contested) {
-            let rate = request.pace.rate;
-            proxies.extend(check::proxies(&kernel, &request.vips, rate, claim).await?);
+            let rates = (request.pace.rate, request.pace.arp_rate);
+            proxies.extend(check::proxies(&kernel, &request.vips, rates, claim).await?);
         }
         Ok::<_, Error>(proxies)
     };

@@ -135,8 +135,11 @@ impl Target {
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
+            sweeps_all: false,
             pace: Pace {
                 rate: settings.rate,
+                arp_rate: settings.arp_rate,
+                census: settings.census,
                 wait: settings.wait,
                 timeout: settings.timeout,
                 conflict_watch: match self.name {
@@ -161,6 +164,8 @@ impl Target {
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
             rate: settings.rate,
+            arp_rate: settings.arp_rate,
+            census: settings.census,
             wait: check::WAIT,
             openly: false,
         }

@@ -17,6 +17,8 @@ use vipherald_core::host::{Neighbour, NeighbourState};
 
 use super::{Error, Kernel, answered, family};
 
+/// The unit of `NDA_CACHEINFO`: `USER_HZ` is 100 on every architecture in use.
+const TICK: Duration = Duration::from_millis(10);
 /// Time between two looks at an entry that is being resolved.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -35,7 +37,7 @@ fn state_of(state: Nud) -> NeighbourState {
 }
 
 fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
-    let (mut ip, mut mac) = (None, None);
+    let (mut ip, mut mac, mut confirmed) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
@@ -45,6 +47,9 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
                 ip = Some(IpAddr::V6(*v6));
             }
             NeighbourAttribute::LinkLayerAddress(octets) => mac = Mac::from_slice(octets),
+            NeighbourAttribute::CacheInfo(info) => {
+                confirmed = Some(TICK * info.confirmed);
+            }
             _ => {}
         }
     }
@@ -58,6 +63,7 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
             state_of(message.header.state)
         },
         externally_learned: flags.contains(NeighbourFlags::ExtLearned),
+        confirmed,
     })
 }
 

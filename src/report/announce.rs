@@ -9,7 +9,7 @@ use log::Level;
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, State};
-use vipherald_core::ask::{Asker, Confirmation, PeerVerdict, Refusal, Source};
+use vipherald_core::ask::{Asker, Confirmation, PeerVerdict, Proof, Refusal, Source};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
 
@@ -66,7 +66,10 @@ struct AnnouncedVip {
     interface: Option<String>,
     mac: Option<Mac>,
     held: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'static str>,
     frames_sent: u32,
+    reach: Reach,
     conflicts: Vec<Conflict>,
     past_conflicts: Vec<Conflict>,
     /// Claims by other MACs than these.
@@ -76,6 +79,23 @@ struct AnnouncedVip {
     /// Neighbours beyond those that were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_left_out: Option<NonZeroUsize>,
+}
+
+/// Whether anybody can be reached, and how many were told and asked.
+#[derive(Debug, Default, Serialize)]
+struct Reach {
+    path: PathState,
+    broadcasts: u32,
+    asked: usize,
+}
+
+/// Whether any frame of another host came in.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum PathState {
+    Alive,
+    #[default]
+    Silent,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,7 +112,10 @@ pub(super) struct AskedPeer {
     required: bool,
     pub(super) verdict: PeerVerdict,
     after_ms: Option<f64>,
+    proof: Option<Proof>,
     answered_by: Option<Mac>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forwarded_by: Option<Mac>,
     order: Option<&'static str>,
 }
 
@@ -155,13 +178,15 @@ impl AnnounceReport {
             let group = alike.entry(fate_of(claim, dry_run)).or_default();
             group.vips.push(claim.vip);
             group.frames += claim.frames_sent;
-            for confirmation in claim.confirmations() {
+            for confirmation in claim.peers() {
                 let verdict = claim.verdict_of(confirmation);
                 *group.verdicts.entry(verdict).or_default() += 1;
-                let settled = confirmation.proven.or(confirmation.acknowledged);
-                group.settled = group.settled.max(settled);
+                group.settled = group.settled.max(confirmation.settled());
             }
             findings.of_claim(core, claim, background);
+        }
+        if !dry_run && cut_short.is_none() {
+            findings.of_silent_paths(core);
         }
         let mut add = |result, vip, fate| alike.entry((result, fate)).or_default().vips.push(vip);
         for placed in core.absent() {
@@ -262,6 +287,7 @@ impl Group {
             for (verdict, name) in [
                 (PeerVerdict::Holder, "holding it too"),
                 (PeerVerdict::Offlink, "offlink"),
+                (PeerVerdict::Unasked, "not asked"),
             ] {
                 if count(verdict) > 0 {
                     text += &format!(", {} {name}", count(verdict));
@@ -276,7 +302,7 @@ impl Group {
             let time = seconds(core.last_sent().duration_since(core.started()));
             text += &format!("{separator} {} in {time}", count(self.frames, "frame"));
             if self.verdicts.is_empty() && result == AnnounceResult::Ok {
-                text += ", by broadcast alone: no peer was known";
+                text += "; told by broadcast; nobody was known to be asked";
             }
             if let Some(what) = cut_short.filter(|_| result == AnnounceResult::Ok) {
                 let what = what.name();
@@ -449,7 +475,16 @@ impl Findings {
             );
             self.add(AnnounceResult::Ok, Level::Warn, text);
         }
-        for confirmation in claim.confirmations() {
+        if claim.is_blocked() {
+            let text = format!(
+                "{vip} on {name}: blocked: several hosts answer this host's own address, but none ever a \
+                 frame from the VIP: something on the way out drops these frames. Does port security of \
+                 the cloud or hypervisor know the VIP (allowed address pairs), or MAC/IP binding, Dynamic \
+                 ARP Inspection, or an egress filter?"
+            );
+            self.add(AnnounceResult::Unproven, Level::Warn, text);
+        }
+        for confirmation in claim.peers() {
             self.of_peer(claim, confirmation, background);
         }
         if claim.left_out > 0 {
@@ -463,6 +498,27 @@ impl Findings {
         self.of_others(claim, PeerVerdict::Silent, silent);
         let offlink = "not asked, because they are not on this link";
         self.of_others(claim, PeerVerdict::Offlink, offlink);
+        let unasked = "not asked: old entries, whose turn did not come";
+        self.of_others(claim, PeerVerdict::Unasked, unasked);
+    }
+
+    /// The links on which no frame of another host came in.
+    fn of_silent_paths(&mut self, core: &Announcement) {
+        let mut silent: BTreeMap<&str, Vec<Vip>> = BTreeMap::new();
+        for claim in core.claims() {
+            let is_silent = !core.is_path_alive(claim.interface());
+            if claim.state() == State::Ready && claim.broadcasts > 0 && is_silent {
+                silent.entry(&claim.link.name).or_default().push(claim.vip);
+            }
+        }
+        for (name, vips) in silent {
+            let text = format!(
+                "{} on {name}: no frame of any other host came in, so nobody is known to follow: is the \
+                 switch port in the right VLAN, does it forward (spanning tree), and is anybody there?",
+                list(&vips)
+            );
+            self.add(AnnounceResult::Unproven, Level::Warn, text);
+        }
     }
 
     fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation, background: &Background<'_>) {
@@ -474,18 +530,34 @@ impl Findings {
         let verdict = claim.verdict_of(confirmation);
         match verdict {
             PeerVerdict::Stale => {
-                let text = format!(
-                    "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
-                     its entry is wrong; on it run `vipherald purge --permanent {vip}` or \
-                     `ip neigh del {vip} dev …`"
+                let cure = format!(
+                    "on it run `vipherald purge --permanent {vip}` or `ip neigh del {vip} dev …`"
                 );
+                let text = match (confirmation.forwarded_by, confirmation.acknowledged) {
+                    (Some(by), _) => format!(
+                        "{vip} on {name}: {who} is stale: its answers to the VIP go to {by}, which \
+                         forwards them to this host; {cure}"
+                    ),
+                    // It took the request in, and its kernel would have changed the entry.
+                    (None, Some(_)) => format!(
+                        "{vip} on {name}: {who} is stale: it answers this host and took the VIP's ARP or \
+                         ND in, but does not answer the VIP: an entry set by hand is wrong ({cure}), or \
+                         a filter on it does not know the VIP"
+                    ),
+                    (None, None) => format!(
+                        "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
+                         its entry is wrong; {cure}"
+                    ),
+                };
                 self.add(AnnounceResult::Unproven, Level::Warn, text);
             }
-            PeerVerdict::Silent if peer.required && !claim.is_other_owner(peer) => {
+            PeerVerdict::Silent | PeerVerdict::Unasked
+                if peer.required && !claim.is_other_owner(peer) && !claim.is_blocked() =>
+            {
                 let what = match peer.source {
                     Source::Gateway => "the gateway",
                     Source::Configured => "the configured peer",
-                    Source::Learned => "the neighbour",
+                    Source::Learned | Source::Census | Source::Subnet => "the neighbour",
                 };
                 let text = format!(
                     "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
@@ -526,7 +598,7 @@ impl Findings {
                 && !(peer.peer.required && verdict == PeerVerdict::Silent)
                 && !claim.is_other_owner(&peer.peer)
         };
-        let peers = claim.confirmations().iter().filter(is_other);
+        let peers = claim.peers().filter(is_other);
         let ips: Vec<_> = peers.map(|peer| peer.peer.ip.to_string()).collect();
         let mut add = |level, ips: String| {
             let text = format!("{} on {}: {words}: {ips}", claim.vip, claim.link.name);
@@ -570,10 +642,9 @@ impl AskedPeer {
             source: confirmation.peer.source,
             required: confirmation.peer.required,
             verdict,
-            after_ms: confirmation
-                .proven
-                .or(confirmation.acknowledged)
-                .map(after_ms),
+            after_ms: confirmation.settled().map(after_ms),
+            proof: confirmation.proven.map(|(_, proof)| proof),
+            forwarded_by: confirmation.forwarded_by,
             answered_by: confirmation.answered_by,
             order: confirmation.order.as_ref().map(Fate::word),
         }
@@ -592,12 +663,21 @@ impl AnnouncedVip {
         });
         let conflicts = claim.conflicts().map(conflict);
         let past_conflicts = claim.past_conflicts().map(|(mac, _)| conflict(mac));
-        let peers = claim.confirmations().iter();
+        let peers = claim.peers();
         let peers = peers.map(|peer| AskedPeer::of(core.started(), claim.verdict_of(peer), peer));
         Self {
             interface: Some(claim.link.name.clone()),
             mac: claim.mac(),
             held: claim.state() != State::Left,
+            verdict: claim.is_blocked().then_some("blocked"),
+            reach: Reach {
+                path: match core.is_path_alive(claim.interface()) {
+                    true => PathState::Alive,
+                    false => PathState::Silent,
+                },
+                broadcasts: claim.broadcasts,
+                asked: claim.peers().filter(|peer| peer.is_asked()).count(),
+            },
             frames_sent: claim.frames_sent,
             conflicts: conflicts.chain(dad_failed).collect(),
             past_conflicts: past_conflicts.collect(),
@@ -614,6 +694,8 @@ impl AnnouncedVip {
             interface: None,
             mac: None,
             held: false,
+            verdict: None,
+            reach: Reach::default(),
             frames_sent: 0,
             conflicts: Vec::new(),
             past_conflicts: Vec::new(),

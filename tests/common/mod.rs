@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod arp;
+pub(crate) mod responder;
 pub(crate) mod tls;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -273,6 +274,9 @@ pub(crate) enum Form {
     Advertisement,
 }
 
+/// The flag of an advertisement that answers a solicitation.
+const SOLICITED: u8 = 0x40;
+
 /// An announcement on the wire, whoever sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Announced {
@@ -284,7 +288,7 @@ pub(crate) struct Announced {
     pub(crate) mac: Option<Mac>,
 }
 
-/// The announcement that a frame is: gratuitous ARP, or a neighbour advertisement.
+/// The announcement that a frame is: gratuitous ARP, or an unsolicited neighbour advertisement.
 ///
 /// This reads octets at their offsets (RFC 826, RFC 8200 §3, RFC 4861 §4.4), with nothing of the
 /// code under test.
@@ -303,7 +307,7 @@ pub(crate) fn announcement(frame: &Frame) -> Option<Announced> {
             }
             (form, vip.into(), Some(mac))
         }
-        0x86dd if body[6] == 58 && body[40] == 136 => {
+        0x86dd if body[6] == 58 && body[40] == 136 && body[44] & SOLICITED == 0 => {
             let target = <[u8; 16]>::try_from(&body[48..64]).unwrap();
             let option = body.get(64..72).filter(|option| option[..2] == [2, 1]);
             let mac = option.map(|option| mac_at(option, 2));
@@ -391,6 +395,7 @@ pub(crate) fn second_interface(host: &Host) {
          link set v1 addrgenmode none\n\
          link set v0 up\n\
          link set v1 up\n");
+    host.talk_on("v1");
 }
 
 /// Whether there are other users than root in this user namespace.
@@ -416,6 +421,7 @@ pub(crate) fn cable(host: &Host, other: &Host) {
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
     other.ip("link set v1 addrgenmode none\nlink set v1 up\n");
+    other.talk_on("v1");
     eventually("the cable carries", SOON, || {
         let state = host.run("ip link show dev v0");
         state.contains("LOWER_UP").then_some(())
@@ -575,4 +581,14 @@ pub(crate) fn since(earlier: SystemTime, later: SystemTime) -> Duration {
 /// Lets time pass, during which nothing should happen.
 pub(crate) fn watch_for(time: Duration) {
     thread::sleep(time);
+}
+
+/// A process that ends when it is dropped.
+pub(crate) struct Talker(pub(crate) Child);
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -1,17 +1,23 @@
 //! One VIP on one interface: its state, its peers and its other owners.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use super::sources::Sources;
 use crate::address::{InterfaceIndex, Mac, Vip};
-use crate::ask::{Confirmation, OwnerWatch, Peer, PeerVerdict, Refusal};
+use crate::ask::{Confirmation, Neighbourhood, OwnerWatch, Peer, PeerVerdict, Refusal, Source};
 use crate::host::{Link, Usability};
 use crate::wire::{Arp, Frame, Ndp};
 
 /// For this long after the first frame, a claim by another host is no conflict: the old owner's last
 /// frames may still be in flight.
 const HANDOVER: Duration = Duration::from_millis(100);
+
+/// So many hosts may be made to ask for the VIP.
+const MOST_RESOLVERS: u32 = 8;
+/// So many hosts that answer this host but never the VIP mean that frames from the VIP are dropped.
+const SEVERAL: usize = 2;
 
 /// What a run does about its VIPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +60,7 @@ pub struct Claim {
     /// The last refusal.
     pub last_refusal: Option<Refusal>,
     pub(super) mode: Mode,
-    /// Probes of a check since its rounds started.
+    /// Probes for other owners since the rounds started.
     pub(super) probes: u32,
     /// Consecutive refusals.
     pub(super) refusals: u32,
@@ -69,15 +75,28 @@ pub struct Claim {
     /// Counts the starts of the rounds: tasks with an older count are void.
     pub(super) epoch: u32,
     pub(super) rounds_over: bool,
-    /// An own IPv6 address, not a VIP, as source of probes.
-    pub(super) asking_address: Option<Ipv6Addr>,
+    pub(super) sources: Sources,
+    /// Frames of the rounds that left.
+    pub broadcasts: u32,
+    /// Hosts that asked for the VIP since the peers were found.
+    pub(super) resolvers: u32,
     pub(super) other_owners: OwnerWatch,
     own_answers: BTreeSet<Mac>,
     /// The peers, once found.
     confirmations: Option<Vec<Confirmation>>,
     by_ip: HashMap<IpAddr, usize>,
+    /// The peers' MACs, as far as they were known when they were found.
+    macs: HashSet<Mac>,
+    /// Peers that a census found.
+    pub(super) found: usize,
+    /// Hosts that a census found before the peers were known.
+    pub(super) found_early: BTreeMap<IpAddr, Mac>,
     /// Neighbours that are not asked because there are too many.
     pub left_out: usize,
+    /// Whether any peer answered a frame from the VIP.
+    took_in: bool,
+    /// The peers that answered this host's own address but not the VIP.
+    ignoring: BTreeSet<usize>,
     /// The confirmations that changed since [`Claim::take_due_orders`].
     changed: BTreeSet<usize>,
 }
@@ -106,12 +125,19 @@ impl Claim {
             began: None,
             epoch: 0,
             rounds_over: false,
-            asking_address: None,
+            sources: Sources::default(),
+            broadcasts: 0,
+            resolvers: 0,
             other_owners: OwnerWatch::new(watch),
             own_answers: BTreeSet::new(),
             confirmations: None,
             by_ip: HashMap::new(),
+            macs: HashSet::new(),
+            found: 0,
+            found_early: BTreeMap::new(),
             left_out: 0,
+            took_in: false,
+            ignoring: BTreeSet::new(),
             changed: BTreeSet::new(),
         }
     }
@@ -120,6 +146,12 @@ impl Claim {
     #[must_use]
     pub fn interface(&self) -> InterfaceIndex {
         self.link.index
+    }
+
+    /// Where it has the same hosts as other VIPs.
+    pub(super) fn neighbourhood(&self) -> Neighbourhood {
+        let subnets = self.sources.subnets.clone();
+        (self.interface(), self.vip.ip().is_ipv4(), subnets)
     }
 
     /// The MAC to announce: the interface's own. `None` only for [`State::Unfit`].
@@ -190,7 +222,13 @@ impl Claim {
         self.other_owners.watched_until()
     }
 
-    /// What each peer proved so far.
+    /// What each peer proved so far, without the addresses of a sweep that nobody has.
+    pub fn peers(&self) -> impl Iterator<Item = &Confirmation> + '_ {
+        let exists = |one: &&Confirmation| one.peer.source != Source::Subnet || one.has_replied();
+        self.confirmations().iter().filter(exists)
+    }
+
+    /// The same with these addresses.
     #[must_use]
     pub fn confirmations(&self) -> &[Confirmation] {
         self.confirmations.as_deref().unwrap_or_default()
@@ -215,21 +253,30 @@ impl Claim {
     /// only at confirmations that changed since the last call: there may be thousands of others.
     pub(super) fn take_due_orders(&mut self) -> Vec<(usize, bool)> {
         let owners: Vec<_> = self.conflicts().collect();
+        let blocked = self.is_blocked();
         let all = self.confirmations.as_deref_mut().unwrap_or_default();
         let changed = std::mem::take(&mut self.changed).into_iter();
         changed
-            .filter_map(|at| Some((at, all[at].take_due_order(&owners)?)))
+            .filter_map(|at| {
+                let one = &mut all[at];
+                let may = !blocked || one.peer.source == Source::Configured;
+                Some((at, may.then(|| one.take_due_order(&owners))??))
+            })
             .collect()
     }
 
     /// This host lost an address: no more questions leave from it.
     pub(super) fn stop_asking_from(&mut self, own: IpAddr) {
-        self.asking_address = self.asking_address.filter(|ip| IpAddr::V6(*ip) != own);
         for confirmation in self.confirmations_mut() {
             confirmation.stop_asking_from(own);
             let control = &mut confirmation.peer.control;
             *control = control.filter(|control| control.ip != own);
         }
+    }
+
+    /// An own address, not a VIP, as source of probes.
+    pub(super) fn asking_address(&self) -> Option<IpAddr> {
+        self.sources.own
     }
 
     /// The source address of directed requests. A check uses one that changes nobody's entry for the
@@ -238,7 +285,7 @@ impl Claim {
         match (self.mode, self.vip.ip()) {
             (Mode::Announce, vip) => Some(vip),
             (Mode::Check, IpAddr::V4(_)) => Some(Ipv4Addr::UNSPECIFIED.into()),
-            (Mode::Check, IpAddr::V6(_)) => self.asking_address.map(IpAddr::V6),
+            (Mode::Check, IpAddr::V6(_)) => self.asking_address(),
         }
     }
 
@@ -256,19 +303,25 @@ impl Claim {
     pub(super) fn set_peers(&mut self, peers: Vec<Peer>, left_out: usize) {
         self.left_out = left_out;
         let from = self.asks_peers_from();
+        self.macs = peers.iter().filter_map(|peer| peer.mac).collect();
         self.by_ip = peers.iter().map(|peer| peer.ip).zip(0..).collect();
-        self.confirmations = Some(
-            peers
-                .into_iter()
-                .map(|peer| Confirmation::new(peer, from))
-                .collect(),
-        );
+        let echo_first = self.resolvers < MOST_RESOLVERS;
+        let mut all: Vec<_> = peers
+            .into_iter()
+            .map(|peer| Confirmation::new(peer, from))
+            .collect();
+        for confirmation in &mut all {
+            confirmation.echo_first = echo_first;
+            confirmation.asks_as_vip = self.mode == Mode::Announce;
+        }
+        self.confirmations = Some(all);
         self.all_changed();
     }
 
     /// Forgets what the peers proved, and asks from the VIP as it is now.
     pub(super) fn ask_peers_again(&mut self) {
         let from = self.asks_peers_from();
+        (self.took_in, self.ignoring) = (false, BTreeSet::new());
         for confirmation in self.confirmations_mut() {
             confirmation.start_over(from);
         }
@@ -278,6 +331,49 @@ impl Claim {
     pub(super) fn ask_peer_again(&mut self, peer: usize) {
         let from = self.asks_peers_from();
         self.confirmation_mut(peer).start_over(from);
+    }
+
+    /// Adds a peer that was found later.
+    pub(super) fn add_peer(&mut self, peer: Peer) -> usize {
+        let from = self.asks_peers_from();
+        let all = self.confirmations.get_or_insert_default();
+        let at = all.len();
+        self.by_ip.insert(peer.ip, at);
+        self.macs.extend(peer.mac);
+        let mut confirmation = Confirmation::new(peer, from);
+        confirmation.asks_as_vip = self.mode == Mode::Announce;
+        all.push(confirmation);
+        self.changed.insert(at);
+        at
+    }
+
+    /// Another host asks for the VIP: it has no entry. If many do, the remaining peers get directed
+    /// requests first: echoes would make each of them broadcast a request of its own.
+    pub(super) fn on_resolver(&mut self) {
+        self.resolvers += 1;
+        if self.resolvers == MOST_RESOLVERS {
+            for confirmation in self.confirmations_mut() {
+                confirmation.echo_first &= confirmation.was_asked();
+            }
+        }
+    }
+
+    /// Whether a peer has this MAC.
+    pub(super) fn has_peer_at(&self, mac: Mac) -> bool {
+        self.macs.contains(&mac)
+    }
+
+    /// The addresses of the peers with this MAC that may not exist.
+    pub(super) fn doubtful_peers_at(&self, mac: Mac) -> Vec<IpAddr> {
+        let all = match self.has_peer_at(mac) {
+            true => self.confirmations(),
+            false => &[],
+        };
+        let peers = all.iter().map(|one| &one.peer);
+        peers
+            .filter(|peer| peer.doubtful && peer.mac == Some(mac))
+            .map(|peer| peer.ip)
+            .collect()
     }
 
     /// The index of a peer's confirmation.
@@ -291,7 +387,7 @@ impl Claim {
             Mode::Announce => HANDOVER,
             Mode::Check => Duration::ZERO,
         };
-        let counts = self.began.is_some_and(|began| now >= began + grace) && mac.is_unicast();
+        let counts = self.began.is_some_and(|began| now >= began + grace) && mac.can_own();
         if counts && self.other_owners.on_claim(now, mac) {
             self.all_changed();
         }
@@ -342,23 +438,61 @@ impl Claim {
             PeerVerdict::Stale | PeerVerdict::Holder if self.is_other_owner(&confirmation.peer) => {
                 PeerVerdict::Silent
             }
+            PeerVerdict::Stale if self.is_blocked() => PeerVerdict::Silent,
+            // Its entry may be the MAC of another interface of this host, where its replies arrive.
+            PeerVerdict::Stale
+                if !self.own_answers.is_empty() && confirmation.forwarded_by.is_none() =>
+            {
+                match confirmation.acknowledged {
+                    Some(_) => PeerVerdict::Acknowledged,
+                    None => PeerVerdict::Silent,
+                }
+            }
             verdict => verdict,
         }
     }
 
-    /// An ARP probe, or the solicitation of duplicate address detection.
+    /// Whether something on the way out drops the frames from the VIP: several hosts answer this host's
+    /// own address, and none ever a frame from the VIP.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        // A check asks from another address, and so cannot tell that from wrong entries everywhere.
+        if self.mode == Mode::Check || self.took_in {
+            return false;
+        }
+        let all = self.confirmations();
+        let ignoring = self.ignoring.iter().filter(|at| all[**at].ignores_vip());
+        ignoring.take(SEVERAL).count() == SEVERAL
+    }
+
+    /// A peer answered.
+    pub(super) fn answered(&mut self, at: usize) {
+        let one = &self.confirmations()[at];
+        let (took_in, ignores) = (one.took_vip_in(), one.ignores_vip());
+        self.took_in |= took_in;
+        if ignores {
+            self.ignoring.insert(at);
+        }
+    }
+
+    /// An ARP probe, or the solicitation of duplicate address detection. A switch with ARP suppression
+    /// drops requests from 0.0.0.0, so every other one comes from an own address.
     pub(super) fn probe(&self) -> Option<Frame> {
         let mac = self.mac()?;
-        Some(match self.vip.ip() {
-            IpAddr::V4(vip) => Arp::probe(vip, mac),
-            IpAddr::V6(vip) => Ndp::probe(vip, mac, self.asking_address),
+        Some(match (self.vip.ip(), self.asking_address()) {
+            (IpAddr::V4(vip), Some(IpAddr::V4(own))) if self.probes % 2 == 1 => {
+                Arp::directed_request(own, mac, vip, None)
+            }
+            (IpAddr::V4(vip), _) => Arp::probe(vip, mac),
+            (IpAddr::V6(vip), Some(IpAddr::V6(own))) => Ndp::probe(vip, mac, Some(own)),
+            (IpAddr::V6(vip), _) => Ndp::probe(vip, mac, None),
         })
     }
 
     /// The same, once the rounds are over. `None` for an IPv6 VIP on a host without another address:
     /// a second owner that is probed from `::` answers to all nodes, which then follow it.
     pub(super) fn look_probe(&self) -> Option<Frame> {
-        let harmless = self.vip.ip().is_ipv4() || self.asking_address.is_some();
+        let harmless = self.vip.ip().is_ipv4() || self.asking_address().is_some();
         harmless.then(|| self.probe()).flatten()
     }
 }

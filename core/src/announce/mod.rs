@@ -1,12 +1,14 @@
 //! The announcement: a state machine that takes the time and events, and returns frames to send.
 
 mod claim;
+mod link_wide;
 mod orders;
 mod presence;
 mod receive;
 mod rounds;
+mod sources;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -16,14 +18,16 @@ pub use orders::DueOrder;
 use presence::Wanted;
 pub use presence::{RunPlace, overlap};
 use rounds::RoundPlace;
+use sources::OwnAddresses;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{
-    Asker, Bucket, Confirm, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkView, LossEstimates, MOST_HOSTS,
-    MOST_PAIRS, PeerFinder, Question, Refusal, Step, Timers, Transmit,
+    Asker, Background, Bucket, Confirm, Confirmation, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkHosts,
+    LinkView, Listening, LossEstimates, MOST_HOSTS, MOST_PAIRS, Peer, PeerFinder, Question,
+    Refusal, Source, Step, Timers, Transmit, Worth,
 };
-use crate::host::{Address, HostSnapshot, Link, PlacedVip, Usability, asking_address};
-use crate::wire::{Frame, Payload};
+use crate::host::{Address, HostSnapshot, Link, PlacedVip, Usability};
+use crate::wire::{Frame, Header, Payload};
 
 /// The first gap before a refused frame is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -31,6 +35,16 @@ const FIRST_RETRY: Duration = Duration::from_millis(1);
 const RETRY_DOUBLINGS: u32 = 7;
 /// The gap between two probes of a check, or of a look at other owners.
 const PROBE_GAP: Duration = Duration::from_millis(15);
+/// So many peers of a VIP are asked at once, and as many more after each gap: if echoes make many of them
+/// ask for the VIP, the rest gets other questions.
+const WAVE: usize = 64;
+/// So many peers are found before frames that are due leave: some milliseconds.
+const PEERS_AT_ONCE: usize = 2_048;
+const WAVE_GAP: Duration = Duration::from_millis(1);
+/// The most frames of one round of a VIP.
+const FRAMES_A_ROUND: u32 = 4;
+/// The gap between questions to peers where something drops the frames from the VIP.
+const BLOCKED_GAP: Duration = Duration::from_secs(2);
 
 /// The bounds of a run.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +55,10 @@ pub struct Pace {
     pub wait: Duration,
     /// The longest a run lasts, except for [`Pace::conflict_watch`].
     pub timeout: Duration,
+    /// ARP frames per second and link. Directed requests take a third of them while rounds last.
+    pub arp_rate: Option<NonZeroU32>,
+    /// Whether to look for IPv6 hosts with an echo to all nodes.
+    pub census: bool,
     /// How long the run keeps probing for another owner, to announce the VIP again once that is gone;
     /// zero: the run ends although the conflict lasts.
     pub conflict_watch: Duration,
@@ -67,7 +85,10 @@ enum What {
 /// What follows a sent frame.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    Round(Option<(Duration, RoundPlace)>),
+    Round {
+        next: Option<(Duration, RoundPlace)>,
+        probes: bool,
+    },
     Question(Question),
     Look,
 }
@@ -89,6 +110,7 @@ pub struct News {
 #[derive(Debug)]
 pub struct Announcement {
     vips: Vec<Vip>,
+    vip_ips: BTreeSet<IpAddr>,
     wanted: Vec<Wanted>,
     mode: Mode,
     run: EchoId,
@@ -101,6 +123,8 @@ pub struct Announcement {
     /// When the last question left whose answer may improve a verdict.
     last_question: Option<Instant>,
     links: BTreeMap<InterfaceIndex, Link>,
+    /// This host's addresses, the VIPs included.
+    own: OwnAddresses,
     /// The kernel's entries for the VIPs, by prefix length: an interface can have an address twice.
     held: BTreeMap<(Vip, InterfaceIndex), BTreeMap<u8, Usability>>,
     /// The names of this host's interfaces, by MAC.
@@ -112,9 +136,19 @@ pub struct Announcement {
     /// Whether the kernel failed to list the neighbours.
     is_blind: bool,
     paths: LossEstimates,
+    background: Background,
     timers: Timers<Task>,
+    /// The links whose ARP budget is used up until then.
+    over_budget: BTreeMap<InterfaceIndex, Instant>,
+    /// The part of the ARP budgets for directed requests.
+    arp_questions: BTreeMap<InterfaceIndex, Bucket>,
+    /// What the driver receives besides answers, by interface, and where that may change.
+    listening: BTreeMap<InterfaceIndex, Listening>,
+    traffic_changed: BTreeSet<InterfaceIndex>,
+    /// The number of the next census.
+    censuses: u32,
     /// The task of the frame that [`Asker::poll_transmit`] gave last, and what follows it.
-    in_flight: Option<(Task, Next)>,
+    in_flight: Option<(Task, Worth, Next)>,
     bucket: Bucket,
 }
 
@@ -134,6 +168,7 @@ impl Announcement {
             }
         }
         Self {
+            vip_ips: vips.iter().map(|vip| vip.ip()).collect(),
             vips,
             wanted,
             mode: Mode::Announce,
@@ -145,6 +180,7 @@ impl Announcement {
             last_sent: now,
             last_question: None,
             links: BTreeMap::new(),
+            own: OwnAddresses::default(),
             held: BTreeMap::new(),
             own_macs: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -152,7 +188,13 @@ impl Announcement {
             news: Vec::new(),
             is_blind: false,
             paths: LossEstimates::default(),
+            background: Background::new(now),
             timers: Timers::new(),
+            over_budget: BTreeMap::new(),
+            arp_questions: BTreeMap::new(),
+            listening: BTreeMap::new(),
+            traffic_changed: BTreeSet::new(),
+            censuses: 0,
             in_flight: None,
             bucket: Bucket::new(pace.rate, now),
         }
@@ -229,6 +271,12 @@ impl Announcement {
         self.paths.questions_to_rule_out_chance(interface)
     }
 
+    /// Whether a frame of another host came in on an interface.
+    #[must_use]
+    pub fn is_path_alive(&self, interface: InterfaceIndex) -> bool {
+        self.paths.is_alive(interface)
+    }
+
     /// Whether a claim waits for [`Announcement::links_are`] to find its peers.
     #[must_use]
     pub fn awaits_peers(&self) -> bool {
@@ -250,7 +298,7 @@ impl Announcement {
         for claim in &mut self.claims {
             claim.sort_out_own(&self.own_macs);
         }
-        let vips: HashSet<_> = self.vips.iter().map(|vip| vip.ip()).collect();
+        let vips: HashSet<_> = self.vip_ips.iter().copied().collect();
         let own = host.addresses.iter().map(|own| own.ip).collect();
         for neighbour in views.iter().flat_map(|view| &view.neighbours) {
             let is_vip = vips.contains(&neighbour.ip);
@@ -262,46 +310,84 @@ impl Announcement {
         }
         let of = |interface| views.iter().find(|view| view.link.index == interface);
         let most = MOST_HOSTS.min(MOST_PAIRS / self.vips.len().max(1));
+        let mut links: BTreeMap<InterfaceIndex, LinkHosts<'_>> = BTreeMap::new();
+        let mut found = 0;
         for index in 0..self.claims.len() {
-            let claim = &mut self.claims[index];
+            let claim = &self.claims[index];
             let Some(on) = of(claim.interface()).filter(|_| claim.awaits_peers()) else {
                 continue;
             };
-            let below = claim.link.lower.and_then(of);
-            claim.asking_address = match asking_address(on.addresses.iter(), claim.vip, &vips) {
-                Some(IpAddr::V6(ip)) => Some(ip),
-                _ => None,
-            };
-            let finder = PeerFinder::new(claim.vip, &vips, &own, on, below);
-            let (peers, left_out) = finder.peers(configured, confirm, most);
-            claim.set_peers(peers, left_out);
-            match self.mode {
-                Mode::Announce => self.ask_all(now, index),
-                Mode::Check => self.start_rounds(now, index),
+            // The rest waits until the frames that are due have left.
+            if found >= PEERS_AT_ONCE {
+                return;
             }
+            let below = claim.link.lower.and_then(of);
+            let hosts = links.entry(claim.interface());
+            let hosts = hosts.or_insert_with(|| LinkHosts::new(&vips, &own, on, below));
+            let finder = PeerFinder::new(claim.vip, hosts);
+            let is_first = self.background.begin(claim.neighbourhood(), index);
+            let (peers, left_out) = finder.peers(configured, confirm, most, is_first);
+            found += peers.len().max(1);
+            self.peers_are(now, index, peers, left_out);
+        }
+    }
+
+    /// These are the peers of a claim.
+    fn peers_are(&mut self, now: Instant, index: usize, mut peers: Vec<Peer>, left_out: usize) {
+        // Another interface of this host on the same link is none.
+        peers.retain(|peer| peer.mac.is_none_or(|mac| !self.own_macs.contains_key(&mac)));
+        let claim = &mut self.claims[index];
+        // Who has just answered a census exists, and may be in the table because of that.
+        let found = std::mem::take(&mut claim.found_early);
+        let is_found =
+            |peer: &&mut Peer| peer.source == Source::Learned && found.contains_key(&peer.ip);
+        for peer in peers.iter_mut().filter(is_found) {
+            (peer.source, peer.doubtful) = (Source::Census, false);
+        }
+        for peer in peers.iter().filter(|peer| peer.doubtful) {
+            self.background.add(claim.interface(), peer.ip, index);
+        }
+        claim.set_peers(peers, left_out);
+        self.ask_all(now, index);
+        for (ip, mac) in found {
+            self.add_found(now, index, mac, ip);
         }
     }
 
     /// Starts the rounds of a claim, and new turns of the peers that do not follow yet.
     fn start_rounds(&mut self, now: Instant, index: usize) {
         let claim = &mut self.claims[index];
-        // A check takes its source address from the link view.
-        let knows_source = self.mode == Mode::Announce || !claim.awaits_peers();
-        if claim.state() == State::Ready && knows_source {
+        if claim.state() == State::Ready {
             claim.epoch += 1;
             claim.probes = 0;
             claim.rounds_over = false;
             claim.other_owners.drop_look();
             claim.began.get_or_insert(now);
             let epoch = claim.epoch;
-            self.schedule(now, index, epoch, What::Broadcast(RoundPlace::FIRST));
+            let first = What::Broadcast(RoundPlace::FIRST);
+            self.schedule(now, index, epoch, Worth::Broadcast, first);
             self.ask_all(now, index);
         }
     }
 
     fn ask_all(&mut self, now: Instant, index: usize) {
         for peer in 0..self.claims[index].confirmations().len() {
-            self.ask_again(now, index, peer);
+            let wave = u32::try_from(peer / WAVE).unwrap_or(u32::MAX);
+            self.ask_again(now + WAVE_GAP * wave, index, peer);
+        }
+    }
+
+    /// What a question to a peer is worth.
+    fn worth(&self, index: usize, peer: usize) -> Worth {
+        let claim = &self.claims[index];
+        let peer = &claim.confirmations()[peer].peer;
+        match (peer.required, peer.doubtful) {
+            (true, _) => Worth::Required,
+            (false, false) => Worth::Likely,
+            (false, true) if self.background.is_early(claim.interface(), peer.ip) => {
+                Worth::Doubtful
+            }
+            (false, true) => Worth::Unlikely,
         }
     }
 
@@ -311,7 +397,31 @@ impl Announcement {
         if confirmation.wants_turns() {
             confirmation.hurry();
             let epoch = confirmation.epoch;
-            self.schedule(now, index, epoch, What::Ask(peer, None));
+            let worth = self.worth(index, peer);
+            self.schedule(now, index, epoch, worth, What::Ask(peer, None));
+        }
+    }
+
+    /// A host that may not exist does: it becomes a peer of all VIPs of its neighbourhood, like others.
+    fn exists(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr) {
+        let Some(first) = self.background.heard(now, interface, ip) else {
+            return;
+        };
+        let claim = &mut self.claims[first];
+        let neighbourhood = claim.neighbourhood();
+        let Some(at) = claim.find_peer(ip) else {
+            return;
+        };
+        claim.confirmation_mut(at).peer.doubtful = false;
+        let peer = claim.confirmations()[at].peer.clone();
+        for index in 0..self.claims.len() {
+            let claim = &mut self.claims[index];
+            let is_near = claim.neighbourhood() == neighbourhood && !claim.awaits_peers();
+            let known = claim.find_peer(ip);
+            if known.is_some() || is_near && claim.state() == State::Ready {
+                let at = known.unwrap_or_else(|| claim.add_peer(peer.clone()));
+                self.ask_again(now, index, at);
+            }
         }
     }
 
@@ -323,11 +433,12 @@ impl Announcement {
         }
         claim.other_owners.begin_look(now + after);
         let epoch = claim.epoch;
-        self.schedule(now + after, index, epoch, What::Look);
+        self.schedule(now + after, index, epoch, Worth::Broadcast, What::Look);
     }
 
-    fn schedule(&mut self, due: Instant, claim: usize, epoch: u32, what: What) {
-        self.timers.schedule(due, Task { claim, epoch, what });
+    fn schedule(&mut self, due: Instant, claim: usize, epoch: u32, worth: Worth, what: What) {
+        let task = Task { claim, epoch, what };
+        self.timers.schedule(due, worth, task);
     }
 
     /// Whether a look at other owners takes another probe. If not, acts on its result.
@@ -391,48 +502,113 @@ impl Announcement {
         self.start_rounds(now, index);
     }
 
-    /// The frame of a task, unless the task is void.
-    fn transmit_of(&self, now: Instant, task: Task) -> Option<(Transmit, Next)> {
+    /// The frame of a task, unless the task is void or this host cannot send it; and what follows.
+    fn transmit_of(&self, now: Instant, task: Task) -> Option<(Option<Transmit>, Next)> {
         let claim = &self.claims[task.claim];
         if claim.state() != State::Ready {
             return None;
         }
-        let mut interface = claim.interface();
+        let here = claim.interface();
         let (frame, is_question, next) = match task.what {
             What::Broadcast(place) => {
-                let broadcast = claim
-                    .broadcast(place)
-                    .filter(|_| task.epoch == claim.epoch)?;
-                let next = Next::Round(broadcast.next);
+                if task.epoch != claim.epoch {
+                    return None;
+                }
+                let is_silent = !self.paths.is_alive(here);
+                let census = |sources: &_| self.census(task.claim, sources);
+                let broadcast = claim.broadcast(place, is_silent, census)?;
+                let (next, probes) = (broadcast.next, broadcast.probes);
+                let next = Next::Round { next, probes };
                 (broadcast.frame, broadcast.is_question, next)
             }
-            What::Look => (claim.look_probe()?, true, Next::Look),
+            What::Look => (
+                claim.look_probe().map(|frame| (here, frame)),
+                true,
+                Next::Look,
+            ),
             // After `end_at` the run only watches other owners.
             What::Ask(..) if now >= self.end_at => return None,
             What::Ask(peer, question) => {
                 let confirmation = &claim.confirmations()[peer];
-                if task.epoch != confirmation.epoch || !confirmation.wants_turns() {
+                if task.epoch != confirmation.epoch
+                    || !confirmation.wants_turns()
+                    || confirmation.peer.doubtful && !self.may_ask_doubtful(task.claim, peer)
+                {
                     return None;
                 }
                 let question = question
                     .filter(|question| confirmation.asks(*question))
                     .or_else(|| confirmation.next_question(None))?;
                 let control = confirmation.peer.control;
-                if let (Question::Control | Question::Holder, Some(control)) = (question, control) {
-                    interface = control.interface;
-                }
-                let mac = claim.mac()?;
-                let frame = confirmation.frame(question, claim.vip, mac, self.run)?;
-                (frame, true, Next::Question(question))
+                let on = match (question, control) {
+                    (Question::Control | Question::Holder, Some(control)) => control.interface,
+                    _ => here,
+                };
+                let frame = confirmation.frame(question, claim.vip, claim.mac()?, &self.run)?;
+                (Some((on, frame)), true, Next::Question(question))
             }
         };
-        let transmit = Transmit {
+        let transmit = frame.map(|(interface, frame)| Transmit {
             interface,
             frame,
             is_question,
             at: task.claim,
-        };
+        });
         Some((transmit, next))
+    }
+
+    /// Whether a host that may not exist gets another question.
+    fn may_ask_doubtful(&self, index: usize, peer: usize) -> bool {
+        let claim = &self.claims[index];
+        let (interface, ip) = (claim.interface(), claim.confirmations()[peer].peer.ip);
+        let enough = self.paths.questions_to_doubtful(interface);
+        self.background.wants_question(interface, ip, enough)
+    }
+
+    /// When a task of this worth may be served.
+    fn ready_at(&self, worth: Worth) -> Instant {
+        match worth {
+            Worth::Broadcast => self.bucket.ready_at(),
+            Worth::Required | Worth::Likely => self.bucket.ready_above(self.reserve()),
+            Worth::Doubtful | Worth::Unlikely => {
+                let ready = self.bucket.ready_above(self.reserve());
+                ready.max(self.background.ready_at())
+            }
+        }
+    }
+
+    /// The frames that questions leave to the next rounds: one round of each VIP, and at most half.
+    fn reserve(&self) -> u32 {
+        let rounds = |claim: &&Claim| !claim.rounds_over && claim.state() == State::Ready;
+        let open = self.claims.iter().filter(rounds).count();
+        let frames = u32::try_from(open)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(FRAMES_A_ROUND);
+        frames.min(self.pace.rate.get() / 2)
+    }
+
+    /// Until when a frame has to wait for the ARP budget of its link.
+    fn arp_wait(&mut self, now: Instant, worth: Worth, transmit: &Transmit) -> Option<Instant> {
+        if !matches!(transmit.frame.payload, Payload::Arp(_)) {
+            return None;
+        }
+        let interface = transmit.interface;
+        if let Some(until) = self
+            .over_budget
+            .get(&interface)
+            .filter(|until| **until > now)
+        {
+            return Some(*until);
+        }
+        let rate = self.pace.arp_rate?;
+        let rounds_last = self.claims.iter().any(|claim| !claim.rounds_over);
+        if worth == Worth::Broadcast || !rounds_last {
+            return None;
+        }
+        let third = NonZeroU32::new(rate.get() / 3).unwrap_or(NonZeroU32::MIN);
+        let share = self.arp_questions.entry(interface);
+        let share = share.or_insert_with(|| Bucket::new(third, now));
+        (!share.take(now)).then(|| share.ready_at())
     }
 
     /// When the run ends at the latest.
@@ -466,7 +642,10 @@ impl Announcement {
         match claim.state() {
             State::Ready => {
                 let enough = self.paths.questions_to_rule_out_chance(claim.interface());
-                let peers_open = || claim.confirmations().iter().any(|c| c.is_open(enough));
+                let peers_open = || {
+                    let mut all = claim.confirmations().iter();
+                    all.any(|one| self.is_peer_open(claim, one, enough))
+                };
                 let watches = || claim.look_probe().is_some() && claim.other_owners.is_open();
                 let announces = claim.mode == Mode::Announce;
                 within_time && (!claim.rounds_over || peers_open()) || announces && watches()
@@ -474,6 +653,86 @@ impl Announcement {
             State::Waiting(_) => within_time,
             _ => false,
         }
+    }
+}
+
+impl Announcement {
+    /// Schedules what follows in the rounds. Counted from now, not from when it was due: a late run keeps
+    /// its gaps.
+    fn next_of_rounds(&mut self, now: Instant, task: Task, next: Option<(Duration, RoundPlace)>) {
+        if let Some((gap, place)) = next {
+            let what = What::Broadcast(place);
+            self.timers
+                .schedule(now + gap, Worth::Broadcast, Task { what, ..task });
+            return;
+        }
+        let claim = &mut self.claims[task.claim];
+        if claim.mode == Mode::Check {
+            // The check probes until another owner would have answered.
+            let enough = self.paths.probes_to_rule_out_chance(claim.interface());
+            claim.rounds_over = claim.probes >= enough;
+            if !claim.rounds_over {
+                self.timers
+                    .schedule(now + PROBE_GAP, Worth::Broadcast, task);
+            }
+            return;
+        }
+        claim.rounds_over = true;
+        for peer in 0..self.claims[task.claim].confirmations().len() {
+            let claim = &mut self.claims[task.claim];
+            let confirmation = &claim.confirmations()[peer];
+            if confirmation.holds_vip && !claim.is_other_owner(&confirmation.peer) {
+                // An old owner may have let go since the last question.
+                claim.confirmation_mut(peer).doubt_holder();
+            } else if !confirmation.has_replied() {
+                continue;
+            }
+            // The last broadcast may have corrected an entry that only broadcasts can.
+            self.ask_again(now, task.claim, peer);
+        }
+    }
+
+    /// A question to a peer left.
+    fn asked(&mut self, now: Instant, task: Task, worth: Worth, peer: usize, question: Question) {
+        let claim = &self.claims[task.claim];
+        let interface = claim.interface();
+        let enough = self.paths.questions_to_rule_out_chance(interface);
+        // The run still asks peers whose verdict is certain now and then, but does not last longer for
+        // them.
+        let one = &claim.confirmations()[peer];
+        if self.is_peer_open(claim, one, enough) {
+            self.last_question = Some(now);
+        }
+        let (is_blocked, ip) = (claim.is_blocked(), one.peer.ip);
+        if one.peer.doubtful {
+            self.background.asked(now, interface, ip);
+        }
+        let confirmation = self.claims[task.claim].confirmation_mut(peer);
+        confirmation.asked(question);
+        let (gap, next) = match confirmation.next_question(Some(question)) {
+            Some(next) => (Duration::ZERO, Some(next)),
+            None => (confirmation.end_turn(enough), None),
+        };
+        let gap = if is_blocked && next.is_none() {
+            gap.max(BLOCKED_GAP)
+        } else {
+            gap
+        };
+        let what = What::Ask(peer, next);
+        self.timers
+            .schedule(now + gap, worth, Task { what, ..task });
+        let (mac, wanted) = (confirmation.peer.mac, confirmation.wants_traffic());
+        self.traffic_of(interface, mac, wanted);
+    }
+
+    /// Whether the run lasts for more questions to a peer.
+    fn is_peer_open(&self, claim: &Claim, one: &Confirmation, enough: Option<u32>) -> bool {
+        if one.peer.doubtful {
+            let interface = claim.interface();
+            let enough = self.paths.questions_to_doubtful(interface);
+            return one.wants_turns() && self.background.is_open(interface, one.peer.ip, enough);
+        }
+        one.is_open(enough)
     }
 }
 
@@ -490,98 +749,77 @@ impl Asker for Announcement {
         if self.is_over(now) {
             return None;
         }
-        while self.bucket.ready_at() <= now {
-            let task = self.timers.take_due(now)?;
+        loop {
+            let ready = Worth::ALL.map(|worth| self.ready_at(worth) <= now);
+            let (worth, task) = self.timers.take_due(now, |worth| ready[worth as usize])?;
             if task.what == What::Look && !self.goes_on_looking(now, task) {
                 continue;
             }
-            if let Some((transmit, next)) = self.transmit_of(now, task) {
-                self.in_flight = Some((task, next));
-                self.bucket.take(now);
-                return Some(transmit);
+            match self.transmit_of(now, task) {
+                Some((Some(transmit), next)) => {
+                    if let Some(until) = self.arp_wait(now, worth, &transmit) {
+                        self.timers.schedule(until, worth, task);
+                        continue;
+                    }
+                    self.in_flight = Some((task, worth, next));
+                    self.bucket.take(now);
+                    return Some(transmit);
+                }
+                // Not for this host to send: the next one.
+                Some((None, Next::Round { next, .. })) => self.next_of_rounds(now, task, next),
+                _ => {}
             }
         }
-        None
     }
 
     fn sent(&mut self, now: Instant, transmit: &Transmit) {
-        let Some((task, next)) = self.in_flight.take() else {
+        let Some((task, worth, next)) = self.in_flight.take() else {
             return;
         };
         let claim = &mut self.claims[task.claim];
         claim.frames_sent += 1;
         claim.refusals = 0;
         self.last_sent = now;
-        let matters = match task.what {
-            What::Broadcast(_) => transmit.is_question,
-            What::Look => false,
-            // The run still asks peers whose verdict is certain now and then, but does not last
-            // longer for them.
-            What::Ask(peer, _) => {
-                let enough = self.paths.questions_to_rule_out_chance(claim.interface());
-                claim.confirmations()[peer].is_open(enough)
-            }
-        };
-        if matters {
-            self.last_question = Some(now);
-        }
-        // Counted from now, not from when it was due: a late run keeps its gaps.
+        let interface = claim.interface();
+        self.paths.count_frame(now, interface);
         match (next, task.what) {
-            (Next::Round(Some((gap, place))), _) => {
-                let what = What::Broadcast(place);
-                self.timers.schedule(now + gap, Task { what, ..task });
+            (Next::Round { next, probes }, _) => {
+                claim.broadcasts += 1;
+                claim.probes += u32::from(probes);
+                if probes {
+                    self.last_question = Some(now);
+                }
+                if matches!(&transmit.frame.payload, Payload::Echo(_)) {
+                    self.censuses += 1;
+                }
+                self.next_of_rounds(now, task, next);
             }
             (Next::Question(question), What::Ask(peer, _)) => {
-                let interface = claim.interface();
-                self.paths.count_question(now, interface);
-                let enough = self.paths.questions_to_rule_out_chance(interface);
-                let confirmation = claim.confirmation_mut(peer);
-                confirmation.asked(question);
-                let (gap, next) = match confirmation.next_question(Some(question)) {
-                    Some(next) => (Duration::ZERO, Some(next)),
-                    None => (confirmation.end_turn(enough), None),
-                };
-                let what = What::Ask(peer, next);
-                self.timers.schedule(now + gap, Task { what, ..task });
+                self.asked(now, task, worth, peer, question);
             }
             (Next::Look, _) => {
-                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
+                claim.probes += 1;
+                let enough = self.paths.probes_to_rule_out_chance(interface);
                 let gap = match claim.other_owners.probed(enough) {
                     true => LAST_ANSWER,
                     false => PROBE_GAP,
                 };
-                self.timers.schedule(now + gap, task);
+                self.timers.schedule(now + gap, Worth::Broadcast, task);
             }
-            (Next::Round(None), _) if claim.mode == Mode::Check => {
-                // The check probes until another owner would have answered.
-                claim.probes += 1;
-                let enough = self.paths.probes_to_rule_out_chance(claim.interface());
-                claim.rounds_over = claim.probes >= enough;
-                if !claim.rounds_over {
-                    self.timers.schedule(now + PROBE_GAP, task);
-                }
-            }
-            _ => {
-                claim.rounds_over = true;
-                for peer in 0..self.claims[task.claim].confirmations().len() {
-                    let claim = &mut self.claims[task.claim];
-                    let confirmation = &claim.confirmations()[peer];
-                    if confirmation.holds_vip && !claim.is_other_owner(&confirmation.peer) {
-                        // An old owner may have let go since the last question.
-                        claim.confirmation_mut(peer).doubt_holder();
-                    } else if !confirmation.has_replied() {
-                        continue;
-                    }
-                    // The last broadcast may have corrected an entry that only broadcasts can.
-                    self.ask_again(now, task.claim, peer);
-                }
-            }
+            (Next::Question(_), _) => {}
         }
     }
 
     fn put_off(&mut self, now: Instant, _: &Transmit) {
-        if let Some((task, _)) = self.in_flight.take() {
-            self.timers.schedule(now, task);
+        if let Some((task, worth, _)) = self.in_flight.take() {
+            self.timers.schedule(now, worth, task);
+        }
+    }
+
+    fn over_budget(&mut self, _: Instant, transmit: &Transmit, until: Instant) {
+        self.over_budget.insert(transmit.interface, until);
+        if let Some((task, worth, _)) = self.in_flight.take() {
+            self.timers.schedule(until, worth, task);
         }
     }
 
@@ -591,9 +829,17 @@ impl Asker for Announcement {
         let gap = FIRST_RETRY * (1 << claim.refusals.min(RETRY_DOUBLINGS));
         claim.refusals += 1;
         claim.last_refusal = Some(why);
-        if let Some((task, _)) = self.in_flight.take() {
-            self.timers.schedule(now + gap, task);
+        if let Some((task, worth, _)) = self.in_flight.take() {
+            self.timers.schedule(now + gap, worth, task);
         }
+    }
+
+    fn heard(&mut self, now: Instant, interface: InterfaceIndex, header: &Header) {
+        self.on_frame(now, interface, header);
+    }
+
+    fn listening_changed(&mut self, now: Instant, interface: InterfaceIndex) -> Option<Listening> {
+        self.changed_listening(now, interface)
     }
 
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
@@ -601,6 +847,7 @@ impl Asker for Announcement {
             Payload::Arp(arp) => self.on_arp(now, interface, frame, arp),
             Payload::Ndp(ndp) => self.on_ndp(now, interface, frame, ndp),
             Payload::Echo(echo) => self.on_echo(now, interface, frame, echo),
+            Payload::Mld(_) => {}
         }
     }
 
@@ -612,8 +859,8 @@ impl Asker for Announcement {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let due = self.timers.next_due();
-        let frame = due.map(|due| due.max(self.bucket.ready_at()));
+        let due = |worth| Some(self.timers.next_due(worth)?.max(self.ready_at(worth)));
+        let frame = Worth::ALL.into_iter().filter_map(due).min();
         let waits = [self.address_awaited_until(), self.last_answer_until()];
         let waits = waits.map(|until| until.filter(|until| *until > now));
         [frame, waits[0], waits[1]]
@@ -653,6 +900,8 @@ impl Asker for Announcement {
             let takes_frames = |link: &Link| link.carrier && link.unlike_ethernet.is_none();
             let came_up = !takes_frames(&claim.link) && takes_frames(link);
             claim.link = link.clone();
+            self.find_sources(link.index);
+            let claim = &mut self.claims[index];
             // Peers that were out of reach or learned the old MAC need all rounds again. All must
             // prove themselves again: only answers show when the path behind the carrier is alive.
             if mac_changed || came_up {

@@ -127,15 +127,22 @@ impl Announcement {
     }
 
     pub(super) fn add_address(&mut self, now: Instant, address: &Address) {
-        let Some(vip) = self.vip_of(address) else {
-            return;
-        };
+        self.own.insert(address);
+        match self.vip_of(address) {
+            Some(vip) => self.add_vip(now, vip, address),
+            None => self.find_sources(address.interface),
+        }
+    }
+
+    fn add_vip(&mut self, now: Instant, vip: Vip, address: &Address) {
         let entries = self.held.entry((vip, address.interface)).or_default();
         entries.insert(address.prefix_len, address.usability);
         self.claim(now, vip, address.interface);
     }
 
     pub(super) fn remove_address(&mut self, now: Instant, address: &Address) {
+        self.own.remove(address);
+        self.find_sources(address.interface);
         let Some(vip) = self.vip_of(address) else {
             return self.stop_asking_from(address.ip);
         };
@@ -155,6 +162,11 @@ impl Announcement {
 
     pub(super) fn replace_addresses(&mut self, now: Instant, addresses: &[Address]) {
         self.held.clear();
+        self.own.clear();
+        // Each claim needs all of them at once.
+        for address in addresses {
+            self.own.insert(address);
+        }
         for claim in &mut self.claims {
             let is_its = |a: &Address| a.ip == claim.vip.ip() && a.interface == claim.interface();
             if !addresses.iter().any(is_its) {
@@ -162,12 +174,18 @@ impl Announcement {
             }
         }
         for address in addresses {
-            self.add_address(now, address);
+            if let Some(vip) = self.vip_of(address) {
+                self.add_vip(now, vip, address);
+            }
+        }
+        for claim in &mut self.claims {
+            claim.sources = self.own.sources(claim.vip, &claim.link, &self.vip_ips);
         }
     }
 
     pub(super) fn remove_link(&mut self, now: Instant, interface: InterfaceIndex) {
         self.links.remove(&interface);
+        self.own.remove_all(interface);
         self.held.retain(|(_, on), _| *on != interface);
         for claim in &mut self.claims {
             if claim.interface() == interface {
@@ -220,7 +238,8 @@ impl Announcement {
                     return;
                 }
                 let (link, watch) = (link.clone(), self.pace.conflict_watch);
-                let claim = Claim::new(vip, link, usability, self.mode, watch);
+                let mut claim = Claim::new(vip, link, usability, self.mode, watch);
+                claim.sources = self.own.sources(vip, &claim.link, &self.vip_ips);
                 self.claims.push(claim);
                 (self.claims.len() - 1, false)
             }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Announcement, Claim};
 use crate::address::{InterfaceIndex, Mac};
-use crate::ask::{Control, Question};
+use crate::ask::{Control, Question, Reply};
 use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage};
 
 impl Announcement {
@@ -17,14 +17,19 @@ impl Announcement {
         frame: &Frame,
         arp: &Arp,
     ) {
-        self.on_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
-        let to_us = |claim: &Claim| {
-            claim.asks_peers_from() == Some(arp.target_ip.into())
-                && claim.mac() == Some(arp.target_mac)
-                && claim.mac() == Some(frame.destination)
-        };
-        if arp.operation == ArpOperation::Reply && arp.sender_mac == frame.source {
-            self.on_answer(now, interface, arp.sender_ip.into(), frame.source, to_us);
+        let (sender, target) = (arp.sender_ip.into(), IpAddr::from(arp.target_ip));
+        self.on_claim(now, interface, sender, arp.sender_mac);
+        match arp.operation {
+            // Sent to this host or to all (RFC 5227 §2.6), from whichever card of the peer.
+            ArpOperation::Reply => {
+                let to_us = |claim: &Claim| {
+                    claim.asks_peers_from() == Some(target)
+                        && claim.mac() == Some(arp.target_mac)
+                        && is_received_by(claim, frame)
+                };
+                self.on_answer(now, interface, sender, arp.sender_mac, to_us);
+            }
+            ArpOperation::Request => self.on_request(interface, frame, target),
         }
     }
 
@@ -39,13 +44,14 @@ impl Announcement {
             NdpMessage::Solicitation(ns) => {
                 let mac = ns.source_lladdr.unwrap_or(frame.source);
                 self.on_claim(now, interface, ndp.source.into(), mac);
+                self.on_request(interface, frame, ns.target.into());
             }
             NdpMessage::Advertisement(na) => {
                 let mac = na.target_lladdr.unwrap_or(frame.source);
                 self.on_claim(now, interface, na.target.into(), mac);
                 let to_us = |claim: &Claim| {
                     claim.asks_peers_from() == Some(ndp.destination.into())
-                        && claim.mac() == Some(frame.destination)
+                        && is_received_by(claim, frame)
                 };
                 if na.solicited {
                     self.on_answer(now, interface, na.target.into(), mac, to_us);
@@ -54,16 +60,33 @@ impl Announcement {
         }
     }
 
+    /// A host asks all who has `ip`.
+    fn on_request(&mut self, interface: InterfaceIndex, frame: &Frame, ip: IpAddr) {
+        if frame.destination.is_unicast() || self.own_macs.contains_key(&frame.source) {
+            return;
+        }
+        for claim in &mut self.claims {
+            if claim.interface() == interface && claim.vip.ip() == ip {
+                claim.on_resolver();
+            }
+        }
+    }
+
     /// A host claims that `ip` is at `mac`.
     fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
         let own = self.own_macs.contains_key(&mac);
+        let mut heard = Vec::new();
         for claim in &mut self.claims {
             if claim.interface() == interface && claim.vip.ip() == ip {
                 match own {
                     true => claim.on_own_answer(mac),
                     false => claim.on_conflict(now, mac),
                 }
+                heard.extend(claim.doubtful_peers_at(mac));
             }
+        }
+        for ip in heard {
+            self.exists(now, interface, ip);
         }
     }
 
@@ -84,7 +107,8 @@ impl Announcement {
             let Some(at) = claim.find_peer(peer) else {
                 continue;
             };
-            let confirmation = claim.confirmation_mut(at);
+            self.exists(now, interface, peer);
+            let confirmation = self.claims[index].confirmation_mut(at);
             let answered_before = confirmation.has_answered();
             if confirmation.on_answer(now, mac) {
                 let counts = confirmation.acknowledged.is_some() && !answered_before;
@@ -101,38 +125,62 @@ impl Announcement {
         frame: &Frame,
         echo: &Echo,
     ) {
-        if echo.kind != EchoKind::Reply || echo.identifier != self.run.identifier {
+        if echo.kind != EchoKind::Reply || echo.token.identifier != self.run.identifier {
             return;
         }
-        let run = self.run;
-        if self.vips.iter().any(|vip| vip.ip() == echo.source) {
+        if self.vip_ips.contains(&echo.source) {
             self.on_holder_echo(now, interface, frame, echo);
             return;
         }
+        if self.is_census_reply(interface, echo) {
+            self.on_census_reply(now, interface, frame.source, echo.source);
+            return;
+        }
+        let run = self.run.clone();
         // A reply to a VIP answers no control echo.
-        let to_any_vip = self.vips.iter().any(|vip| vip.ip() == echo.destination);
+        let to_any_vip = self.vip_ips.contains(&echo.destination);
         for index in 0..self.claims.len() {
-            let claim = &mut self.claims[index];
+            let claim = &self.claims[index];
             if to_any_vip && claim.vip.ip() != echo.destination {
                 continue;
             }
-            let to_vip = claim.interface() == interface
-                && claim.vip.ip() == echo.destination
-                && claim.mac() == Some(frame.destination);
             let Some(at) = claim.find_peer(echo.source) else {
                 continue;
             };
-            let confirmation = claim.confirmation_mut(at);
-            let control = confirmation.peer.control;
+            let to_vip = claim.interface() == interface
+                && claim.vip.ip() == echo.destination
+                && claim.mac() == Some(frame.destination);
+            let control = claim.confirmations()[at].peer.control;
             let to_control = control.is_some_and(|at| is_to(at, interface, frame, echo));
-            let sequence = echo.sequence;
+            if !to_vip && !to_control {
+                continue;
+            }
+            let reply = Reply {
+                vip: claim.vip,
+                mac: frame.source,
+                token: echo.token,
+                hop_limit: echo.hop_limit,
+            };
+            let on = claim.interface();
+            let confirmation = self.claims[index].confirmation_mut(at);
             // Only the first answer of a peer counts.
             let counts = !confirmation.has_answered();
-            if to_vip && confirmation.on_echo(now, frame.source, sequence, run) {
-                self.peer_answers(now, index, at, Question::Echo, counts);
-            } else if to_control && confirmation.on_control_echo(frame.source, sequence, run) {
-                self.peer_answers(now, index, at, Question::Control, counts);
-                self.ask_again(now, index, at);
+            let (question, is_new) = if to_vip {
+                (Question::Echo, confirmation.on_echo(now, &reply, &run))
+            } else {
+                (
+                    Question::Control,
+                    confirmation.on_control_echo(&reply, &run),
+                )
+            };
+            let follows = confirmation.proven.is_some();
+            self.claims[index].answered(at);
+            if is_new {
+                self.peer_answers(now, index, at, question, counts);
+                self.exists(now, on, echo.source);
+                if !follows {
+                    self.ask_again(now, index, at);
+                }
             }
         }
     }
@@ -145,21 +193,24 @@ impl Announcement {
         frame: &Frame,
         echo: &Echo,
     ) {
-        let run = self.run;
-        let (mac, sequence) = (frame.source, echo.sequence);
+        let run = self.run.clone();
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             if claim.vip.ip() != echo.source {
                 continue;
             }
+            let reply = Reply {
+                vip: claim.vip,
+                mac: frame.source,
+                token: echo.token,
+                hop_limit: echo.hop_limit,
+            };
             let to_control = |control| is_to(control, interface, frame, echo);
             let answers = claim.confirmations().iter().position(|one| {
-                one.peer.control.is_some_and(to_control) && one.expects_holder(mac, sequence, run)
+                one.peer.control.is_some_and(to_control) && one.expects_holder(&reply, &run)
             });
             if let Some(at) = answers
-                && claim
-                    .confirmation_mut(at)
-                    .on_holder_echo(mac, sequence, run)
+                && claim.confirmation_mut(at).on_holder_echo(&reply, &run)
             {
                 self.peer_answers(now, index, at, Question::Holder, false);
             }
@@ -176,7 +227,11 @@ impl Announcement {
         counts: bool,
     ) {
         let interface = self.claims[index].interface();
-        self.path_answers(now, interface);
+        self.claims[index].answered(peer);
+        let mac = self.claims[index].confirmations()[peer].peer.mac;
+        self.traffic_of(interface, mac, false);
+        self.path_is_alive(now, interface);
+        self.paths.hear_answer(interface);
         if counts {
             let confirmation = &self.claims[index].confirmations()[peer];
             let asked = confirmation.asked_while_alive(question).max(1);
@@ -184,12 +239,13 @@ impl Announcement {
         }
     }
 
-    /// A host answered on an interface. After a silence, the path has just come alive, and hosts in
-    /// no neighbour table need the broadcasts.
-    fn path_answers(&mut self, now: Instant, interface: InterfaceIndex) {
+    /// A frame of another host came in. After a silence, the path has just come alive, and hosts in no
+    /// neighbour table need the broadcasts.
+    pub(super) fn path_is_alive(&mut self, now: Instant, interface: InterfaceIndex) {
         if !self.paths.comes_alive(now, interface) {
             return;
         }
+        self.background.path_came_alive(interface);
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             if claim.interface() == interface {
@@ -200,6 +256,12 @@ impl Announcement {
             }
         }
     }
+}
+
+/// Whether a frame goes to a claim's interface or to all. A switch may flood an answer to the old owner,
+/// and a packet socket receives that, too.
+fn is_received_by(claim: &Claim, frame: &Frame) -> bool {
+    claim.mac() == Some(frame.destination) || !frame.destination.is_unicast()
 }
 
 /// Whether an echo reply goes to the source of control echoes.

@@ -1,15 +1,18 @@
 //! Runs without a network: which frames leave when.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::*;
-use crate::ask::PeerVerdict;
 use crate::ask::testing::{OWN as MAC, answered as order_answer, mac, neighbour, reply};
+use crate::ask::{PeerVerdict, Proof, Source};
 use crate::host::{NeighbourState, Place};
 use crate::order::{Fate, Outcome};
-use crate::wire::{Arp, Ndp, Payload};
+use crate::wire::{ALL_NODES, Arp, Echo, EchoKind, Header, Ndp, Payload, Report};
 
 const ETH: InterfaceIndex = InterfaceIndex(2);
 const ELSEWHERE: InterfaceIndex = InterfaceIndex(3);
 const OTHER: Mac = mac(2);
+const THIRD: Mac = mac(3);
 
 /// A core, and its present time.
 struct Bench {
@@ -34,6 +37,8 @@ impl Bench {
             rate: NonZeroU32::new(2000).unwrap(),
             wait: Duration::from_secs(1),
             timeout: Duration::from_secs(60),
+            arp_rate: None,
+            census: true,
             conflict_watch,
         };
         let now = Instant::now();
@@ -56,7 +61,18 @@ impl Bench {
         let placed = PlacedVip::anywhere(vip(10));
         let mut bench = Self::placed(&[placed], Duration::from_secs(seconds));
         bench.address("10.0.0.10", Usability::Usable);
+        bench.hear(THIRD);
         bench
+    }
+
+    /// A frame of another host that is for neither us nor all.
+    fn hear(&mut self, source: Mac) {
+        let header = Header {
+            destination: mac(0x77),
+            source,
+            wanted: None,
+        };
+        self.core.heard(self.now, ETH, &header);
     }
 
     fn address(&mut self, ip: &str, usability: Usability) {
@@ -73,6 +89,8 @@ impl Bench {
     }
 
     fn receive(&mut self, frame: &Frame) {
+        let header = Header::parse(&frame.to_bytes()).unwrap();
+        self.core.heard(self.now, ETH, &header);
         self.core.received(self.now, ETH, frame);
     }
 
@@ -157,13 +175,13 @@ fn address(ip: &str, usability: Usability) -> Address {
     }
 }
 
-/// A round for 10.0.0.`last`.
+/// The first round for 10.0.0.`last`, which is in no subnet.
 fn round(last: u8, mac: Mac) -> [Frame; 3] {
     let vip = [10, 0, 0, last].into();
     [
         Arp::gratuitous_request(vip, mac),
+        Arp::oblique_request(vip, mac, Ipv4Addr::BROADCAST),
         Arp::gratuitous_reply(vip, mac),
-        Arp::probe(vip, mac),
     ]
 }
 
@@ -178,9 +196,9 @@ fn every_vip_gets_one_frame_before_any_gets_two() {
 }
 
 #[test]
-fn only_the_probe_of_a_round_is_a_question() {
+fn the_run_listens_from_the_first_frame_on_that_shows_who_is_there() {
     for (vip, answered) in [
-        ("10.0.0.10", vec![false, false, true]),
+        ("10.0.0.10", vec![false, true, false]),
         ("fd00::10", vec![false, true]),
     ] {
         let mut bench = Bench::holding(&[vip]);
@@ -294,7 +312,7 @@ fn play(bench: &mut Bench, time: Duration, is_there: bool) -> usize {
 #[test]
 fn a_run_waits_for_another_owner_to_go_and_then_announces_again() {
     let mut bench = Bench::watching(600);
-    assert_eq!(play(&mut bench, Duration::from_secs(20), true), 16);
+    assert_eq!(play(&mut bench, Duration::from_secs(20), true), 21);
     assert!(!bench.is_over());
     let news = bench.core.take_news();
     assert!(news.len() == 1 && !news[0].is_over, "{news:?}");
@@ -302,11 +320,11 @@ fn a_run_waits_for_another_owner_to_go_and_then_announces_again() {
     assert_eq!(bench.core.take_news(), []);
     let ramp = play(&mut bench, Duration::from_secs(4), false);
     // Up to two seconds pass before the next look.
-    assert!((8..=10).contains(&ramp), "{ramp}");
+    assert!((9..=12).contains(&ramp), "{ramp}");
     let news = bench.core.take_news();
     assert!(news.len() == 1 && news[0].is_over, "{news:?}");
     let rest = play(&mut bench, Duration::from_secs(600), false);
-    assert_eq!(ramp + rest, 16, "all rounds");
+    assert_eq!(ramp + rest, 21, "all rounds");
     assert!(bench.is_over());
     assert_eq!(bench.conflicts(), []);
     assert_eq!(bench.claim().past_conflicts().count(), 1);
@@ -535,15 +553,16 @@ fn an_old_owners_last_frames_are_no_conflict_but_later_ones_are() {
 #[test]
 fn the_last_round_has_no_probe_that_other_owners_answer_to_all_nodes() {
     let mut bench = Bench::holding(&["fd00::10"]);
+    bench.hear(OTHER);
     let mut all = Vec::new();
     while !bench.is_over() {
         all.extend(bench.sends());
         bench.now = bench.core.next_deadline(bench.now);
     }
     let vip = "fd00::10".parse().unwrap();
-    assert_eq!(all.len(), 15);
-    assert!(all[..14].contains(&Ndp::probe(vip, MAC, None)));
-    assert_eq!(all[14], Ndp::unsolicited_advertisement(vip, MAC, false));
+    assert_eq!(all.len(), 16);
+    assert!(all[..15].contains(&Ndp::probe(vip, MAC, None)));
+    assert_eq!(all[15], Ndp::unsolicited_advertisement(vip, MAC, false));
 }
 
 /// The answer of a host that follows.
@@ -551,7 +570,7 @@ fn answer_of_a_follower(frame: &Frame) -> Option<Frame> {
     let asks = match frame.payload {
         Payload::Arp(arp) => arp.sender_ip != arp.target_ip,
         Payload::Echo(_) => true,
-        Payload::Ndp(_) => false,
+        Payload::Ndp(_) | Payload::Mld(_) => false,
     };
     (asks && frame.destination == OTHER).then(|| reply(frame, OTHER))
 }
@@ -580,15 +599,14 @@ fn answered(bench: &mut Bench, answer: impl Fn(&Frame) -> Option<Frame>) -> usiz
 fn a_proven_peer_proves_again_when_the_carrier_is_back() {
     let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
     let answered = |bench: &mut Bench| answered(bench, answer_of_a_follower);
-    assert_eq!(answered(&mut bench), 1, "a directed request");
     assert_eq!(answered(&mut bench), 1, "an echo");
     assert_eq!(bench.verdict(), PeerVerdict::Proven);
 
     bench.link(&link(Some(MAC), false));
     bench.after(100);
     bench.link(&link(Some(MAC), true));
-    assert_eq!(bench.verdict(), PeerVerdict::Silent);
-    assert_eq!(answered(&mut bench) + answered(&mut bench), 2);
+    assert_eq!(bench.verdict(), PeerVerdict::Unasked);
+    assert_eq!(answered(&mut bench) + answered(&mut bench), 1);
     assert_eq!(bench.verdict(), PeerVerdict::Proven);
 }
 
@@ -599,15 +617,16 @@ fn a_peers_first_answer_shows_the_loss() {
         Payload::Arp(_) => answer_of_a_follower(frame),
         _ => None,
     };
-    bench.sends();
-    bench.after(5).sends();
+    for gap in [0, 5] {
+        bench.after(gap).sends();
+    }
     assert_eq!(bench.core.questions_to_rule_out_chance(ETH), None);
     assert_eq!(answered(bench.after(10), to_arp), 1);
-    // One of three: (2/3)^29 is less than 1 in 100,000.
-    assert_eq!(bench.core.questions_to_rule_out_chance(ETH), Some(29));
+    // One of two directed requests: (1/2)^17 is less than 1 in 100,000.
+    assert_eq!(bench.core.questions_to_rule_out_chance(ETH), Some(17));
     assert_eq!(answered(&mut bench, answer_of_a_follower), 1, "an echo");
     assert_eq!(bench.verdict(), PeerVerdict::Proven);
-    assert_eq!(bench.core.questions_to_rule_out_chance(ETH), Some(29));
+    assert_eq!(bench.core.questions_to_rule_out_chance(ETH), Some(17));
 }
 
 #[test]
@@ -663,7 +682,6 @@ fn announces_matches_interface_vip_and_mac() {
 
 #[test]
 fn a_stale_peer_that_claims_the_vip_is_an_owner_until_it_releases_it() {
-    const THIRD: Mac = mac(3);
     let vip = [10, 0, 0, 10].into();
     let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
     let but_for_the_vip = |frame: &Frame| match frame.payload {
@@ -701,8 +719,10 @@ fn a_mac_gets_its_hosts_first_address_that_is_not_a_vip() {
 fn check(vip: &str, addresses: &[&str]) -> Bench {
     let mut bench = Bench::with(&[vip]);
     bench.core = bench.core.in_mode(Mode::Check);
+    for ip in addresses {
+        bench.address(ip, Usability::Usable);
+    }
     bench.address(vip, Usability::Usable);
-    assert_eq!(bench.sends(), [], "it has no source address yet");
     let own = addresses.iter().map(|ip| address(ip, Usability::Usable));
     bench.view(own.collect(), &[]);
     bench
@@ -729,15 +749,20 @@ fn checked(
 #[test]
 fn a_check_sends_only_probes_until_chance_cannot_hide_an_owner() {
     let (v6, own_v6) = ("fd00::10".parse().unwrap(), "fd00::1".parse().unwrap());
-    let probe_v4 = Arp::probe([10, 0, 0, 10].into(), MAC);
+    let v4 = [10, 0, 0, 10].into();
+    // A switch that suppresses ARP drops the first form.
+    let probes_v4 = [
+        Arp::probe(v4, MAC),
+        Arp::directed_request([10, 0, 0, 1].into(), MAC, v4, None),
+    ];
     let probe_v6 = Ndp::probe(v6, MAC, Some(own_v6));
-    for (vip, own, probe) in [
-        ("10.0.0.10", "10.0.0.1", probe_v4),
-        ("fd00::10", "fd00::1", probe_v6),
+    for (vip, own, probes) in [
+        ("10.0.0.10", "10.0.0.1", probes_v4),
+        ("fd00::10", "fd00::1", [probe_v6.clone(), probe_v6]),
     ] {
         let mut sent = 0;
         let bench = checked(vip, &[own], |frame| {
-            assert_eq!(*frame, probe);
+            assert_eq!(*frame, probes[sent % 2]);
             sent += 1;
             None
         });
@@ -788,4 +813,613 @@ fn a_check_stops_asking_from_a_lost_address() {
         !bench.claim().is_certain_of_owners(),
         "not after three probes"
     );
+}
+
+/// The frames of some time, and when each leaves. `answer` plays the other hosts.
+fn record(
+    bench: &mut Bench,
+    time: Duration,
+    mut answer: impl FnMut(&Frame) -> Option<Frame>,
+) -> Vec<(Duration, Frame)> {
+    let (began, mut record) = (bench.now, Vec::new());
+    while bench.now <= began + time && !bench.is_over() {
+        for frame in bench.sends() {
+            if let Some(answer) = answer(&frame) {
+                bench.receive(&answer);
+            }
+            record.push((bench.now - began, frame));
+        }
+        let next = bench.core.next_deadline(bench.now);
+        bench.now = next.max(bench.now + Duration::from_micros(1));
+    }
+    record
+}
+
+/// What happens if no other host says anything.
+fn in_silence(bench: &mut Bench, millis: u64) -> Vec<(Duration, Frame)> {
+    record(bench, Duration::from_millis(millis), |_| None)
+}
+
+/// A bench with 10.0.0.1/24, and neighbours in one state.
+fn bench_with(vips: &[&str], state: NeighbourState, neighbours: &[(String, Mac)]) -> Bench {
+    let mut bench = Bench::holding(vips);
+    let view = LinkView {
+        addresses: vec![Address {
+            prefix_len: 24,
+            ..address("10.0.0.1", Usability::Usable)
+        }],
+        neighbours: neighbours
+            .iter()
+            .map(|(ip, mac)| neighbour(ip, *mac, state))
+            .collect(),
+        ..LinkView::of(link(Some(MAC), true))
+    };
+    let host = HostSnapshot {
+        links: vec![view.link.clone()],
+        addresses: Vec::new(),
+    };
+    let core = &mut bench.core;
+    core.links_are(bench.now, &[view], &host, &[], Confirm::All);
+    bench
+}
+
+fn is_question_to(ip: IpAddr) -> impl Fn(&Frame) -> bool {
+    move |frame| match frame.payload {
+        Payload::Arp(arp) => IpAddr::from(arp.target_ip) == ip,
+        Payload::Echo(echo) => echo.destination == ip,
+        Payload::Ndp(_) | Payload::Mld(_) => false,
+    }
+}
+
+#[test]
+fn rounds_ask_for_an_address_of_the_vips_subnet_that_nobody_has() {
+    let mut bench = Bench::with(&["10.0.0.10"]);
+    let own = Address {
+        prefix_len: 24,
+        ..address("10.0.0.1", Usability::Usable)
+    };
+    bench.core.address_changed(bench.now, &own);
+    bench.address("10.0.0.10", Usability::Usable);
+    let oblique = Arp::oblique_request([10, 0, 0, 10].into(), MAC, [10, 0, 0, 255].into());
+    assert_eq!(bench.sends()[1], oblique);
+    bench.hear(OTHER);
+    let later = in_silence(&mut bench, 11_000);
+    let oblique_at: Vec<_> = later
+        .iter()
+        .filter(|(_, frame)| *frame == oblique)
+        .map(|(at, _)| at.as_millis())
+        .collect();
+    assert_eq!(oblique_at, [50, 200, 2000, 4000, 7000, 10_000]);
+    assert!(bench.is_over());
+}
+
+#[test]
+fn while_nobody_is_heard_the_rounds_go_on_until_the_timeout() {
+    let mut bench = Bench::holding(&["10.0.0.10"]);
+    let frames = in_silence(&mut bench, 70_000);
+    assert!(bench.is_over());
+    assert_eq!(bench.now - bench.core.started(), Duration::from_secs(60));
+    let oblique = &round(10, MAC)[1];
+    let times = frames.iter().filter(|(_, frame)| frame == oblique);
+    let times: Vec<_> = times.map(|(at, _)| *at).collect();
+    let after_the_ramp = &times[3..];
+    let apart = after_the_ramp.windows(2).map(|two| two[1] - two[0]);
+    assert_eq!(apart.max(), Some(Duration::from_millis(250)));
+    assert_eq!(times.len(), 3 + 235);
+    assert!(!bench.core.is_path_alive(ETH));
+}
+
+#[test]
+fn the_first_frame_after_a_second_of_silence_starts_the_rounds_over() {
+    for (millis, again) in [(999, false), (1000, true), (31_300, true)] {
+        let mut bench = Bench::holding(&["10.0.0.10"]);
+        in_silence(&mut bench, millis - 1);
+        bench.now = bench.core.started() + Duration::from_millis(millis);
+        bench.sends();
+        bench.hear(OTHER);
+        assert!(bench.core.is_path_alive(ETH));
+        let expected = if again {
+            round(10, MAC).to_vec()
+        } else {
+            vec![]
+        };
+        assert_eq!(bench.sends(), expected, "{millis}");
+        bench.hear(OTHER);
+        assert_eq!(bench.sends(), [], "only the first one");
+        in_silence(&mut bench, 11_000);
+        assert!(bench.is_over(), "the rounds last ten seconds");
+    }
+}
+
+#[test]
+fn own_frames_and_groups_do_not_show_that_the_path_is_alive() {
+    let mut bench = Bench::holding(&["10.0.0.10"]);
+    for source in [MAC, ALL_NODES.1, Mac::BROADCAST, Mac::ZERO] {
+        bench.hear(source);
+        assert!(!bench.core.is_path_alive(ETH), "{source}");
+    }
+    bench.hear(OTHER);
+    assert!(bench.core.is_path_alive(ETH));
+}
+
+#[test]
+fn broadcasts_leave_at_their_times_although_thousands_of_questions_are_due() {
+    let neighbours: Vec<_> = (0..2000_u16)
+        .map(|host| {
+            let [high, low] = host.to_be_bytes();
+            (
+                format!("10.0.{}.{low}", 100 + high),
+                Mac::new([2, 0, 0, 1, high, low]),
+            )
+        })
+        .collect();
+    let vips: Vec<_> = (10..20).map(|last| format!("10.0.0.{last}")).collect();
+    let vips: Vec<_> = vips.iter().map(String::as_str).collect();
+    for state in [NeighbourState::Reachable, NeighbourState::Stale] {
+        let mut bench = Bench::holding(&vips);
+        let view = LinkView {
+            addresses: vec![Address {
+                prefix_len: 16,
+                ..address("10.0.0.1", Usability::Usable)
+            }],
+            neighbours: neighbours
+                .iter()
+                .map(|(ip, mac)| neighbour(ip, *mac, state))
+                .collect(),
+            ..LinkView::of(link(Some(MAC), true))
+        };
+        let host = HostSnapshot {
+            links: vec![view.link.clone()],
+            addresses: Vec::new(),
+        };
+        let core = &mut bench.core;
+        core.links_are(bench.now, &[view], &host, &[], Confirm::All);
+        bench.hear(THIRD);
+        let frames = in_silence(&mut bench, 10_500);
+        for last in 10..20 {
+            let request = &round(last, MAC)[0];
+            let times = frames.iter().filter(|(_, frame)| frame == request);
+            let times: Vec<_> = times.map(|(at, _)| at.as_millis()).collect();
+            let planned = [0, 50, 200, 600, 2000, 4000, 7000, 10_000];
+            assert_eq!(times.len(), planned.len(), "10.0.0.{last}");
+            for (at, planned) in times.iter().zip(planned) {
+                let in_time = planned..=planned + 20;
+                assert!(in_time.contains(at), "10.0.0.{last}: {at}, not {planned}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_vip_asks_a_doubtful_host_at_most_three_times() {
+    let vips = ["10.0.0.10", "10.0.0.11", "10.0.0.12"];
+    let hosts = [("10.0.0.2".to_owned(), OTHER)];
+    let mut bench = bench_with(&vips, NeighbourState::Stale, &hosts);
+    bench.hear(THIRD);
+    let frames = in_silence(&mut bench, 60_000);
+    assert!(bench.is_over());
+    let asks = is_question_to([10, 0, 0, 2].into());
+    let asked: Vec<_> = frames.iter().filter(|(_, frame)| asks(frame)).collect();
+    assert_eq!(asked.len(), 3);
+    let first_vip = IpAddr::from([10, 0, 0, 10]);
+    for (_, frame) in asked {
+        let from = match frame.payload {
+            Payload::Arp(arp) => arp.sender_ip.into(),
+            Payload::Echo(echo) => echo.source,
+            _ => unreachable!("no question"),
+        };
+        assert_eq!(from, first_vip);
+    }
+    let peers: Vec<_> = bench
+        .core
+        .claims()
+        .iter()
+        .map(Claim::confirmations)
+        .collect();
+    assert_eq!(peers[0][0].verdict(), PeerVerdict::Silent);
+    assert!(peers[1].is_empty() && peers[2].is_empty());
+}
+
+#[test]
+fn a_doubtful_host_that_is_heard_is_asked_about_every_vip() {
+    let vips = ["10.0.0.10", "10.0.0.11", "10.0.0.12"];
+    let hosts = [("10.0.0.2".to_owned(), OTHER)];
+    let mut bench = bench_with(&vips, NeighbourState::Stale, &hosts);
+    bench.hear(THIRD);
+    let frames = record(&mut bench, Duration::from_millis(10), answer_of_a_follower);
+    let asks = is_question_to([10, 0, 0, 2].into());
+    assert_eq!(frames.iter().filter(|(_, frame)| asks(frame)).count(), 3);
+    for claim in bench.core.claims() {
+        let one = &claim.confirmations()[0];
+        assert_eq!(one.verdict(), PeerVerdict::Proven);
+        assert!(!one.peer.doubtful);
+    }
+}
+
+#[test]
+fn a_doubtful_host_that_claims_the_vip_exists() {
+    let hosts = [
+        ("10.0.0.2".to_owned(), OTHER),
+        ("10.0.0.3".to_owned(), THIRD),
+    ];
+    let mut bench = bench_with(&["10.0.0.10"], NeighbourState::Stale, &hosts);
+    bench.hear(THIRD);
+    in_silence(&mut bench, 5000);
+    bench.receive(&Arp::gratuitous_request([10, 0, 0, 10].into(), OTHER));
+    let asked = in_silence(&mut bench, 1000);
+    let questions = |host| {
+        let asks = is_question_to([10, 0, 0, host].into());
+        asked.iter().filter(|(_, frame)| asks(frame)).count()
+    };
+    assert!(questions(2) > 5);
+    assert_eq!(questions(3), 0);
+}
+
+#[test]
+fn doubtful_hosts_get_at_most_200_questions_a_second_and_nobody_waits_for_the_rest() {
+    let hosts: Vec<_> = (0..2000_u16)
+        .map(|host| {
+            let [high, low] = host.to_be_bytes();
+            (format!("10.0.0.{low}"), Mac::new([2, 0, 0, 1, high, low]))
+        })
+        .filter(|(_, mac)| mac.octets()[4] == 0 && mac.octets()[5] > 10)
+        .collect();
+    let mut bench = bench_with(&["10.0.0.10"], NeighbourState::Stale, &hosts);
+    bench.hear(THIRD);
+    let frames = in_silence(&mut bench, 60_000);
+    let of_round = |frame: &Frame| {
+        let vip: Ipv4Addr = [10, 0, 0, 10].into();
+        let oblique = Arp::oblique_request(vip, MAC, Ipv4Addr::BROADCAST);
+        *frame == oblique || is_question_to(vip.into())(frame)
+    };
+    let asked: Vec<_> = frames
+        .iter()
+        .filter(|(_, frame)| !of_round(frame))
+        .map(|(at, _)| *at)
+        .collect();
+    let second = Duration::from_secs(1);
+    let within = |from: &Duration| {
+        let of_second = |at: &&Duration| (*from..*from + second).contains(at);
+        asked.iter().filter(of_second).count()
+    };
+    assert!(asked.iter().all(|from| within(from) <= 200));
+    assert_eq!(asked.len(), 3 * hosts.len());
+    assert!(bench.now - bench.core.started() < Duration::from_secs(11));
+}
+
+#[test]
+fn hosts_that_nobody_asked_are_unasked() {
+    let hosts: Vec<_> = (20..250_u8)
+        .map(|host| (format!("10.0.0.{host}"), mac(host)))
+        .collect();
+    let mut bench = bench_with(&["10.0.0.10"], NeighbourState::Stale, &hosts);
+    in_silence(&mut bench, 500);
+    let verdicts = bench
+        .claim()
+        .confirmations()
+        .iter()
+        .map(Confirmation::verdict);
+    let unasked = verdicts.filter(|one| *one == PeerVerdict::Unasked).count();
+    assert!((50..200).contains(&unasked), "{unasked}");
+}
+
+/// Answers of hosts that the frames from the VIP don't reach.
+fn answer_to_others_than_the_vip(frame: &Frame) -> Option<Frame> {
+    let vip = IpAddr::from([10, 0, 0, 10]);
+    match frame.payload {
+        Payload::Echo(echo) if ![echo.source, echo.destination].contains(&vip) => {
+            Some(reply(frame, frame.destination))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn several_hosts_that_answer_only_another_address_mean_that_the_vip_is_blocked() {
+    for (hosts, blocked) in [(1, false), (2, true), (3, true)] {
+        let hosts: Vec<_> = (0..hosts)
+            .map(|host| (format!("10.0.0.{}", 2 + host), mac(0x20 + host)))
+            .collect();
+        let mut bench = bench_with(&["10.0.0.10"], NeighbourState::Reachable, &hosts);
+        let time = Duration::from_secs(5);
+        record(&mut bench, time, answer_to_others_than_the_vip);
+        bench.core.take_due_orders();
+        let claim = bench.claim();
+        assert_eq!(claim.is_blocked(), blocked);
+        let verdict = if blocked {
+            PeerVerdict::Silent
+        } else {
+            PeerVerdict::Stale
+        };
+        let mut all = claim.confirmations().iter();
+        assert!(all.all(|one| claim.verdict_of(one) == verdict));
+        // One host that takes in a frame from the VIP is enough.
+        record(&mut bench, time, answer_of_anyone);
+        bench.core.take_due_orders();
+        assert!(!bench.claim().is_blocked());
+        assert_eq!(bench.verdict(), PeerVerdict::Proven);
+    }
+}
+
+/// Every host answers.
+fn answer_of_anyone(frame: &Frame) -> Option<Frame> {
+    match frame.payload {
+        Payload::Echo(_) if frame.destination.is_unicast() => Some(reply(frame, frame.destination)),
+        _ => None,
+    }
+}
+
+#[test]
+fn traffic_proves_who_answers_no_echo() {
+    let traffic = |bench: &mut Bench, source, destination, to: [u8; 4]| {
+        let header = Header {
+            destination,
+            source,
+            wanted: Some(to.into()),
+        };
+        bench.core.heard(bench.now, ETH, &header);
+    };
+    let vip = [10, 0, 0, 10];
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
+    traffic(&mut bench, OTHER, MAC, vip);
+    assert_eq!(
+        bench.verdict(),
+        PeerVerdict::Unasked,
+        "not before it is asked"
+    );
+    in_silence(&mut bench, 1000);
+    assert_eq!(bench.verdict(), PeerVerdict::Silent);
+    let listening = bench.core.listening_changed(bench.now, ETH).unwrap();
+    assert_eq!(listening.from, [OTHER].into());
+    assert_eq!(listening.to, [IpAddr::from(vip)].into());
+    for (source, destination, to) in [
+        (THIRD, MAC, vip),
+        (OTHER, THIRD, vip),
+        (OTHER, Mac::BROADCAST, vip),
+        (OTHER, MAC, [10, 0, 0, 1]),
+    ] {
+        traffic(&mut bench, source, destination, to);
+        assert_eq!(bench.verdict(), PeerVerdict::Silent);
+    }
+    traffic(&mut bench, OTHER, MAC, vip);
+    assert_eq!(bench.verdict(), PeerVerdict::Proven);
+    let proven = bench.claim().confirmations()[0].proven;
+    assert_eq!(proven, Some((bench.now, Proof::Traffic)));
+    let listening = bench.core.listening_changed(bench.now, ETH).unwrap();
+    assert!(listening.from.is_empty());
+}
+
+#[test]
+fn traffic_proves_nothing_about_a_host_that_answers_echoes() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
+    let time = Duration::from_secs(2);
+    record(&mut bench, time, answer_to_others_than_the_vip);
+    assert_eq!(bench.verdict(), PeerVerdict::Stale);
+    let header = Header {
+        destination: MAC,
+        source: OTHER,
+        wanted: Some([10, 0, 0, 10].into()),
+    };
+    bench.core.heard(bench.now, ETH, &header);
+    assert_eq!(bench.verdict(), PeerVerdict::Stale);
+}
+
+#[test]
+fn a_used_up_budget_puts_arp_off_but_no_echoes() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
+    let frees = bench.now + Duration::from_millis(300);
+    let transmit = bench.core.poll_transmit(bench.now).unwrap();
+    assert_eq!(
+        transmit.frame,
+        Arp::gratuitous_request([10, 0, 0, 10].into(), MAC)
+    );
+    bench.core.over_budget(bench.now, &transmit, frees);
+    let sent = bench.sends();
+    assert!(
+        sent.iter()
+            .all(|frame| matches!(frame.payload, Payload::Echo(_)))
+    );
+    assert_eq!(sent.len(), 1);
+    let meanwhile = in_silence(&mut bench, 299);
+    let is_arp = |(_, frame): &&(_, Frame)| matches!(frame.payload, Payload::Arp(_));
+    assert_eq!(meanwhile.iter().filter(is_arp).count(), 0);
+    bench.now = frees;
+    assert_eq!(bench.sends()[0], transmit.frame);
+}
+
+#[test]
+fn questions_take_a_third_of_the_arp_rate_while_rounds_last() {
+    let hosts: Vec<_> = (20..220_u8)
+        .map(|host| (format!("10.0.0.{host}"), mac(host)))
+        .collect();
+    let mut bench = bench_with(&["10.0.0.10"], NeighbourState::Reachable, &hosts);
+    bench.core.pace.arp_rate = NonZeroU32::new(15);
+    bench.hear(THIRD);
+    let frames = in_silence(&mut bench, 2500);
+    let directed = |frame: &Frame| {
+        let Payload::Arp(arp) = frame.payload else {
+            return false;
+        };
+        (20..220).contains(&arp.target_ip.octets()[3])
+    };
+    let directed = frames.iter().filter(|(_, frame)| directed(frame)).count();
+    assert!((10..=5 + 13).contains(&directed), "{directed}");
+}
+
+#[test]
+fn if_many_hosts_ask_for_the_vip_the_rest_gets_directed_requests_first() {
+    let hosts: Vec<_> = (20..220_u8)
+        .map(|host| (format!("10.0.0.{host}"), mac(host)))
+        .collect();
+    let mut bench = bench_with(&["10.0.0.10"], NeighbourState::Reachable, &hosts);
+    let mut first = BTreeMap::new();
+    let note = |first: &mut BTreeMap<_, _>, frames: Vec<Frame>| {
+        for frame in frames {
+            let (ip, is_echo) = match frame.payload {
+                Payload::Arp(arp) => (arp.target_ip.octets()[3], false),
+                Payload::Echo(echo) => match echo.destination {
+                    IpAddr::V4(ip) => (ip.octets()[3], true),
+                    IpAddr::V6(_) => continue,
+                },
+                _ => continue,
+            };
+            if (20..220).contains(&ip) {
+                first.entry(ip).or_insert(is_echo);
+            }
+        }
+    };
+    note(&mut first, bench.sends());
+    let wave = first.len();
+    assert!(
+        first.values().all(|is_echo| *is_echo) && wave == WAVE,
+        "{wave}"
+    );
+    // Each has to ask for the VIP to answer its echo.
+    for host in 20..28_u8 {
+        let who_has = Arp::directed_request(
+            [10, 0, 0, host].into(),
+            mac(host),
+            [10, 0, 0, 10].into(),
+            None,
+        );
+        bench.receive(&who_has);
+    }
+    for _ in 0..4 {
+        note(&mut first, bench.after(1).sends());
+    }
+    assert_eq!(first.len(), hosts.len());
+    let echoes = first.values().filter(|is_echo| **is_echo).count();
+    assert_eq!(echoes, WAVE, "no more of them");
+}
+
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// A run for fd00::10 on an interface with fe80::1.
+fn bench_with_a_link_local_address(census: bool) -> Bench {
+    let mut bench = Bench::with(&["fd00::10", "fd00::11"]);
+    bench.core.pace.census = census;
+    bench.address("fe80::1", Usability::Usable);
+    for vip in ["fd00::10", "fd00::11"] {
+        bench.address(vip, Usability::Usable);
+    }
+    bench
+}
+
+fn is_census(frame: &Frame) -> bool {
+    frame.destination == ALL_NODES.1 && matches!(frame.payload, Payload::Echo(_))
+}
+
+/// The reply of a host to a census.
+fn census_reply(census: &Frame, ip: &str, mac: Mac) -> Frame {
+    let mut frame = reply(census, mac);
+    if let Payload::Echo(echo) = &mut frame.payload {
+        echo.source = ip.parse().unwrap();
+    }
+    frame
+}
+
+#[test]
+fn each_round_of_an_ipv6_vip_reports_its_group_and_one_of_a_link_has_a_census() {
+    for census in [true, false] {
+        let mut bench = bench_with_a_link_local_address(census);
+        let frames = bench.sends();
+        let reports: Vec<_> = ["fd00::10", "fd00::11"]
+            .map(|vip| {
+                let address = vip.parse().unwrap();
+                Report {
+                    source: LINK_LOCAL,
+                    address,
+                }
+                .frame(MAC)
+            })
+            .into();
+        let sent = frames
+            .iter()
+            .filter(|frame| matches!(frame.payload, Payload::Mld(_)));
+        assert!(sent.eq(&reports));
+        let sent = frames.iter().filter(|frame| is_census(frame)).count();
+        assert_eq!(sent, usize::from(census));
+        let again = bench.after(50).sends();
+        assert!(reports.iter().all(|report| again.contains(report)));
+    }
+}
+
+#[test]
+fn hosts_that_answer_a_census_become_peers_and_are_asked_at_once() {
+    let mut bench = bench_with_a_link_local_address(true);
+    let census = bench.sends().into_iter().find(is_census).unwrap();
+    // One before the kernel's neighbours are known, one after.
+    bench.receive(&census_reply(&census, "fe80::2", OTHER));
+    bench.view(vec![address("fe80::1", Usability::Usable)], &[]);
+    bench.receive(&census_reply(&census, "fe80::3", THIRD));
+    bench.receive(&census_reply(&census, "fe80::3", THIRD));
+    let asked = bench.sends();
+    for claim in bench.core.claims() {
+        let peers: Vec<_> = claim.confirmations().iter().map(|one| &one.peer).collect();
+        let found: Vec<_> = peers
+            .iter()
+            .map(|peer| (peer.ip.to_string(), peer.mac))
+            .collect();
+        let expected = [("fe80::2", OTHER), ("fe80::3", THIRD)];
+        assert_eq!(found, expected.map(|(ip, mac)| (ip.to_owned(), Some(mac))));
+        assert!(peers.iter().all(|peer| peer.source == Source::Census));
+        for (ip, mac) in expected {
+            let ip: IpAddr = ip.parse().unwrap();
+            let echo = |frame: &Frame| {
+                matches!(frame.payload, Payload::Echo(echo)
+                if echo.source == claim.vip.ip() && echo.destination == ip && frame.destination == mac)
+            };
+            assert_eq!(asked.iter().filter(|frame| echo(frame)).count(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_census_reply_counts_only_if_it_repeats_the_token_and_comes_from_another_host() {
+    let mut bench = bench_with_a_link_local_address(true);
+    bench.view(vec![address("fe80::1", Usability::Usable)], &[]);
+    let census = bench.sends().into_iter().find(is_census).unwrap();
+    let good = census_reply(&census, "fe80::2", OTHER);
+    let wrong: [fn(&mut Echo); 5] = [
+        |echo| echo.token.nonce ^= 1,
+        |echo| echo.token.sequence ^= 1,
+        |echo| echo.token.identifier ^= 1,
+        |echo| echo.kind = EchoKind::Request,
+        |echo| echo.source = ALL_NODES.0.into(),
+    ];
+    for change in wrong {
+        let mut frame = good.clone();
+        if let Payload::Echo(echo) = &mut frame.payload {
+            change(echo);
+        }
+        bench.receive(&frame);
+        assert_eq!(bench.claim().confirmations().len(), 0);
+    }
+    bench.receive(&Frame {
+        source: MAC,
+        ..good.clone()
+    });
+    assert_eq!(bench.claim().confirmations().len(), 0);
+    bench.receive(&good);
+    assert_eq!(bench.claim().confirmations().len(), 1);
+}
+
+#[test]
+fn an_answer_to_another_mac_counts_for_nothing() {
+    let mut bench = bench_with_a_neighbour(&["10.0.0.10"]);
+    bench.sends();
+    let directed = |frame: &Frame| matches!(frame.payload, Payload::Arp(arp) if arp.target_ip == Ipv4Addr::from([10, 0, 0, 2]));
+    let asked = bench.after(5).sends().into_iter().find(directed).unwrap();
+    let answer = reply(&asked, OTHER);
+    bench.receive(&Frame {
+        destination: THIRD,
+        ..answer.clone()
+    });
+    assert_eq!(bench.verdict(), PeerVerdict::Silent);
+    // RFC 5227 §2.6: it may go to all.
+    bench.receive(&Frame {
+        destination: Mac::BROADCAST,
+        ..answer
+    });
+    assert_eq!(bench.verdict(), PeerVerdict::Acknowledged);
 }

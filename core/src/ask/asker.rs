@@ -1,11 +1,13 @@
 //! The interface between the core's state machines and the program's driver.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Refusal;
-use crate::address::InterfaceIndex;
+use crate::address::{InterfaceIndex, Mac};
 use crate::host::{Address, Link};
-use crate::wire::Frame;
+use crate::wire::{Frame, Header};
 
 /// A frame to send now. Before it takes the next one, the driver calls [`Asker::sent`],
 /// [`Asker::put_off`] or [`Asker::refused`].
@@ -22,6 +24,17 @@ pub struct Transmit {
     pub(crate) at: usize,
 }
 
+/// What an asker wants to receive besides answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// Any frame of another host: it shows that the path is alive.
+    pub any: bool,
+    /// Frames of these hosts for `to`: they show that a host follows.
+    pub from: BTreeSet<Mac>,
+    /// The VIPs.
+    pub to: BTreeSet<IpAddr>,
+}
+
 /// A state machine that asks other hosts.
 ///
 /// The driver must pass every known change on this host ([`Asker::link_changed`] and the methods
@@ -36,11 +49,27 @@ pub trait Asker {
     /// The frame did not leave because something changed: the asker decides again whether it may.
     fn put_off(&mut self, now: Instant, transmit: &Transmit);
 
+    /// The frame did not leave because the link's budget of ARP frames is used up until then.
+    fn over_budget(&mut self, now: Instant, transmit: &Transmit, until: Instant);
+
     /// The frame could not leave: the queue is full, or the interface is down.
     fn refused(&mut self, now: Instant, transmit: &Transmit, why: Refusal);
 
     /// An interface received a frame.
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame);
+
+    /// The addresses of a frame that an interface received, before [`Asker::received`] gets it, or if it
+    /// is none of ours.
+    fn heard(&mut self, _now: Instant, _interface: InterfaceIndex, _header: &Header) {}
+
+    /// What to receive on an interface from now on, if that changed since the last call.
+    fn listening_changed(
+        &mut self,
+        _now: Instant,
+        _interface: InterfaceIndex,
+    ) -> Option<Listening> {
+        None
+    }
 
     /// Whether nothing more can happen.
     fn is_over(&self, now: Instant) -> bool;

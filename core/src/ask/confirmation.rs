@@ -1,9 +1,12 @@
 //! One peer's confirmation of one VIP: what to ask next, and what answers prove.
 //!
-//! A directed request from the VIP is stronger than a gratuitous one: it also creates entries, and
-//! the peer answers it (*acknowledged*). The peer sends its reply to an echo from the VIP to the MAC
-//! in its own cache, so it reaches us only if that entry is right (*proven*). A control echo from the
-//! host's own address tells a wrong entry (*stale*) from a filter.
+//! The peer sends its reply to an echo from the VIP to the MAC in its own cache, so it reaches us only if
+//! that entry is right (*proven*). Who does not answer it gets a directed request from the VIP: that is
+//! stronger than a gratuitous one, it also creates entries, and the peer answers it (*acknowledged*). A
+//! control echo from the host's own address tells a wrong entry (*stale*) from a filter.
+//!
+//! Gateways with a virtual MAC reply from their own, so the source MAC of a reply proves nothing. But a
+//! router that forwards a reply, as an old owner may, lowers its TTL.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +16,9 @@ use serde::Serialize;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::host::Link;
 use crate::order::Fate;
-use crate::wire::{Arp, Echo, Frame, Ndp};
+use crate::wire::{Arp, Echo, Frame, Ndp, Token};
+
+use super::echo_id::EchoId;
 
 /// The gap after the first turn; it doubles with each.
 const FIRST_GAP: Duration = Duration::from_millis(5);
@@ -25,8 +30,12 @@ const EAGER_GAP: Duration = Duration::from_millis(250);
 const PATIENT_GAP: Duration = Duration::from_secs(2);
 /// Unanswered turns before a turn has more than one kind of question.
 const SIMPLE_TURNS: u32 = 2;
-/// Unanswered echoes from the VIP before an answered control echo makes a peer stale.
+/// Unanswered echoes from the VIP, each with an answered control echo, that make a peer stale.
 const STALE_AFTER: u32 = 3;
+/// Control echoes whose answers are told apart.
+const MOST_PAIRS: u32 = u64::BITS;
+/// The TTLs and hop limits that hosts send with: a reply that still has one crossed no router.
+const INITIAL_HOP_LIMITS: [u8; 4] = [32, 64, 128, 255];
 /// The most orders to one peer.
 const MOST_ORDERS: u32 = 3;
 /// One in this many directed requests to a silent peer is a broadcast: its MAC may have changed.
@@ -42,6 +51,20 @@ pub enum Source {
     Configured,
     /// The kernel's neighbour table has it.
     Learned,
+    /// It answered an echo to all IPv6 nodes of the link.
+    Census,
+    /// Its address is in the VIP's subnet, and it answered.
+    Subnet,
+}
+
+/// How a peer proved that it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// It answered an echo from the VIP.
+    Echo,
+    /// Its MAC sent a frame for the VIP to this host. A liar on the link could forge that.
+    Traffic,
 }
 
 /// What a peer proved about its entry for a VIP.
@@ -59,6 +82,8 @@ pub enum PeerVerdict {
     Holder,
     /// It answers nothing.
     Silent,
+    /// Nothing was asked: the run ended before its turn came.
+    Unasked,
     /// The VIP's link does not lead to it.
     Offlink,
 }
@@ -90,6 +115,8 @@ pub struct Peer {
     pub required: bool,
     /// Whether the VIP's link leads to it.
     pub onlink: bool,
+    /// Whether it may not exist: only an old entry tells of it, or only its address.
+    pub doubtful: bool,
     /// The source of its control echoes, if this host has one.
     pub control: Option<Control>,
 }
@@ -122,8 +149,10 @@ pub struct Confirmation {
     pub peer: Peer,
     /// When it answered a directed request.
     pub acknowledged: Option<Instant>,
-    /// When it answered an echo from the VIP.
-    pub proven: Option<Instant>,
+    /// When it proved that it follows, and how.
+    pub proven: Option<(Instant, Proof)>,
+    /// The MAC of a router that forwarded its reply to the VIP: its entry has that MAC.
+    pub forwarded_by: Option<Mac>,
     /// Whether it has the VIP itself: it answered an echo to the VIP.
     pub holds_vip: bool,
     /// An unexpected MAC that answered for it: of a switch, a proxy, or a new card.
@@ -131,9 +160,20 @@ pub struct Confirmation {
     /// The result of the last order to it.
     pub order: Option<Fate>,
     orders: u32,
+    /// Directed requests when the last answer came.
+    directed_when_answered: u32,
     /// Source address of directed requests. `None` once this host has lost it: then it sends none.
     from: Option<IpAddr>,
-    control_answered: bool,
+    /// Whether that is the VIP: then an answer to a solicitation shows the peer's entry.
+    pub(crate) asks_as_vip: bool,
+    /// The hop limit of its reply to a control echo, and the MAC that sent it.
+    control_reply: Option<(u8, Mac)>,
+    /// Which control echoes it answered, one bit each.
+    control_answers: u64,
+    /// A reply to an echo from the VIP, from an unexpected MAC: when, from which, with which hop limit.
+    odd_reply: Option<(Instant, Mac, u8)>,
+    /// Whether the first question is an echo.
+    pub(crate) echo_first: bool,
     /// Whether it answered an echo to the VIP before [`Confirmation::doubt_holder`].
     held_vip: bool,
     /// Turns since [`Confirmation::hurry`].
@@ -152,13 +192,19 @@ impl Confirmation {
         Self {
             peer,
             from,
+            asks_as_vip: true,
             acknowledged: None,
             proven: None,
+            forwarded_by: None,
             holds_vip: false,
             answered_by: None,
             order: None,
             orders: 0,
-            control_answered: false,
+            directed_when_answered: 0,
+            control_reply: None,
+            control_answers: 0,
+            odd_reply: None,
+            echo_first: true,
             held_vip: false,
             turn: 0,
             asked: [0; QUESTIONS.len()],
@@ -169,15 +215,17 @@ impl Confirmation {
 
     /// Forgets every answer: the MAC changed, or the rounds start over.
     pub(crate) fn start_over(&mut self, from: Option<IpAddr>) {
-        let epoch = self.epoch;
-        *self = Self::new(self.peer.clone(), from);
-        self.epoch = epoch;
+        *self = Self {
+            epoch: self.epoch,
+            asks_as_vip: self.asks_as_vip,
+            ..Self::new(self.peer.clone(), from)
+        };
     }
 
     /// Asks again whether it has the VIP. If it then answers nothing, it remains a holder.
     pub(crate) fn doubt_holder(&mut self) {
         (self.holds_vip, self.held_vip) = (false, true);
-        self.control_answered = false;
+        (self.control_reply, self.control_answers) = (None, 0);
         for question in [Question::Echo, Question::Control, Question::Holder] {
             self.asked[question as usize] = 0;
         }
@@ -206,14 +254,21 @@ impl Confirmation {
 
     /// Whether the peer, or another MAC for it, answered any question.
     pub(crate) fn has_replied(&self) -> bool {
-        let answered = self.acknowledged.is_some() || self.control_answered || self.held_vip;
-        answered || self.answered_by.is_some()
+        self.has_answered() || self.answered_by.is_some()
     }
 
     /// Whether the peer itself answered any question.
     pub(crate) fn has_answered(&self) -> bool {
-        let answered = self.acknowledged.is_some() || self.control_answered || self.held_vip;
-        answered || self.proven.is_some()
+        self.acknowledged.is_some()
+            || self.proven.is_some()
+            || self.control_reply.is_some()
+            || self.odd_reply.is_some()
+            || self.held_vip
+    }
+
+    /// Whether any question was sent.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.asked.iter().any(|count| *count > 0)
     }
 
     /// The questions of a kind since the path came alive.
@@ -223,6 +278,17 @@ impl Confirmation {
 
     fn count(&self, question: Question) -> u32 {
         self.asked[question as usize]
+    }
+
+    /// Whether it answers this host, in enough pairs of echoes, but never the VIP, not even a directed
+    /// request.
+    pub(crate) fn ignores_vip(&self) -> bool {
+        self.pairs() >= STALE_AFTER && !self.took_vip_in() && !self.holds_vip && !self.held_vip
+    }
+
+    /// Whether it answered any frame from the VIP, by whatever way.
+    pub(crate) fn took_vip_in(&self) -> bool {
+        self.acknowledged.is_some() || self.proven.is_some() || self.odd_reply.is_some()
     }
 
     /// The path was dead until now: earlier lost questions prove nothing about the peer or the loss.
@@ -272,10 +338,20 @@ impl Confirmation {
             _ if self.turn == 0 || (self.turn == 1 && self.answered_by.is_some()) => true,
             // Nobody answers: the path may still come alive.
             None => true,
-            Some(enough) if self.has_replied() => self.asked_while_alive(Question::Echo) < enough,
+            Some(enough) if self.has_replied() => {
+                self.asked_while_alive(Question::Echo) < self.enough_echoes(enough)
+            }
             Some(enough) => {
                 self.peer.required || self.asked_while_alive(Question::Directed) < enough
             }
+        }
+    }
+
+    /// If two MACs answered, each gets half of the echoes.
+    fn enough_echoes(&self, enough: u32) -> u32 {
+        match self.answered_by {
+            Some(_) => enough.saturating_mul(2),
+            None => enough,
         }
     }
 
@@ -296,21 +372,43 @@ impl Confirmation {
     pub(crate) fn asks(&self, question: Question) -> bool {
         let echo_possible = self.peer.mac.or(self.answered_by).is_some();
         let control_possible = echo_possible && self.peer.control.is_some();
+        if self.has_replied() {
+            return match question {
+                // Also after an acknowledgement: the peer may have learned a wrong MAC again.
+                Question::Directed => self.from.is_some() && self.turn >= SIMPLE_TURNS,
+                Question::Echo => echo_possible,
+                Question::Control => {
+                    control_possible && (self.turn > 0 || self.odd_reply.is_some())
+                }
+                // Only after an answer to a control echo: a host without an entry for this one's own
+                // address would ask for it from the VIP, unless arp_announce forbids that.
+                Question::Holder => {
+                    control_possible && (self.control_reply.is_some() || self.held_vip)
+                }
+            };
+        }
+        // A hit costs one frame, and no ARP.
+        let echo_first = self.echo_first && echo_possible;
+        let is_even = self.turn.is_multiple_of(2);
+        if self.peer.doubtful {
+            // One frame a turn: an echo and a directed request, as some hosts answer only one of them.
+            let echo = echo_possible && is_even || self.from.is_none();
+            return question
+                == if echo {
+                    Question::Echo
+                } else {
+                    Question::Directed
+                };
+        }
         let simple = self.turn < SIMPLE_TURNS && self.from.is_some();
         match question {
-            // Also after an acknowledgement: the peer may have learned a wrong MAC again.
-            Question::Directed => self.from.is_some() && !(self.has_replied() && simple),
-            Question::Echo if self.has_replied() => echo_possible,
-            Question::Control if self.has_replied() => control_possible && self.turn > 0,
+            Question::Directed => self.from.is_some() && !(echo_first && self.turn == 0),
+            Question::Echo if echo_first && self.turn == 0 => true,
             // Some hosts answer an echo but no directed request (arp_ignore=8). Echo and control
             // alternate, so that dead hosts cost little.
-            Question::Echo => {
-                echo_possible && !simple && (self.turn.is_multiple_of(2) || !control_possible)
-            }
-            Question::Control => control_possible && !simple && self.turn % 2 == 1,
-            // Only after an answer to a control echo: a host without an entry for this one's own
-            // address would ask for it from the VIP, unless arp_announce forbids that.
-            Question::Holder => control_possible && (self.control_answered || self.held_vip),
+            Question::Echo => echo_possible && !simple && (is_even || !control_possible),
+            Question::Control => control_possible && !simple && !is_even,
+            Question::Holder => false,
         }
     }
 
@@ -318,7 +416,12 @@ impl Confirmation {
     pub(crate) fn end_turn(&mut self, enough: Option<u32>) -> Duration {
         let longest = match enough {
             None => EAGER_GAP,
-            Some(enough) if self.has_replied() && self.count(Question::Echo) < enough => EAGER_GAP,
+            Some(enough)
+                if self.has_replied()
+                    && self.count(Question::Echo) < self.enough_echoes(enough) =>
+            {
+                EAGER_GAP
+            }
             Some(_) => PATIENT_GAP,
         };
         let gap = FIRST_GAP * (1 << self.turn.min(16));
@@ -332,8 +435,9 @@ impl Confirmation {
         question: Question,
         vip: Vip,
         mac: Mac,
-        run: EchoId,
+        run: &EchoId,
     ) -> Option<Frame> {
+        let token = || self.token(question, vip, self.count(question), run);
         match question {
             Question::Directed => {
                 let broadcasts =
@@ -352,8 +456,7 @@ impl Confirmation {
             Question::Echo => Some(Echo::request(
                 (vip.ip(), mac),
                 (self.peer.ip, self.echo_mac()?),
-                run.identifier,
-                run.sequence(self.count(question)),
+                token(),
             )),
             Question::Control | Question::Holder => {
                 let control = self.peer.control?;
@@ -364,11 +467,23 @@ impl Confirmation {
                 Some(Echo::request(
                     (control.ip, control.mac),
                     (to, self.echo_mac()?),
-                    run.identifier,
-                    run.sequence(self.count(question)),
+                    token(),
                 ))
             }
         }
+    }
+
+    /// What the reply to the echo after `count` earlier ones of its kind repeats.
+    fn token(&self, question: Question, vip: Vip, count: u32, run: &EchoId) -> Token {
+        run.token((question as u8, vip.ip(), self.peer.ip), count)
+    }
+
+    /// The number of the sent echo that a reply repeats.
+    fn number_of(&self, question: Question, vip: Vip, token: Token, run: &EchoId) -> Option<u32> {
+        let number = run
+            .number(token)
+            .filter(|number| *number < self.count(question))?;
+        (self.token(question, vip, number, run) == token).then_some(number)
     }
 
     /// The destination MAC of echoes. If an unexpected MAC answered, turns alternate between the two:
@@ -387,6 +502,7 @@ impl Confirmation {
 
     /// `mac` answered a directed request. Returns whether that is new.
     pub(crate) fn on_answer(&mut self, now: Instant, mac: Mac) -> bool {
+        self.directed_when_answered = self.count(Question::Directed);
         let settled = self.acknowledged.is_some() || self.proven.is_some() || self.holds_vip;
         if self.count(Question::Directed) == 0 || settled {
             return false;
@@ -406,44 +522,103 @@ impl Confirmation {
         }
     }
 
-    /// `mac` answered an echo from the VIP. Returns whether that is new.
-    pub(crate) fn on_echo(&mut self, now: Instant, mac: Mac, sequence: u16, run: EchoId) -> bool {
-        if self.proven.is_some()
-            || !self.is_at(mac)
-            || !run.sent(sequence, self.count(Question::Echo))
-        {
+    /// The peer replied to an echo from the VIP. Returns whether that is new.
+    pub(crate) fn on_echo(&mut self, now: Instant, reply: &Reply, run: &EchoId) -> bool {
+        let is_ours = self.number_of(Question::Echo, reply.vip, reply.token, run);
+        if self.has_proof_by_echo() || is_ours.is_none() {
             return false;
         }
-        self.peer.mac = Some(mac);
-        self.answered_by = None;
-        self.proven = Some(now);
-        true
+        let is_new = self.odd_reply.is_none();
+        let (mac, hop_limit) = (reply.mac, reply.hop_limit);
+        if self.is_at(mac) && self.control_reply.is_none_or(|(most, _)| hop_limit >= most) {
+            (self.peer.mac, self.answered_by) = (Some(mac), None);
+            self.prove(now, Proof::Echo);
+            return true;
+        }
+        self.odd_reply = Some((now, mac, hop_limit));
+        self.judge_odd_reply() || is_new
     }
 
-    /// `mac` answered a control echo. Returns whether that is new.
-    pub(crate) fn on_control_echo(&mut self, mac: Mac, sequence: u16, run: EchoId) -> bool {
-        if self.control_answered
-            || !self.is_at(mac)
-            || !run.sent(sequence, self.count(Question::Control))
+    /// The peer replied to a control echo. Returns whether that is new.
+    pub(crate) fn on_control_echo(&mut self, reply: &Reply, run: &EchoId) -> bool {
+        let Some(number) = self.number_of(Question::Control, reply.vip, reply.token, run) else {
+            return false;
+        };
+        self.control_answers |= 1 << number.min(MOST_PAIRS - 1);
+        let is_new = self.control_reply.is_none();
+        // Who answers this must answer the VIP, too: others can forge traffic.
+        if matches!(self.proven, Some((_, Proof::Traffic))) {
+            self.proven = None;
+        }
+        if self
+            .control_reply
+            .is_none_or(|(most, _)| reply.hop_limit > most)
         {
+            self.control_reply = Some((reply.hop_limit, reply.mac));
+        }
+        self.judge_odd_reply() || is_new
+    }
+
+    /// Compares the hop limits of a reply to the VIP from an unexpected MAC and of the reply to this
+    /// host's own address. Returns whether that proves that the peer follows.
+    fn judge_odd_reply(&mut self) -> bool {
+        let (Some((at, mac, hop_limit)), Some((direct, from))) =
+            (self.odd_reply, self.control_reply)
+        else {
+            return false;
+        };
+        if hop_limit < direct {
+            self.forwarded_by = Some(mac);
             return false;
         }
-        self.control_answered = true;
-        true
+        // Two replies through two routers would have the same, too.
+        let crossed_no_router = mac == from || INITIAL_HOP_LIMITS.contains(&hop_limit);
+        if crossed_no_router {
+            self.prove(at, Proof::Echo);
+        }
+        crossed_no_router
+    }
+
+    fn prove(&mut self, at: Instant, proof: Proof) {
+        self.proven = Some((at, proof));
+        self.forwarded_by = None;
+    }
+
+    fn has_proof_by_echo(&self) -> bool {
+        matches!(self.proven, Some((_, Proof::Echo)))
+    }
+
+    /// Whether traffic may prove that the peer follows: it answers no echo at all.
+    pub(crate) fn wants_traffic(&self) -> bool {
+        let asked = self.count(Question::Echo) >= STALE_AFTER;
+        let silent = self.control_reply.is_none() && self.odd_reply.is_none();
+        self.wants_turns() && asked && silent && !self.held_vip
+    }
+
+    /// The peer's MAC sent a frame for the VIP to this host. Returns whether that proves anything new.
+    pub(crate) fn on_traffic(&mut self, now: Instant) -> bool {
+        let is_new = self.wants_traffic();
+        if is_new {
+            self.prove(now, Proof::Traffic);
+        }
+        is_new
     }
 
     /// Whether such an answer would be new.
-    pub(crate) fn expects_holder(&self, mac: Mac, sequence: u16, run: EchoId) -> bool {
-        !self.holds_vip && self.is_at(mac) && run.sent(sequence, self.count(Question::Holder))
+    pub(crate) fn expects_holder(&self, reply: &Reply, run: &EchoId) -> bool {
+        let is_new = !self.holds_vip && self.is_at(reply.mac);
+        is_new
+            && self
+                .number_of(Question::Holder, reply.vip, reply.token, run)
+                .is_some()
     }
 
-    /// `mac` answered an echo to the VIP, with the VIP as source. Returns whether that is new.
-    pub(crate) fn on_holder_echo(&mut self, mac: Mac, sequence: u16, run: EchoId) -> bool {
-        if !self.expects_holder(mac, sequence, run) {
+    /// The peer replied to an echo to the VIP, with the VIP as source. Returns whether that is new.
+    pub(crate) fn on_holder_echo(&mut self, reply: &Reply, run: &EchoId) -> bool {
+        if !self.expects_holder(reply, run) {
             return false;
         }
-        self.peer.mac = Some(mac);
-        self.answered_by = None;
+        (self.peer.mac, self.answered_by) = (Some(reply.mac), None);
         self.holds_vip = true;
         true
     }
@@ -453,13 +628,41 @@ impl Confirmation {
         self.peer.mac == Some(mac) || self.answered_by == Some(mac)
     }
 
-    /// Whether enough echoes from the VIP stayed unanswered to make its entry wrong, and enough echoes
-    /// to the VIP to rule out that it has the VIP itself.
+    /// The answered control echoes, each of which followed an echo from the VIP.
+    fn pairs(&self) -> u32 {
+        self.control_answers.count_ones()
+    }
+
+    /// Whether its entry is wrong: a router had to forward its reply; or enough echoes from the VIP stayed
+    /// unanswered while each control echo was answered, and enough echoes to the VIP to rule out that it
+    /// has the VIP itself.
     fn is_stale(&self) -> bool {
         let in_vips_subnet = |control: Control| control.in_vips_subnet;
+        // The answer to a solicitation goes to the MAC in the peer's table, unlike the answer to an ARP
+        // request: who answers has the right entry.
+        let unanswered = self.count(Question::Directed) - self.directed_when_answered;
+        let entry_is_right = self.peer.ip.is_ipv6()
+            && self.acknowledged.is_some()
+            && self.asks_as_vip
+            && unanswered < STALE_AFTER;
         self.peer.control.is_some_and(in_vips_subnet)
-            && self.count(Question::Echo) >= STALE_AFTER
-            && self.count(Question::Holder) >= STALE_AFTER
+            && !entry_is_right
+            && (self.forwarded_by.is_some()
+                || self.count(Question::Echo) >= STALE_AFTER
+                    && self.pairs() >= STALE_AFTER
+                    && self.count(Question::Holder) >= STALE_AFTER)
+    }
+
+    /// When the peer last proved that it follows, or else that it heard.
+    #[must_use]
+    pub fn settled(&self) -> Option<Instant> {
+        self.proven.map(|(at, _)| at).or(self.acknowledged)
+    }
+
+    /// Whether the run asked it, or heard it.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.was_asked() || self.has_replied()
     }
 
     /// What the answers prove so far.
@@ -471,46 +674,29 @@ impl Confirmation {
             PeerVerdict::Proven
         } else if self.holds_vip {
             PeerVerdict::Holder
-        } else if self.control_answered && self.is_stale() {
+        } else if self.is_stale() {
             PeerVerdict::Stale
         } else if self.acknowledged.is_some() {
             PeerVerdict::Acknowledged
         } else if self.held_vip {
             PeerVerdict::Holder
-        } else {
+        } else if self.is_asked() {
             PeerVerdict::Silent
+        } else {
+            PeerVerdict::Unasked
         }
     }
 }
 
-/// Identifies the echoes of this run.
+/// A reply to an echo.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EchoId {
-    pub(crate) identifier: u16,
-    first_sequence: u16,
-}
-
-impl EchoId {
-    pub(crate) fn new(seed: u64) -> Self {
-        let [a, b, c, d, ..] = seed.to_be_bytes();
-        Self {
-            identifier: u16::from_be_bytes([a, b]),
-            first_sequence: u16::from_be_bytes([c, d]),
-        }
-    }
-
-    /// The sequence number of the echo after `count` earlier ones.
-    fn sequence(self, count: u32) -> u16 {
-        // The field wraps at 2^16.
-        let [.., high, low] = count.to_be_bytes();
-        self.first_sequence
-            .wrapping_add(u16::from_be_bytes([high, low]))
-    }
-
-    /// Whether one of `count` sent echoes has this sequence number.
-    fn sent(self, sequence: u16, count: u32) -> bool {
-        u32::from(sequence.wrapping_sub(self.first_sequence)) < count
-    }
+pub(crate) struct Reply {
+    /// The VIP that it is about.
+    pub(crate) vip: Vip,
+    /// The source of the frame.
+    pub(crate) mac: Mac,
+    pub(crate) token: Token,
+    pub(crate) hop_limit: u8,
 }
 
 #[cfg(test)]
@@ -537,6 +723,7 @@ mod tests {
                 source: Source::Learned,
                 required: false,
                 onlink: true,
+                doubtful: false,
                 control: Some(Control {
                     ip: Ipv4Addr::new(10, 0, 0, 1).into(),
                     interface: InterfaceIndex(2),
@@ -562,17 +749,35 @@ mod tests {
         (questions, confirmation.end_turn(enough))
     }
 
+    /// The reply from `mac` to the question of this number, with a hop limit.
+    fn reply_of(
+        peer: &Confirmation,
+        question: Question,
+        number: u32,
+        (mac, hop_limit): (Mac, u8),
+    ) -> Reply {
+        Reply {
+            vip: vip(),
+            mac,
+            token: peer.token(question, vip(), number, &run()),
+            hop_limit,
+        }
+    }
+
     /// `mac` answers the echo of this number.
     fn echo(peer: &mut Confirmation, mac: Mac, number: u32) -> bool {
-        peer.on_echo(Instant::now(), mac, run().sequence(number), run())
+        let reply = reply_of(peer, Question::Echo, number, (mac, 64));
+        peer.on_echo(Instant::now(), &reply, &run())
     }
 
     fn control_echo(peer: &mut Confirmation, mac: Mac, number: u32) -> bool {
-        peer.on_control_echo(mac, run().sequence(number), run())
+        let reply = reply_of(peer, Question::Control, number, (mac, 64));
+        peer.on_control_echo(&reply, &run())
     }
 
     fn holder_echo(peer: &mut Confirmation, mac: Mac, number: u32) -> bool {
-        peer.on_holder_echo(mac, run().sequence(number), run())
+        let reply = reply_of(peer, Question::Holder, number, (mac, 64));
+        peer.on_holder_echo(&reply, &run())
     }
 
     const ECHO_AND_CONTROL: [Question; 2] = [Question::Echo, Question::Control];
@@ -581,7 +786,7 @@ mod tests {
     fn a_silent_peer_gets_echoes_too() {
         let mut silent = peer(Some(PEER));
         let turns: Vec<_> = (0..5).map(|_| turn(&mut silent, Some(5)).0).collect();
-        assert_eq!(turns[..2], [[Question::Directed], [Question::Directed]]);
+        assert_eq!(turns[..2], [[Question::Echo], [Question::Directed]]);
         assert_eq!(turns[2], [Question::Directed, Question::Echo]);
         assert_eq!(turns[3], [Question::Directed, Question::Control]);
         assert_eq!(turns[4], [Question::Directed, Question::Echo]);
@@ -589,8 +794,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_may_not_exist_gets_one_frame_a_turn() {
+        let mut old = peer(Some(PEER));
+        old.peer.doubtful = true;
+        let turns: Vec<_> = (0..3).map(|_| turn(&mut old, Some(5)).0).collect();
+        assert_eq!(
+            turns.concat(),
+            [Question::Echo, Question::Directed, Question::Echo]
+        );
+        let mut swept = peer(None);
+        swept.peer.doubtful = true;
+        for _ in 0..3 {
+            assert_eq!(turn(&mut swept, Some(5)).0, [Question::Directed]);
+        }
+    }
+
+    #[test]
     fn no_directed_request_leaves_from_a_lost_address() {
         let mut asked = peer(Some(PEER));
+        asked.echo_first = false;
         asked.stop_asking_from([10, 0, 0, 1].into());
         assert!(asked.asks(Question::Directed));
         asked.stop_asking_from([10, 0, 0, 10].into());
@@ -622,7 +844,9 @@ mod tests {
         let mut silent = peer(Some(PEER));
         let destinations: Vec<_> = (0..8)
             .map(|_| {
-                let frame = silent.frame(Question::Directed, vip(), OWN, run()).unwrap();
+                let frame = silent
+                    .frame(Question::Directed, vip(), OWN, &run())
+                    .unwrap();
                 turn(&mut silent, None);
                 frame.destination
             })
@@ -638,7 +862,7 @@ mod tests {
         asked.peer.ip = IpAddr::V6(ip);
         let directed = |asked: &Confirmation| {
             let vip = "fd00::10".parse().unwrap();
-            asked.frame(Question::Directed, vip, OWN, run())
+            asked.frame(Question::Directed, vip, OWN, &run())
         };
         assert_eq!(directed(&asked), None);
         asked.from = Some(IpAddr::V6(vip));
@@ -651,6 +875,8 @@ mod tests {
         let mut answers = peer(Some(PEER));
         let now = Instant::now();
         assert!(!answers.on_answer(now, PEER), "nothing was asked");
+        turn(&mut answers, None);
+        assert!(!answers.on_answer(now, PEER), "only an echo was sent");
         turn(&mut answers, None);
         assert!(answers.on_answer(now, PEER));
         assert!(!answers.on_answer(now, PEER), "not new");
@@ -669,17 +895,126 @@ mod tests {
         asked.asked(Question::Echo);
         asked.asked(Question::Echo);
         assert!(!echo(&mut asked, PEER, 2), "not sent yet");
-        assert!(!echo(&mut asked, SWITCH, 1), "not the peer");
+        let mut forged = reply_of(&asked, Question::Echo, 1, (PEER, 64));
+        forged.token.nonce ^= 1;
+        assert!(!asked.on_echo(Instant::now(), &forged, &run()));
+        let other = reply_of(&asked, Question::Control, 1, (PEER, 64));
+        assert!(
+            !asked.on_echo(Instant::now(), &other, &run()),
+            "another question"
+        );
         assert_eq!(asked.verdict(), PeerVerdict::Silent);
-        assert_eq!(run().sequence(1), 0, "sequences wrap");
         assert!(echo(&mut asked, PEER, 1));
         assert_eq!(asked.verdict(), PeerVerdict::Proven);
         assert!(!asked.wants_turns() && !asked.is_open(None));
     }
 
+    /// A peer to which an echo from the VIP and a control echo left.
+    fn asked_both() -> Confirmation {
+        let mut asked = peer(Some(PEER));
+        asked.asked(Question::Echo);
+        asked.asked(Question::Control);
+        asked
+    }
+
+    #[test]
+    fn a_reply_from_another_mac_proves_if_no_router_forwarded_it() {
+        // From the same other MAC as the control's, as of a gateway with a virtual MAC; or with a fresh
+        // hop limit, as of a bond with several MACs.
+        for (from, hop_limit) in [
+            ((SWITCH, SWITCH), 62),
+            ((SWITCH, PEER), 64),
+            ((SWITCH, PEER), 255),
+        ] {
+            for control_first in [false, true] {
+                let mut gateway = asked_both();
+                let echo = reply_of(&gateway, Question::Echo, 0, (from.0, hop_limit));
+                let control = reply_of(&gateway, Question::Control, 0, (from.1, hop_limit));
+                let now = Instant::now();
+                if control_first {
+                    gateway.on_control_echo(&control, &run());
+                    assert_eq!(gateway.verdict(), PeerVerdict::Silent);
+                    assert!(gateway.on_echo(now, &echo, &run()));
+                } else {
+                    assert!(gateway.on_echo(now, &echo, &run()));
+                    assert_eq!(gateway.verdict(), PeerVerdict::Silent, "forwarded?");
+                    assert!(gateway.asks(Question::Control));
+                    assert!(gateway.on_control_echo(&control, &run()));
+                }
+                assert_eq!(gateway.verdict(), PeerVerdict::Proven);
+                assert_eq!(gateway.peer.mac, Some(PEER), "its virtual MAC");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_that_a_router_forwarded_makes_a_peer_stale() {
+        for control_first in [false, true] {
+            let mut detoured = asked_both();
+            let echo = reply_of(&detoured, Question::Echo, 0, (SWITCH, 63));
+            let control = reply_of(&detoured, Question::Control, 0, (PEER, 64));
+            if control_first {
+                detoured.on_control_echo(&control, &run());
+            }
+            detoured.on_echo(Instant::now(), &echo, &run());
+            if !control_first {
+                detoured.on_control_echo(&control, &run());
+            }
+            assert_eq!(detoured.verdict(), PeerVerdict::Stale);
+            assert_eq!(detoured.forwarded_by, Some(SWITCH));
+            // It learns the right MAC.
+            detoured.asked(Question::Echo);
+            let right = reply_of(&detoured, Question::Echo, 1, (PEER, 64));
+            assert!(detoured.on_echo(Instant::now(), &right, &run()));
+            assert_eq!(detoured.verdict(), PeerVerdict::Proven);
+            assert_eq!(detoured.forwarded_by, None);
+        }
+        // Two replies through two routers look alike.
+        let mut routed = asked_both();
+        let control = reply_of(&routed, Question::Control, 0, (PEER, 63));
+        routed.on_control_echo(&control, &run());
+        let echo = reply_of(&routed, Question::Echo, 0, (SWITCH, 63));
+        routed.on_echo(Instant::now(), &echo, &run());
+        assert_eq!(routed.verdict(), PeerVerdict::Silent);
+    }
+
+    #[test]
+    fn traffic_proves_only_what_echoes_cannot() {
+        let mut quiet = peer(Some(PEER));
+        assert!(!quiet.on_traffic(Instant::now()), "echoes come first");
+        for _ in 0..STALE_AFTER {
+            quiet.asked(Question::Echo);
+            quiet.asked(Question::Control);
+        }
+        let mut stale = quiet.clone();
+        assert!(quiet.on_traffic(Instant::now()));
+        assert_eq!(quiet.verdict(), PeerVerdict::Proven);
+        assert_eq!(quiet.proven.unwrap().1, Proof::Traffic);
+        control_echo(&mut stale, PEER, 0);
+        assert!(!stale.on_traffic(Instant::now()), "it answers echoes");
+    }
+
+    #[test]
+    fn a_peer_that_limits_its_echo_replies_is_not_stale() {
+        let mut limited = peer(Some(PEER));
+        limited.acknowledged = Some(Instant::now());
+        for _ in 0..20 {
+            for question in [Question::Echo, Question::Control, Question::Holder] {
+                limited.asked(question);
+            }
+        }
+        control_echo(&mut limited, PEER, 4);
+        assert_eq!(limited.verdict(), PeerVerdict::Acknowledged);
+        control_echo(&mut limited, PEER, 11);
+        assert_eq!(limited.verdict(), PeerVerdict::Acknowledged);
+        control_echo(&mut limited, PEER, 19);
+        assert_eq!(limited.verdict(), PeerVerdict::Stale);
+    }
+
     #[test]
     fn another_mac_that_answers_for_a_peer_acknowledges_nothing() {
         let mut proxied = peer(Some(PEER));
+        proxied.echo_first = false;
         turn(&mut proxied, None);
         assert!(proxied.on_answer(Instant::now(), SWITCH));
         assert!(!proxied.on_answer(Instant::now(), OWN), "a second");
@@ -691,11 +1026,12 @@ mod tests {
     #[test]
     fn echoes_alternate_between_two_macs_that_answered() {
         let mut moved = peer(Some(PEER));
+        moved.echo_first = false;
         turn(&mut moved, None);
         moved.on_answer(Instant::now(), SWITCH);
         moved.hurry();
         let mut to = || {
-            let frame = moved.frame(Question::Echo, vip(), OWN, run()).unwrap();
+            let frame = moved.frame(Question::Echo, vip(), OWN, &run()).unwrap();
             assert!(matches!(frame.payload, Payload::Echo(_)));
             turn(&mut moved, Some(5));
             frame.destination
@@ -728,11 +1064,13 @@ mod tests {
         let mut stale = peer(Some(PEER));
         stale.asked(Question::Control);
         assert!(!control_echo(&mut stale, PEER, 1), "not sent yet");
-        assert!(!control_echo(&mut stale, SWITCH, 0), "not the peer");
         assert!(control_echo(&mut stale, PEER, 0));
-        for _ in 0..3 {
+        for pair in 0..STALE_AFTER {
             assert_eq!(stale.verdict(), PeerVerdict::Silent);
-            stale.asked(Question::Echo);
+            for question in [Question::Echo, Question::Control] {
+                stale.asked(question);
+            }
+            control_echo(&mut stale, PEER, pair);
             assert_eq!(stale.verdict(), PeerVerdict::Silent, "a holder?");
             stale.asked(Question::Holder);
         }
@@ -748,7 +1086,7 @@ mod tests {
         holder.asked(Question::Control);
         control_echo(&mut holder, PEER, 0);
         assert!(holder.asks(Question::Holder));
-        let frame = holder.frame(Question::Holder, vip(), OWN, run()).unwrap();
+        let frame = holder.frame(Question::Holder, vip(), OWN, &run()).unwrap();
         let Payload::Echo(echo) = frame.payload else {
             panic!("{frame:?}");
         };
@@ -777,16 +1115,18 @@ mod tests {
             turn(&mut let_go, Some(5));
         }
         assert_eq!(let_go.verdict(), PeerVerdict::Holder, "no answer");
-        assert!(control_echo(&mut let_go, PEER, 0));
+        for pair in 0..STALE_AFTER {
+            control_echo(&mut let_go, PEER, pair);
+        }
         assert_eq!(let_go.verdict(), PeerVerdict::Stale);
     }
 
     fn make_stale(peer: &mut Confirmation) {
-        peer.asked(Question::Control);
-        control_echo(peer, PEER, 0);
-        for _ in 0..STALE_AFTER {
-            peer.asked(Question::Echo);
-            peer.asked(Question::Holder);
+        for pair in 0..STALE_AFTER {
+            for question in [Question::Echo, Question::Control, Question::Holder] {
+                peer.asked(question);
+            }
+            control_echo(peer, PEER, pair);
         }
         assert_eq!(peer.verdict(), PeerVerdict::Stale);
     }
@@ -863,7 +1203,7 @@ mod tests {
         proven.asked(Question::Echo);
         echo(&mut proven, PEER, 0);
         proven.start_over(proven.from);
-        assert_eq!(proven.verdict(), PeerVerdict::Silent);
+        assert_eq!(proven.verdict(), PeerVerdict::Unasked);
         assert!(proven.wants_turns());
     }
 }

@@ -53,7 +53,10 @@ pub(crate) struct LossEstimates(BTreeMap<InterfaceIndex, LossEstimate>);
 
 #[derive(Debug, Default)]
 struct LossEstimate {
-    first_question: Option<Instant>,
+    first_frame: Option<Instant>,
+    /// Whether any frame of another host came in.
+    alive: bool,
+    /// Whether any of them answered a question.
     answers: bool,
     /// Peers that answered, and the questions they needed.
     answered: u32,
@@ -66,9 +69,15 @@ impl LossEstimates {
         self.0.remove(&interface);
     }
 
-    pub(crate) fn count_question(&mut self, now: Instant, interface: InterfaceIndex) {
+    /// A frame left.
+    pub(crate) fn count_frame(&mut self, now: Instant, interface: InterfaceIndex) {
         let path = self.0.entry(interface).or_default();
-        path.first_question.get_or_insert(now);
+        path.first_frame.get_or_insert(now);
+    }
+
+    /// Whether any frame of another host came in.
+    pub(crate) fn is_alive(&self, interface: InterfaceIndex) -> bool {
+        self.0.get(&interface).is_some_and(|path| path.alive)
     }
 
     /// A peer answered for the first time, after `asked` questions.
@@ -78,15 +87,18 @@ impl LossEstimates {
         path.asked += asked;
     }
 
-    /// A host answered. Returns whether the path has just come alive.
+    /// A frame of another host came in. Returns whether the path has just come alive.
     pub(crate) fn comes_alive(&mut self, now: Instant, interface: InterfaceIndex) -> bool {
         let path = self.0.entry(interface).or_default();
-        let was_dead = !path.answers
-            && path
-                .first_question
-                .is_some_and(|asked| now.duration_since(asked) >= SILENCE);
-        path.answers = true;
+        let sent_before = |sent| now.duration_since(sent) >= SILENCE;
+        let was_dead = !path.alive && path.first_frame.is_some_and(sent_before);
+        path.alive = true;
         was_dead
+    }
+
+    /// A host answered a question.
+    pub(crate) fn hear_answer(&mut self, interface: InterfaceIndex) {
+        self.0.entry(interface).or_default().answers = true;
     }
 
     /// How many unanswered questions to one peer rule out chance, if its path loses as much as those
@@ -95,6 +107,14 @@ impl LossEstimates {
         let path = self.0.get(&interface).filter(|path| path.answers)?;
         let share = f64::from(path.answered) / f64::from(path.asked.max(1));
         Some(enough(share, BY_CHANCE))
+    }
+
+    /// The same for a host that may not exist: if others are heard, it needs no answer to tell that the
+    /// path is alive.
+    pub(crate) fn questions_to_doubtful(&self, interface: InterfaceIndex) -> Option<u32> {
+        let without_loss = || enough(ANSWERED.1, BY_CHANCE);
+        let estimate = self.questions_to_rule_out_chance(interface);
+        estimate.or_else(|| self.is_alive(interface).then(without_loss))
     }
 
     /// How many unanswered probes for a VIP rule out another owner.
@@ -121,7 +141,7 @@ mod tests {
     fn the_worse_the_path_the_more_questions_it_takes() {
         let mut paths = LossEstimates::default();
         assert_eq!(paths.questions_to_rule_out_chance(LINK), None);
-        paths.comes_alive(Instant::now(), LINK);
+        paths.hear_answer(LINK);
         for _ in 0..20 {
             paths.count_answer(LINK, 1);
         }
@@ -163,16 +183,19 @@ mod tests {
     }
 
     #[test]
-    fn a_first_answer_after_a_second_means_that_the_path_came_alive() {
+    fn a_first_frame_after_a_second_means_that_the_path_came_alive() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
         let mut paths = LossEstimates::default();
-        paths.count_question(start, LINK);
-        paths.count_question(after(900), LINK);
-        assert!(paths.comes_alive(after(1000), LINK));
+        paths.count_frame(start, LINK);
+        paths.count_frame(after(900), LINK);
+        assert!(!paths.is_alive(LINK));
+        assert!(paths.comes_alive(after(1000), LINK) && paths.is_alive(LINK));
         assert!(!paths.comes_alive(after(5000), LINK));
+        assert_eq!(paths.questions_to_rule_out_chance(LINK), None, "no answer");
+        assert_eq!(paths.questions_to_doubtful(LINK), Some(5));
         paths.forget(LINK);
-        paths.count_question(after(6000), LINK);
+        paths.count_frame(after(6000), LINK);
         assert!(!paths.comes_alive(after(6999), LINK));
     }
 }

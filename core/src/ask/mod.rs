@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod asker;
+mod background;
 mod confirmation;
+mod echo_id;
 mod loss;
 mod owners;
 mod peers;
@@ -16,19 +18,21 @@ mod rate;
 pub(crate) mod testing;
 mod timers;
 
-pub use asker::{Asker, Transmit};
-pub use confirmation::{Confirmation, Control, Peer, PeerVerdict, Source};
-pub(crate) use confirmation::{EchoId, Question};
+pub use asker::{Asker, Listening, Transmit};
+pub(crate) use background::{Background, Neighbourhood};
+pub use confirmation::{Confirmation, Control, Peer, PeerVerdict, Proof, Source};
+pub(crate) use confirmation::{Question, Reply};
+pub(crate) use echo_id::EchoId;
 pub(crate) use loss::{LossEstimates, PROBES_WITHOUT_LOSS, probes_to_rule_out_chance};
 pub use owners::{
     AskedFrom, Claimants, MOST_CLAIMANTS, OwnerSearch, OwnerSearches, Subject, VipVerdict,
     unused_near,
 };
 pub(crate) use owners::{LOOK_AGAIN, OwnerWatch, Step};
-pub(crate) use peers::PeerFinder;
+pub(crate) use peers::{LinkHosts, PeerFinder};
 pub use peers::{LinkView, MOST_HOSTS, MOST_PAIRS};
-pub use rate::Bucket;
-pub(crate) use timers::Timers;
+pub use rate::{ArpBudget, Bucket};
+pub(crate) use timers::{Timers, Worth};
 
 /// How long the answer to the last question may take.
 pub const LAST_ANSWER: Duration = Duration::from_millis(250);
@@ -42,6 +46,8 @@ pub enum Confirm {
     All,
     /// Configured peers and gateways.
     Peers,
+    /// All of these, and every address of the VIP's IPv4 subnet.
+    Subnet,
     /// Nobody.
     None,
 }

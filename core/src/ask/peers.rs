@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Confirm;
 use super::confirmation::{Control, Peer, Source};
@@ -48,70 +49,104 @@ fn is_live(neighbour: &Neighbour) -> bool {
         )
 }
 
-/// Finds the peers of one VIP on its interface and on the one below (of a VMAC or a VLAN).
-pub(crate) struct PeerFinder<'a> {
-    vip: Vip,
+/// The hosts of an interface's link, and of the one below (of a VMAC or a VLAN), sorted once for all VIPs:
+/// tables have tens of thousands.
+pub(crate) struct LinkHosts<'a> {
     /// The VIPs of the run: none is a peer, or an own address to ask from.
     vips: &'a HashSet<IpAddr>,
     own: &'a HashSet<IpAddr>,
     on: &'a LinkView,
     below: Option<&'a LinkView>,
-    /// This host's addresses there whose subnets contain the VIP.
-    subnets: Vec<Address>,
-    /// The live neighbours by address: tables have tens of thousands.
+    /// The live neighbours by address.
     live: HashMap<IpAddr, &'a Neighbour>,
-    /// The addresses of all neighbours on the VIP's own link.
+    /// The addresses of all neighbours on the interface's own link.
     on_link: HashSet<IpAddr>,
-    /// The MACs of neighbours with an address in those subnets that is not link-local.
-    better_known: HashSet<Option<Mac>>,
+    /// The live neighbours, the surest first; from `doubtful` on they may be gone.
+    ranked: Vec<&'a Neighbour>,
+    doubtful: usize,
 }
 
-impl<'a> PeerFinder<'a> {
+impl<'a> LinkHosts<'a> {
     pub(crate) fn new(
-        vip: Vip,
         vips: &'a HashSet<IpAddr>,
         own: &'a HashSet<IpAddr>,
         on: &'a LinkView,
         below: Option<&'a LinkView>,
     ) -> Self {
-        let mut finder = Self {
-            vip,
+        let both = || std::iter::once(on).chain(below);
+        let neighbours = both().flat_map(|view| &view.neighbours);
+        let mut ranked: Vec<_> = neighbours.filter(|one| is_live(one)).collect();
+        let mut live = HashMap::new();
+        for neighbour in &ranked {
+            live.entry(neighbour.ip).or_insert(*neighbour);
+        }
+        ranked.sort_by_key(|one| (is_doubtful(one), one.confirmed.unwrap_or(Duration::MAX)));
+        let doubtful = ranked.partition_point(|one| !is_doubtful(one));
+        Self {
             vips,
             own,
             on,
             below,
-            subnets: Vec::new(),
-            live: HashMap::new(),
+            live,
             on_link: on.neighbours.iter().map(|known| known.ip).collect(),
+            ranked,
+            doubtful,
+        }
+    }
+
+    fn both(&self) -> impl Iterator<Item = &'a LinkView> + use<'a> {
+        std::iter::once(self.on).chain(self.below)
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = &'a Address> + use<'a> {
+        self.both().flat_map(|view| &view.addresses)
+    }
+}
+
+/// Finds the peers of one VIP among the hosts of its link.
+pub(crate) struct PeerFinder<'a> {
+    vip: Vip,
+    hosts: &'a LinkHosts<'a>,
+    /// This host's addresses there whose subnets contain the VIP.
+    subnets: Vec<Address>,
+    /// The MACs of neighbours with an address in those subnets that is not link-local.
+    better_known: HashSet<Option<Mac>>,
+}
+
+impl<'a> PeerFinder<'a> {
+    pub(crate) fn new(vip: Vip, hosts: &'a LinkHosts<'a>) -> Self {
+        let mut finder = Self {
+            vip,
+            hosts,
+            subnets: Vec::new(),
             better_known: HashSet::new(),
         };
-        finder.subnets = finder
+        finder.subnets = hosts
             .addresses()
             .filter(|address| !is_host_prefix(address) && contains(address, vip.ip()))
             .copied()
             .collect();
-        let mut live = HashMap::new();
-        for neighbour in finder.neighbours().filter(|neighbour| is_live(neighbour)) {
-            live.entry(neighbour.ip).or_insert(neighbour);
+        if vip.ip().is_ipv6() {
+            finder.better_known = hosts
+                .ranked
+                .iter()
+                .filter(|other| other.ip.is_ipv6() && !is_link_local_v6(other.ip))
+                .filter(|other| finder.shares_subnet(other.ip))
+                .map(|other| other.mac)
+                .collect();
         }
-        finder.live = live;
-        finder.better_known = finder
-            .neighbours()
-            .filter(|other| other.ip.is_ipv6() && !is_link_local_v6(other.ip))
-            .filter(|other| finder.shares_subnet(other.ip))
-            .map(|other| other.mac)
-            .collect();
         finder
     }
 
-    /// The peers, the most important first: configured ones, gateways, and neighbours. Takes at most
-    /// `most` neighbours, those in use or just confirmed before stale ones; also returns how many
-    /// that leaves out.
+    /// The peers, the most important first: configured ones, gateways, neighbours that the kernel uses,
+    /// and others by when it last confirmed them. Takes at most `most` neighbours; also returns how many
+    /// that leaves out. For [`Confirm::Subnet`], the other addresses of the VIP's subnets follow.
     pub(crate) fn peers(
         &self,
         configured: &[IpAddr],
         confirm: Confirm,
         most: usize,
+        with_doubtful: bool,
     ) -> (Vec<Peer>, usize) {
         if confirm == Confirm::None {
             return (Vec::new(), 0);
@@ -127,55 +162,60 @@ impl<'a> PeerFinder<'a> {
             let onlink = self.leads_to(*ip);
             add(self.peer(*ip, Source::Configured, onlink, onlink));
         }
-        for gateway in &self.on.gateways {
+        for gateway in &self.hosts.on.gateways {
             // A gateway in another subnet of the link may reach the VIP by another link.
             let required = self.shares_subnet(*gateway);
             add(self.peer(*gateway, Source::Gateway, true, required));
         }
-        for gateway in self.below.iter().flat_map(|below| &below.gateways) {
+        for gateway in self.hosts.below.iter().flat_map(|below| &below.gateways) {
             // The link below a VLAN is another link: only a shared subnet makes its gateways count.
             if self.shares_subnet(*gateway) {
                 add(self.peer(*gateway, Source::Gateway, true, true));
             }
         }
         let mut left_out = 0;
-        if confirm == Confirm::All {
-            let is_peer = |one: &&Neighbour| {
-                is_live(one) && self.shares_subnet(one.ip) && !self.has_better_address(one)
+        if matches!(confirm, Confirm::All | Confirm::Subnet) {
+            let ranked = match with_doubtful {
+                true => &self.hosts.ranked[..],
+                false => &self.hosts.ranked[..self.hosts.doubtful],
             };
-            let mut neighbours: Vec<_> = self.neighbours().filter(is_peer).collect();
-            if neighbours.len() > most {
-                neighbours.sort_by_key(|one| one.state == NeighbourState::Stale);
-                left_out = neighbours.len() - most;
-                neighbours.truncate(most);
+            let is_peer =
+                |one: &&&Neighbour| self.shares_subnet(one.ip) && !self.has_better_address(one);
+            let count = ranked.iter().filter(is_peer).count();
+            left_out = count.saturating_sub(most);
+            for neighbour in ranked.iter().filter(is_peer).take(most) {
+                let doubtful = is_doubtful(neighbour);
+                add(Peer {
+                    doubtful,
+                    ..self.peer(neighbour.ip, Source::Learned, true, false)
+                });
             }
-            for neighbour in neighbours {
-                add(self.peer(neighbour.ip, Source::Learned, true, false));
+        }
+        if confirm == Confirm::Subnet && with_doubtful {
+            for ip in self.swept() {
+                add(Peer {
+                    doubtful: true,
+                    ..self.peer(ip, Source::Subnet, true, false)
+                });
             }
         }
         peers.sort_by_key(|peer| !peer.required);
         (peers, left_out)
     }
 
-    fn both(&self) -> impl Iterator<Item = &'a LinkView> {
-        std::iter::once(self.on).chain(self.below)
-    }
-
-    fn addresses(&self) -> impl Iterator<Item = &'a Address> {
-        self.both().flat_map(|view| &view.addresses)
-    }
-
-    fn neighbours(&self) -> impl Iterator<Item = &'a Neighbour> {
-        self.both().flat_map(|view| &view.neighbours)
+    /// The addresses of a sweep: all hosts of the VIP's IPv4 subnets that are small enough.
+    fn swept(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let subnets = self.subnets.iter().map(Prefix::of);
+        subnets.filter_map(Prefix::hosts).flatten().map(IpAddr::V4)
     }
 
     /// Whether an address is of the VIP's family, and neither a VIP nor this host's. A link-local
     /// address of this host on another link is another host's here.
     fn can_be_peer(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.vip.ip().is_ipv4()
-            && !self.vips.contains(&ip)
-            && (is_link_local_v6(ip) || !self.own.contains(&ip))
-            && !self.addresses().any(|own| own.ip == ip)
+            && !self.hosts.vips.contains(&ip)
+            && (is_link_local_v6(ip) || !self.hosts.own.contains(&ip))
+            && !self.hosts.addresses().any(|own| own.ip == ip)
     }
 
     /// Whether the peer reaches the VIP on the link, as far as this host knows: both are in one of its
@@ -183,12 +223,13 @@ impl<'a> PeerFinder<'a> {
     fn shares_subnet(&self, ip: IpAddr) -> bool {
         is_link_local_v6(ip)
             || self.subnets.iter().any(|subnet| contains(subnet, ip))
-            || (self.subnets.is_empty() && self.on_link.contains(&ip))
+            || (self.subnets.is_empty() && self.hosts.on_link.contains(&ip))
     }
 
     fn leads_to(&self, ip: IpAddr) -> bool {
         self.shares_subnet(ip)
             || self
+                .hosts
                 .addresses()
                 .any(|address| !is_host_prefix(address) && contains(address, ip))
     }
@@ -203,33 +244,48 @@ impl<'a> PeerFinder<'a> {
     fn peer(&self, ip: IpAddr, source: Source, onlink: bool, required: bool) -> Peer {
         Peer {
             ip,
-            mac: self.live.get(&ip).and_then(|entry| entry.mac),
+            mac: self.hosts.live.get(&ip).and_then(|entry| entry.mac),
             source,
             required,
             onlink,
+            doubtful: false,
             control: self.control(ip),
         }
     }
 
-    /// An own address, not a VIP, to ask the peer from.
+    /// An own address, not a VIP, to ask the peer from: one of its subnet, or else any. A host of which
+    /// only a link-local address is known may have no route to the VIP's subnet: so it is asked from
+    /// there, and who answers that has one.
     fn control(&self, peer: IpAddr) -> Option<Control> {
-        let own = |view: &LinkView| {
-            let mac = view.link.mac?;
-            view.addresses
-                .iter()
-                .filter(|own| own.ip.is_ipv4() == peer.is_ipv4())
-                .filter(|own| own.usability == Usability::Usable && !is_host_prefix(own))
-                .filter(|own| contains(own, peer))
-                .find(|own| !self.vips.contains(&own.ip))
-                .map(|own| Control {
-                    ip: own.ip,
-                    interface: own.interface,
-                    mac,
-                    in_vips_subnet: self.shares_subnet(peer) && !self.subnets.is_empty(),
-                })
+        let needs_route = is_link_local_v6(peer) && !is_link_local_v6(self.vip.ip());
+        let near = if needs_route { self.vip.ip() } else { peer };
+        let is_near = |own: &Address| !is_host_prefix(own) && contains(own, near);
+        let with_mac = |view: &'a LinkView| {
+            let mac = view.link.mac;
+            let addresses = view.addresses.iter();
+            addresses.filter_map(move |own| Some((own, mac?)))
         };
-        self.both().find_map(own)
+        self.hosts
+            .both()
+            .flat_map(with_mac)
+            .filter(|(own, _)| own.ip.is_ipv4() == peer.is_ipv4())
+            .filter(|(own, _)| own.usability == Usability::Usable)
+            .filter(|(own, _)| !self.hosts.vips.contains(&own.ip))
+            .min_by_key(|(own, _)| !is_near(own))
+            .map(|(own, mac)| Control {
+                ip: own.ip,
+                interface: own.interface,
+                mac,
+                in_vips_subnet: self.shares_subnet(peer)
+                    && !self.subnets.is_empty()
+                    && (is_near(own) || !needs_route),
+            })
     }
+}
+
+/// Whether an entry's host may be gone: the kernel has not confirmed it lately.
+fn is_doubtful(neighbour: &Neighbour) -> bool {
+    neighbour.state == NeighbourState::Stale && !neighbour.externally_learned
 }
 
 fn is_host_prefix(address: &Address) -> bool {
@@ -247,7 +303,7 @@ fn contains(subnet: &Address, ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::address::InterfaceIndex;
@@ -332,8 +388,9 @@ mod tests {
             .unwrap();
         let (mut vips, own): (HashSet<_>, _) = (ips(given, "vips"), ips(given, "own"));
         vips.insert(vip.ip());
-        let finder = PeerFinder::new(vip, &vips, &own, on, below);
-        finder.peers(&ips::<Vec<_>>(given, "configured"), confirm, most)
+        let hosts = LinkHosts::new(&vips, &own, on, below);
+        let finder = PeerFinder::new(vip, &hosts);
+        finder.peers(&ips::<Vec<_>>(given, "configured"), confirm, most, true)
     }
 
     #[test]
@@ -433,8 +490,11 @@ mod tests {
                 "vips fd00::10; eth fd00::1/64!; eth-neighbours fd00::5",
                 None,
             ),
-            ("eth 10.0.0.1/24; configured 192.0.2.1", None),
             // These peers may reach the VIP by another way.
+            (
+                "eth 10.0.0.1/24; configured 192.0.2.1",
+                Some(control([10, 0, 0, 1], ETH, false)),
+            ),
             (
                 "eth 10.0.0.1/24 10.1.0.1/24; eth-gateways 10.1.0.254",
                 Some(control([10, 1, 0, 1], ETH, false)),
@@ -451,6 +511,10 @@ mod tests {
             (
                 "above 10.0.0.1/24 10.0.0.10/32; above-neighbours 10.0.0.5; eth 172.16.0.1/24",
                 Some(control([10, 0, 0, 1], ABOVE, true)),
+            ),
+            (
+                "above 10.0.0.10/32 172.16.0.1/24; eth 10.0.0.1/24; eth-neighbours 10.0.0.5",
+                Some(control([10, 0, 0, 1], ETH, true)),
             ),
         ] {
             assert_eq!(peers_of(given)[0].control, expected, "{given}");
@@ -490,7 +554,7 @@ mod tests {
             ("eth 10.0.0.1/24 fd00::10/64 fd00::1/64!", None),
         ] {
             let on = view(given, "eth");
-            let from = asking_address(on.addresses.iter(), vip, &[vip.ip()].into());
+            let from = asking_address(on.addresses.iter(), vip, |ip| ip == vip.ip());
             assert_eq!(from, expected);
         }
     }

@@ -32,6 +32,7 @@ pub(crate) fn neighbour(ip: &str, mac: Mac, state: NeighbourState) -> Neighbour 
         mac: Some(mac),
         state,
         externally_learned: false,
+        confirmed: None,
     }
 }
 
@@ -60,11 +61,12 @@ pub(crate) fn reply(to: &Frame, from: Mac) -> Frame {
                 target_lladdr: Some(from),
             }),
         }),
-        Payload::Ndp(_) => unreachable!("an advertisement asks nothing"),
+        Payload::Ndp(_) | Payload::Mld(_) => unreachable!("it asks nothing"),
         Payload::Echo(echo) => Payload::Echo(Echo {
             source: echo.destination,
             destination: echo.source,
             kind: EchoKind::Reply,
+            hop_limit: 64,
             ..echo
         }),
     };

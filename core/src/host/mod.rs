@@ -153,7 +153,7 @@ impl HostSnapshot {
             .addresses
             .iter()
             .filter(|own| own.interface == interface);
-        asking_address(there, vip, vips)
+        asking_address(there, vip, |ip| vips.contains(&ip))
     }
 
     /// The MACs of this host's interfaces.
@@ -172,11 +172,11 @@ impl HostSnapshot {
 pub(crate) fn asking_address<'a>(
     addresses: impl Iterator<Item = &'a Address>,
     vip: Vip,
-    vips: &HashSet<IpAddr>,
+    is_vip: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
     let fit = addresses.filter(|own| {
         let same_family = own.ip.is_ipv4() == vip.ip().is_ipv4();
-        same_family && own.usability == Usability::Usable && !vips.contains(&own.ip)
+        same_family && own.usability == Usability::Usable && !is_vip(own.ip)
     });
     fit.min_by_key(|own| !Prefix::of(own).contains(vip.ip()))
         .map(|own| own.ip)

@@ -1,6 +1,7 @@
 //! The kernel's links, addresses, neighbours and routes as plain data.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -109,6 +110,8 @@ pub struct Neighbour {
     pub state: NeighbourState,
     /// A control plane set the entry (`NTF_EXT_LEARNED`), and only it may remove it.
     pub externally_learned: bool,
+    /// How long ago the host confirmed the entry (`NDA_CACHEINFO`), if the kernel says so.
+    pub confirmed: Option<Duration>,
 }
 
 impl Neighbour {

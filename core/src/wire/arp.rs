@@ -71,6 +71,15 @@ impl Arp {
         .sent_to(known.unwrap_or(Mac::BROADCAST))
     }
 
+    /// A broadcast request from the VIP's new owner that asks for nobody: no host has `nobody`.
+    ///
+    /// Linux does not treat it as gratuitous: it updates every entry for the VIP, also where
+    /// `drop_gratuitous_arp` or `arp_ignore` is set, and creates none. It obeys `locktime`.
+    #[must_use]
+    pub fn oblique_request(vip: Ipv4Addr, mac: Mac, nobody: Ipv4Addr) -> Frame {
+        Self::directed_request(vip, mac, nobody, None)
+    }
+
     /// An ARP probe (RFC 5227 §2.1.1): does another host have the VIP? Its sender protocol address
     /// is zero, so that no table changes.
     #[must_use]

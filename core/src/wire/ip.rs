@@ -20,6 +20,18 @@ pub(super) fn icmpv6_to_bytes(
     source: Ipv6Addr,
     destination: Ipv6Addr,
     hop_limit: u8,
+    message: Vec<u8>,
+) -> Vec<u8> {
+    let icmpv6 = IpNextHeaderProtocols::Icmpv6;
+    ipv6_to_bytes(source, destination, hop_limit, (icmpv6, &[]), message)
+}
+
+/// The same behind extension headers, the first of which is of type `first`.
+pub(super) fn ipv6_to_bytes(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hop_limit: u8,
+    (first, extensions): (IpNextHeaderProtocol, &[u8]),
     mut message: Vec<u8>,
 ) -> Vec<u8> {
     let sum = Icmpv6Packet::new(&message).map(|p| icmpv6::checksum(&p, &source, &destination));
@@ -30,12 +42,14 @@ pub(super) fn icmpv6_to_bytes(
     if let Some(mut ip) = MutableIpv6Packet::new(&mut bytes) {
         ip.set_version(6);
         // Our messages have tens of octets.
-        ip.set_payload_length(u16::try_from(message.len()).unwrap_or(u16::MAX));
-        ip.set_next_header(IpNextHeaderProtocols::Icmpv6);
+        let length = extensions.len() + message.len();
+        ip.set_payload_length(u16::try_from(length).unwrap_or(u16::MAX));
+        ip.set_next_header(first);
         ip.set_hop_limit(hop_limit);
         ip.set_source(source);
         ip.set_destination(destination);
     }
+    bytes.extend_from_slice(extensions);
     bytes.append(&mut message);
     bytes
 }
@@ -44,6 +58,7 @@ pub(super) fn icmpv6_to_bytes(
 pub(super) fn icmp_to_bytes(
     source: Ipv4Addr,
     destination: Ipv4Addr,
+    ttl: u8,
     mut message: Vec<u8>,
 ) -> Vec<u8> {
     let sum = util::checksum(&message, 1);
@@ -55,8 +70,7 @@ pub(super) fn icmp_to_bytes(
         ip.set_version(4);
         ip.set_header_length(5);
         ip.set_total_length(u16::try_from(IPV4_HEADER + message.len()).unwrap_or(u16::MAX));
-        // An echo that crosses a router proves nothing about this link.
-        ip.set_ttl(1);
+        ip.set_ttl(ttl);
         ip.set_next_level_protocol(IpNextHeaderProtocols::Icmp);
         ip.set_source(source);
         ip.set_destination(destination);
@@ -98,6 +112,7 @@ impl<'a> Icmpv6<'a> {
 pub(super) struct Icmp<'a> {
     pub(super) source: Ipv4Addr,
     pub(super) destination: Ipv4Addr,
+    pub(super) ttl: u8,
     pub(super) message: &'a [u8],
 }
 
@@ -118,6 +133,7 @@ impl<'a> Icmp<'a> {
         (u16_at(message, 2)? == util::checksum(message, 1)).then_some(Self {
             source: array_at::<4>(header, 12)?.into(),
             destination: array_at::<4>(header, 16)?.into(),
+            ttl: header[8],
             message,
         })
     }

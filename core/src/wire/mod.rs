@@ -6,14 +6,18 @@
 
 mod arp;
 mod echo;
+mod header;
 mod ip;
+mod mld;
 mod ndp;
 
 use pnet_packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
 
 pub use arp::{Arp, ArpOperation};
-pub use echo::{Echo, EchoKind};
-pub use ndp::{Advertisement, Ndp, NdpMessage, Solicitation, solicited_node};
+pub use echo::{Echo, EchoKind, Token};
+pub use header::Header;
+pub use mld::Report;
+pub use ndp::{ALL_NODES, Advertisement, Ndp, NdpMessage, Solicitation, solicited_node};
 
 use crate::address::Mac;
 
@@ -40,6 +44,8 @@ pub enum Payload {
     Ndp(Ndp),
     /// An ICMP or ICMPv6 echo request or reply (RFC 792, RFC 4443).
     Echo(Echo),
+    /// A multicast listener report (RFC 3810).
+    Mld(Report),
 }
 
 impl Frame {
@@ -49,6 +55,7 @@ impl Frame {
         let (ether_type, body) = match &self.payload {
             Payload::Arp(arp) => (EtherTypes::Arp, arp.to_bytes()),
             Payload::Ndp(ndp) => (EtherTypes::Ipv6, ndp.to_bytes()),
+            Payload::Mld(report) => (EtherTypes::Ipv6, report.to_bytes()),
             Payload::Echo(echo) if echo.source.is_ipv4() => (EtherTypes::Ipv4, echo.to_bytes()),
             Payload::Echo(echo) => (EtherTypes::Ipv6, echo.to_bytes()),
         };

@@ -16,7 +16,11 @@ use crate::address::Mac;
 const FIXED: usize = 24;
 /// Octets of a link-layer address option for Ethernet.
 const LLADDR_OPTION: usize = 8;
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// All nodes of a link (RFC 4291 §2.7.1), and the Ethernet group it maps to.
+pub const ALL_NODES: (Ipv6Addr, Mac) = (
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+    Mac::new([0x33, 0x33, 0, 0, 0, 1]),
+);
 
 /// A neighbour discovery message in its IPv6 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +81,11 @@ impl Ndp {
     #[must_use]
     pub fn unsolicited_advertisement(vip: Ipv6Addr, mac: Mac, router: bool) -> Frame {
         Frame {
-            destination: Mac::new([0x33, 0x33, 0, 0, 0, 1]),
+            destination: ALL_NODES.1,
             source: mac,
             payload: Payload::Ndp(Self {
                 source: vip,
-                destination: ALL_NODES,
+                destination: ALL_NODES.0,
                 message: NdpMessage::Advertisement(Advertisement {
                     router,
                     solicited: false,

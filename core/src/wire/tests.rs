@@ -16,17 +16,21 @@ const ARP_REQUEST: &str = "ffffffffffff 020000000001 0806 0001 0800 06 04 0001
     020000000001 0a090001 000000000000 0a090002";
 const ARP_REPLY: &str = "020000000001 020000000002 0806 0001 0800 06 04 0002
     020000000002 0a090002 020000000001 0a090001";
-const ECHO_REPLY_4: &str = "020000000001 020000000002 0800 45 00 001c dc24 0000 40 01 8aa8
-    0a090002 0a090001 00 00 b3be 4c40 0001";
+const ECHO_REPLY_4: &str = "020000000001 020000000002 0800 45 00 0024 a502 0000 40 01 c1c2
+    0a090002 0a090001 00 00 a3aa 4c40 0001 0102030405060708";
 const SOLICITATION: &str = "3333ff000002 020000000001 86dd 60000000 0020 3a ff
     fd090000000000000000000000000001 ff0200000000000000000001ff000002
     87 00 7d85 00000000 fd090000000000000000000000000002 01 01 020000000001";
 const ADVERTISEMENT: &str = "020000000001 020000000002 86dd 60000000 0020 3a ff
     fd090000000000000000000000000002 fd090000000000000000000000000001
     88 00 1c7f 60000000 fd090000000000000000000000000002 02 01 020000000002";
-const ECHO_REPLY_6: &str = "020000000001 020000000002 86dd 600c487b 0008 3a 40
+const ECHO_REPLY_6: &str = "020000000001 020000000002 86dd 60022dab 0010 3a 40
     fd090000000000000000000000000002 fd090000000000000000000000000001
-    81 00 3864 4c41 0001";
+    81 00 2848 4c41 0001 0102030405060708";
+/// For the group of `A6`, which is also that of its link-local address.
+const LISTENER_REPORT: &str = "333300000016 020000000001 86dd 60000000 0024 00 01
+    fe80000000000000000000fffe000001 ff020000000000000000000000000016
+    3a00 0502 0000 0100 8f00 7207 0000 0001 04 00 0000 ff0200000000000000000001ff000001";
 /// A probe with a nonce option (RFC 7527) instead of a link-layer address.
 const DAD_PROBE: &str = "3333ff000001 020000000001 86dd 60000000 0020 3a ff
     00000000000000000000000000000000 ff0200000000000000000001ff000001
@@ -120,8 +124,12 @@ fn captured_echo_replies_are_parsed() {
             source,
             destination,
             kind: EchoKind::Reply,
-            identifier,
-            sequence: 1,
+            token: Token {
+                identifier,
+                sequence: 1,
+                nonce: 0x0102_0304_0506_0708,
+            },
+            hop_limit: 64,
         }));
         assert_eq!(Frame::parse(&octets(captured)), Some(reply));
     }
@@ -133,7 +141,12 @@ fn echo_requests_and_flags_survive_the_round_trip() {
         (IpAddr::V4(A4), IpAddr::V4(B4)),
         (IpAddr::V6(A6), IpAddr::V6(B6)),
     ] {
-        let echo = Echo::request((source, A), (destination, B), 0xbeef, 0xffff);
+        let token = Token {
+            identifier: 0xbeef,
+            sequence: 0xffff,
+            nonce: u64::MAX - 1,
+        };
+        let echo = Echo::request((source, A), (destination, B), token);
         assert_eq!(Frame::parse(&echo.to_bytes()), Some(echo));
     }
     for flag in 0..3 {
@@ -151,6 +164,42 @@ fn echo_requests_and_flags_survive_the_round_trip() {
         let parsed = Frame::parse(&advertisement.to_bytes());
         assert_eq!(parsed, Some(advertisement));
     }
+}
+
+#[test]
+fn listener_reports_match_the_capture() {
+    let report = Report {
+        source: "fe80::ff:fe00:1".parse().unwrap(),
+        address: A6,
+    };
+    let frame = report.frame(A);
+    assert_eq!(frame.to_bytes(), octets(LISTENER_REPORT));
+    assert_eq!(Frame::parse(&frame.to_bytes()), None, "it is no answer");
+}
+
+#[test]
+fn the_header_of_any_frame_tells_who_is_alive() {
+    let (a4, a6) = (Some(IpAddr::V4(A4)), Some(IpAddr::V6(A6)));
+    for (captured, wanted) in [
+        (ARP_REPLY, None),
+        (ADVERTISEMENT, None),
+        (ECHO_REPLY_4, a4),
+        (ECHO_REPLY_6, a6),
+    ] {
+        let header = Header {
+            destination: A,
+            source: B,
+            wanted,
+        };
+        assert_eq!(Header::parse(&octets(captured)), Some(header));
+    }
+    let request = Header::parse(&octets(ARP_REQUEST)).unwrap();
+    assert_eq!(request.wanted, Some(B4.into()));
+    // A bridge protocol data unit comes through ports that forward nothing.
+    let mut bpdu = octets(ARP_REPLY);
+    bpdu[12..14].copy_from_slice(&[0, 0x26]);
+    assert_eq!(Header::parse(&bpdu), None);
+    assert_eq!(Header::parse(&bpdu[..13]), None);
 }
 
 #[test]

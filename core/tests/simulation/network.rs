@@ -2,8 +2,8 @@
 //! passes every change and received frame to the core before it asks for a frame to send.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
@@ -13,13 +13,15 @@ use vipherald_core::host::{
     Address, HostSnapshot, Link, Neighbour, NeighbourState, PlacedVip, Usability,
 };
 use vipherald_core::order::{Done, Fate, Outcome};
-use vipherald_core::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+use vipherald_core::wire::{
+    ALL_NODES, Arp, ArpOperation, Echo, EchoKind, Frame, Header, Ndp, NdpMessage, Payload, Token,
+};
 
-use crate::peer::{ALL_NODES, Entry, Host, is_group};
+use crate::peer::{Entry, Host, is_group};
 use crate::rng::Rng;
 use crate::scenario::{
-    BASE_NAME, Beginning, Happening, Member, OLD_OWNER, OWN_MAC, OWN4, OWN6, Scenario, VIRTUAL_MAC,
-    VMAC_NAME, When,
+    BASE_NAME, Beginning, Happening, Member, OLD_OWNER, OWN_LINK_LOCAL, OWN_MAC, OWN4, OWN6,
+    Scenario, VIRTUAL_MAC, VMAC_NAME, When,
 };
 
 pub(crate) const BASE: InterfaceIndex = InterfaceIndex(2);
@@ -28,6 +30,8 @@ pub(crate) const VMAC: InterfaceIndex = InterfaceIndex(3);
 const ORDER_GAP: Duration = Duration::from_millis(250);
 /// More steps than any run needs: a run that takes them makes no progress.
 const MOST_STEPS: u64 = 5_000_000;
+/// Who forges frames.
+const ADVERSARY: Mac = Mac::new([2, 0, 0, 6, 6, 6]);
 
 enum Event {
     /// A broadcast or multicast frame reaches every host except its sender.
@@ -52,6 +56,15 @@ pub(crate) struct Truth {
     pub(crate) answered: bool,
     /// It answered a control echo.
     pub(crate) control: bool,
+    /// How many such answers came.
+    pub(crate) control_answers: u32,
+    /// Its table directed a packet for the VIP here.
+    pub(crate) traffic: bool,
+    /// The old owner forwarded a reply of its.
+    pub(crate) forwarded: bool,
+    /// Somebody forged an answer of its to a directed request, or a packet of its for the VIP.
+    pub(crate) forged_answer: bool,
+    pub(crate) forged_traffic: bool,
     /// It answered an echo to the VIP.
     pub(crate) holder: bool,
     /// It answered anything, ever.
@@ -75,6 +88,8 @@ impl Truth {
             echoes: self.echoes,
             controls: self.controls,
             holders: self.holders,
+            forged_answer: self.forged_answer,
+            forged_traffic: self.forged_traffic,
             ..Self::default()
         };
     }
@@ -110,6 +125,10 @@ pub(crate) struct VipTruth {
     pub(crate) starts: u32,
     /// Changes of the MAC.
     pub(crate) macs: u32,
+    /// When the announcements left, gratuitous requests or advertisements, since the last start.
+    pub(crate) announced: Vec<Duration>,
+    /// When the last ARP frames of the rounds left, since they last started over.
+    pub(crate) arp_frames: VecDeque<Duration>,
 }
 
 impl VipTruth {
@@ -141,8 +160,11 @@ pub(crate) struct Network {
     pub(crate) sent_at: Vec<Duration>,
     /// Frames of the rounds since their last start, by VIP.
     pub(crate) broadcasts: Vec<u32>,
-    /// The first answer since the path was last new.
+    /// The first frame of another host, and the first answer, since the path was last new.
     pub(crate) alive_since: Option<Duration>,
+    pub(crate) answered_since: Option<Duration>,
+    /// Whether any answer or packet was forged.
+    pub(crate) forged: bool,
     pub(crate) orders_answered: u32,
     /// Orders without an answer so far.
     orders_out: u32,
@@ -164,6 +186,8 @@ pub(crate) struct Network {
     listening: BTreeSet<InterfaceIndex>,
     reading_tables: bool,
     seen_echo: Option<(Echo, Mac)>,
+    /// The VIPs of the control echoes, by nonce.
+    controls: HashMap<u64, usize>,
     /// The last echo to a VIP, and its frame.
     seen_holder: Option<(Echo, Frame)>,
 }
@@ -179,6 +203,11 @@ fn link(index: InterfaceIndex, mac: Mac, lower: Option<InterfaceIndex>, up: bool
         forwards_ipv6: false,
         lower,
     }
+}
+
+/// Whether the announcer's host has this address besides the VIPs.
+fn is_own(ip: IpAddr) -> bool {
+    [OWN4.into(), OWN6.into(), OWN_LINK_LOCAL.into()].contains(&ip)
 }
 
 fn own(ip: IpAddr) -> IpAddr {
@@ -214,7 +243,12 @@ impl Network {
             let of_proxy = proxy
                 .into_iter()
                 .flat_map(|one| [Some(one.mac), one.second]);
-            let macs = of_proxy.chain([Some(member.host.mac), member.known_mac]);
+            let of_host = [
+                Some(member.host.mac),
+                member.host.virtual_mac,
+                member.known_mac,
+            ];
+            let macs = of_proxy.chain(of_host);
             macs.flatten().map(|mac| (mac, index)).collect::<Vec<_>>()
         };
         let mut network = Self {
@@ -230,6 +264,8 @@ impl Network {
             sent_at: Vec::new(),
             broadcasts: vec![0; vips.len()],
             alive_since: None,
+            answered_since: None,
+            forged: false,
             orders_answered: 0,
             orders_out: 0,
             start,
@@ -239,8 +275,11 @@ impl Network {
             link_gone: false,
             by_mac: members
                 .iter()
-                .map(|member| member.host.mac)
                 .zip(0..)
+                .flat_map(|(member, index)| {
+                    let macs = [Some(member.host.mac), member.host.virtual_mac];
+                    macs.into_iter().flatten().map(move |mac| (mac, index))
+                })
                 .collect(),
             by_any_mac: members.iter().enumerate().flat_map(every_mac).collect(),
             held_by: members
@@ -249,8 +288,11 @@ impl Network {
                 .collect(),
             by_ip: members
                 .iter()
-                .map(|member| member.host.ip)
                 .zip(0..)
+                .flat_map(|(member, index)| {
+                    let ips = [Some(member.host.ip), member.host.link_local];
+                    ips.into_iter().flatten().map(move |ip| (ip, index))
+                })
                 .collect(),
             vip_index,
             events: BinaryHeap::new(),
@@ -259,6 +301,7 @@ impl Network {
             listening: BTreeSet::new(),
             reading_tables: false,
             seen_echo: None,
+            controls: HashMap::new(),
             seen_holder: None,
             members,
             scenario,
@@ -275,6 +318,9 @@ impl Network {
         }
         let above = self.above.clone();
         self.core.link_changed(self.start, &above);
+        for address in Self::own_addresses() {
+            self.core.address_changed(self.start, &address);
+        }
         for (index, vip) in self.scenario.vips.clone().into_iter().enumerate() {
             let usability = match vip.beginning {
                 Beginning::Usable => Usability::Usable,
@@ -364,6 +410,13 @@ impl Network {
                     .refused(self.at(), &transmit, Refusal::Other("ENOBUFS".to_owned()));
                 continue;
             }
+            let is_arp = matches!(transmit.frame.payload, Payload::Arp(_));
+            if is_arp && self.rng.permille(self.scenario.over_budget) {
+                let frees = self.now + self.rng.up_to(Duration::from_millis(300));
+                self.core
+                    .over_budget(self.at(), &transmit, self.start + frees);
+                continue;
+            }
             self.core.sent(self.at(), &transmit);
             self.sent_at.push(self.now);
             if transmit.is_question {
@@ -380,7 +433,8 @@ impl Network {
 
     /// Checks the round trip of a frame through octets, in some runs.
     fn check_octets(&self, frame: &Frame) {
-        if self.scenario.on_the_wire {
+        let is_parsed = !matches!(frame.payload, Payload::Mld(_));
+        if self.scenario.on_the_wire && is_parsed {
             assert_eq!(Frame::parse(&frame.to_bytes()).as_ref(), Some(frame));
         }
     }
@@ -529,16 +583,17 @@ impl Network {
     /// changes no table, and that there is another owner.
     fn is_look(&self, transmit: &Transmit) -> Option<usize> {
         let claim = self.core.claim_of(transmit);
-        if !claim.is_certain_of_owners() || !is_about_vip(&transmit.frame, claim) {
+        if !claim.is_certain_of_owners() || !is_of_rounds(&transmit.frame, claim) {
             return None;
         }
         let source = match &transmit.frame.payload {
             Payload::Arp(arp) => IpAddr::from(arp.sender_ip),
             Payload::Ndp(ndp) => ndp.source.into(),
             Payload::Echo(echo) => echo.source,
+            Payload::Mld(report) => report.source.into(),
         };
         assert!(
-            [IpAddr::from([0; 4]), OWN6.into()].contains(&source),
+            [IpAddr::from([0; 4]), OWN4.into(), OWN6.into()].contains(&source),
             "a probe that changes tables: {:?}",
             transmit.frame
         );
@@ -573,7 +628,7 @@ impl Network {
             self.above.carrier && !self.link_gone,
             "a frame on a dead link"
         );
-        let end = if is_about_vip(&transmit.frame, claim) {
+        let end = if is_of_rounds(&transmit.frame, claim) {
             self.ends_at()
         } else {
             self.end_at
@@ -595,6 +650,10 @@ impl Network {
     fn count(&mut self, transmit: &Transmit) {
         let vip = self.vip_index[&self.core.claim_of(transmit).vip.ip()];
         let vip_ip = self.scenario.vips[vip].ip;
+        if is_of_rounds(&transmit.frame, self.core.claim_of(transmit)) {
+            self.count_broadcast(vip, &transmit.frame);
+            return;
+        }
         let target = target(&transmit.frame);
         assert_ne!(
             Some(target),
@@ -602,18 +661,17 @@ impl Network {
             "a frame to a peer that is offlink"
         );
         let Payload::Echo(echo) = transmit.frame.payload else {
-            if target == vip_ip {
-                self.broadcasts[vip] += 1;
-            } else {
-                let truth = &mut self.truths[vip][self.by_ip[&target]];
-                truth.directed += 1;
-                truth.directed_since_start += 1;
-            }
+            let truth = &mut self.truths[vip][self.by_ip[&target]];
+            truth.directed += 1;
+            truth.directed_since_start += 1;
             return;
         };
         if target == vip_ip {
-            let member = self.by_any_mac[&transmit.frame.destination];
-            assert_eq!(echo.source, own(vip_ip), "a martian source");
+            // A forged ARP answer may have given a peer an adversary's MAC.
+            let Some(member) = self.by_any_mac.get(&transmit.frame.destination).copied() else {
+                return;
+            };
+            assert!(is_own(echo.source), "a martian source");
             let truth = &mut self.truths[vip][member];
             assert!(truth.control, "the host may have to resolve our address");
             truth.holders += 1;
@@ -628,6 +686,36 @@ impl Network {
             self.seen_echo = Some((echo, transmit.frame.source));
         } else {
             truth.controls += 1;
+            self.controls.insert(echo.token.nonce, vip);
+        }
+    }
+
+    /// Counts a frame of the rounds. Checks that no second has more than nine ARP frames of a VIP.
+    fn count_broadcast(&mut self, vip: usize, frame: &Frame) {
+        self.broadcasts[vip] += 1;
+        let looks = self.claim(vip).is_some_and(Claim::is_certain_of_owners);
+        let truth = &mut self.vips[vip];
+        let announces = match &frame.payload {
+            Payload::Arp(arp) => {
+                arp.sender_ip == arp.target_ip && arp.operation == ArpOperation::Request
+            }
+            Payload::Ndp(ndp) => matches!(ndp.message, NdpMessage::Advertisement(_)),
+            Payload::Echo(_) | Payload::Mld(_) => false,
+        };
+        if announces {
+            truth.announced.push(self.now);
+        }
+        if matches!(frame.payload, Payload::Arp(_)) && !looks {
+            truth.arp_frames.push_back(self.now);
+            if truth.arp_frames.len() > 9 {
+                let first = truth.arp_frames.pop_front();
+                let within = first.map(|first| self.now - first);
+                assert!(
+                    within >= Some(Duration::from_secs(1)),
+                    "ten ARP frames in {within:?}, until {:?}",
+                    self.now
+                );
+            }
         }
     }
 
@@ -653,6 +741,15 @@ impl Network {
 
     /// A frame leaves the announcer's host.
     fn leave(&mut self, frame: Frame) {
+        let from = match &frame.payload {
+            Payload::Arp(arp) => arp.sender_ip.into(),
+            Payload::Ndp(ndp) => ndp.source.into(),
+            Payload::Echo(echo) => echo.source,
+            Payload::Mld(report) => report.source.into(),
+        };
+        if self.scenario.blocked && self.vip_index.contains_key(&from) {
+            return;
+        }
         if is_group(&frame) {
             let at = self.arrival();
             self.schedule(at, Event::ToAll(frame, None));
@@ -676,10 +773,35 @@ impl Network {
             let at = self.arrival();
             self.schedule(at, Event::ToHost(to, frame));
             return;
+        } else if frame.destination == OLD_OWNER {
+            self.reach_old_owner(index, &frame);
+            return;
         }
         for _ in 0..self.copies(self.scenario.loss_in) {
             let at = self.arrival();
             self.schedule(at, Event::ToOwner(frame.clone(), Some(index)));
+        }
+    }
+
+    /// The old owner may forward a packet for a VIP that it no longer has.
+    fn reach_old_owner(&mut self, from: usize, frame: &Frame) {
+        let (Payload::Echo(echo), Some(mac)) = (&frame.payload, self.above.mac) else {
+            return;
+        };
+        let vip = self.vip_index.get(&echo.destination).copied();
+        if let Some(vip) = vip.filter(|_| self.scenario.old_owner_forwards) {
+            self.truths[vip][from].forwarded = true;
+            let mut echo = *echo;
+            echo.hop_limit -= 1;
+            let forwarded = Frame {
+                destination: mac,
+                source: OLD_OWNER,
+                payload: Payload::Echo(echo),
+            };
+            for _ in 0..self.copies(self.scenario.loss_in) {
+                let at = self.arrival();
+                self.schedule(at, Event::ToOwner(forwarded.clone(), None));
+            }
         }
     }
 
@@ -752,32 +874,70 @@ impl Network {
         }
         if on.index == self.above.index {
             self.note_claim(frame);
+            self.path_is_alive();
         }
         if let Some(index) = from {
             self.note_truth(on, frame, index);
+        } else {
+            self.note_forged(frame);
         }
         self.check_octets(frame);
-        self.core.received(self.at(), on.index, frame);
+        self.core_receives(on.index, frame);
+    }
+
+    /// Any forged packet for a VIP, a reply too, looks like its source's traffic.
+    fn note_forged(&mut self, frame: &Frame) {
+        if let Some(to) = header(frame).wanted
+            && let (Some(vip), Some(seen)) =
+                (self.vip_index.get(&to), self.by_any_mac.get(&frame.source))
+        {
+            self.truths[*vip][*seen].forged_traffic = true;
+        }
+    }
+
+    fn core_receives(&mut self, on: InterfaceIndex, frame: &Frame) {
+        self.core.heard(self.at(), on, &header(frame));
+        self.core.received(self.at(), on, frame);
+    }
+
+    /// A frame of another host came in: the rounds may start over.
+    fn path_is_alive(&mut self) {
+        if self.alive_since.is_none() {
+            self.alive_since = Some(self.now);
+            for vip in &mut self.vips {
+                vip.arp_frames.clear();
+            }
+        }
     }
 
     /// Records what a host's own frame proves.
     fn note_truth(&mut self, on: &Link, frame: &Frame, index: usize) {
-        let ip = self.members[index].host.ip;
+        let host = &self.members[index].host;
         let to_us = Some(frame.destination) == on.mac;
         let above = on.index == self.above.index;
-        let mut held = None;
+        if let Some(to) = header(frame).wanted
+            && let Some(vip) = self.vip_index.get(&to)
+            && above
+            && to_us
+        {
+            self.truths[*vip][index].traffic = true;
+        }
+        let (mut held, mut control) = (None, None);
         let (destination, echo) = match &frame.payload {
-            Payload::Arp(arp) if arp.operation == ArpOperation::Reply && arp.sender_ip == ip => {
+            Payload::Arp(arp)
+                if arp.operation == ArpOperation::Reply && host.has(arp.sender_ip.into()) =>
+            {
                 (IpAddr::from(arp.target_ip), false)
             }
             Payload::Ndp(ndp) => match ndp.message {
-                NdpMessage::Advertisement(na) if na.solicited && na.target == ip => {
+                NdpMessage::Advertisement(na) if na.solicited && host.has(na.target.into()) => {
                     (ndp.destination.into(), false)
                 }
                 _ => return,
             },
             Payload::Echo(echo) if echo.kind == EchoKind::Reply => {
                 held = self.vip_index.get(&echo.source).copied();
+                control = self.controls.get(&echo.token.nonce).copied();
                 (echo.destination, true)
             }
             _ => return,
@@ -793,19 +953,23 @@ impl Network {
             } else {
                 truth.answered = true;
             }
-        } else if destination != own(ip) {
+        } else if !is_own(destination) {
             return;
         } else if let Some(vip) = held {
             self.truths[vip][index].holder = true;
         } else if echo {
-            for truths in &mut self.truths {
-                truths[index].control = true;
-                truths[index].ever_answered = true;
+            // Else it answered a census.
+            if let Some(vip) = control {
+                let truth = &mut self.truths[vip][index];
+                truth.control = true;
+                truth.control_answers += 1;
+                truth.ever_answered = true;
             }
         } else {
             return;
         }
-        self.alive_since.get_or_insert(self.now);
+        self.path_is_alive();
+        self.answered_since.get_or_insert(self.now);
     }
 
     /// Records a claim to a VIP.
@@ -820,7 +984,7 @@ impl Network {
                     (na.target.into(), na.target_lladdr.unwrap_or(frame.source))
                 }
             },
-            Payload::Echo(_) => return,
+            Payload::Echo(_) | Payload::Mld(_) => return,
         };
         if let Some(index) = self.vip_index.get(&ip).copied() {
             self.vips[index]
@@ -837,7 +1001,7 @@ impl Network {
         let holds = |index: &usize| self.vips[*index].is_usable();
         let mac = if self.vip_index.get(&target).is_some_and(holds) {
             self.above.mac
-        } else if target == own(target) {
+        } else if is_own(target) {
             self.base.mac
         } else {
             return;
@@ -917,6 +1081,8 @@ impl Network {
     /// All rounds have to be repeated, and all peers asked again.
     fn start_rounds(&mut self, index: usize) {
         self.vips[index].starts += 1;
+        self.vips[index].announced.clear();
+        self.vips[index].arp_frames.clear();
         self.broadcasts[index] = 0;
         for truth in &mut self.truths[index] {
             truth.start_over();
@@ -939,8 +1105,13 @@ impl Network {
     }
 
     /// The host's addresses other than the VIPs.
-    fn own_addresses() -> [Address; 2] {
-        [(IpAddr::from(OWN4), 16), (OWN6.into(), 64)].map(|(ip, prefix_len)| Address {
+    fn own_addresses() -> [Address; 3] {
+        let own: [(IpAddr, u8); 3] = [
+            (OWN4.into(), 16),
+            (OWN6.into(), 64),
+            (OWN_LINK_LOCAL.into(), 64),
+        ];
+        own.map(|(ip, prefix_len)| Address {
             ip,
             interface: BASE,
             prefix_len,
@@ -1003,6 +1174,10 @@ impl Network {
                 for member in &mut self.members {
                     let own = own(member.host.ip);
                     member.host.set(own, Entry::Known(mac, self.now));
+                    if member.host.link_local.is_some() {
+                        let own = OWN_LINK_LOCAL.into();
+                        member.host.set(own, Entry::Known(mac, self.now));
+                    }
                 }
                 if !self.scenario.vmac {
                     for vip in &mut self.vips {
@@ -1039,6 +1214,8 @@ impl Network {
                 self.claim_by(mac, index, Some(member));
             }
             Happening::Stray => self.stray(),
+            Happening::Traffic(member) => self.send_traffic(member),
+            Happening::Forgery => self.forge(),
             _ => {}
         }
     }
@@ -1068,7 +1245,7 @@ impl Network {
     }
 
     fn restart(&mut self) {
-        self.alive_since = None;
+        (self.alive_since, self.answered_since) = (None, None);
         for index in 0..self.vips.len() {
             self.became_ready(index);
         }
@@ -1087,7 +1264,8 @@ impl Network {
 
     /// The core receives answers that are wrong in one way, and must not count.
     fn stray(&mut self) {
-        if self.members.is_empty() || !self.listening.contains(&self.above.index) {
+        let is_heard = self.listening.contains(&self.above.index) && !self.is_dark(None);
+        if self.members.is_empty() || !is_heard {
             return;
         }
         let index = self.rng.index(self.members.len());
@@ -1107,17 +1285,19 @@ impl Network {
         let mut frame = answer_for(ip, mac, &question).expect("it is a request");
         match (&mut frame.payload, wrong) {
             (_, 0) => frame.destination = other,
-            (_, 1) => {
-                frame.destination = if ip.is_ipv4() {
-                    Mac::BROADCAST
-                } else {
-                    ALL_NODES
-                }
+            // To all, but not meant for this host.
+            (Payload::Arp(arp), 1) => {
+                arp.target_mac = other;
+                frame.destination = Mac::BROADCAST;
+            }
+            (Payload::Ndp(ndp), 1) => {
+                ndp.destination = ALL_NODES.0;
+                frame.destination = ALL_NODES.1;
             }
             (Payload::Arp(arp), 2) => arp.target_mac = other,
             (Payload::Arp(arp), 3) => arp.operation = ArpOperation::Request,
             (Payload::Arp(arp), 4) => arp.target_ip = OWN4,
-            (Payload::Arp(_), _) => frame.source = other,
+            (Payload::Arp(arp), _) => arp.sender_ip = OWN4,
             (Payload::Ndp(ndp), 2) => ndp.destination = OWN6,
             (Payload::Ndp(ndp), 3 | 4) => {
                 if let NdpMessage::Advertisement(na) = &mut ndp.message {
@@ -1128,7 +1308,9 @@ impl Network {
         }
         let unchanged = Some(&frame) == answer_for(ip, mac, &question).as_ref();
         if !unchanged {
-            self.core.received(self.at(), self.above.index, &frame);
+            self.path_is_alive();
+            self.note_forged(&frame);
+            self.core_receives(self.above.index, &frame);
         }
         self.stray_holder(wrong);
         let Some((echo, echo_mac)) = self.seen_echo else {
@@ -1138,9 +1320,10 @@ impl Network {
             return;
         };
         let macs = (self.members[asked].host.mac, echo_mac);
-        let frame = wrong_reply(&echo, macs, wrong, |reply| {
-            reply.sequence = reply.sequence.wrapping_sub(0x4000);
-        });
+        // Its own reply may come from any MAC.
+        let wrong = if wrong == 1 { 5 } else { wrong };
+        let frame = wrong_reply(&echo, macs, wrong, |reply| reply.token.nonce ^= 1);
+        self.path_is_alive();
         self.core.received(self.at(), self.above.index, &frame);
     }
 
@@ -1152,6 +1335,80 @@ impl Network {
         let macs = (question.destination, question.source);
         let frame = wrong_reply(echo, macs, wrong, |reply| reply.destination = reply.source);
         self.core.received(self.at(), BASE, &frame);
+    }
+
+    /// A member sends a packet for a VIP to the MAC in its table.
+    fn send_traffic(&mut self, index: usize) {
+        let host = &self.members[index].host;
+        let four = host.ip.is_ipv4();
+        let vip = self.scenario.vips.iter().map(|vip| vip.ip);
+        let Some(vip) = vip.into_iter().find(|vip| vip.is_ipv4() == four) else {
+            return;
+        };
+        let Some(mac) = host.follows(vip).filter(|_| !host.owns(vip)) else {
+            return;
+        };
+        if !host.habits.dead {
+            let frame = Echo::request((host.ip, host.mac), (vip, mac), any_token());
+            self.leave_host(index, frame);
+        }
+    }
+
+    /// An adversary on the link sends any frame. It has seen the echoes, but cannot guess a nonce.
+    fn forge(&mut self) {
+        let (index, number) = (self.rng.index(self.members.len()), self.rng.below(7));
+        let vips: Vec<_> = self.scenario.vips.iter().map(|vip| vip.ip).collect();
+        let host = &self.members[index].host;
+        let (ip, host_mac) = (host.ip, host.mac);
+        let vip = self.rng.index(vips.len());
+        let (Some(above), Some(base)) = (self.above.mac, self.base.mac) else {
+            return;
+        };
+        if vips[vip].is_ipv4() != ip.is_ipv4() || !self.listening.contains(&self.above.index) {
+            return;
+        }
+        let source = self.rng.pick(&[host_mac, OLD_OWNER, ADVERSARY]);
+        let mut token = self.seen_echo.map_or(any_token(), |(echo, _)| echo.token);
+        token.nonce = self.rng.next();
+        let hop_limit = self.rng.pick(&[63, 64, 255]);
+        let reply = |from, to, mac| Frame {
+            destination: mac,
+            source,
+            payload: Payload::Echo(Echo {
+                source: from,
+                destination: to,
+                kind: EchoKind::Reply,
+                token,
+                hop_limit,
+            }),
+        };
+        let frame = match number {
+            0 | 1 => reply(ip, vips[vip], above),
+            2 => reply(ip, own(ip), base),
+            3 => reply(vips[vip], own(ip), base),
+            4 => reply(
+                "fe80::bad".parse().expect("an address"),
+                OWN_LINK_LOCAL.into(),
+                base,
+            ),
+            5 => {
+                let question = match (vips[vip], ip) {
+                    (IpAddr::V4(vip), IpAddr::V4(ip)) => {
+                        Arp::directed_request(vip, above, ip, None)
+                    }
+                    (IpAddr::V6(vip), IpAddr::V6(ip)) => {
+                        Ndp::directed_solicitation(vip, above, ip, None)
+                    }
+                    _ => return,
+                };
+                self.truths[vip][index].forged_answer = true;
+                answer_for(ip, source, &question).expect("it is a request")
+            }
+            _ => Echo::request((ip, source), (vips[vip], above), token),
+        };
+        self.forged = true;
+        let at = self.arrival();
+        self.schedule(at, Event::ToOwner(frame, None));
     }
 
     /// The core reads the kernel's tables.
@@ -1169,18 +1426,23 @@ impl Network {
         };
         base.addresses.extend(Self::own_addresses());
         let mut configured: Vec<_> = self.scenario.offlink.into_iter().collect();
-        for member in &self.members {
+        for member in self.members.iter().filter(|member| !member.unknown) {
             match member.source {
                 Source::Gateway => base.gateways.push(member.host.ip),
                 Source::Configured => configured.push(member.host.ip),
-                Source::Learned => {}
+                Source::Learned | Source::Census | Source::Subnet => {}
             }
             if member.known_mac.is_some() {
                 base.neighbours.push(Neighbour {
                     ip: member.host.ip,
                     mac: member.known_mac,
-                    state: NeighbourState::Stale,
+                    state: if member.fresh {
+                        NeighbourState::Reachable
+                    } else {
+                        NeighbourState::Stale
+                    },
                     externally_learned: false,
+                    confirmed: None,
                 });
             }
         }
@@ -1245,12 +1507,52 @@ fn target(frame: &Frame) -> IpAddr {
             NdpMessage::Advertisement(na) => na.target.into(),
         },
         Payload::Echo(echo) => echo.destination,
+        Payload::Mld(report) => report.address.into(),
     }
 }
 
-/// Whether a frame announces the VIP or asks for its owners, and is not for one peer.
-fn is_about_vip(frame: &Frame, claim: &Claim) -> bool {
-    target(frame) == claim.vip.ip() && !matches!(frame.payload, Payload::Echo(_))
+/// Addresses that no host has: of the subnets that a VIP may be in, and without one.
+const NOBODY: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(10, 9, 255, 255),
+    Ipv4Addr::new(10, 9, 0, 255),
+    Ipv4Addr::BROADCAST,
+];
+
+/// Whether a frame is one of the rounds, or asks for other owners, and is not for one peer.
+fn is_of_rounds(frame: &Frame, claim: &Claim) -> bool {
+    let is_about_vip = target(frame) == claim.vip.ip();
+    match &frame.payload {
+        Payload::Arp(arp) => is_about_vip || NOBODY.contains(&arp.target_ip),
+        Payload::Ndp(_) | Payload::Mld(_) => is_about_vip,
+        Payload::Echo(echo) => echo.destination == ALL_NODES.0,
+    }
+}
+
+/// The addresses of a frame.
+fn header(frame: &Frame) -> Header {
+    Header {
+        destination: frame.destination,
+        source: frame.source,
+        wanted: match &frame.payload {
+            Payload::Arp(arp) if arp.operation == ArpOperation::Request => {
+                Some(arp.target_ip.into())
+            }
+            Payload::Ndp(ndp) if matches!(ndp.message, NdpMessage::Solicitation(_)) => {
+                Some(ndp.destination.into())
+            }
+            Payload::Echo(echo) => Some(echo.destination),
+            _ => None,
+        },
+    }
+}
+
+/// A token that is no run's.
+fn any_token() -> Token {
+    Token {
+        identifier: 0,
+        sequence: 0,
+        nonce: 0,
+    }
 }
 
 /// A reply to an echo, wrong in one of six ways. `macs` are its source and destination.
@@ -1261,13 +1563,14 @@ fn wrong_reply(echo: &Echo, macs: (Mac, Mac), wrong: u64, sixth: fn(&mut Echo)) 
         source: echo.destination,
         destination: echo.source,
         kind: EchoKind::Reply,
+        hop_limit: 64,
         ..*echo
     };
     match wrong {
         0 => destination = other,
         1 => source = other,
-        2 => reply.identifier ^= 1,
-        3 => reply.sequence = reply.sequence.wrapping_add(0x4000),
+        2 => reply.token.identifier ^= 1,
+        3 => reply.token.sequence = reply.token.sequence.wrapping_add(0x4000),
         4 => reply.kind = EchoKind::Request,
         _ => sixth(&mut reply),
     }
@@ -1283,7 +1586,7 @@ fn answer_for(ip: IpAddr, mac: Mac, request: &Frame) -> Option<Frame> {
     let is_request = match &request.payload {
         Payload::Arp(arp) => arp.operation == ArpOperation::Request && arp.sender_ip != ip,
         Payload::Ndp(ndp) => matches!(ndp.message, NdpMessage::Solicitation(_)) && ndp.source != ip,
-        Payload::Echo(_) => false,
+        Payload::Echo(_) | Payload::Mld(_) => false,
     };
     if !is_request || target(request) != ip {
         return None;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use vipherald_core::address::Mac;
 use vipherald_core::wire::{
-    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload,
+    ALL_NODES, Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload,
     Solicitation, solicited_node,
 };
 
@@ -17,7 +17,8 @@ use vipherald_core::wire::{
 const LOCKTIME: Duration = Duration::from_secs(1);
 /// Without an answer, a host repeats its request after this time.
 const ASKS_AGAIN: Duration = Duration::from_secs(1);
-pub(crate) const ALL_NODES: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
+/// The TTL or hop limit of what a host sends.
+const HOP_LIMIT: u8 = 64;
 
 /// A neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,11 @@ pub(crate) struct Host {
     pub(crate) habits: Habits,
     /// A VIP of the announcer that this host also has.
     pub(crate) holds: Option<IpAddr>,
+    /// Its link-local address, if it has an IPv6 one.
+    pub(crate) link_local: Option<IpAddr>,
+    /// The MAC in its ARP answers and advertisements, as of a gateway with HSRP: its frames still come
+    /// from its own.
+    pub(crate) virtual_mac: Option<Mac>,
     /// The VIP is on `lo`, with `arp_ignore=1`, as on a real server of LVS.
     pub(crate) on_lo: bool,
     table: Vec<(IpAddr, Entry)>,
@@ -80,6 +86,8 @@ impl Host {
             mac,
             habits: Habits::default(),
             holds: None,
+            link_local: link_local(ip),
+            virtual_mac: None,
             on_lo: false,
             table: Vec::new(),
             waiting: Vec::new(),
@@ -107,7 +115,8 @@ impl Host {
     pub(crate) fn receive(&mut self, now: Duration, frame: &Frame) -> Vec<Frame> {
         let mut out = Vec::new();
         let group = is_group(frame);
-        if self.habits.dead || !(group || frame.destination == self.mac) {
+        let to_it = Some(frame.destination) == self.virtual_mac || frame.destination == self.mac;
+        if self.habits.dead || !(group || to_it) {
             return out;
         }
         match &frame.payload {
@@ -123,13 +132,23 @@ impl Host {
         out
     }
 
-    fn owns(&self, ip: IpAddr) -> bool {
-        self.ip == ip || self.holds == Some(ip)
+    pub(crate) fn owns(&self, ip: IpAddr) -> bool {
+        self.has(ip) || self.holds == Some(ip)
+    }
+
+    /// Whether this is one of its own addresses.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.ip == ip || self.link_local == Some(ip)
+    }
+
+    /// The MAC that it tells others.
+    fn told_mac(&self) -> Mac {
+        self.virtual_mac.unwrap_or(self.mac)
     }
 
     /// Whether this host answers requests for an address.
     fn answers_for(&self, ip: IpAddr) -> bool {
-        self.ip == ip || (self.holds == Some(ip) && !self.on_lo)
+        self.has(ip) || (self.holds == Some(ip) && !self.on_lo)
     }
 
     /// RFC 826 as in Linux: first requests for this host, then updates of an entry.
@@ -171,7 +190,7 @@ impl Host {
             source: self.mac,
             payload: Payload::Arp(Arp {
                 operation: ArpOperation::Reply,
-                sender_mac: self.mac,
+                sender_mac: self.told_mac(),
                 sender_ip: request.target_ip,
                 target_mac: request.sender_mac,
                 target_ip: request.sender_ip,
@@ -186,13 +205,13 @@ impl Host {
             NdpMessage::Solicitation(ns) => {
                 let target = IpAddr::from(ns.target);
                 let addressed =
-                    destination == self.mac || destination == solicited_node(ns.target).1;
+                    [self.mac, self.told_mac(), solicited_node(ns.target).1].contains(&destination);
                 if !addressed || !self.answers_for(target) || self.owns(source) {
                     return;
                 }
                 if ndp.source == Ipv6Addr::UNSPECIFIED {
                     // RFC 4862 §5.4.3: the owner of the address answers all nodes.
-                    out.push(self.advertise(&ns, ndp.source, ALL_NODES));
+                    out.push(self.advertise(&ns, ndp.source, ALL_NODES.1));
                     return;
                 }
                 if let Some(mac) = ns.source_lladdr {
@@ -228,17 +247,13 @@ impl Host {
             source: self.mac,
             payload: Payload::Ndp(Ndp {
                 source: ns.target,
-                destination: if solicited {
-                    to
-                } else {
-                    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)
-                },
+                destination: if solicited { to } else { ALL_NODES.0 },
                 message: NdpMessage::Advertisement(Advertisement {
                     router: false,
                     solicited,
                     override_cached: true,
                     target: ns.target,
-                    target_lladdr: Some(self.mac),
+                    target_lladdr: Some(self.told_mac()),
                 }),
             }),
         }
@@ -278,14 +293,20 @@ impl Host {
     }
 
     fn on_echo(&mut self, now: Duration, echo: &Echo, out: &mut Vec<Frame>) {
-        let for_me = echo.kind == EchoKind::Request && self.owns(echo.destination);
+        // It answers an echo to all nodes from the address that fits the asker's.
+        let source = match self.link_local {
+            Some(link_local) if echo.destination == ALL_NODES.0 => link_local,
+            _ => echo.destination,
+        };
+        let for_me = echo.kind == EchoKind::Request && self.owns(source);
         if !for_me || self.habits.ignores_echo || self.owns(echo.source) {
             return;
         }
         let reply = Echo {
-            source: echo.destination,
+            source,
             destination: echo.source,
             kind: EchoKind::Reply,
+            hop_limit: HOP_LIMIT,
             ..*echo
         };
         match self.entry(echo.source) {
@@ -316,6 +337,18 @@ impl Host {
     }
 }
 
+/// The link-local address of the host with this IPv6 address.
+fn link_local(ip: IpAddr) -> Option<IpAddr> {
+    const INTERFACE: u128 = (1 << 64) - 1;
+    match ip {
+        IpAddr::V6(ip) => {
+            let bits = (0xfe80 << 112) | (ip.to_bits() & INTERFACE);
+            Some(Ipv6Addr::from_bits(bits).into())
+        }
+        IpAddr::V4(_) => None,
+    }
+}
+
 /// Whether a frame goes to a broadcast or multicast address.
 pub(crate) fn is_group(frame: &Frame) -> bool {
     frame.destination.octets()[0] & 1 == 1
@@ -323,6 +356,8 @@ pub(crate) fn is_group(frame: &Frame) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use vipherald_core::wire::Token;
+
     use super::*;
 
     const NOW: Duration = Duration::from_secs(100);
@@ -340,9 +375,15 @@ mod tests {
         (four, six)
     }
 
+    const TOKEN: Token = Token {
+        identifier: 7,
+        sequence: 1,
+        nonce: 9,
+    };
+
     /// The entry after a gratuitous request, a gratuitous reply, an unsolicited advertisement, a
-    /// directed request and a directed solicitation; and the number of answers.
-    fn outcomes(entry: Entry, habits: Habits) -> [(Option<Mac>, usize); 5] {
+    /// directed request, a directed solicitation and an oblique request; and the number of answers.
+    fn outcomes(entry: Entry, habits: Habits) -> [(Option<Mac>, usize); 6] {
         let (mut four, mut six) = host(entry);
         (four.habits, six.habits) = (habits, habits);
         let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
@@ -364,6 +405,10 @@ mod tests {
             receives(&six, Ndp::unsolicited_advertisement(VIP6, NEW, false)),
             receives(&four, Arp::directed_request(VIP4, NEW, ip4, None)),
             receives(&six, Ndp::directed_solicitation(VIP6, NEW, ip6, None)),
+            receives(
+                &four,
+                Arp::oblique_request(VIP4, NEW, [10, 9, 255, 255].into()),
+            ),
         ]
     }
 
@@ -376,28 +421,53 @@ mod tests {
             drops_gratuitous: true,
             ..plain
         };
-        for (entry, habits, gratuitous, directed) in [
-            (Entry::None, plain, [None, None, None], new),
-            (recent, plain, [new, new, new], new),
-            (Entry::Failed, plain, [new, new, None], new),
-            (Entry::Permanent(OLD), plain, [old, old, old], old),
-            (recent, drops_gratuitous, [old, old, old], new),
+        let aged = Entry::Known(OLD, NOW - LOCKTIME);
+        for (entry, habits, gratuitous, directed, oblique) in [
+            (Entry::None, plain, [None, None, None], new, None),
+            (recent, plain, [new, new, new], new, old),
+            (aged, plain, [new, new, new], new, new),
+            (Entry::Failed, plain, [new, new, None], new, new),
+            (Entry::Permanent(OLD), plain, [old, old, old], old, old),
+            (recent, drops_gratuitous, [old, old, old], new, old),
+            (aged, drops_gratuitous, [old, old, old], new, new),
         ] {
             let [a, b, c] = gratuitous.map(|mac| (mac, 0));
-            let expected = [a, b, c, (directed, 1), (directed, 1)];
+            let expected = [a, b, c, (directed, 1), (directed, 1), (oblique, 0)];
             assert_eq!(outcomes(entry, habits), expected, "{entry:?} {habits:?}");
         }
         let drops_resolution = Habits {
             drops_resolution: true,
             ..plain
         };
-        assert_eq!(outcomes(recent, drops_resolution), [(old, 0); 5]);
+        assert_eq!(outcomes(aged, drops_resolution), [(old, 0); 6]);
         let arp_ignore = Habits {
             arp_ignore: true,
             ..plain
         };
         assert_eq!(outcomes(recent, arp_ignore)[..2], [(new, 0), (new, 0)]);
         assert_eq!(outcomes(recent, arp_ignore)[3], (old, 0));
+        assert_eq!(outcomes(aged, arp_ignore)[5], (new, 0));
+    }
+
+    #[test]
+    fn a_host_answers_an_echo_to_all_nodes_from_its_link_local_address() {
+        let (mut four, mut six) = host(Entry::None);
+        let asker: IpAddr = "fe80::1".parse().unwrap();
+        let census = Echo::request((asker, NEW), (ALL_NODES.0.into(), ALL_NODES.1), TOKEN);
+        assert!(four.receive(NOW, &census).is_empty());
+        let asks = six.receive(NOW, &census);
+        assert!(
+            matches!(asks[0].payload, Payload::Ndp(_)),
+            "it resolves the asker"
+        );
+        six.set(asker, Entry::Known(OLD, NOW));
+        let answer = &six.receive(NOW, &census)[0];
+        assert_eq!(answer.destination, OLD, "the MAC of its entry");
+        let Payload::Echo(echo) = answer.payload else {
+            panic!("{answer:?}");
+        };
+        assert_eq!((Some(echo.source), echo.token), (six.link_local, TOKEN));
+        assert_eq!(echo.hop_limit, HOP_LIMIT);
     }
 
     #[test]
@@ -423,7 +493,7 @@ mod tests {
             ("fd09::1".parse().unwrap(), VIP6.into())
         };
         host.set(own, Entry::Known(NEW, NOW));
-        let echo = Echo::request((own, NEW), (vip, host.mac), 7, 1);
+        let echo = Echo::request((own, NEW), (vip, host.mac), TOKEN);
         host.receive(NOW, &echo)
     }
 
@@ -438,7 +508,7 @@ mod tests {
                 panic!("{answers:?}");
             };
             assert!(matches!(answer.payload, Payload::Echo(echo) if echo.source == vip));
-            let from_it = Echo::request((vip, NEW), (host.ip, host.mac), 7, 1);
+            let from_it = Echo::request((vip, NEW), (host.ip, host.mac), TOKEN);
             assert!(host.receive(NOW, &from_it).is_empty(), "martian");
         }
         let (IpAddr::V4(ip4), IpAddr::V6(ip6)) = (four.ip, six.ip) else {
@@ -475,6 +545,6 @@ mod tests {
         assert_eq!(echoes_for_the_vip(&mut six).len(), 1);
         assert_eq!(four.receive(NOW, &Arp::probe(VIP4, NEW)).len(), 1);
         let answers = six.receive(NOW, &Ndp::probe(VIP6, NEW, None));
-        assert_eq!(answers[0].destination, ALL_NODES);
+        assert_eq!(answers[0].destination, ALL_NODES.1);
     }
 }

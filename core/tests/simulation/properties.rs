@@ -8,7 +8,7 @@
 //! has answered. The gaps after a restart are 5, 10, 20, 40, 80 and 160 ms, and then
 //!
 //! - 250 ms while nobody on the link answers, or while the core has not asked a peer that has
-//!   answered often enough (at most 225 echoes) to tell a lost answer from a missing one;
+//!   answered often enough (at most 225 echoes to each MAC that answered for it) to tell a lost answer from a missing one;
 //! - growing to 2 s otherwise.
 //!
 //! A turn is one frame, or two from the third turn on, to a peer that has not answered; and at most
@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use vipherald_core::address::Mac;
 use vipherald_core::announce::{Claim, State};
-use vipherald_core::ask::{PeerVerdict, Source};
+use vipherald_core::ask::{Confirmation, PeerVerdict, Proof, Source};
 
 use crate::network::{Network, Truth};
 use crate::peer::Entry;
@@ -63,13 +63,18 @@ fn bound(network: &Network, vip: usize, has_answered: bool) -> f64 {
     };
     let restarts = f64::from(1 + 2 * truth.starts + answers);
     let untroubled = truth.starts == 1 && truth.macs == 0;
-    match (has_answered, network.alive_since) {
+    let bound = match (has_answered, network.answered_since) {
         (false, Some(alive)) if untroubled => {
             let dead = alive.as_secs_f64();
             2.0 * (10.0 * restarts + 4.0 * dead + (seconds - dead) / 2.0 + 1.0)
         }
         (false, _) => 2.0 * (7.0 * restarts + 4.0 * seconds),
         (true, _) => 4.0 * (7.0 * restarts + 4.0 * seconds),
+    };
+    // A host with two addresses may be two peers.
+    match network.scenario.vips[vip].ip.is_ipv6() {
+        true => 2.0 * bound,
+        false => bound,
     }
 }
 
@@ -152,7 +157,10 @@ fn conflicts_are_the_other_owners(network: &Network, vip: usize, claim: &Claim) 
             let known = since.is_some_and(|since| since.is_zero() || since + LOOK < network.now);
             assert!(!silent || !is_conflict, "it claims nothing: {who}");
             assert!(silent || is_conflict || !known, "another owner: {who}");
-            let released = member.listens && member.known_mac == Some(mac) && holdings.len() == 1;
+            let released = member.listens
+                && !member.unknown
+                && member.known_mac == Some(mac)
+                && holdings.len() == 1;
             assert!(!(is_conflict && released), "it ignored an order: {who}");
         } else if is_conflict && scenario.can_look(vip) {
             let gone = holdings.last().and_then(|(_, until)| *until);
@@ -274,10 +282,14 @@ fn should_end_early(network: &Network) -> bool {
     };
     let answered = network.truths.iter().any(|truths| {
         let mut of_members = truths.iter().zip(&network.members);
-        of_members.any(|(truth, member)| truth.answered && expected(member))
+        let answered = |truth: &Truth| truth.answered || truth.followed;
+        of_members.any(|(truth, member)| answered(truth) && expected(member))
     });
     scenario.is_lossless()
         && scenario.port_opens.is_zero()
+        && scenario.over_budget == 0
+        && scenario.pace.arp_rate.is_none()
+        && !network.forged
         && scenario.pace.timeout >= Duration::from_secs(60)
         && scenario.pace.rate.get() >= 2000
         && network.members.len() < 100
@@ -295,9 +307,17 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
     let found = is_found(member);
     let kind = match member.kind {
         _ if member.host.habits.dead => false,
+        // A few questions to it are all, and a long table delays even these.
+        _ if member.is_doubtful() => {
+            member.kind == Kind::Honest
+                && found
+                && member.proxy.is_none()
+                && network.scenario.port_opens.is_zero()
+                && network.members.len() < 50
+        }
         Kind::Honest => true,
-        // Only a gratuitous frame changes its entry, and ARP does not find it.
-        Kind::ArpIgnoring => {
+        // Only a broadcast changes its entry, and ARP does not find it.
+        Kind::ArpIgnoring | Kind::Deaf => {
             !another_owner_is_near(network, vip) && found && network.vips[vip].macs == 0
         }
         Kind::RealServer => member.host.holds != Some(ip),
@@ -306,14 +326,14 @@ fn has_to_follow(network: &Network, member: &Member, vip: usize) -> bool {
     };
     // A proxy hides the member's MAC, unless the kernel knows it. If the proxy absorbs directed
     // requests, only gratuitous frames reach the member.
-    let unreachable =
-        member.host.habits.drops_gratuitous && member.proxy.is_some_and(|proxy| proxy.absorbs);
+    let unreachable = network.scenario.blocked
+        || member.host.habits.drops_gratuitous && member.proxy.is_some_and(|proxy| proxy.absorbs);
     kind && (member.proxy.is_none() || found) && !unreachable
 }
 
 /// Whether the kernel knows a member's MAC.
 fn is_found(member: &Member) -> bool {
-    member.known_mac == Some(member.host.mac)
+    member.known_mac == Some(member.host.virtual_mac.unwrap_or(member.host.mac))
 }
 
 /// Whether, without losses, the run has to find out that a member has the VIP.
@@ -321,6 +341,7 @@ fn has_to_be_holder(network: &Network, member: &Member, vip: usize) -> bool {
     member.host.holds == Some(network.scenario.vips[vip].ip)
         && network.holdings.iter().all(|one| one.len() < 2)
         && is_found(member)
+        && !member.is_doubtful()
 }
 
 /// Whether a member has the VIP, or the run does not yet know that it let go.
@@ -343,10 +364,12 @@ fn is_stale(network: &Network, member: &Member, vip: usize, truth: &Truth) -> bo
     let entry = member.host.entry(ip);
     let stuck = match member.kind {
         Kind::Permanent => matches!(entry, Entry::Permanent(_)),
-        Kind::ResolutionDropping | Kind::Deaf => matches!(entry, Entry::Known(..)),
+        Kind::ResolutionDropping => matches!(entry, Entry::Known(..)),
         _ => false,
     };
     stuck
+        && !member.is_doubtful()
+        && !network.scenario.blocked
         && is_found(member)
         && entry_is_wrong(network, member, vip)
         && !truth.followed
@@ -355,6 +378,97 @@ fn is_stale(network: &Network, member: &Member, vip: usize, truth: &Truth) -> bo
 
 fn entry_is_wrong(network: &Network, member: &Member, vip: usize) -> bool {
     member.host.follows(network.scenario.vips[vip].ip) != network.announced_mac()
+}
+
+/// Whether a host's entry has to be right at the end, whether or not anybody knows the host: frames reach
+/// it, nothing pins its entry, and no filter drops ARP and neighbour discovery.
+fn entry_has_to_be_right(network: &Network, member: &Member, vip: usize) -> bool {
+    let ip = network.scenario.vips[vip].ip;
+    let habits = member.host.habits;
+    // IPv6 has no oblique broadcast: such a host follows if it is asked.
+    let is_told = ip.is_ipv4() || !habits.drops_gratuitous;
+    let is_asked = member.kind == Kind::Honest
+        && is_found(member)
+        && member.proxy.is_none()
+        && !member.is_doubtful()
+        && (!member.unknown || network.scenario.pace.census);
+    ip.is_ipv4() == member.host.ip.is_ipv4()
+        && network.scenario.is_lossless()
+        && !network.scenario.blocked
+        && matches!(member.host.entry(ip), Entry::Known(..))
+        && member.host.holds != Some(ip)
+        && !habits.dead
+        && !habits.drops_resolution
+        && (is_told || is_asked)
+        && (network.vips[vip].macs == 0 || is_told && !habits.drops_gratuitous)
+        && !another_owner_is_near(network, vip)
+}
+
+/// Everybody with an entry follows, known or not.
+fn everybody_follows(network: &Network, vip: usize, statistics: &mut Statistics) {
+    for member in &network.members {
+        if entry_has_to_be_right(network, member, vip) {
+            assert!(
+                !entry_is_wrong(network, member, vip),
+                "it still follows another one at {:?}: {member:#?}",
+                network.now
+            );
+            statistics.unknown += u64::from(member.unknown);
+        }
+    }
+}
+
+/// When the announcements of a VIP leave, counted from the first.
+const ANNOUNCED: [u64; 8] = [0, 50, 200, 600, 2000, 4000, 7000, 10_000];
+/// How late each may be.
+const PUNCTUAL: Duration = Duration::from_millis(20);
+
+/// If the driver is prompt, announcements leave at their times, whatever is due besides.
+fn announcements_are_punctual(network: &Network, vip: usize) {
+    let scenario = &network.scenario;
+    let truth = &network.vips[vip];
+    let Some(first) = truth.announced.first() else {
+        return;
+    };
+    let silent_for = network
+        .alive_since
+        .map(|alive| alive.saturating_sub(*first));
+    let prompt = scenario.refused == 0 && scenario.over_budget == 0;
+    let goes_on = silent_for < Some(Duration::from_millis(900)) && silent_for.is_some();
+    if !prompt || !goes_on || scenario.pace.rate.get() < 2000 || truth.starts != 1 {
+        return;
+    }
+    for (at, planned) in truth.announced.iter().zip(ANNOUNCED) {
+        let planned = *first + Duration::from_millis(planned);
+        assert!(
+            planned <= *at && *at <= planned + PUNCTUAL + 8 * scenario.lateness,
+            "it left at {at:?}, not at {planned:?}: {:?}",
+            truth.announced
+        );
+    }
+}
+
+/// Where something drops all frames from a VIP, no host is called stale for that.
+fn blocked_vips_accuse_nobody(network: &Network, claim: &Claim, statistics: &mut Statistics) {
+    if !network.scenario.blocked {
+        return;
+    }
+    let stale = |one: &Confirmation| one.verdict() == PeerVerdict::Stale;
+    let suspects = claim
+        .confirmations()
+        .iter()
+        .filter(|one| stale(one))
+        .count();
+    if suspects >= 2 && network.members.iter().all(|one| one.proxy.is_none()) && !network.forged {
+        assert!(claim.is_blocked(), "{} is blocked", claim.vip);
+        statistics.blocked += 1;
+    }
+    let mut all = claim.confirmations().iter();
+    assert!(
+        !claim.is_blocked() || all.all(|one| claim.verdict_of(one) != PeerVerdict::Stale),
+        "{} is blocked, and nobody is stale",
+        claim.vip
+    );
 }
 
 /// Checks all properties of a finished run, and counts its results.
@@ -368,7 +482,12 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
     );
     // Whether the timeout ended the questions.
     let cut = network.now >= network.end_at;
-    assert!(!cut || !should_end_early(network), "it did not end early");
+    assert!(
+        !cut || !should_end_early(network),
+        "it did not end early: {:#?} {:?}",
+        network.core.claims(),
+        network.members
+    );
     statistics.runs += 1;
     statistics.frames += network.sent_at.len() as u64;
     statistics.cut += u64::from(cut);
@@ -380,6 +499,8 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         };
         conflicts_are_what_was_claimed(network, vip, claim);
         looks_are_few(network, vip, claim);
+        announcements_are_punctual(network, vip);
+        blocked_vips_accuse_nobody(network, claim, statistics);
         let ready = claim.state() == State::Ready;
         let settled = ready && !cut;
         statistics.left += u64::from(claim.state() == State::Left);
@@ -389,9 +510,10 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
         statistics.watched += u64::from(truth.watched_until.is_some());
         if settled {
             conflicts_are_the_other_owners(network, vip, claim);
-            // Eight rounds of two gratuitous ARP frames and a probe, or of an advertisement and a
-            // probe, which the last round may lack.
-            let least = if claim.vip.ip().is_ipv4() { 24 } else { 15 };
+            everybody_follows(network, vip, statistics);
+            // All frames of the rounds; for IPv6, advertisements and probes (of which the last may be
+            // missing).
+            let least = if claim.vip.ip().is_ipv4() { 26 } else { 16 };
             let sent = network.broadcasts[vip];
             assert!(
                 sent >= least,
@@ -412,6 +534,8 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
                 member,
                 truth: &network.truths[vip][index],
                 verdict: claim.verdict_of(confirmation),
+                proof: confirmation.proven.map(|(_, proof)| proof),
+                is_forwarded: confirmation.forwarded_by.is_some(),
                 who: format!(
                     "{:?} at {:?} {member:#?}\n{confirmation:#?}\n{:?}\n{truth:?} {:?}",
                     claim.verdict_of(confirmation),
@@ -445,6 +569,8 @@ struct Seen<'a> {
     member: &'a Member,
     truth: &'a Truth,
     verdict: PeerVerdict,
+    proof: Option<Proof>,
+    is_forwarded: bool,
     who: String,
 }
 
@@ -471,12 +597,29 @@ impl Seen<'_> {
         // If the kernel knows no MAC, the first one to answer counts as the peer until an echo.
         let mistaken = self.member.proxy.is_some() && self.member.known_mac.is_none();
         match self.verdict {
+            PeerVerdict::Proven if self.proof == Some(Proof::Traffic) => {
+                // Whoever answers this host's own address is asked until it answers the VIP, too.
+                let is_fooled = truth.forged_traffic && !truth.traffic;
+                assert!(truth.traffic || is_fooled, "no traffic: {who}");
+                let started_over = self.network.vips[self.vip].starts > 1;
+                assert!(!truth.control || started_over, "it answers echoes: {who}");
+            }
             PeerVerdict::Proven => assert!(truth.followed, "no proof: {who}"),
-            PeerVerdict::Acknowledged => assert!(truth.answered || mistaken, "no answer: {who}"),
+            PeerVerdict::Acknowledged => assert!(
+                truth.answered || mistaken || truth.forged_answer,
+                "no answer: {who}"
+            ),
             PeerVerdict::Stale => {
                 assert!(truth.control, "it did not answer: {who}");
                 assert!(
-                    truth.echoes_since_start >= 3 && truth.holders_since_start >= 3,
+                    !self.is_forwarded || truth.forwarded,
+                    "nobody forwarded its reply: {who}"
+                );
+                assert!(
+                    self.is_forwarded
+                        || truth.echoes_since_start >= 3
+                            && truth.holders_since_start >= 3
+                            && truth.control_answers >= 3,
                     "too few questions: {who}"
                 );
                 let prompt =
@@ -484,7 +627,7 @@ impl Seen<'_> {
                 assert!(!(has_vip && prompt), "it has the VIP: {who}");
             }
             PeerVerdict::Holder => assert!(truth.holder, "it does not have the VIP: {who}"),
-            PeerVerdict::Silent | PeerVerdict::Offlink => {}
+            PeerVerdict::Silent | PeerVerdict::Unasked | PeerVerdict::Offlink => {}
         }
         let is_real_server = has_vip && self.member.host.on_lo;
         let follows = match self.verdict {
@@ -492,8 +635,11 @@ impl Seen<'_> {
             PeerVerdict::Acknowledged => !mistaken,
             _ => false,
         };
+        // A liar can forge traffic and ARP answers.
+        let is_forged =
+            truth.forged_answer || self.proof == Some(Proof::Traffic) && truth.forged_traffic;
         assert!(
-            !(is_real_server && follows),
+            !(is_real_server && follows) || is_forged,
             "it drops packets from the VIP: {who}"
         );
     }
@@ -506,8 +652,22 @@ impl Seen<'_> {
             truth,
             verdict,
             who,
+            ..
         } = self;
         let (vip, verdict) = (*vip, *verdict);
+        // Nothing tells a forged ARP answer from a real one.
+        if network
+            .truths
+            .iter()
+            .flatten()
+            .any(|truth| truth.forged_answer)
+        {
+            return;
+        }
+        statistics.forwarded += u64::from(self.is_forwarded && verdict == PeerVerdict::Stale);
+        statistics.by_traffic += u64::from(self.proof == Some(Proof::Traffic));
+        statistics.virtual_macs +=
+            u64::from(member.host.virtual_mac.is_some() && verdict == PeerVerdict::Proven);
         let lossless = network.scenario.is_lossless();
         if has_to_follow(network, member, vip) {
             statistics.honest += 1;
@@ -523,7 +683,7 @@ impl Seen<'_> {
                     .max(5);
                 let asked = truth.echoes_since_start.max(truth.directed_since_start);
                 assert!(
-                    asked >= enough || verdict == PeerVerdict::Holder,
+                    asked >= enough || verdict == PeerVerdict::Holder || member.is_doubtful(),
                     "given up after {asked} of {enough} questions: {who}"
                 );
             } else if lossless
@@ -560,7 +720,9 @@ impl Seen<'_> {
         if is_stale(network, member, vip, truth) {
             statistics.stale += 1;
             if verdict != PeerVerdict::Stale {
-                assert!(!lossless, "its entry is wrong: {who}");
+                // For IPv6, wrong entries everywhere look like frames that never get out.
+                let is_blocked = network.claim(vip).is_some_and(Claim::is_blocked);
+                assert!(!lossless || is_blocked, "its entry is wrong: {who}");
                 statistics.missed_stale += 1;
             }
         }
@@ -571,7 +733,9 @@ impl Seen<'_> {
             } else {
                 PeerVerdict::Silent
             };
-            assert_eq!(verdict, expected, "{who}");
+            let unasked = member.is_doubtful() && verdict == PeerVerdict::Unasked;
+            let is_forged = truth.forged_traffic || truth.forged_answer;
+            assert!(verdict == expected || unasked || is_forged, "{who}");
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) const OLD_OWNER: Mac = Mac::new([2, 0, 0, 0, 0xdd, 1]);
 pub(crate) const BASE_NAME: &str = "eth0";
 pub(crate) const VMAC_NAME: &str = "vrrp1.69";
 pub(crate) const OWN4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub(crate) const OWN_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 
 /// The kinds of hosts on the link.
@@ -35,7 +36,7 @@ pub(crate) enum Kind {
     EchoIgnoring,
     /// It drops ARP and neighbour discovery.
     ResolutionDropping,
-    /// Neither directed nor gratuitous requests change its table.
+    /// Neither directed nor gratuitous requests change its table; oblique ones do.
     Deaf,
     /// It has the VIP, too.
     OtherOwner,
@@ -62,11 +63,23 @@ pub(crate) struct Member {
     pub(crate) host: Host,
     pub(crate) source: Source,
     pub(crate) known_mac: Option<Mac>,
+    /// Whether the kernel has just confirmed its entry for the member; else only an old entry tells of
+    /// it.
+    pub(crate) fresh: bool,
+    /// Whether nobody knows it: it is in no table and no configuration.
+    pub(crate) unknown: bool,
     pub(crate) proxy: Option<Proxy>,
     /// When no frame reaches or leaves it.
     pub(crate) dark: Option<(Duration, Duration)>,
     /// Whether it executes orders, even for PERMANENT entries.
     pub(crate) listens: bool,
+}
+
+impl Member {
+    /// Whether it may not exist, for all that the announcer knows.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.source == Source::Learned && !self.fresh && !self.unknown
+    }
 }
 
 /// When something happens.
@@ -111,6 +124,10 @@ pub(crate) enum Happening {
     OtherOwnerReturns(usize),
     /// The core receives a wrong answer.
     Stray,
+    /// A member sends a packet for a VIP to whom its table says.
+    Traffic(usize),
+    /// An adversary sends what it can without knowing a nonce.
+    Forgery,
 }
 
 /// The state of an address at the start.
@@ -157,6 +174,14 @@ pub(crate) struct Scenario {
     pub(crate) orders_from: Duration,
     /// Frames per thousand that the announcer's queue refuses.
     pub(crate) refused: u64,
+    /// ARP frames per thousand that have to wait for the link's budget.
+    pub(crate) over_budget: u64,
+    /// Whether the old owner forwards packets for the VIPs that still reach it.
+    pub(crate) old_owner_forwards: bool,
+    /// Whether something on the way out drops the frames from the VIPs.
+    pub(crate) blocked: bool,
+    /// Whether somebody on the link forges frames.
+    pub(crate) adversary: bool,
     /// How late the driver may wake up.
     pub(crate) lateness: Duration,
     /// How long it takes to read the kernel's tables.
@@ -220,6 +245,8 @@ impl Scenario {
                 wait: millis(1000),
                 timeout: millis(60_000),
                 conflict_watch: Duration::ZERO,
+                arp_rate: None,
+                census: true,
             },
             vips: vec![PlannedVip {
                 ip: vip,
@@ -233,6 +260,8 @@ impl Scenario {
                 kind: Kind::Honest,
                 source: Source::Gateway,
                 known_mac: Some(host.mac),
+                fresh: true,
+                unknown: false,
                 host,
                 proxy: None,
                 dark: None,
@@ -248,6 +277,10 @@ impl Scenario {
             blackouts: Vec::new(),
             orders_from: Duration::ZERO,
             refused: 0,
+            over_budget: 0,
+            old_owner_forwards: false,
+            blocked: false,
+            adversary: false,
             lateness: Duration::ZERO,
             table_delay: millis(1),
             happenings: Vec::new(),
@@ -312,6 +345,8 @@ impl Scenario {
                     millis(1) + rng.up_to(Duration::from_secs(12))
                 },
                 conflict_watch: Duration::from_secs(rng.pick(&[0, 0, 5, 30])),
+                arp_rate: NonZeroU32::new(rng.pick(&[0, 0, 0, 0, 0, 0, 0, 15])),
+                census: rng.permille(800),
             },
             vmac,
             begins_down: rng.permille(30),
@@ -335,6 +370,10 @@ impl Scenario {
             blackouts: Vec::new(),
             orders_from: Duration::from_secs(rng.pick(&[0, 0, 0, 20])),
             refused: rng.pick(&[0, 0, 0, 50, 500]),
+            over_budget: rng.pick(&[0, 0, 0, 0, 0, 0, 20, 300]),
+            old_owner_forwards: rng.permille(300),
+            blocked: rng.permille(40),
+            adversary: rng.permille(60),
             lateness: rng.pick(&[Duration::ZERO, Duration::ZERO, millis(3)]),
             table_delay: rng.up_to(millis(rng.clone().pick(&[1, 20]))),
             happenings: Vec::new(),
@@ -369,12 +408,15 @@ impl Scenario {
     pub(crate) fn settle(&mut self) {
         self.pace.rate = NonZeroU32::MIN.saturating_add(1999);
         self.pace.timeout = Duration::from_secs(600);
+        self.pace.arp_rate = None;
+        (self.over_budget, self.blocked) = (0, false);
         self.happenings.clear();
         self.blackouts.clear();
         (self.loss_out, self.loss_in) = (0, 0);
         for member in &mut self.members {
             member.source = Source::Learned;
             member.dark = None;
+            (member.fresh, member.unknown) = (true, false);
             member.known_mac = member.known_mac.or(Some(member.host.mac));
         }
     }
@@ -445,6 +487,10 @@ impl Scenario {
         }
         let own: IpAddr = if four { OWN4.into() } else { OWN6.into() };
         host.set(own, Entry::Known(OWN_MAC, Duration::ZERO));
+        if !four && rng.permille(700) {
+            let entry = Entry::Known(OWN_MAC, Duration::ZERO);
+            host.set(OWN_LINK_LOCAL.into(), entry);
+        }
         let source = if only.is_some() {
             Source::Gateway
         } else if kind == Kind::Dead && rng.permille(900) {
@@ -475,12 +521,25 @@ impl Scenario {
             let from = rng.up_to(Duration::from_secs(3));
             (from, from + rng.up_to(Duration::from_secs(30)))
         });
+        let unknown = only.is_none() && number > 0 && rng.permille(150);
+        let source = if unknown { Source::Learned } else { source };
+        let plain = proxy.is_none() && host.holds.is_none();
+        if source == Source::Gateway && plain && rng.permille(200) {
+            host.virtual_mac = Some(mac(5, number));
+        }
+        let known_mac = match host.virtual_mac {
+            Some(told) => known_mac.map(|_| told),
+            None if unknown => Some(host.mac),
+            None => known_mac,
+        };
         Member {
             kind,
             host,
             source,
             known_mac,
-            proxy,
+            fresh: rng.permille(600),
+            unknown,
+            proxy: proxy.filter(|_| !unknown),
             listens: kind == Kind::OtherOwner && rng.permille(300),
             dark,
         }
@@ -560,6 +619,18 @@ impl Scenario {
         }
         for _ in 0..rng.pick(&[0, 5, 40]) {
             at(rng.up_to(Duration::from_secs(2)), Happening::Stray);
+        }
+        for _ in 0..rng.pick(&[0, 0, 3]) {
+            let member = rng.index(self.members.len());
+            at(
+                rng.up_to(Duration::from_secs(10)),
+                Happening::Traffic(member),
+            );
+        }
+        if self.adversary {
+            for _ in 0..60 {
+                at(rng.up_to(Duration::from_secs(6)), Happening::Forgery);
+            }
         }
         match rng.below(100) {
             0..20 => {

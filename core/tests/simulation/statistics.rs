@@ -35,6 +35,14 @@ pub(crate) struct Statistics {
     /// Peers whose entry was wrong to the end; those not called stale.
     pub(crate) stale: u64,
     pub(crate) missed_stale: u64,
+    /// Peers whose reply was forwarded; proven by traffic; with a virtual MAC and proven.
+    pub(crate) forwarded: u64,
+    pub(crate) by_traffic: u64,
+    pub(crate) virtual_macs: u64,
+    /// Hosts that nobody knew, and that had to follow.
+    pub(crate) unknown: u64,
+    /// VIPs whose frames were dropped on the way out, and several hosts showed that.
+    pub(crate) blocked: u64,
     /// The most frames to one peer.
     pub(crate) most_frames: u32,
     verdicts: BTreeMap<(Kind, PeerVerdict), u64>,
@@ -59,7 +67,7 @@ impl Statistics {
             (Kind::Permanent, PeerVerdict::Acknowledged),
             (Kind::EchoIgnoring, PeerVerdict::Acknowledged),
             (Kind::ResolutionDropping, PeerVerdict::Stale),
-            (Kind::Deaf, PeerVerdict::Stale),
+            (Kind::Deaf, PeerVerdict::Proven),
             (Kind::OtherOwner, PeerVerdict::Silent),
             (Kind::OtherOwner, PeerVerdict::Proven),
             (Kind::RealServer, PeerVerdict::Holder),
@@ -78,9 +86,14 @@ impl Statistics {
             ("had conflicts", self.conflicts),
             ("had conflicts that are over", self.past_conflicts),
             ("were watched", self.watched),
+            ("were forwarded", self.forwarded),
+            ("were proven by traffic", self.by_traffic),
+            ("had virtual MACs", self.virtual_macs),
+            ("were unknown", self.unknown),
+            ("were blocked", self.blocked),
             ("were in runs that were cut", self.cut),
         ] {
-            assert!(count > 100, "few VIPs {what}: {count}");
+            assert!(count > 100, "few VIPs or peers {what}: {count}");
         }
         // Losses may cause a few wrong verdicts.
         for (what, count, least, of) in [
@@ -121,6 +134,11 @@ impl fmt::Display for Statistics {
             f,
             "{} had to follow: {} unproven, {} of them called stale; {} stale: {} missed",
             self.honest, self.unproven, self.wrongly_stale, self.stale, self.missed_stale
+        )?;
+        writeln!(
+            f,
+            "{} forwarded, {} proven by traffic, {} with a virtual MAC, {} unknown; {} VIPs blocked",
+            self.forwarded, self.by_traffic, self.virtual_macs, self.unknown, self.blocked
         )?;
         for ((kind, verdict), count) in &self.verdicts {
             writeln!(f, "{count:>8} {kind:?} {verdict:?}")?;

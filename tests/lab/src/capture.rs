@@ -231,12 +231,18 @@ pub(crate) fn packet_socket(interface: &str) -> OwnedFd {
 
 /// Sends a frame as it is, from the destination MAC on, in the thread's network namespace.
 pub(crate) fn send_frame(interface: &str, frame: &[u8]) {
-    let socket = silent_socket(interface);
-    // Bound without a protocol it hears nothing, which makes closing it quick.
-    bind(&socket, interface, 0);
+    let socket = sending_socket(interface);
     let sent = send(socket.as_raw_fd(), frame, MsgFlags::empty());
     let sent = sent.unwrap_or_else(|e| panic!("cannot send on {interface}: {e}"));
     assert_eq!(sent, frame.len());
+}
+
+/// A socket that only sends, in the thread's network namespace.
+pub(crate) fn sending_socket(interface: &str) -> OwnedFd {
+    let socket = silent_socket(interface);
+    // Bound without a protocol it hears nothing, which makes closing it quick.
+    bind(&socket, interface, 0);
+    socket
 }
 
 fn silent_socket(interface: &str) -> OwnedFd {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
@@ -18,6 +18,7 @@ use crate::mac::Mac;
 use crate::neighbour::{self, Neighbour, NeighbourWatch, State};
 use crate::netns::{self, Netns};
 use crate::programs;
+use crate::talker::Talker;
 
 /// A host: a network namespace with its interface `eth0` plugged into the switch.
 ///
@@ -32,6 +33,8 @@ struct Inner {
     number: u8,
     netns: Netns,
     directory: PathBuf,
+    /// Who is heard on further interfaces.
+    talkers: Mutex<Vec<Talker>>,
 }
 
 impl Host {
@@ -44,6 +47,7 @@ impl Host {
                 number,
                 netns: Netns::new(),
                 directory,
+                talkers: Mutex::default(),
             }),
         }
     }
@@ -251,6 +255,17 @@ impl Host {
     /// MAC on, also those to other MACs, and sends any.
     pub fn packet_socket(&self) -> OwnedFd {
         self.netns().enter(|| capture::packet_socket("eth0"))
+    }
+
+    /// Makes an interface of the host send a stranger's datagrams, which the other end of its cable hears
+    /// as [`Lab::new`](crate::Lab::new) says.
+    pub fn talk_on(&self, interface: &str) {
+        let talker = self.netns().enter(|| Talker::start(interface));
+        let mut talkers = self.inner.talkers.lock();
+        talkers
+            .as_mut()
+            .expect("no thread panics with it")
+            .push(talker);
     }
 
     /// Drops every ARP frame that the host receives, before the kernel answers or learns from it.

@@ -15,6 +15,7 @@ use crate::filter::Port;
 use crate::host::Host;
 use crate::netns::{self, Netns};
 use crate::programs;
+use crate::talker::Talker;
 use crate::wait::eventually;
 
 /// Where the lab's files live: every component belongs to root and is writable by no one else,
@@ -44,10 +45,13 @@ pub struct Lab {
     switch: Netns,
     ports: Mutex<Vec<(Host, Port)>>,
     directory: TempDir,
+    /// Who makes the link carry something now and then.
+    talker: Option<Talker>,
 }
 
 impl Lab {
-    /// Makes a switch without hosts.
+    /// Makes a switch without hosts. As on links of users, somebody is always heard: a stranger that
+    /// broadcasts a datagram that nobody answers, twenty times a second.
     ///
     /// # Panics
     ///
@@ -57,6 +61,17 @@ impl Lab {
         reason = "making a lab does a lot and can fail"
     )]
     pub fn new() -> Self {
+        let mut lab = Self::silent();
+        lab.talker = Some(lab.switch.enter(|| Talker::start("br0")));
+        lab
+    }
+
+    /// The same, but only what hosts send is heard.
+    ///
+    /// # Panics
+    ///
+    /// As [`Lab::new`].
+    pub fn silent() -> Self {
         for program in ["ip", "nft", "keepalived"] {
             programs::find(program);
         }
@@ -66,6 +81,7 @@ impl Lab {
             switch,
             ports: Mutex::default(),
             directory,
+            talker: None,
         };
         lab.switch.enter(|| {
             // A switch has no addresses and says nothing of its own.
@@ -227,6 +243,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.talker = None;
         let mut namespaces: Vec<_> = self
             .ports()
             .iter()

@@ -35,6 +35,7 @@ mod netns;
 mod process;
 mod programs;
 mod rootless;
+mod talker;
 mod wait;
 
 pub use capture::{Capture, Frame, write_pcap};

@@ -13,7 +13,7 @@ const ARP: u16 = 0x0806;
 
 #[test]
 fn two_hosts_reach_each_other_over_ipv4_and_ipv6_at_once() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, b) = (lab.host("a"), lab.host("b"));
     a.run(&format!("ping -c 1 -W 5 {}", b.ipv4()));
     a.run(&format!("ping -c 1 -W 5 {}", b.ipv6()));
@@ -24,7 +24,7 @@ fn two_hosts_reach_each_other_over_ipv4_and_ipv6_at_once() {
 
 #[test]
 fn a_gratuitous_arp_updates_a_reachable_entry_and_shows_in_the_capture() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, b) = (lab.host("a"), lab.host("b"));
     b.remember(VIP, OLD_MAC);
     let before = b.neighbour(VIP).expect("an entry was given");
@@ -86,7 +86,7 @@ fn a_gratuitous_arp_updates_a_reachable_entry_and_shows_in_the_capture() {
 
 #[test]
 fn frames_that_wait_in_the_socket_are_not_missed() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, b) = (lab.host("a"), lab.host("b"));
     let capture = b.capture();
     for count in 1..=20 {
@@ -102,7 +102,7 @@ fn frames_that_wait_in_the_socket_are_not_missed() {
 
 #[test]
 fn a_filtered_host_learns_nothing_from_arp() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, b) = (lab.host("a"), lab.host("b"));
     b.remember(VIP, OLD_MAC);
     b.filter_arp_input();
@@ -117,7 +117,7 @@ fn a_filtered_host_learns_nothing_from_arp() {
 
 #[test]
 fn a_permanent_entry_and_a_sysctl_hold() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
     b.remember_as(VIP, OLD_MAC, State::Permanent);
     c.remember_as(VIP, OLD_MAC, State::Stale);
@@ -139,7 +139,7 @@ fn a_permanent_entry_and_a_sysctl_hold() {
 
 #[test]
 fn loss_is_one_way_and_a_blackout_both_ways() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, b) = (lab.host("a"), lab.host("b"));
     a.remember_as(b.ipv4(), b.mac(), State::Permanent);
     b.remember_as(a.ipv4(), a.mac(), State::Permanent);
@@ -186,7 +186,7 @@ fn loss_is_one_way_and_a_blackout_both_ways() {
 
 #[test]
 fn loss_takes_its_share_of_each_host_by_chance() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, peers) = (lab.host("a"), lab.hosts("peer", 2));
     lab.loss(&peers, Direction::ToHost, 50.0);
     let captures: Vec<_> = peers.iter().map(Host::capture).collect();
@@ -207,7 +207,7 @@ fn loss_takes_its_share_of_each_host_by_chance() {
 
 #[test]
 fn a_vmac_answers_with_its_own_mac() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (a, b) = (lab.host("a"), lab.host("b"));
     a.vmac("vrrp.51", "00:00:5e:00:01:33");
     a.run(&format!("ip addr add {VIP}/32 dev vrrp.51"));
@@ -223,7 +223,7 @@ fn a_vmac_answers_with_its_own_mac() {
 
 #[test]
 fn thirty_hosts_are_watched_from_one_thread() {
-    let lab = Lab::new();
+    let lab = Lab::silent();
     let (owner, peers) = (lab.host("owner"), lab.hosts("peer", 30));
     for peer in &peers {
         peer.remember(VIP, OLD_MAC);

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::address::{Mac, Prefix, Vip};
-use crate::ask::LAST_ANSWER;
-use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload};
+use crate::ask::{EchoId, LAST_ANSWER};
+use crate::wire::{Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Token};
 
 /// The gap between two frames of the same question.
 const GAP: Duration = Duration::from_millis(12);
@@ -27,8 +27,8 @@ pub struct AskedFrom {
     pub mac: Mac,
     /// An own address there of the VIP's family, not a VIP.
     pub ip: Option<IpAddr>,
-    /// The identifier of this run's echoes.
-    pub identifier: u16,
+    /// Secret, and different in each run: it makes this run's echoes its own.
+    pub seed: u64,
 }
 
 /// What to ask a MAC.
@@ -60,6 +60,7 @@ struct Question {
 pub(super) struct Identity {
     vip: Vip,
     from: AskedFrom,
+    echoes: EchoId,
     enough: u32,
     end_at: Instant,
     last_asked: Option<Instant>,
@@ -79,6 +80,7 @@ impl Identity {
         Self {
             vip,
             from,
+            echoes: EchoId::new(from.seed),
             enough,
             end_at: now + wait,
             last_asked: None,
@@ -207,12 +209,23 @@ impl Identity {
                 Some(Arp::directed_request(from_v4, mac, ip, Some(question.to)))
             }
             (About::Unused(IpAddr::V6(ip)), _) => Some(solicit_at(question.to, ip, mac, from_v6)),
-            (About::Echo, vip) => Some(Echo::request(
-                (own?, mac),
-                (vip, question.to),
-                self.from.identifier,
-                u16::try_from(at).ok()?,
-            )),
+            (About::Echo, vip) => {
+                let token = self.token(u32::try_from(at).ok()?)?;
+                Some(Echo::request((own?, mac), (vip, question.to), token))
+            }
+        }
+    }
+
+    /// What the reply to the echo of the question at this place repeats.
+    fn token(&self, at: u32) -> Option<Token> {
+        let about = (0, self.vip.ip(), self.from.ip?);
+        Some(self.echoes.token(about, at))
+    }
+
+    /// No question may leave until then.
+    pub(super) fn wait(&mut self, now: Instant, until: Instant) {
+        for question in self.questions.iter_mut().filter(|one| one.due <= now) {
+            question.due = until;
         }
     }
 
@@ -248,7 +261,9 @@ impl Identity {
                 }
             }
             Payload::Echo(echo) if self.is_ours(&echo) => {
-                let question = self.questions.get_mut(usize::from(echo.sequence));
+                let at = self.echoes.number(echo.token);
+                let at = at.filter(|at| self.token(*at) == Some(echo.token));
+                let question = at.and_then(|at| self.questions.get_mut(usize::try_from(at).ok()?));
                 if let Some(question) = question.filter(|one| one.about == About::Echo) {
                     question.answer.get_or_insert(frame.source);
                 }
@@ -259,7 +274,6 @@ impl Identity {
 
     fn is_ours(&self, echo: &Echo) -> bool {
         echo.kind == EchoKind::Reply
-            && echo.identifier == self.from.identifier
             && echo.source == self.vip.ip()
             && Some(echo.destination) == self.from.ip
     }
@@ -344,7 +358,7 @@ mod tests {
         let asker = AskedFrom {
             mac: OWN,
             ip: Some([10, 0, 0, 1].into()),
-            identifier: 7,
+            seed: 7,
         };
         Identity::new(vip(), asker, 12, WAIT, now)
     }

@@ -16,6 +16,8 @@ use crate::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
 /// The gap between two probes: a second has room for as many as it takes where half of the frames are
 /// lost in each direction.
 const GAP: Duration = Duration::from_millis(12);
+/// Unanswered IPv4 probes from 0.0.0.0 before the search asks from this host's address.
+const ANONYMOUS: u32 = 12;
 
 /// What to search for, and from where.
 #[derive(Clone, Debug)]
@@ -24,7 +26,7 @@ pub struct Subject {
     pub vip: Vip,
     /// The source of all questions.
     pub from: AskedFrom,
-    /// Whether IPv4 probes, too, come from that address instead of 0.0.0.0.
+    /// Whether all IPv4 probes come from that address instead of 0.0.0.0.
     pub probes_from_address: bool,
     /// The MACs of this host's interfaces: not owners.
     pub own_macs: BTreeSet<Mac>,
@@ -42,6 +44,8 @@ pub struct OwnerSearch {
     next_probe: Instant,
     last_probe: Option<Instant>,
     probes: u32,
+    /// Whether IPv4 probes come from this host's address instead of 0.0.0.0.
+    openly: bool,
     answers: Claimants,
     claimed: bool,
     refusal: Option<Refusal>,
@@ -55,6 +59,7 @@ impl OwnerSearch {
     pub fn new(subject: Subject, now: Instant) -> Self {
         Self {
             end_at: now + subject.wait,
+            openly: subject.probes_from_address,
             subject,
             next_probe: now,
             last_probe: None,
@@ -108,9 +113,19 @@ impl OwnerSearch {
                     identity.ask_for_unused(mac, unused, now);
                 }
             }
+            // A proxy answers only such probes.
+            _ if self.asks_for_suppression() => {
+                for (mac, _) in self.answers() {
+                    identity.ask_for_unused(mac, unused, now);
+                }
+            }
             _ => {}
         }
         self.identity = Some(identity);
+    }
+
+    fn asks_for_suppression(&self) -> bool {
+        self.openly && !self.subject.probes_from_address
     }
 
     /// The next frame that may leave now.
@@ -129,10 +144,18 @@ impl OwnerSearch {
         })
     }
 
+    /// The source of probes.
     fn probes_from(&self) -> Option<IpAddr> {
         let Subject { vip, from, .. } = self.subject;
-        let any = vip.ip().is_ipv6() || self.subject.probes_from_address;
-        from.ip.filter(|_| any)
+        from.ip.filter(|_| vip.ip().is_ipv6() || self.openly)
+    }
+
+    /// No frame may leave until then.
+    pub(super) fn wait(&mut self, now: Instant, until: Instant) {
+        match &mut self.identity {
+            Some(identity) => identity.wait(now, until),
+            None => self.next_probe = until,
+        }
     }
 
     /// The frame left.
@@ -143,6 +166,9 @@ impl OwnerSearch {
         self.probes += 1;
         self.last_probe = Some(now);
         self.next_probe = now + GAP;
+        // A switch with ARP suppression drops probes from 0.0.0.0.
+        let nobody = self.answers().next().is_none();
+        self.openly |= nobody && self.probes >= ANONYMOUS && self.subject.from.ip.is_some();
     }
 
     /// The frame could not leave: the search tries again.
@@ -176,10 +202,12 @@ impl OwnerSearch {
         let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         match frame.payload {
             Payload::Arp(arp) if IpAddr::V4(arp.sender_ip) == vip.ip() => {
+                let target = IpAddr::V4(arp.target_ip);
                 let answers = arp.operation == ArpOperation::Reply
-                    && IpAddr::V4(arp.target_ip) == self.probes_from().unwrap_or(nobody)
                     && arp.target_mac == from.mac
-                    && to_us;
+                    // RFC 5227 §2.6: an answer may go to all.
+                    && (to_us || !frame.destination.is_unicast())
+                    && (target == nobody || self.openly && Some(target) == from.ip);
                 self.on_claim(now, arp.sender_mac, answers);
             }
             Payload::Ndp(ndp) => match ndp.message {
@@ -198,7 +226,7 @@ impl OwnerSearch {
     }
 
     fn on_claim(&mut self, now: Instant, mac: Mac, answers: bool) {
-        if self.subject.own_macs.contains(&mac) || !mac.is_unicast() {
+        if self.subject.own_macs.contains(&mac) || !mac.can_own() {
             return;
         }
         if !answers {
@@ -318,6 +346,9 @@ impl OwnerSearch {
             (_, Some(_)) => VipVerdict::Unproven,
             _ if !self.is_certain() => VipVerdict::Unproven,
             (None, None) => VipVerdict::Unowned,
+            (Some((proxy, _)), None) if self.asks_for_suppression() && self.is_proxy(proxy) => {
+                VipVerdict::Unowned
+            }
             (Some((owner, _)), None) => match cached {
                 Some(cached) if cached != owner => VipVerdict::Stale,
                 _ => VipVerdict::Ok,
@@ -348,7 +379,7 @@ mod tests {
             from: AskedFrom {
                 mac: OWN,
                 ip: from,
-                identifier: 7,
+                seed: 7,
             },
             probes_from_address: false,
             own_macs: own_macs.iter().copied().collect(),
@@ -479,7 +510,9 @@ mod tests {
         search.received(now, &reply(&probe, B));
         search.received(now, &reply(&probe, Mac::BROADCAST));
         let mut other = good.clone();
-        other.destination = A;
+        if let Payload::Arp(arp) = &mut other.payload {
+            arp.target_mac = A;
+        }
         search.received(now, &other);
         assert_eq!(search.answers().count(), 0);
         assert!(
@@ -487,7 +520,10 @@ mod tests {
             "the last frame still claims the VIP"
         );
         search.received(now, &good);
-        assert_eq!(search.answers().collect::<Vec<_>>(), [(A, 1)]);
+        let mut to_all = good.clone();
+        to_all.destination = Mac::BROADCAST;
+        search.received(now, &to_all);
+        assert_eq!(search.answers().collect::<Vec<_>>(), [(A, 2)]);
     }
 
     #[test]

@@ -89,6 +89,10 @@ impl Asker for OwnerSearches {
 
     fn put_off(&mut self, _: Instant, _: &Transmit) {}
 
+    fn over_budget(&mut self, now: Instant, transmit: &Transmit, until: Instant) {
+        self.searches[transmit.at].1.wait(now, until);
+    }
+
     fn refused(&mut self, now: Instant, transmit: &Transmit, why: Refusal) {
         self.searches[transmit.at].1.refused(now, why);
     }
@@ -156,7 +160,7 @@ mod tests {
                 from: AskedFrom {
                     mac: OWN,
                     ip: None,
-                    identifier: 7,
+                    seed: 7,
                 },
                 probes_from_address: false,
                 own_macs: [OWN].into(),
