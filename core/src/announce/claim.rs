@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use super::rounds::RecentArp;
 use super::sources::Sources;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{Confirmation, Neighbourhood, OwnerWatch, Peer, PeerVerdict, Refusal, Source};
@@ -75,12 +76,15 @@ pub struct Claim {
     /// Counts the starts of the rounds: tasks with an older count are void.
     pub(super) epoch: u32,
     pub(super) rounds_over: bool,
+    pub(super) recent_arp: RecentArp,
     pub(super) sources: Sources,
     /// Frames of the rounds that left.
     pub broadcasts: u32,
     /// Hosts that asked for the VIP since the peers were found.
     pub(super) resolvers: u32,
     pub(super) other_owners: OwnerWatch,
+    /// The end of the handover, if another host claimed the VIP during it.
+    claimed_early: Option<Instant>,
     own_answers: BTreeSet<Mac>,
     /// The peers, once found.
     confirmations: Option<Vec<Confirmation>>,
@@ -125,10 +129,12 @@ impl Claim {
             began: None,
             epoch: 0,
             rounds_over: false,
+            recent_arp: RecentArp::default(),
             sources: Sources::default(),
             broadcasts: 0,
             resolvers: 0,
             other_owners: OwnerWatch::new(watch),
+            claimed_early: None,
             own_answers: BTreeSet::new(),
             confirmations: None,
             by_ip: HashMap::new(),
@@ -327,7 +333,17 @@ impl Claim {
         }
     }
 
-    /// The same for one peer.
+    /// Makes the peers that follow prove it again, and returns them.
+    pub(super) fn doubt_proofs(&mut self) -> Vec<usize> {
+        let follow = |at: &usize| self.confirmations()[*at].settled().is_some();
+        let peers: Vec<_> = (0..self.confirmations().len()).filter(follow).collect();
+        for peer in &peers {
+            self.confirmation_mut(*peer).doubt_proof();
+        }
+        peers
+    }
+
+    /// Forgets what one peer proved, and asks from the VIP as it is now.
     pub(super) fn ask_peer_again(&mut self, peer: usize) {
         let from = self.asks_peers_from();
         self.confirmation_mut(peer).start_over(from);
@@ -387,10 +403,27 @@ impl Claim {
             Mode::Announce => HANDOVER,
             Mode::Check => Duration::ZERO,
         };
-        let counts = self.began.is_some_and(|began| now >= began + grace) && mac.can_own();
-        if counts && self.other_owners.on_claim(now, mac) {
+        let Some(from) = self.began.map(|began| began + grace) else {
+            return;
+        };
+        if !mac.can_own() {
+            return;
+        }
+        if now < from {
+            self.claimed_early = Some(from);
+        } else if self.other_owners.on_claim(now, mac) {
             self.all_changed();
         }
+    }
+
+    /// Whether the handover is over, and a host that had proven that it follows may have followed the old
+    /// owner's last frame since. The first time only.
+    pub(super) fn has_to_verify(&mut self, now: Instant) -> bool {
+        let is_due = self.claimed_early.is_some_and(|end| end <= now);
+        if is_due {
+            self.claimed_early = None;
+        }
+        is_due
     }
 
     /// An interface of this host answers for the VIP on this link.

@@ -412,12 +412,17 @@ impl Announcement {
         let Some(at) = claim.find_peer(ip) else {
             return;
         };
-        claim.confirmation_mut(at).peer.doubtful = false;
-        let peer = claim.confirmations()[at].peer.clone();
+        let peer = Peer {
+            doubtful: false,
+            ..claim.confirmations()[at].peer.clone()
+        };
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let is_near = claim.neighbourhood() == neighbourhood && !claim.awaits_peers();
             let known = claim.find_peer(ip);
+            if let Some(at) = known {
+                claim.confirmation_mut(at).peer.doubtful = false;
+            }
             if known.is_some() || is_near && claim.state() == State::Ready {
                 let at = known.unwrap_or_else(|| claim.add_peer(peer.clone()));
                 self.ask_again(now, index, at);
@@ -496,6 +501,7 @@ impl Announcement {
             is_over: true,
         });
         claim.ask_peers_again();
+        self.background.start_over(index);
         if self.pace.conflict_watch > Duration::ZERO {
             self.end_at = self.end_at.max(now + self.pace.timeout);
         }
@@ -587,10 +593,23 @@ impl Announcement {
         frames.min(self.pace.rate.get() / 2)
     }
 
-    /// Until when a frame has to wait for the ARP budget of its link.
-    fn arp_wait(&mut self, now: Instant, worth: Worth, transmit: &Transmit) -> Option<Instant> {
+    /// Until when a frame has to wait for the ARP budgets of its VIP's rounds and of its link.
+    fn arp_wait(
+        &mut self,
+        now: Instant,
+        worth: Worth,
+        what: What,
+        transmit: &Transmit,
+    ) -> Option<Instant> {
         if !matches!(transmit.frame.payload, Payload::Arp(_)) {
             return None;
+        }
+        let claim = &self.claims[transmit.at];
+        if matches!(what, What::Broadcast(_))
+            && claim.mode == Mode::Announce
+            && let Some(until) = claim.recent_arp.wait(now)
+        {
+            return Some(until);
         }
         let interface = transmit.interface;
         if let Some(until) = self
@@ -742,8 +761,14 @@ impl Asker for Announcement {
             let claim = &mut self.claims[index];
             let until = claim.may_return_until(self.pace.wait);
             claim.left |= until.is_some_and(|until| until <= now);
+            let has_to_verify = claim.has_to_verify(now);
             if claim.rounds_over && claim.other_owners.wants_look() {
                 self.look_at_other_owners(now, index, Duration::ZERO);
+            }
+            if has_to_verify {
+                for peer in self.claims[index].doubt_proofs() {
+                    self.ask_again(now, index, peer);
+                }
             }
         }
         if self.is_over(now) {
@@ -757,7 +782,7 @@ impl Asker for Announcement {
             }
             match self.transmit_of(now, task) {
                 Some((Some(transmit), next)) => {
-                    if let Some(until) = self.arp_wait(now, worth, &transmit) {
+                    if let Some(until) = self.arp_wait(now, worth, task.what, &transmit) {
                         self.timers.schedule(until, worth, task);
                         continue;
                     }
@@ -789,8 +814,10 @@ impl Asker for Announcement {
                 if probes {
                     self.last_question = Some(now);
                 }
-                if matches!(&transmit.frame.payload, Payload::Echo(_)) {
-                    self.censuses += 1;
+                match &transmit.frame.payload {
+                    Payload::Arp(_) => claim.recent_arp.sent(now),
+                    Payload::Echo(_) => self.censuses += 1,
+                    _ => {}
                 }
                 self.next_of_rounds(now, task, next);
             }
@@ -906,6 +933,7 @@ impl Asker for Announcement {
             // prove themselves again: only answers show when the path behind the carrier is alive.
             if mac_changed || came_up {
                 claim.ask_peers_again();
+                self.background.start_over(index);
                 self.paths.forget(link.index);
                 self.start_rounds(now, index);
             }

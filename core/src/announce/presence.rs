@@ -221,6 +221,7 @@ impl Announcement {
                 // What peers proved about a VIP that left for good stays in the report.
                 if !was_ready && !claim.left {
                     claim.ask_peers_again();
+                    self.background.start_over(index);
                 }
                 (index, was_ready)
             }

@@ -1,10 +1,11 @@
 //! The broadcast rounds: which frame leaves when.
 //!
-//! No second has more than nine ARP frames for a VIP: with the five of keepalived, that stays below the
-//! 15 at which Dynamic ARP Inspection shuts a port down.
+//! No second has more than nine ARP frames for a VIP, also if the rounds start over: with the five of
+//! keepalived, that stays below the 15 at which Dynamic ARP Inspection shuts a port down.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::sources::Sources;
 use super::{Claim, Mode};
@@ -32,6 +33,32 @@ const PROBE_ROUND: usize = 4;
 const BEAT: Duration = Duration::from_millis(250);
 /// One in this many beats is a whole round.
 const BEATS_A_ROUND: u32 = 8;
+
+/// ARP frames of the rounds in any second, at most.
+const MOST_ARP_A_SECOND: usize = 9;
+
+/// When the last ARP frames of a VIP's rounds left.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RecentArp(VecDeque<Instant>);
+
+impl RecentArp {
+    /// A frame left.
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.0.push_back(now);
+        if self.0.len() > MOST_ARP_A_SECOND {
+            self.0.pop_front();
+        }
+    }
+
+    /// Until when the next frame has to wait.
+    pub(super) fn wait(&self, now: Instant) -> Option<Instant> {
+        let first = self
+            .0
+            .front()
+            .filter(|_| self.0.len() == MOST_ARP_A_SECOND)?;
+        Some(*first + Duration::from_secs(1)).filter(|until| *until > now)
+    }
+}
 
 /// A step of the rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -132,6 +132,14 @@ impl Background {
         Some(doubt.claim)
     }
 
+    /// A claim starts over: its earlier questions prove nothing.
+    pub(crate) fn start_over(&mut self, claim: usize) {
+        let of = self.hosts.values_mut().filter(|one| one.claim == claim);
+        for doubt in of {
+            doubt.questions = 0;
+        }
+    }
+
     /// The path came alive: earlier questions prove nothing.
     pub(crate) fn path_came_alive(&mut self, interface: InterfaceIndex) {
         let on = self

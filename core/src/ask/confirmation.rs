@@ -222,6 +222,15 @@ impl Confirmation {
         };
     }
 
+    /// Asks again whether it follows. That it answers this host remains known.
+    pub(crate) fn doubt_proof(&mut self) {
+        (self.acknowledged, self.proven, self.odd_reply) = (None, None, None);
+        self.control_answers = 0;
+        self.asked = [0; QUESTIONS.len()];
+        self.asked_while_dead = self.asked;
+        self.directed_when_answered = 0;
+    }
+
     /// Asks again whether it has the VIP. If it then answers nothing, it remains a holder.
     pub(crate) fn doubt_holder(&mut self) {
         (self.holds_vip, self.held_vip) = (false, true);
@@ -340,11 +349,20 @@ impl Confirmation {
             None => true,
             Some(enough) if self.has_replied() => {
                 self.asked_while_alive(Question::Echo) < self.enough_echoes(enough)
+                    || self.lacks_pairs()
             }
             Some(enough) => {
                 self.peer.required || self.asked_while_alive(Question::Directed) < enough
             }
         }
+    }
+
+    /// Whether it may be stale, and was not asked often enough to tell.
+    fn lacks_pairs(&self) -> bool {
+        self.control_reply.is_some()
+            && [Question::Control, Question::Holder]
+                .into_iter()
+                .any(|question| self.asks(question) && self.count(question) < STALE_AFTER)
     }
 
     /// If two MACs answered, each gets half of the echoes.
@@ -590,7 +608,9 @@ impl Confirmation {
 
     /// Whether traffic may prove that the peer follows: it answers no echo at all.
     pub(crate) fn wants_traffic(&self) -> bool {
-        let asked = self.count(Question::Echo) >= STALE_AFTER;
+        let has_control = self.peer.control.is_some();
+        let asked = self.count(Question::Echo) >= STALE_AFTER
+            && (!has_control || self.count(Question::Control) >= STALE_AFTER);
         let silent = self.control_reply.is_none() && self.odd_reply.is_none();
         self.wants_turns() && asked && silent && !self.held_vip
     }

@@ -517,9 +517,10 @@ impl Network {
             host, known_mac, ..
         } = &self.members[member];
         let confirmations = self.claim(vip).into_iter().flat_map(Claim::confirmations);
+        let own = [Some(host.ip), host.link_local];
         *known_mac == Some(mac)
             || confirmations
-                .filter(|confirmation| confirmation.peer.ip == host.ip)
+                .filter(|confirmation| own.contains(&Some(confirmation.peer.ip)))
                 .any(|confirmation| confirmation.peer.mac == Some(mac))
     }
 

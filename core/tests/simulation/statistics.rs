@@ -32,6 +32,9 @@ pub(crate) struct Statistics {
     pub(crate) honest: u64,
     pub(crate) unproven: u64,
     pub(crate) wrongly_stale: u64,
+    /// The same of those that may not exist: they get few questions.
+    pub(crate) doubtful: u64,
+    pub(crate) doubtful_unproven: u64,
     /// Peers whose entry was wrong to the end; those not called stale.
     pub(crate) stale: u64,
     pub(crate) missed_stale: u64,
@@ -98,6 +101,12 @@ impl Statistics {
         // Losses may cause a few wrong verdicts.
         for (what, count, least, of) in [
             ("unproven", self.unproven, 250, self.honest),
+            (
+                "doubtful and unproven",
+                self.doubtful_unproven,
+                25,
+                self.doubtful,
+            ),
             ("called stale", self.wrongly_stale, 1000, self.honest),
             ("holders missed", self.missed_holders, 250, self.holders),
             ("holders silent", self.silent_holders, 25, self.holders),
@@ -134,6 +143,11 @@ impl fmt::Display for Statistics {
             f,
             "{} had to follow: {} unproven, {} of them called stale; {} stale: {} missed",
             self.honest, self.unproven, self.wrongly_stale, self.stale, self.missed_stale
+        )?;
+        writeln!(
+            f,
+            "{} of doubtful existence had to follow: {} unproven",
+            self.doubtful, self.doubtful_unproven
         )?;
         writeln!(
             f,
