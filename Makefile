@@ -1,7 +1,7 @@
 # make build   the optimised, static program: target/HOST/release/vipherald
 # make test    all tests, with real kernels and the real keepalived in network namespaces
 # make lint    format, clippy, documentation, licences, scripts, manual
-# make demo    a failover, with and without vipherald; LOSS=30 changes the share of lost frames
+# make demo    a failover, with and without vipherald
 # make bench   costs, compared with keepalived, arping and ip; QUESTIONS=scale for one of them
 # make soak    two hours of chaos tests; MINUTES=5 for less
 # make test-fuzz   runs the inputs in fuzz/corpus, once each
@@ -21,7 +21,6 @@ DESTDIR ?=
 SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
-LOSS ?= 60
 QUESTIONS ?=
 MINUTES ?= 120
 
@@ -84,7 +83,7 @@ lint: prerequisites
 			grep .; then exit 1; fi; done
 
 demo: prerequisites build
-	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY) $(LOSS)
+	@$(ISOLATED) run --quiet --locked --package vipherald-lab --example demo -- $(BINARY)
 
 bench: prerequisites build
 	.ci/packages benches/packages.txt

@@ -1,4 +1,4 @@
-//! How an announcement grows with its VIPs and its peers: when the first frames are out, when all
+//! How an announcement grows with its VIPs, its peers, and old entries of hosts that are gone: when the first frames are out, when all
 //! is proven, how many frames that takes, how much of the processor, and how much memory.
 
 use std::collections::HashSet;
@@ -15,16 +15,19 @@ use crate::responders::{Responders, mac_of};
 use crate::stopwatch::{self, quantile, time};
 use crate::tools::{announced, batch, quiet, since};
 
-/// VIPs, and peers.
-const CASES: [(u32, u32); 8] = [
-    (1, 1),
-    (16, 1),
-    (256, 1),
-    (1024, 1),
-    (1, 30),
-    (1, 200),
-    (1, 1000),
-    (64, 30),
+/// VIPs, peers, and old entries.
+const CASES: [(u32, u32, u32); 11] = [
+    (1, 1, 0),
+    (16, 1, 0),
+    (256, 1, 0),
+    (1024, 1, 0),
+    (1, 30, 0),
+    (1, 200, 0),
+    (1, 1000, 0),
+    (64, 30, 0),
+    (1, 21, 5000),
+    (1, 21, 20_000),
+    (10, 21, 5000),
 ];
 const TURNS: usize = 3;
 /// Seconds after which a run ends: five of the eight rounds have begun by then.
@@ -36,6 +39,7 @@ const RATES: [u32; 2] = [2000, 100_000];
 const SUBNET: u32 = 0x0a14_0000;
 const FIRST_PEER: u32 = SUBNET + 0x100;
 const FIRST_VIP: u32 = SUBNET + 0x8000;
+const FIRST_OLD: u32 = SUBNET + 0xa000;
 
 /// What one turn took.
 struct Run {
@@ -53,21 +57,21 @@ struct Run {
 pub(crate) fn run(program: &Path) {
     println!("### How it grows, medians of {TURNS} turns of {SECONDS} s\n");
     println!(
-        "| VIPs | peers | --rate | all have a first frame | proven | the last after | frames | \
+        "| VIPs | peers | old entries | --rate | all have a first frame | proven | the last after | frames | \
          processor | a frame | memory |\n\
-         |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+         |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     );
     let mut csv = String::from(
-        "vips,peers,rate,first_frames,proven,last_proven,frames,processor,memory_kib\n",
+        "vips,peers,old_entries,rate,first_frames,proven,last_proven,frames,processor,memory_kib\n",
     );
     for rate in RATES {
-        for (vips, peers) in CASES {
+        for (vips, peers, old) in CASES {
             let runs: Vec<_> = (0..TURNS)
-                .map(|_| Run::of(program, vips, peers, rate))
+                .map(|_| Run::of(program, vips, peers, old, rate))
                 .collect();
-            println!("| {vips} | {peers} | {rate} | {} |", row(&runs));
+            println!("| {vips} | {peers} | {old} | {rate} | {} |", row(&runs));
             for run in runs {
-                csv += &format!("{vips},{peers},{rate},{}\n", run.csv());
+                csv += &format!("{vips},{peers},{old},{rate},{}\n", run.csv());
             }
         }
     }
@@ -93,7 +97,7 @@ fn row(runs: &[Run]) -> String {
 }
 
 impl Run {
-    fn of(program: &Path, vips: u32, peers: u32, rate: u32) -> Self {
+    fn of(program: &Path, vips: u32, peers: u32, old: u32, rate: u32) -> Self {
         let lab = Lab::new();
         let (owner, others) = (lab.host("owner"), lab.host("others"));
         let addresses = |first: u32, count| (first..first + count).map(Ipv4Addr::from);
@@ -108,11 +112,15 @@ impl Run {
         );
         // What is marked as learned elsewhere does not count against the limit of 1,024 entries
         // that all tables of a machine share; an announcement asks it as any other.
-        let entry = |ip| {
+        let entry = |ip, state| {
             let mac = mac_of(ip);
-            format!("neigh add {ip} lladdr {mac} dev eth0 nud reachable extern_learn")
+            format!("neigh add {ip} lladdr {mac} dev eth0 nud {state} extern_learn")
         };
-        batch(&owner, all_peers.map(entry));
+        batch(&owner, all_peers.map(|ip| entry(ip, "reachable")));
+        batch(
+            &owner,
+            addresses(FIRST_OLD, old).map(|ip| entry(ip, "stale")),
+        );
 
         let report = lab.directory().join("report");
         let capture = others.capture();

@@ -9,10 +9,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use vipherald_lab::{Frame, Host, Lab, Mac, State, eventually};
+use vipherald_lab::{Frame, Host, Lab, Mac, Manners, Responder, State, eventually};
 
 use common::arp::{ARP, Arp, is_sent};
-use common::responder::{Manners, Responder};
 use common::{
     Ended, OLD_MAC, Run, SOON, VIP, VIP6, cable, give, meet, old_mac, peer_in, since, verdict_in,
     vip_in, vipherald,

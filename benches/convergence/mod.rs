@@ -28,7 +28,6 @@ use crate::tools::{batch, first_advertisement, quiet};
 const OLD_MAC: &str = "02:00:00:00:00:99";
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-const DEAD_FOR: Duration = Duration::from_secs(8);
 
 /// What makes following hard.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,8 +38,8 @@ enum Trouble {
         percent: f64,
         both_ways: bool,
     },
-    /// The owner's switch port forwards nothing in the first 8 s.
-    DeadPort,
+    /// The owner's switch port forwards nothing for this time at first.
+    DeadPort(Duration),
     /// The peers drop gratuitous ARP, or unsolicited advertisements.
     Deaf,
     /// So many peers hold the old MAC in an entry that nothing on the wire changes.
@@ -54,6 +53,9 @@ struct Case {
     trouble: Trouble,
     peers: usize,
     vips: usize,
+    families: &'static [Family],
+    /// Whether the owner's neighbour table has the peers.
+    known: bool,
     /// How long vipherald may take for its verdicts; by then all of them stand.
     timeout: Duration,
     /// What it must reach, as a judgement of its outcome.
@@ -66,8 +68,18 @@ const fn case(name: &'static str, trouble: Trouble, timeout: u64, must: &'static
         trouble,
         peers: 30,
         vips: 1,
+        families: &[Family::Ipv4, Family::Ipv6],
+        known: true,
         timeout: Duration::from_secs(timeout),
         must,
+    }
+}
+
+/// The same with peers that only the old owner knew.
+const fn unknown(case: Case) -> Case {
+    Case {
+        known: false,
+        ..case
     }
 }
 
@@ -78,6 +90,8 @@ enum Must {
     NinetyPercentWithin(Duration),
     /// The last one follows by then; of a dead port: after it opened.
     LastWithin(Duration),
+    /// In the median of all runs, the last one follows by then.
+    MedianLastWithin(Duration),
     AllProven,
     /// All are proven by then, by vipherald's own clock.
     ProvenWithin(Duration),
@@ -85,7 +99,10 @@ enum Must {
     ExactlyStale(usize),
 }
 
-use Must::{AllFollow, AllProven, ExactlyStale, LastWithin, NinetyPercentWithin, ProvenWithin};
+use Must::{
+    AllFollow, AllProven, ExactlyStale, LastWithin, MedianLastWithin, NinetyPercentWithin,
+    ProvenWithin,
+};
 
 const fn loss(percent: f64) -> Trouble {
     Trouble::Loss {
@@ -98,7 +115,7 @@ const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 13] = [
     case("no loss", Trouble::Nothing, 1, &[AllFollow, AllProven]),
     case("30 % loss", loss(30.0), 4, &[AllFollow, AllProven]),
     case(
@@ -122,7 +139,7 @@ const CASES: [Case; 9] = [
     ),
     case(
         "port dead for 8 s",
-        Trouble::DeadPort,
+        Trouble::DeadPort(millis(8000)),
         10,
         &[AllFollow, LastWithin(millis(300))],
     ),
@@ -138,8 +155,37 @@ const CASES: [Case; 9] = [
         3,
         &[ExactlyStale(3)],
     ),
+    unknown(case(
+        "unknown, gratuitous ones dropped",
+        Trouble::Deaf,
+        2,
+        &[AllFollow, LastWithin(millis(100))],
+    )),
+    unknown(case(
+        "unknown, port dead for 12 s",
+        Trouble::DeadPort(millis(12_000)),
+        14,
+        &[AllFollow, LastWithin(millis(300))],
+    )),
+    unknown(case(
+        "unknown, 60 % loss",
+        loss(60.0),
+        6,
+        &[AllFollow, MedianLastWithin(millis(300))],
+    )),
+    // Nobody finds hosts that are silent and follow nothing, for IPv4.
+    Case {
+        families: &[Family::Ipv6],
+        ..unknown(case(
+            "unknown, 3 permanent entries",
+            Trouble::Permanent(3),
+            3,
+            &[ExactlyStale(3)],
+        ))
+    },
     Case {
         peers: 200,
+        families: &[Family::Ipv4],
         ..case(
             "no loss, 200 peers",
             Trouble::Nothing,
@@ -149,6 +195,7 @@ const CASES: [Case; 9] = [
     },
     Case {
         vips: 64,
+        families: &[Family::Ipv4],
         ..case(
             "no loss, 64 VIPs",
             Trouble::Nothing,
@@ -251,12 +298,7 @@ pub(crate) fn run(program: &Path, arguments: &[String]) {
         .iter()
         .filter(|case| word.is_none_or(|word| case.name.contains(word)))
     {
-        let families = if case.vips == 1 && case.peers == 30 {
-            &[Family::Ipv4, Family::Ipv6][..]
-        } else {
-            &[Family::Ipv4]
-        };
-        for family in families {
+        for family in case.families {
             let stage = Stage::new(case, *family);
             for method in METHODS {
                 // arping knows no IPv6.
@@ -331,8 +373,10 @@ impl<'a> Stage<'a> {
                     run.followed[peer * self.vips.len() + vip].get_or_insert(after);
                 }
             }
-            let still_dead = self.case.trouble == Trouble::DeadPort && run.opened.is_zero();
-            if still_dead && now() >= DEAD_FOR {
+            if let Trouble::DeadPort(dead_for) = self.case.trouble
+                && run.opened.is_zero()
+                && now() >= dead_for
+            {
                 self.lab.restore(&self.owner);
                 run.opened = now();
             }
@@ -361,7 +405,8 @@ impl<'a> Stage<'a> {
                 format!("addr add {ipv6}/64 dev eth0 nodad"),
             ],
         );
-        let known = self.peers.iter().map(|peer| {
+        self.owner.run("ip neigh flush dev eth0");
+        let known = self.peers.iter().filter(|_| self.case.known).map(|peer| {
             let (ip, mac) = (self.family.address_of(peer), peer.mac());
             format!("neigh replace {ip} lladdr {mac} dev eth0 nud reachable")
         });
@@ -395,7 +440,7 @@ impl<'a> Stage<'a> {
                     self.lab.loss(&self.peers, Direction::FromHost, percent);
                 }
             }
-            Trouble::DeadPort => self.lab.blackout(&self.owner),
+            Trouble::DeadPort(_) => self.lab.blackout(&self.owner),
             _ => {}
         }
     }
@@ -504,7 +549,10 @@ impl Running {
     /// Whether nothing more can come of it.
     fn is_over(&mut self, all_follow: bool, after: Duration, case: &Case) -> bool {
         // Each is watched for 2 s after a dead port has opened.
-        let dead = case.trouble == Trouble::DeadPort && after < DEAD_FOR + 2 * SECOND;
+        let dead = match case.trouble {
+            Trouble::DeadPort(dead_for) => after < dead_for + 2 * SECOND,
+            _ => false,
+        };
         match &mut self.program {
             // Its second and last burst comes after 5 s.
             Program::Keepalived(_) => all_follow || !dead && after > 7 * SECOND,
@@ -591,6 +639,17 @@ impl Outcome {
         quantile(&all, share).filter(|after| *after < Duration::MAX)
     }
 
+    /// By when the last peer followed in a share of all runs; of a dead port: after it opened.
+    fn last(&self, share: f64) -> Option<Duration> {
+        let of_run = |run: &Run| {
+            let all = run.followed.iter();
+            let last = all.map(|after| after.unwrap_or(Duration::MAX)).max();
+            last.unwrap_or(Duration::MAX).saturating_sub(run.opened)
+        };
+        let all: Vec<_> = self.runs.iter().map(of_run).collect();
+        quantile(&all, share).filter(|found| *found < Duration::from_secs(1 << 30))
+    }
+
     /// Whether a promise was kept in all runs, and the figures that show it.
     fn judge(&self, must: &Must) -> (String, bool, String) {
         let told = || self.runs.iter().filter_map(|run| run.told.as_ref());
@@ -613,22 +672,19 @@ impl Outcome {
                 )
             }
             LastWithin(limit) => {
-                let of_run = |run: &Run| {
-                    let last = run
-                        .followed
-                        .iter()
-                        .map(|after| after.unwrap_or(Duration::MAX));
-                    let last = last.max().unwrap_or(Duration::MAX);
-                    last.saturating_sub(run.opened)
-                };
-                let found = self.runs.iter().map(of_run).max();
-                let found = found.filter(|found| *found < Duration::from_secs(1 << 30));
+                let found = self.last(1.0);
                 let holds = found.is_some_and(|found| found <= *limit);
                 let since = match self.case.trouble {
-                    Trouble::DeadPort => " after it opened",
+                    Trouble::DeadPort(_) => " after it opened",
                     _ => "",
                 };
                 let words = format!("last ≤ {}{since}", time(*limit));
+                (words, holds, time_or_never(found))
+            }
+            MedianLastWithin(limit) => {
+                let found = self.last(0.5);
+                let holds = found.is_some_and(|found| found <= *limit);
+                let words = format!("last ≤ {}, median", time(*limit));
                 (words, holds, time_or_never(found))
             }
             AllProven => {
@@ -776,7 +832,7 @@ fn panels(outcomes: &[Outcome]) -> Vec<Vec<plot::Panel>> {
             ("60 % loss", _) => "60 % of all frames are lost".to_owned(),
             _ => "the owner's switch port is dead for 8 s".to_owned(),
         },
-        shaded_until: (name == "port dead for 8 s").then_some(DEAD_FOR),
+        shaded_until: (name == PLOTTED[1]).then_some(millis(8000)),
         lines: outcomes
             .iter()
             .filter(|outcome| outcome.case.name == name && outcome.family == family)

@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod arp;
-pub(crate) mod responder;
 pub(crate) mod tls;
 
 use std::net::{IpAddr, Ipv6Addr};

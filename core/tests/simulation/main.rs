@@ -36,7 +36,7 @@ use statistics::Statistics;
 use vipherald_core::address::Mac;
 use vipherald_core::ask::{PeerVerdict, Source};
 
-/// The runs of `cargo test`: half a minute on one core.
+/// The runs of `cargo test`: a minute and a half on one core.
 const RUNS: u64 = 10_000;
 const LARGE_RUNS: u64 = 6;
 /// The frames of an IPv4 VIP's rounds.

@@ -14,8 +14,8 @@
 //! A turn is one frame, or two from the third turn on, to a peer that has not answered; and at most
 //! four to one that has. So in a run of `t` seconds, with `n` restarts, a peer costs at most
 //!
-//! - `2 × (7 n + 4 t)` frames while nobody answers: 494 in 60 s for a gateway that is down, or 512
-//!   with the broadcasts;
+//! - `2 × (7 n + 4 t)` frames while nobody answers: about 490 in 60 s for a gateway that is down, or
+//!   820 with the broadcasts;
 //! - `2 × (10 n + t / 2)` frames if it is silent while others answer: 80 in 60 s with one restart
 //!   (2 if it follows at once);
 //! - `4 × (7 n + 4 t)` frames in any case.

@@ -1,35 +1,38 @@
 //! Peers that Linux cannot play: a thread that answers ARP and echo on a raw socket.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
+use crate::host::Host;
+use crate::mac::Mac;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
-use vipherald_lab::{Host, Mac};
 
 /// How a peer answers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Manners {
+pub struct Manners {
     /// Its address, which its host's kernel must not have.
-    pub(crate) ip: Ipv4Addr,
+    pub ip: Ipv4Addr,
     /// The MAC that it claims to have, in the payload of its ARP answers.
-    pub(crate) mac: Mac,
+    pub mac: Mac,
     /// Whether its ARP frames come from its host's own MAC instead.
-    pub(crate) arp_from_own: bool,
+    pub arp_from_own: bool,
     /// Whether it sends its ARP answers to all.
-    pub(crate) arp_to_all: bool,
+    pub arp_to_all: bool,
     /// Whether its frames have a priority tag (802.1p): VLAN 0.
-    pub(crate) tagged: bool,
+    pub tagged: bool,
     /// Whether it answers echo at all.
-    pub(crate) echo: bool,
+    pub echo: bool,
 }
 
 impl Manners {
     /// A host that behaves like any other.
-    pub(crate) fn plain(ip: Ipv4Addr, mac: Mac) -> Self {
+    pub fn plain(ip: Ipv4Addr, mac: Mac) -> Self {
         Self {
             ip,
             mac,
@@ -41,27 +44,34 @@ impl Manners {
     }
 }
 
+/// Which MAC last claimed an address, and since when.
+type Table = HashMap<Ipv4Addr, (Mac, SystemTime)>;
+
 /// A peer that answers until it is dropped. It sends echo replies from its host's own MAC to whichever
 /// MAC last claimed their destination by ARP.
-pub(crate) struct Responder {
+#[derive(Debug)]
+pub struct Responder {
     stop: Arc<AtomicBool>,
+    table: Arc<Mutex<Table>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Responder {
-    pub(crate) fn start(host: &Host, manners: Manners) -> Self {
+    /// A peer behind a host's interface.
+    pub fn start(host: &Host, manners: Manners) -> Self {
         let socket = host.packet_socket();
         let own = host.mac();
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let table = Arc::<Mutex<Table>>::default();
+        let (stopped, known) = (Arc::clone(&stop), Arc::clone(&table));
         let thread = thread::spawn(move || {
-            let mut known: Vec<(Ipv4Addr, Mac)> = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
                 let _ = poll(&mut fds, PollTimeout::from(20_u8));
                 let mut frame = [0; 2048];
                 while let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT)
                 {
+                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
                     let answer = answer(&frame[..length], own, manners, &mut known);
                     if let Some(answer) = answer {
                         let _ = nix::unistd::write(&socket, &answer);
@@ -71,8 +81,15 @@ impl Responder {
         });
         Self {
             stop,
+            table,
             thread: Some(thread),
         }
+    }
+
+    /// The MAC that it sends to for an address, and since when.
+    pub fn cached(&self, ip: Ipv4Addr) -> Option<(Mac, SystemTime)> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.get(&ip).copied()
     }
 }
 
@@ -93,20 +110,16 @@ fn ip_at(frame: &[u8], at: usize) -> Ipv4Addr {
     <[u8; 4]>::try_from(&frame[at..at + 4]).unwrap().into()
 }
 
-fn answer(
-    frame: &[u8],
-    own: Mac,
-    manners: Manners,
-    known: &mut Vec<(Ipv4Addr, Mac)>,
-) -> Option<Vec<u8>> {
+fn answer(frame: &[u8], own: Mac, manners: Manners, known: &mut Table) -> Option<Vec<u8>> {
     if frame.len() < 42 || mac_at(frame, 6) == own || mac_at(frame, 6) == manners.mac {
         return None;
     }
     match [frame[12], frame[13]] {
         [8, 6] => {
             let (sender, ip) = (mac_at(frame, 22), ip_at(frame, 28));
-            known.retain(|(one, _)| *one != ip);
-            known.push((ip, sender));
+            if known.get(&ip).is_none_or(|(mac, _)| *mac != sender) {
+                known.insert(ip, (sender, SystemTime::now()));
+            }
             if frame[21] != 1 || ip_at(frame, 38) != manners.ip {
                 return None;
             }
@@ -131,8 +144,7 @@ fn answer(
         [8, 0] if manners.echo && frame[23] == 1 && frame[34] == 8 => {
             let (from, to) = (ip_at(frame, 26), ip_at(frame, 30));
             // As if it had asked for a host that it does not know.
-            let mac = known.iter().find(|(ip, _)| *ip == from);
-            let mac = mac.map_or(mac_at(frame, 6), |(_, mac)| *mac);
+            let mac = known.get(&from).map_or(mac_at(frame, 6), |(mac, _)| *mac);
             if to != manners.ip {
                 return None;
             }
