@@ -11,6 +11,8 @@ mod events;
 #[path = "orders/mod.rs"]
 mod helpers;
 
+#[path = "hostile/announcements.rs"]
+mod announcements;
 #[path = "hostile/ceilings.rs"]
 mod ceilings;
 #[path = "hostile/faults.rs"]
@@ -23,13 +25,22 @@ mod floods;
 mod seccomp;
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
+use announcements::During;
 use ceilings::{Ceilings, Cost};
 use common::{VIP, VIP6};
 use faults::{CALLS, Fault, Scene, TASKS};
 use flood::Forged;
 use floods::{At, Written};
+
+/// The floods while a VIP is announced.
+const AT_ANNOUNCE: [(&str, During); 2] = [
+    ("forged claims of the VIP", During::Claims),
+    ("ARP requests of forged hosts", During::ForgedHosts),
+];
 
 /// The floods of datagrams and frames.
 const AT_LISTEN: [(&str, At); 5] = [
@@ -57,11 +68,20 @@ fn junk(_: IpAddr) -> Forged {
     Forged::Junk
 }
 
-/// Runs floods for a VIP of each family, one after the other: each takes a processor of its own.
-fn withstands<T: Copy>(floods: &[(&str, T)], flood: fn(T, &str) -> Cost, most: &Ceilings) {
+/// All neighbour tables of a machine share one limit, and each flood takes a processor of its own.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs floods for each of these VIPs.
+fn withstands<T: Copy>(
+    floods: &[(&str, T)],
+    vips: &[&str],
+    flood: fn(T, &str) -> Cost,
+    most: &Ceilings,
+) {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut over = Vec::new();
     for (attack, by) in floods {
-        for vip in [VIP, VIP6] {
+        for vip in vips {
             let cost = flood(*by, vip);
             println!("{attack} × {vip}: {cost:?}");
             let excess = cost.excess(most);
@@ -72,13 +92,45 @@ fn withstands<T: Copy>(floods: &[(&str, T)], flood: fn(T, &str) -> Cost, most: &
 }
 
 #[test]
+fn no_flood_costs_an_announcement_more_than_its_ceilings() {
+    withstands(
+        &AT_ANNOUNCE,
+        &[VIP, VIP6],
+        announcements::one,
+        &ceilings::ANNOUNCE,
+    );
+}
+
+#[test]
+fn no_flood_costs_many_announcements_more_than_their_ceilings() {
+    withstands(
+        &AT_ANNOUNCE,
+        &[VIP, VIP6],
+        announcements::many,
+        &ceilings::ANNOUNCE_MANY,
+    );
+}
+
+#[test]
+fn sigterm_is_obeyed_at_once_with_many_vips_and_a_full_table() {
+    let times = [50, 300, 1000, 3000].map(|millis| ("SIGTERM", Duration::from_millis(millis)));
+    withstands(
+        &times,
+        &[VIP, VIP6],
+        announcements::full_table,
+        &ceilings::ANNOUNCE_MANY,
+    );
+}
+
+#[test]
 fn no_flood_costs_listen_more_than_its_ceilings() {
-    withstands(&AT_LISTEN, floods::listen, &ceilings::LISTEN);
+    withstands(&AT_LISTEN, &[VIP, VIP6], floods::listen, &ceilings::LISTEN);
 }
 
 #[test]
 fn no_flood_costs_fifo_more_than_its_ceilings() {
-    withstands(&AT_FIFO, floods::events, &ceilings::FIFO);
+    // The lines name no address.
+    withstands(&AT_FIFO, &[VIP], floods::events, &ceilings::FIFO);
 }
 
 /// Runs each command under each fault.

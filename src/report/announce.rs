@@ -1,18 +1,20 @@
 //! What an announcement achieved.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Instant;
 
-use log::Level;
+use log::{Level, log_enabled};
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, State};
-use vipherald_core::ask::{Asker, Confirmation, PeerVerdict, Proof, Refusal, Source};
+use vipherald_core::ask::{Asker, Confirmation, Peer, PeerVerdict, Proof, Refusal, Source};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
 
+use super::caps::{MOST_PEERS, Similar};
 use super::order::words;
 use super::{Header, Line, NAMED, Report, count, list, seconds};
 use crate::answering::Silence;
@@ -76,6 +78,9 @@ struct AnnouncedVip {
     #[serde(skip_serializing_if = "Option::is_none")]
     more_conflicts: Option<NonZeroU64>,
     peers: Vec<AskedPeer>,
+    /// Those that are not listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_peers: Option<NonZeroUsize>,
     /// Neighbours beyond those that were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_left_out: Option<NonZeroUsize>,
@@ -170,7 +175,7 @@ impl AnnounceReport {
             } else {
                 AnnounceResult::Ok
             },
-            lines: Vec::new(),
+            lines: Similar::default(),
         };
         // One line for all VIPs that ended alike.
         let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
@@ -205,20 +210,26 @@ impl AnnounceReport {
             add(AnnounceResult::Superseded, vip, fate);
         }
         for (vip, on, silence) in &background.silences {
-            let text = format!("{vip} on {on}: {silence}");
-            findings.add(AnnounceResult::Unproven, Level::Warn, text);
+            let text = || format!("{vip} on {on}: {silence}");
+            findings.add(
+                AnnounceResult::Unproven,
+                Level::Warn,
+                "silent kernels",
+                text,
+            );
         }
         let results = alike.keys().map(|(result, _)| *result);
         let result = results.fold(findings.worst, AnnounceResult::min);
         let lines = alike
             .iter()
             .map(|((result, fate), group)| group.line(core, *result, fate, cut_short))
-            .chain(findings.lines)
+            .chain(findings.lines.into_lines())
             .map(|line| line.about(name))
             .collect();
         let lasted = now.duration_since(core.started());
+        let mut room = MOST_PEERS;
         let claimed = core.claims().iter();
-        let claimed = claimed.map(|claim| AnnouncedVip::of(core, claim));
+        let claimed = claimed.map(|claim| AnnouncedVip::of(core, claim, &mut room));
         let absent = core.absent().map(|placed| placed.vip);
         let absent = absent.chain(core.yielded()).map(AnnouncedVip::absent);
         Self {
@@ -410,13 +421,20 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
 /// What needs attention, and the worst result that follows from it.
 struct Findings {
     worst: AnnounceResult,
-    lines: Vec<Line>,
+    lines: Similar,
 }
 
 impl Findings {
-    fn add(&mut self, result: AnnounceResult, level: Level, text: String) {
+    /// `kind`: what the line is about.
+    fn add(
+        &mut self,
+        result: AnnounceResult,
+        level: Level,
+        kind: &'static str,
+        text: impl FnOnce() -> String,
+    ) {
         self.worst = self.worst.min(result);
-        self.lines.push(Line(level, text));
+        self.lines.add(level, kind, text);
     }
 
     /// Conflicts, stale peers, required peers that are silent, and other peers that prove nothing.
@@ -440,27 +458,30 @@ impl Findings {
                 )
             };
             let text =
-                format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
-            self.add(AnnounceResult::Conflict, Level::Error, text);
+                || format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
+            self.add(AnnounceResult::Conflict, Level::Error, "conflicts", text);
         }
         if claim.more_conflicts() > 0 {
             let more = claim.more_conflicts();
-            let text = format!(
-                "{vip} on {name}: {more} more claims by other MACs than these: a loop or an attack?"
-            );
             // They count as long as any that is known does.
-            match claim.conflicts().next() {
-                Some(_) => self.add(AnnounceResult::Conflict, Level::Error, text),
-                None => self.add(AnnounceResult::Ok, Level::Warn, text),
-            }
+            let (result, level) = match claim.conflicts().next() {
+                Some(_) => (AnnounceResult::Conflict, Level::Error),
+                None => (AnnounceResult::Ok, Level::Warn),
+            };
+            self.add(result, level, "floods of claims", || {
+                format!(
+                    "{vip} on {name}: {more} more claims by other MACs than these: a loop or an attack?"
+                )
+            });
         }
         for (mac, _) in claim.past_conflicts() {
             let host = host_name(core, mac);
-            let text = format!(
-                "{vip} on {name}: {mac} ({host}) answered for it, too, but no longer does: a \
-                 conflict that is over"
-            );
-            self.add(AnnounceResult::Ok, Level::Warn, text);
+            self.add(AnnounceResult::Ok, Level::Warn, "past conflicts", || {
+                format!(
+                    "{vip} on {name}: {mac} ({host}) answered for it, too, but no longer does: a \
+                     conflict that is over"
+                )
+            });
         }
         // If another interface holds the VIP as well, it has to answer.
         let holds = |mac: &Mac| {
@@ -469,37 +490,52 @@ impl Findings {
         };
         for mac in claim.own_answers().filter(|mac| !holds(mac)) {
             let other = core.interface_of(mac).unwrap_or("another interface");
-            let text = format!(
-                "{vip} on {name}: {other} of this host ({mac}) answers for it, too, so that hosts \
-                 may follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that"
-            );
-            self.add(AnnounceResult::Ok, Level::Warn, text);
+            self.add(AnnounceResult::Ok, Level::Warn, "answers of this host", || {
+                format!(
+                    "{vip} on {name}: {other} of this host ({mac}) answers for it, too, so that \
+                     hosts may follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that"
+                )
+            });
         }
         if claim.is_blocked() {
-            let text = format!(
+            self.add(AnnounceResult::Unproven, Level::Warn, "blocked VIPs", || format!(
                 "{vip} on {name}: blocked: several hosts answer this host's own address, but none ever a \
                  frame from the VIP: something on the way out drops these frames. Does port security of \
                  the cloud or hypervisor know the VIP (allowed address pairs), or MAC/IP binding, Dynamic \
                  ARP Inspection, or an egress filter?"
-            );
-            self.add(AnnounceResult::Unproven, Level::Warn, text);
+            ));
         }
         for confirmation in claim.peers() {
             self.of_peer(claim, confirmation, background);
         }
         if claim.left_out > 0 {
-            let text = format!(
-                "{vip} on {name}: the neighbour table has too many hosts: {} of them are not asked",
-                claim.left_out
-            );
-            self.add(AnnounceResult::Ok, Level::Warn, text);
+            self.add(AnnounceResult::Ok, Level::Warn, "tables with too many hosts", || {
+                format!(
+                    "{vip} on {name}: the neighbour table has too many hosts: {} of them are not \
+                     asked",
+                    claim.left_out
+                )
+            });
         }
-        let silent = "silent, so that nothing is known of them";
-        self.of_others(claim, PeerVerdict::Silent, silent);
-        let offlink = "not asked, because they are not on this link";
-        self.of_others(claim, PeerVerdict::Offlink, offlink);
-        let unasked = "not asked: old entries, whose turn did not come";
-        self.of_others(claim, PeerVerdict::Unasked, unasked);
+        for (verdict, kind, words) in [
+            (
+                PeerVerdict::Silent,
+                "silent neighbours",
+                "silent, so that nothing is known of them",
+            ),
+            (
+                PeerVerdict::Offlink,
+                "peers elsewhere",
+                "not asked, because they are not on this link",
+            ),
+            (
+                PeerVerdict::Unasked,
+                "neighbours that were not asked",
+                "not asked, because their turn did not come",
+            ),
+        ] {
+            self.of_others(claim, verdict, kind, words);
+        }
     }
 
     /// The links on which no frame of another host came in.
@@ -512,28 +548,24 @@ impl Findings {
             }
         }
         for (name, vips) in silent {
-            let text = format!(
+            self.add(AnnounceResult::Unproven, Level::Warn, "silent links", || format!(
                 "{} on {name}: no frame of any other host came in, so nobody is known to follow: is the \
                  switch port in the right VLAN, does it forward (spanning tree), and is anybody there?",
                 list(&vips)
-            );
-            self.add(AnnounceResult::Unproven, Level::Warn, text);
+            ));
         }
     }
 
     fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation, background: &Background<'_>) {
         let (vip, name, peer) = (claim.vip, &claim.link.name, &confirmation.peer);
-        let who = match peer.mac {
-            Some(mac) => format!("{} ({mac})", peer.ip),
-            None => peer.ip.to_string(),
-        };
+        let who = Who(peer);
         let verdict = claim.verdict_of(confirmation);
         match verdict {
             PeerVerdict::Stale => {
                 let cure = format!(
                     "on it run `vipherald purge --permanent {vip}` or `ip neigh del {vip} dev …`"
                 );
-                let text = match (confirmation.forwarded_by, confirmation.acknowledged) {
+                let text = || match (confirmation.forwarded_by, confirmation.acknowledged) {
                     (Some(by), _) => format!(
                         "{vip} on {name}: {who} is stale: its answers to the VIP go to {by}, which \
                          forwards them to this host; {cure}"
@@ -549,7 +581,7 @@ impl Findings {
                          its entry is wrong; {cure}"
                     ),
                 };
-                self.add(AnnounceResult::Unproven, Level::Warn, text);
+                self.add(AnnounceResult::Unproven, Level::Warn, "stale peers", text);
             }
             PeerVerdict::Silent | PeerVerdict::Unasked
                 if peer.required && !claim.is_other_owner(peer) && !claim.is_blocked() =>
@@ -559,57 +591,76 @@ impl Findings {
                     Source::Configured => "the configured peer",
                     Source::Learned | Source::Census | Source::Subnet => "the neighbour",
                 };
-                let text = format!(
-                    "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
-                     is it up, and does a filter drop ARP or ND?"
-                );
-                self.add(AnnounceResult::Unproven, Level::Warn, text);
+                self.add(AnnounceResult::Unproven, Level::Warn, "silent peers", || {
+                    format!(
+                        "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
+                         is it up, and does a filter drop ARP or ND?"
+                    )
+                });
             }
             PeerVerdict::Holder => {
-                let text = format!(
-                    "{vip} on {name}: {who} has the VIP itself, and does not answer for it: a real \
-                     server"
-                );
+                let text = || {
+                    format!(
+                        "{vip} on {name}: {who} has the VIP itself, and does not answer for it: a \
+                         real server"
+                    )
+                };
                 let level = match background.real_servers.contains(&peer.ip) {
                     true => Level::Debug,
                     false => Level::Info,
                 };
-                self.add(AnnounceResult::Ok, level, text);
+                self.add(AnnounceResult::Ok, level, "real servers", text);
             }
             _ => {}
         }
         if let Some(mac) = confirmation.answered_by {
-            let text = format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
-            self.add(AnnounceResult::Ok, Level::Warn, text);
+            let text = || format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
+            self.add(
+                AnnounceResult::Ok,
+                Level::Warn,
+                "answers by other MACs",
+                text,
+            );
         }
         if let (Some(fate), Some(mac)) = (&confirmation.order, claim.mac())
             && is_worth_logging(fate, verdict)
         {
             let (level, text) = words(fate, mac);
-            let text = format!("{vip} on {name}: {who} {text}");
-            self.add(AnnounceResult::Ok, level, text);
+            let text = || format!("{vip} on {name}: {who} {text}");
+            self.add(AnnounceResult::Ok, level, "orders", text);
         }
     }
 
     /// The peers of this verdict that nobody required: the first few, and with `-v` all.
-    fn of_others(&mut self, claim: &Claim, verdict: PeerVerdict, words: &str) {
+    fn of_others(&mut self, claim: &Claim, verdict: PeerVerdict, kind: &'static str, words: &str) {
         let is_other = |peer: &&Confirmation| {
             claim.verdict_of(peer) == verdict
                 && !(peer.peer.required && verdict == PeerVerdict::Silent)
                 && !claim.is_other_owner(&peer.peer)
         };
         let peers = claim.peers().filter(is_other);
-        let ips: Vec<_> = peers.map(|peer| peer.peer.ip.to_string()).collect();
-        let mut add = |level, ips: String| {
-            let text = format!("{} on {}: {words}: {ips}", claim.vip, claim.link.name);
-            self.add(AnnounceResult::Ok, level, text);
-        };
-        if !ips.is_empty() {
-            add(Level::Info, list(&ips));
+        let ips: Vec<_> = peers.map(|peer| peer.peer.ip).collect();
+        if ips.is_empty() {
+            return;
         }
-        if ips.len() > NAMED {
-            add(Level::Debug, ips.join(", "));
+        let text = |ips: String| format!("{} on {}: {words}: {ips}", claim.vip, claim.link.name);
+        self.add(AnnounceResult::Ok, Level::Info, kind, || text(list(&ips)));
+        if ips.len() > NAMED && log_enabled!(Level::Debug) {
+            let all: Vec<_> = ips.iter().map(ToString::to_string).collect();
+            self.add(AnnounceResult::Ok, Level::Debug, "lists of peers", || {
+                text(all.join(", "))
+            });
         }
+    }
+}
+
+/// A peer's address and MAC.
+struct Who<'a>(&'a Peer);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.ip)?;
+        self.0.mac.map_or(Ok(()), |mac| write!(f, " ({mac})"))
     }
 }
 
@@ -630,7 +681,37 @@ fn host_name(core: &Announcement, mac: Mac) -> String {
 }
 
 impl AskedPeer {
-    pub(super) fn of(started: Instant, verdict: PeerVerdict, confirmation: &Confirmation) -> Self {
+    /// The peers to list, and the number of the others: those whose turn did not come or that may not even
+    /// exist, unless they are required; and those beyond `room`, which this takes from. What needs
+    /// attention is listed first.
+    pub(super) fn listed<'a>(
+        started: Instant,
+        peers: impl Iterator<Item = (&'a Confirmation, PeerVerdict)>,
+        room: &mut usize,
+    ) -> (Vec<Self>, Option<NonZeroUsize>) {
+        let (mut listed, others): (Vec<_>, Vec<_>) = peers.partition(|(one, verdict)| {
+            let is_told = match verdict {
+                PeerVerdict::Unasked => false,
+                PeerVerdict::Silent => !one.peer.doubtful,
+                _ => true,
+            };
+            one.peer.required || is_told
+        });
+        let all = listed.len() + others.len();
+        if listed.len() > *room {
+            listed.sort_by_key(|(one, verdict)| {
+                (!one.peer.required, *verdict == PeerVerdict::Proven)
+            });
+            listed.truncate(*room);
+        }
+        *room -= listed.len();
+        let more = NonZeroUsize::new(all - listed.len());
+        let listed = listed.into_iter();
+        let listed = listed.map(|(one, verdict)| Self::of(started, verdict, one));
+        (listed.collect(), more)
+    }
+
+    fn of(started: Instant, verdict: PeerVerdict, confirmation: &Confirmation) -> Self {
         // To the microsecond: the rest is noise.
         let after_ms = |at: Instant| {
             let after = at.duration_since(started);
@@ -652,7 +733,8 @@ impl AskedPeer {
 }
 
 impl AnnouncedVip {
-    fn of(core: &Announcement, claim: &Claim) -> Self {
+    /// With at most `room` peers, from which it takes what it needs.
+    fn of(core: &Announcement, claim: &Claim, room: &mut usize) -> Self {
         let conflict = |mac| Conflict {
             mac: Some(mac),
             host: core.host_of(mac),
@@ -663,8 +745,8 @@ impl AnnouncedVip {
         });
         let conflicts = claim.conflicts().map(conflict);
         let past_conflicts = claim.past_conflicts().map(|(mac, _)| conflict(mac));
-        let peers = claim.peers();
-        let peers = peers.map(|peer| AskedPeer::of(core.started(), claim.verdict_of(peer), peer));
+        let peers = claim.peers().map(|peer| (peer, claim.verdict_of(peer)));
+        let (peers, more_peers) = AskedPeer::listed(core.started(), peers, room);
         Self {
             interface: Some(claim.link.name.clone()),
             mac: claim.mac(),
@@ -682,7 +764,8 @@ impl AnnouncedVip {
             conflicts: conflicts.chain(dad_failed).collect(),
             past_conflicts: past_conflicts.collect(),
             more_conflicts: NonZeroU64::new(claim.more_conflicts()),
-            peers: peers.collect(),
+            peers,
+            more_peers,
             peers_left_out: NonZeroUsize::new(claim.left_out),
             ..Self::absent(claim.vip)
         }
@@ -701,6 +784,7 @@ impl AnnouncedVip {
             past_conflicts: Vec::new(),
             more_conflicts: None,
             peers: Vec::new(),
+            more_peers: None,
             peers_left_out: None,
         }
     }

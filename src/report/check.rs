@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use log::Level;
@@ -11,6 +12,7 @@ use vipherald_core::ask::{Confirmation, PeerVerdict, VipVerdict};
 use vipherald_core::host::{Neighbour, NeighbourState};
 
 use super::announce::AskedPeer;
+use super::caps::MOST_PEERS;
 use super::purge::state_name;
 use super::{Action, Header, Line, Report, list};
 use crate::check::{Finding, Mended, Role};
@@ -83,6 +85,8 @@ struct CheckedVip {
     cached: Option<Cached>,
     frames_sent: u32,
     peers: Vec<AskedPeer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_peers: Option<NonZeroUsize>,
     reason: Option<String>,
     notes: Vec<String>,
     before: Option<VipVerdict>,
@@ -103,7 +107,11 @@ impl CheckReport {
             header: Header::new("check", worst(&checked)).about(name),
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: checked.iter().map(|one| one.finding.frames).sum(),
-            vips: checked.iter().map(CheckedVip::of).collect(),
+            vips: {
+                let mut room = MOST_PEERS;
+                let vips = checked.iter();
+                vips.map(|one| CheckedVip::of(one, &mut room)).collect()
+            },
             checked,
             lasted,
             coloured: false,
@@ -175,14 +183,14 @@ fn worst(checked: &[Checked]) -> VipVerdict {
 }
 
 impl CheckedVip {
-    fn of(checked: &Checked) -> Self {
+    /// With at most `room` peers, from which it takes what it needs.
+    fn of(checked: &Checked, room: &mut usize) -> Self {
         let finding = &checked.finding;
-        let (cached, peers) = match &finding.role {
-            Role::Other(entry) => (entry.map(Cached::of), Vec::new()),
+        let (cached, (peers, more_peers)) = match &finding.role {
+            Role::Other(entry) => (entry.map(Cached::of), (Vec::new(), None)),
             Role::Owner { began, peers } => {
-                let peers = peers.iter();
-                let peers = peers.map(|(peer, verdict)| AskedPeer::of(*began, *verdict, peer));
-                (None, peers.collect())
+                let peers = peers.iter().map(|(peer, verdict)| (peer, *verdict));
+                (None, AskedPeer::listed(*began, peers, room))
             }
         };
         let owners = finding.owners.iter();
@@ -206,6 +214,7 @@ impl CheckedVip {
             cached,
             frames_sent: finding.frames,
             peers,
+            more_peers,
             reason: finding.why.clone().or(kept),
             notes: finding.notes.clone(),
             before: checked.before,

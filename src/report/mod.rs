@@ -1,6 +1,7 @@
 //! What happened: log lines for people, JSON for programs.
 
 mod announce;
+mod caps;
 mod check;
 mod order;
 mod purge;

@@ -14,7 +14,7 @@ pub(crate) struct Ceilings {
     pub(crate) memory: u64,
     /// Lines that it logs.
     pub(crate) lines: usize,
-    /// Octets that it logs.
+    /// Octets that it logs and prints.
     pub(crate) octets: usize,
     /// Frames that the attacked host sends, for each second of the attack.
     pub(crate) frames: u64,
@@ -29,6 +29,22 @@ pub(crate) struct Cost {
     pub(crate) frames: u64,
     pub(crate) lasted: Duration,
 }
+
+/// The rounds, and questions to a few hosts.
+pub(crate) const ANNOUNCE: Ceilings = Ceilings {
+    memory: 8 << 10,
+    lines: 60,
+    octets: 64 << 10,
+    frames: 200,
+};
+
+/// The rounds of 250 VIPs, at most at the configured rate, whose bucket is a second deep.
+pub(crate) const ANNOUNCE_MANY: Ceilings = Ceilings {
+    memory: 32 << 10,
+    octets: 1 << 20,
+    frames: 4_000,
+    ..ANNOUNCE
+};
 
 /// Two answers a second to each sender, and what ARP or ND adds to that.
 pub(crate) const LISTEN: Ceilings = Ceilings {

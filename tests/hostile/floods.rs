@@ -76,6 +76,7 @@ pub(crate) fn listen(at: At, vip: &str) -> Cost {
     let (before, began) = (frames_sent(&peer), Instant::now());
     thread::scope(|scope| {
         scope.spawn(|| watch(run.pid(), &most, &ends));
+        let _over = Over(&ends);
         match at {
             At::RecordedOrder => send_again(&sender, &genuine(1), (there, PORT)),
             At::UnsignedOrders => {
@@ -92,7 +93,6 @@ pub(crate) fn listen(at: At, vip: &str) -> Cost {
                 assert!(sent > 10_000, "{sent} frames are no flood");
             }
         }
-        ends.store(true, Ordering::SeqCst);
     });
     let (most, frames) = (most.into_inner(), frames_sent(&peer) - before);
     let lasted = began.elapsed();
@@ -114,8 +114,17 @@ fn send_again(socket: &UdpSocket, datagram: &[u8], to: (IpAddr, u16)) {
     assert!(sent > 10_000, "{sent} datagrams are no flood");
 }
 
+/// Dropped, also by a panic, it ends what watches or floods.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Notes the most memory that a process takes.
-fn watch(pid: u32, most: &AtomicU64, ends: &AtomicBool) {
+pub(crate) fn watch(pid: u32, most: &AtomicU64, ends: &AtomicBool) {
     while !ends.load(Ordering::SeqCst) {
         most.fetch_max(memory(pid), Ordering::SeqCst);
         thread::sleep(Duration::from_millis(10));
@@ -156,15 +165,15 @@ pub(crate) fn events(written: Written, vip: &str) -> Cost {
     let (before, began) = (frames_sent(&host), Instant::now());
     thread::scope(|scope| {
         scope.spawn(|| watch(run.pid(), &most, &ends));
+        let _over = Over(&ends);
         flood_lines(&mut writer, written);
-        // What follows the flood is read after it.
-        give(&host, vip, "eth0");
+        // What follows the flood is read after it. The reader may have looked for VIPs by itself, too.
         remember_old([&peer], &[vip]);
+        give(&host, vip, "eth0");
         writer
             .write_all(b"\nINSTANCE \"VI_1\" MASTER 100\n")
             .unwrap();
         wait_until_followed([&peer], &[vip], host.mac());
-        ends.store(true, Ordering::SeqCst);
     });
     let (most, frames) = (most.into_inner(), frames_sent(&host) - before);
     let lasted = began.elapsed();

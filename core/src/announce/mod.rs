@@ -39,7 +39,7 @@ const PROBE_GAP: Duration = Duration::from_millis(15);
 /// ask for the VIP, the rest gets other questions.
 const WAVE: usize = 64;
 /// So many peers are found before frames that are due leave: some milliseconds.
-const PEERS_AT_ONCE: usize = 2_048;
+const PEERS_AT_ONCE: usize = 1_024;
 const WAVE_GAP: Duration = Duration::from_millis(1);
 /// The most frames of one round of a VIP.
 const FRAMES_A_ROUND: u32 = 4;

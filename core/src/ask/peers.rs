@@ -12,7 +12,7 @@ use crate::host::{Address, Link, Neighbour, NeighbourState, Usability};
 /// The most neighbours to ask about one VIP on one link.
 pub const MOST_HOSTS: usize = 8_192;
 /// The most neighbours to ask in one run, summed over its VIPs. Each takes some 200 octets.
-pub const MOST_PAIRS: usize = 65_536;
+pub const MOST_PAIRS: usize = 32_768;
 
 /// What the kernel knows about one interface and its link.
 #[derive(Clone, Debug)]
@@ -59,6 +59,10 @@ pub(crate) struct LinkHosts<'a> {
     below: Option<&'a LinkView>,
     /// The live neighbours by address.
     live: HashMap<IpAddr, &'a Neighbour>,
+    /// This host's addresses on the interface, and on the one below.
+    own_here: HashSet<IpAddr>,
+    /// Those to ask from, with their interfaces' MACs.
+    controls: Vec<(&'a Address, Mac)>,
     /// The addresses of all neighbours on the interface's own link.
     on_link: HashSet<IpAddr>,
     /// The live neighbours, the surest first; from `doubtful` on they may be gone.
@@ -82,12 +86,24 @@ impl<'a> LinkHosts<'a> {
         }
         ranked.sort_by_key(|one| (is_doubtful(one), one.confirmed.unwrap_or(Duration::MAX)));
         let doubtful = ranked.partition_point(|one| !is_doubtful(one));
+        let with_mac = |view: &'a LinkView| {
+            let mac = view.link.mac;
+            let addresses = view.addresses.iter();
+            addresses.filter_map(move |own| Some((own, mac?)))
+        };
+        let controls = both().flat_map(with_mac);
+        let controls = controls.filter(|(own, _)| own.usability == Usability::Usable);
+        let addresses = both().flat_map(|view| &view.addresses);
         Self {
             vips,
             own,
             on,
             below,
             live,
+            own_here: addresses.map(|own| own.ip).collect(),
+            controls: controls
+                .filter(|(own, _)| !vips.contains(&own.ip))
+                .collect(),
             on_link: on.neighbours.iter().map(|known| known.ip).collect(),
             ranked,
             doubtful,
@@ -215,7 +231,7 @@ impl<'a> PeerFinder<'a> {
         ip.is_ipv4() == self.vip.ip().is_ipv4()
             && !self.hosts.vips.contains(&ip)
             && (is_link_local_v6(ip) || !self.hosts.own.contains(&ip))
-            && !self.hosts.addresses().any(|own| own.ip == ip)
+            && !self.hosts.own_here.contains(&ip)
     }
 
     /// Whether the peer reaches the VIP on the link, as far as this host knows: both are in one of its
@@ -260,22 +276,15 @@ impl<'a> PeerFinder<'a> {
         let needs_route = is_link_local_v6(peer) && !is_link_local_v6(self.vip.ip());
         let near = if needs_route { self.vip.ip() } else { peer };
         let is_near = |own: &Address| !is_host_prefix(own) && contains(own, near);
-        let with_mac = |view: &'a LinkView| {
-            let mac = view.link.mac;
-            let addresses = view.addresses.iter();
-            addresses.filter_map(move |own| Some((own, mac?)))
-        };
         self.hosts
-            .both()
-            .flat_map(with_mac)
+            .controls
+            .iter()
             .filter(|(own, _)| own.ip.is_ipv4() == peer.is_ipv4())
-            .filter(|(own, _)| own.usability == Usability::Usable)
-            .filter(|(own, _)| !self.hosts.vips.contains(&own.ip))
             .min_by_key(|(own, _)| !is_near(own))
             .map(|(own, mac)| Control {
                 ip: own.ip,
                 interface: own.interface,
-                mac,
+                mac: *mac,
                 in_vips_subnet: self.shares_subnet(peer)
                     && !self.subnets.is_empty()
                     && (is_near(own) || !needs_route),

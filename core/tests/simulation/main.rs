@@ -25,7 +25,11 @@ mod rng;
 mod scenario;
 mod statistics;
 
+use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use network::Network;
@@ -36,18 +40,19 @@ use statistics::Statistics;
 use vipherald_core::address::Mac;
 use vipherald_core::ask::{PeerVerdict, Source};
 
-/// The runs of `cargo test`: a minute and a half on one core.
+/// The runs of `cargo test`: a minute on two cores.
 const RUNS: u64 = 10_000;
 const LARGE_RUNS: u64 = 6;
 /// The frames of an IPv4 VIP's rounds.
 const ROUNDS: usize = 26;
 
-fn play(scenario: Scenario, statistics: &mut Statistics) {
+fn play(scenario: Scenario, statistics: &Mutex<Statistics>) {
     let seed = scenario.seed;
     let played = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut network = Network::new(scenario);
         network.play();
-        properties::hold(&network, statistics);
+        let mut statistics = statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        properties::hold(&network, &mut statistics);
     }));
     if let Err(panic) = played {
         eprintln!("To repeat it: SIMULATION_SEED={seed} cargo test --test simulation");
@@ -64,10 +69,20 @@ fn every_run_keeps_every_promise() {
             number("SIMULATION_RUNS").unwrap_or(RUNS),
         ),
     };
-    let mut seen = Statistics::default();
-    for seed in first..first + runs {
-        play(Scenario::drawn(seed), &mut seen);
-    }
+    let seen = Mutex::new(Statistics::default());
+    let next = AtomicU64::new(first);
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(|| {
+                let take = || Some(next.fetch_add(1, Relaxed)).filter(|seed| *seed < first + runs);
+                while let Some(seed) = take() {
+                    play(Scenario::drawn(seed), &seen);
+                }
+            });
+        }
+    });
+    let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{seen}");
     if runs >= RUNS {
         seen.are_complete();
@@ -77,14 +92,15 @@ fn every_run_keeps_every_promise() {
 #[test]
 fn every_run_with_five_thousand_peers_keeps_every_promise() {
     let runs = number("SIMULATION_LARGE_RUNS").unwrap_or(LARGE_RUNS);
-    let mut seen = Statistics::default();
+    let seen = Mutex::new(Statistics::default());
     for seed in 0..runs {
         let mut scenario = Scenario::with_members(seed, 5000);
         if seed % 2 == 0 {
             scenario.settle();
         }
-        play(scenario, &mut seen);
+        play(scenario, &seen);
     }
+    let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{seen}");
     if runs >= LARGE_RUNS {
         assert!(seen.cut < seen.runs && seen.honest > 5000 && seen.unproven * 250 < seen.honest);
