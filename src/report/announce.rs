@@ -443,36 +443,9 @@ impl Findings {
         if claim.state() != State::Ready {
             return;
         }
-        for mac in claim.conflicts() {
-            let host = host_name(core, mac);
-            let what = if background.proxies.contains(&mac) {
-                format!(
-                    ", and for addresses that nobody has: a proxy, no second owner; on it switch \
-                     proxy ARP off for this link (`sysctl -w net.ipv4.conf.IF.proxy_arp=0`), or \
-                     route {vip} to this link"
-                )
-            } else {
-                format!(
-                    "; on that host run `vipherald release {vip}` if its keepalived is dead, or find \
-                     out why both are master"
-                )
-            };
-            let text =
-                || format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
-            self.add(AnnounceResult::Conflict, Level::Error, "conflicts", text);
-        }
-        if claim.more_conflicts() > 0 {
-            let more = claim.more_conflicts();
-            // They count as long as any that is known does.
-            let (result, level) = match claim.conflicts().next() {
-                Some(_) => (AnnounceResult::Conflict, Level::Error),
-                None => (AnnounceResult::Ok, Level::Warn),
-            };
-            self.add(result, level, "floods of claims", || {
-                format!(
-                    "{vip} on {name}: {more} more claims by other MACs than these: a loop or an attack?"
-                )
-            });
+        match claim.more_conflicts() {
+            0 => self.of_conflicts(core, claim, background),
+            more => self.of_flood(core, claim, more),
         }
         for (mac, _) in claim.past_conflicts() {
             let host = host_name(core, mac);
@@ -536,6 +509,54 @@ impl Findings {
         ] {
             self.of_others(claim, verdict, kind, words);
         }
+    }
+
+    fn of_conflicts(&mut self, core: &Announcement, claim: &Claim, background: &Background<'_>) {
+        let (vip, name) = (claim.vip, &claim.link.name);
+        for mac in claim.conflicts() {
+            let host = host_name(core, mac);
+            let what = if background.proxies.contains(&mac) {
+                format!(
+                    ", and for addresses that nobody has: a proxy, no second owner; on it switch \
+                     proxy ARP off for this link (`sysctl -w net.ipv4.conf.IF.proxy_arp=0`), or \
+                     route {vip} to this link"
+                )
+            } else {
+                format!(
+                    "; on that host run `vipherald release {vip}` if its keepalived is dead, or find \
+                     out why both are master"
+                )
+            };
+            let text =
+                || format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
+            self.add(AnnounceResult::Conflict, Level::Error, "conflicts", text);
+        }
+    }
+
+    /// So many hosts that claim a VIP are one event.
+    fn of_flood(&mut self, core: &Announcement, claim: &Claim, more: u64) {
+        // They count as long as any that is known does. A rival is among them, with an entry of its own.
+        let mut known: Vec<_> = claim.conflicts().collect();
+        known.sort_by_key(|mac| core.host_of(*mac).is_none());
+        let (result, level) = match known.is_empty() {
+            true => (AnnounceResult::Ok, Level::Warn),
+            false => (AnnounceResult::Conflict, Level::Error),
+        };
+        self.add(result, level, "floods of claims", || {
+            let (vip, name) = (claim.vip, &claim.link.name);
+            let who = match known.is_empty() {
+                true => "hosts that are gone".to_owned(),
+                false => {
+                    let named = known.iter();
+                    let named = named.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
+                    list(&named.collect::<Vec<_>>())
+                }
+            };
+            format!(
+                "{vip} on {name}: conflict: a flood of claims, by {who} and, {more} times, by other \
+                 MACs: a loop or an attack?"
+            )
+        });
     }
 
     /// The links on which no frame of another host came in.
