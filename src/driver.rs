@@ -127,14 +127,21 @@ impl Driver {
             return Ok(());
         }
         let octets = transmit.frame.to_bytes();
+        let interface = transmit.interface;
+        // What changed meanwhile shall cost no budget.
+        if self.arp_rate.is_some() {
+            if self.deliver_changes(asker, now).await? {
+                asker.put_off(now, transmit);
+                return Ok(());
+            }
+            if let Err(until) = self.take_budget(now, transmit) {
+                asker.over_budget(now, transmit, until);
+                return Ok(());
+            }
+        }
         // The last check before the send: only in between can a frame leave after its VIP did.
         if self.deliver_changes(asker, now).await? {
             asker.put_off(now, transmit);
-            return Ok(());
-        }
-        let interface = transmit.interface;
-        if let Err(until) = self.take_budget(now, transmit) {
-            asker.over_budget(now, transmit, until);
             return Ok(());
         }
         match self.sockets[&interface].send(&octets) {

@@ -8,12 +8,11 @@ use log::debug;
 use tokio::time::sleep;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, Pace, State};
+use vipherald_core::ask::Confirm;
 use vipherald_core::host::PlacedVip;
 
 use super::output::Done;
 use super::target::Target;
-use vipherald_core::ask::Confirm;
-
 use crate::announce::Session;
 use crate::answering::{Observer, Silence, why_silent};
 use crate::cli::{Announce, Global};
