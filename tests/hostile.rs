@@ -113,7 +113,7 @@ fn no_flood_costs_many_announcements_more_than_their_ceilings() {
 
 #[test]
 fn sigterm_is_obeyed_at_once_with_many_vips_and_a_full_table() {
-    let times = [50, 300, 1000, 3000].map(|millis| ("SIGTERM", Duration::from_millis(millis)));
+    let times = [50, 300, 2000].map(|millis| ("SIGTERM", Duration::from_millis(millis)));
     withstands(
         &times,
         &[VIP, VIP6],
