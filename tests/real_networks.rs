@@ -420,7 +420,7 @@ fn assert_follow(hosts: &[Host], owner: &Host, vip: &str) {
 fn hosts_that_nobody_knows_and_that_ignore_announcements_follow() {
     let lab = Lab::new();
     let (owner, hosts) = unknown_hosts(&lab, 6);
-    let (_, told) = announce(&owner, VIP, "--timeout 0.5");
+    let (_, told) = announce(&owner, VIP, "--timeout 2");
     assert_follow(&hosts, &owner, VIP);
     assert_eq!(vip_in(&told, VIP)["peers"], json!([]));
     let (ended, told) = announce(&owner, VIP6, "--timeout 1");
