@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -443,6 +444,8 @@ impl<'a> Stage<'a> {
             Trouble::DeadPort(_) => self.lab.blackout(&self.owner),
             _ => {}
         }
+        // A kernel ignores requests that are not gratuitous within `locktime` of an entry's change.
+        thread::sleep(SECOND + 100 * MILLISECOND);
     }
 
     /// The owner takes the VIPs.
