@@ -281,7 +281,7 @@ struct Run {
 
 struct Told {
     status: Option<i32>,
-    /// Each peer of each VIP: its address, its verdict, and when that was reached.
+    /// Each peer of each VIP: its MAC, its verdict, and when that was reached.
     verdicts: Vec<(String, String, f64)>,
 }
 
@@ -590,7 +590,7 @@ impl Told {
             .map(|peer| {
                 let text = |key: &str| peer[key].as_str().unwrap_or_default().to_owned();
                 let after = peer["after_ms"].as_f64().unwrap_or(f64::INFINITY);
-                (text("address"), text("verdict"), after)
+                (text("mac"), text("verdict"), after)
             })
             .collect();
         Self {
@@ -711,15 +711,13 @@ impl Outcome {
             }
             ExactlyStale(count) => {
                 // The peers are numbered after the owner; the first ones are permanent.
-                let is_permanent = |ip: &str| {
-                    (2..2 + count)
-                        .any(|n| ip == format!("10.9.0.{n}") || ip == format!("fd09::{n:x}"))
-                };
+                let is_permanent =
+                    |mac: &str| (2..2 + count).any(|n| mac == format!("02:00:00:09:00:{n:02x}"));
                 let right = |told: &Told| {
                     told.status == Some(3)
                         && told.count("stale") == *count
-                        && told.verdicts.iter().all(|(ip, verdict, _)| {
-                            verdict == if is_permanent(ip) { "stale" } else { "proven" }
+                        && told.verdicts.iter().all(|(mac, verdict, _)| {
+                            verdict == if is_permanent(mac) { "stale" } else { "proven" }
                         })
                 };
                 let counts: Vec<_> = told()

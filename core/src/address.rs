@@ -209,7 +209,7 @@ impl Serialize for Mac {
 }
 
 /// A network prefix: a subnet, or at full length a single address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     ip: IpAddr,
     length: u8,
@@ -276,6 +276,11 @@ impl Prefix {
                 Ipv6Addr::from_bits(ip.to_bits() & !hosts).into()
             }
         }
+    }
+
+    /// The same, made from its first address: equal for all of its addresses.
+    pub(crate) fn network(self) -> Self {
+        Self::new(self.first(), self.length)
     }
 
     /// The addresses of its hosts, in IPv4 and for at most [`Prefix::MOST_SWEPT`]; else `None`.

@@ -17,6 +17,8 @@ use crate::floods::{Over, watch};
 
 /// Longer than a run lasts.
 const FLOODED_FOR: Duration = Duration::from_secs(60);
+/// Peers that a report lists.
+const MOST_LISTED: usize = 4_096;
 /// VIPs of a host that has many.
 const MANY: u8 = 250;
 
@@ -82,9 +84,10 @@ pub(crate) fn full_table(after: Duration, vip: &str) -> Cost {
     });
     owner.ip(&entries.collect::<String>());
     let log = lab.directory().join("log");
+    let printed = lab.directory().join("printed");
     let mut command = vipherald(&owner, &format!("--json announce {}", vips.join(" ")));
     command
-        .stdout(File::create(lab.directory().join("printed")).unwrap())
+        .stdout(File::create(&printed).unwrap())
         .stderr(File::create(&log).unwrap());
     let run = Run::start(command);
     let (ends, most) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -98,7 +101,16 @@ pub(crate) fn full_table(after: Duration, vip: &str) -> Cost {
     println!("SIGTERM after {after:?} obeyed within {took:?}");
     assert_at_once(took, &ended);
     let (most, frames) = (most.into_inner(), frames_sent(&owner) - before);
-    Cost::of(began.elapsed(), most, frames, &log)
+    let mut cost = Cost::of(began.elapsed(), most, frames, &log);
+    let text = fs::read_to_string(&printed).unwrap();
+    cost.octets += text.len();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let vips = report["vips"].as_array().unwrap();
+    let listed = vips
+        .iter()
+        .map(|vip| vip["peers"].as_array().unwrap().len());
+    assert!(listed.sum::<usize>() <= MOST_LISTED);
+    cost
 }
 
 fn flooded(during: During, vips: &[String]) -> (Cost, i32, Value) {

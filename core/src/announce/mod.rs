@@ -38,9 +38,9 @@ const PROBE_GAP: Duration = Duration::from_millis(15);
 /// So many peers of a VIP are asked at once, and as many more after each gap: if echoes make many of them
 /// ask for the VIP, the rest gets other questions.
 const WAVE: usize = 64;
+const WAVE_GAP: Duration = Duration::from_millis(1);
 /// So many peers are found before frames that are due leave: some milliseconds.
 const PEERS_AT_ONCE: usize = 1_024;
-const WAVE_GAP: Duration = Duration::from_millis(1);
 /// The most frames of one round of a VIP.
 const FRAMES_A_ROUND: u32 = 4;
 /// The gap between questions to peers where something drops the frames from the VIP.
@@ -571,20 +571,25 @@ impl Announcement {
         self.background.wants_question(interface, ip, enough)
     }
 
-    /// When a task of this worth may be served.
-    fn ready_at(&self, worth: Worth) -> Instant {
+    /// When a task of this worth may be served, if questions leave this reserve.
+    fn ready_at(&self, worth: Worth, reserve: u32) -> Instant {
         match worth {
             Worth::Broadcast => self.bucket.ready_at(),
-            Worth::Required | Worth::Likely => self.bucket.ready_above(self.reserve()),
+            Worth::Required | Worth::Likely => self.bucket.ready_above(reserve),
             Worth::Doubtful | Worth::Unlikely => {
-                let ready = self.bucket.ready_above(self.reserve());
+                let ready = self.bucket.ready_above(reserve);
                 ready.max(self.background.ready_at())
             }
         }
     }
 
     /// The frames that questions leave to the next rounds: one round of each VIP, and at most half.
-    fn reserve(&self) -> u32 {
+    fn reserve(&self, now: Instant) -> u32 {
+        // Questions come after broadcasts that are due, anyway: the first frames need not count VIPs.
+        let due = self.timers.next_due(Worth::Broadcast);
+        if due.is_some_and(|due| due <= now) {
+            return 0;
+        }
         let rounds = |claim: &&Claim| !claim.rounds_over && claim.state() == State::Ready;
         let open = self.claims.iter().filter(rounds).count();
         let frames = u32::try_from(open)
@@ -774,8 +779,9 @@ impl Asker for Announcement {
         if self.is_over(now) {
             return None;
         }
+        let reserve = self.reserve(now);
         loop {
-            let ready = Worth::ALL.map(|worth| self.ready_at(worth) <= now);
+            let ready = Worth::ALL.map(|worth| self.ready_at(worth, reserve) <= now);
             let (worth, task) = self.timers.take_due(now, |worth| ready[worth as usize])?;
             if task.what == What::Look && !self.goes_on_looking(now, task) {
                 continue;
@@ -886,7 +892,9 @@ impl Asker for Announcement {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let due = |worth| Some(self.timers.next_due(worth)?.max(self.ready_at(worth)));
+        let reserve = self.reserve(now);
+        let ready = |worth| self.ready_at(worth, reserve);
+        let due = |worth| Some(self.timers.next_due(worth)?.max(ready(worth)));
         let frame = Worth::ALL.into_iter().filter_map(due).min();
         let waits = [self.address_awaited_until(), self.last_answer_until()];
         let waits = waits.map(|until| until.filter(|until| *until > now));

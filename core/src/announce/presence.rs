@@ -127,7 +127,8 @@ impl Announcement {
     }
 
     pub(super) fn add_address(&mut self, now: Instant, address: &Address) {
-        self.own.insert(address);
+        let is_vip = self.vip_ips.contains(&address.ip);
+        self.own.insert(address, is_vip);
         match self.vip_of(address) {
             Some(vip) => self.add_vip(now, vip, address),
             None => self.find_sources(address.interface),
@@ -165,7 +166,8 @@ impl Announcement {
         self.own.clear();
         // Each claim needs all of them at once.
         for address in addresses {
-            self.own.insert(address);
+            let is_vip = self.vip_ips.contains(&address.ip);
+            self.own.insert(address, is_vip);
         }
         for claim in &mut self.claims {
             let is_its = |a: &Address| a.ip == claim.vip.ip() && a.interface == claim.interface();
@@ -179,7 +181,7 @@ impl Announcement {
             }
         }
         for claim in &mut self.claims {
-            claim.sources = self.own.sources(claim.vip, &claim.link, &self.vip_ips);
+            claim.sources = self.own.sources(claim.vip, &claim.link);
         }
     }
 
@@ -240,7 +242,7 @@ impl Announcement {
                 }
                 let (link, watch) = (link.clone(), self.pace.conflict_watch);
                 let mut claim = Claim::new(vip, link, usability, self.mode, watch);
-                claim.sources = self.own.sources(vip, &claim.link, &self.vip_ips);
+                claim.sources = self.own.sources(vip, &claim.link);
                 self.claims.push(claim);
                 (self.claims.len() - 1, false)
             }

@@ -840,12 +840,12 @@ fn in_silence(bench: &mut Bench, millis: u64) -> Vec<(Duration, Frame)> {
     record(bench, Duration::from_millis(millis), |_| None)
 }
 
-/// A bench with 10.0.0.1/24, and neighbours in one state.
+/// A bench with 10.0.0.1/16, and neighbours in one state.
 fn bench_with(vips: &[&str], state: NeighbourState, neighbours: &[(String, Mac)]) -> Bench {
     let mut bench = Bench::holding(vips);
     let view = LinkView {
         addresses: vec![Address {
-            prefix_len: 24,
+            prefix_len: 16,
             ..address("10.0.0.1", Usability::Usable)
         }],
         neighbours: neighbours
@@ -955,24 +955,7 @@ fn broadcasts_leave_at_their_times_although_thousands_of_questions_are_due() {
     let vips: Vec<_> = (10..20).map(|last| format!("10.0.0.{last}")).collect();
     let vips: Vec<_> = vips.iter().map(String::as_str).collect();
     for state in [NeighbourState::Reachable, NeighbourState::Stale] {
-        let mut bench = Bench::holding(&vips);
-        let view = LinkView {
-            addresses: vec![Address {
-                prefix_len: 16,
-                ..address("10.0.0.1", Usability::Usable)
-            }],
-            neighbours: neighbours
-                .iter()
-                .map(|(ip, mac)| neighbour(ip, *mac, state))
-                .collect(),
-            ..LinkView::of(link(Some(MAC), true))
-        };
-        let host = HostSnapshot {
-            links: vec![view.link.clone()],
-            addresses: Vec::new(),
-        };
-        let core = &mut bench.core;
-        core.links_are(bench.now, &[view], &host, &[], Confirm::All);
+        let mut bench = bench_with(&vips, state, &neighbours);
         bench.hear(THIRD);
         let frames = in_silence(&mut bench, 10_500);
         for last in 10..20 {
