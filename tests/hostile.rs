@@ -118,7 +118,7 @@ fn sigterm_is_obeyed_at_once_with_many_vips_and_a_full_table() {
         &times,
         &[VIP, VIP6],
         announcements::full_table,
-        &ceilings::ANNOUNCE_MANY,
+        &ceilings::ANNOUNCE_FULL,
     );
 }
 

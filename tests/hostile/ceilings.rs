@@ -46,6 +46,12 @@ pub(crate) const ANNOUNCE_MANY: Ceilings = Ceilings {
     ..ANNOUNCE
 };
 
+/// The same with another rate, and peers that are not forged.
+pub(crate) const ANNOUNCE_FULL: Ceilings = Ceilings {
+    frames: 16_000,
+    ..ANNOUNCE_MANY
+};
+
 /// Two answers a second to each sender, and what ARP or ND adds to that.
 pub(crate) const LISTEN: Ceilings = Ceilings {
     memory: 8 << 10,
