@@ -129,6 +129,7 @@ install:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../libexec/keepalived/vipherald $(DESTDIR)$(PREFIX)/bin/vipherald
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/vipherald-*
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog packaging/vipherald.catalog
 	test -e $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml || install -D -m 644 \
 		examples/vipherald.toml $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml
 	install -D -m 644 -t $(SHARE)/man/man8 $(GENERATED)/vipherald.8

@@ -7,13 +7,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::{debug, warn};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Prefix};
-use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace};
+use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, State};
 use vipherald_core::ask::{Asker, Confirm, LinkView};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
@@ -70,6 +72,7 @@ pub struct Session {
     order_sockets: Option<OrderSockets>,
     /// Opened when the first order may be due.
     opened_order_sockets: bool,
+    first_round: Arc<Notify>,
 }
 
 /// The links that the VIPs are on, and all links and addresses of this host.
@@ -110,6 +113,7 @@ impl Session {
             instance: request.instance.clone(),
             order_sockets: None,
             opened_order_sockets: false,
+            first_round: Arc::default(),
         };
         session.driver.load(&mut session.core, now).await?;
         if request.confirm == Confirm::Subnet {
@@ -122,6 +126,12 @@ impl Session {
     #[must_use]
     pub fn core(&self) -> &Announcement {
         &self.core
+    }
+
+    /// Notified when the first round is out.
+    #[must_use]
+    pub fn first_round(&self) -> Arc<Notify> {
+        Arc::clone(&self.first_round)
     }
 
     /// Announces until the core is done or `stop` is, and returns the output of `stop` in that case.
@@ -147,6 +157,9 @@ impl Session {
                 now = self.driver.send_due(&mut self.core, before_each) => now?,
                 stopped = &mut stop => return Ok(Some(stopped)),
             };
+            if self.first_round_is_out() {
+                self.first_round.notify_one();
+            }
             if self.core.is_over(now) && !self.awaits_order(now) {
                 return Ok(None);
             }
@@ -185,6 +198,16 @@ impl Session {
             warn!("{error}");
         }
         Ok(())
+    }
+
+    /// Whether each VIP that can be announced has been; those that are not here yet may never come.
+    fn first_round_is_out(&self) -> bool {
+        let is_due = |claim: &Claim| {
+            let was_tried = claim.frames_sent > 0 || claim.last_refusal.is_some();
+            claim.state() == State::Ready && !was_tried
+        };
+        let claims = self.core.claims();
+        claims.iter().any(|claim| claim.frames_sent > 0) && !claims.iter().any(is_due)
     }
 
     async fn take_over(&mut self) -> Result<(), Error> {

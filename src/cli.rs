@@ -14,6 +14,7 @@ use vipherald_core::ask::Confirm;
 use vipherald_core::event::Subject;
 
 use crate::logging::LogTo;
+use crate::moment;
 use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
 
 /// Announces a keepalived virtual IP when it moves, and purges what hosts remember of its old
@@ -33,14 +34,15 @@ impl Cli {
     /// Reads a command line, whose first word is the program's name.
     ///
     /// Global options may stand before or after the command; the later one wins. clap could do that,
-    /// too, with a copy of them for each of the ten commands: a fifth of the time to the first frame.
+    /// too, with a copy of them for each of the eleven commands: a fifth of the time to the first frame.
     ///
     /// # Errors
     /// If it is wrong, or asks for help.
     pub fn read<Word: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = Word>,
     ) -> Result<Self, clap::Error> {
-        let mut cli = Self::try_parse_from(words)?;
+        let words = words.into_iter().map(Into::into).collect();
+        let mut cli = Self::try_parse_from(event_first(words))?;
         cli.global.add(cli.command.global());
         let contradiction = |why| Self::command().error(ErrorKind::ArgumentConflict, why);
         cli.command.take_zones().map_err(contradiction)?;
@@ -53,6 +55,25 @@ impl Cli {
         }
         Ok(cli)
     }
+}
+
+/// Moves the event that keepalived appends in front of `--then`, to whose script all words behind it
+/// belong: keepalived always appends four.
+fn event_first(mut words: Vec<OsString>) -> Vec<OsString> {
+    const APPENDED: usize = 4;
+    let is_subject = |word: &OsString| {
+        let word = word.to_str();
+        word.is_some_and(|word| word.parse::<Subject>().is_ok())
+    };
+    if let Some(then) = words.iter().position(|word| word == "--then")
+        && let Some(event) = words.len().checked_sub(APPENDED)
+        && event > then + 1
+        && is_subject(&words[event])
+        && !words[..then].iter().any(is_subject)
+    {
+        words[then..].rotate_right(APPENDED);
+    }
+    words
 }
 
 // The global options.
@@ -157,7 +178,7 @@ impl TypedValueParser for LogToParser {
 
 /// What to do
 ///
-/// clap builds the options of the given command only: those of all ten take forty pages of memory, and
+/// clap builds the options of the given command only: those of all eleven take forty pages of memory, and
 /// the first frame would wait for that.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
@@ -180,6 +201,8 @@ pub enum Command {
     Order(With<Order>),
     /// Remove VIPs that a dead keepalived left on this host
     Release(With<Release>),
+    /// Show what vipherald did on this host: when VIPs moved, who followed when, who did not
+    History(With<History>),
     /// Write a key for orders
     Keygen(With<Keygen>),
 }
@@ -198,6 +221,7 @@ impl Command {
             Self::Listen(_) => "listen",
             Self::Order(_) => "order",
             Self::Release(_) => "release",
+            Self::History(_) => "history",
             Self::Keygen(_) => "keygen",
         }
     }
@@ -211,6 +235,7 @@ impl Command {
             Self::Check(With { own, .. }) => (&own.which.vips, Some(&mut own.interface)),
             Self::Order(With { own, .. }) => (&own.whose.vips, None),
             Self::Release(With { own, .. }) => (&own.vips, None),
+            Self::History(With { own, .. }) => (&own.vips, None),
             _ => return Ok(()),
         };
         let mut zones = vips.iter().filter_map(|written| {
@@ -251,6 +276,7 @@ impl Command {
             | Self::Listen(With { global, .. })
             | Self::Order(With { global, .. })
             | Self::Release(With { global, .. })
+            | Self::History(With { global, .. })
             | Self::Keygen(With { global, .. }) => global,
         }
     }
@@ -384,6 +410,12 @@ pub struct Notify {
     pub state: String,
     /// Its VRRP priority, which is ignored
     pub priority: Option<String>,
+    /// When the first round is out, also run this script, with these arguments and then keepalived's
+    ///
+    /// All words that follow belong to the script, except those that keepalived appends. It runs as
+    /// keepalived would run it. Nothing waits for it, and its exit status does not matter.
+    #[arg(long, value_name = "SCRIPT", num_args = 1.., allow_hyphen_values = true)]
+    pub then: Vec<OsString>,
 }
 
 /// Do what keepalived's events call for, in order: for `notify_fifo_script`
@@ -441,6 +473,33 @@ pub struct Release {
     pub all: bool,
 }
 
+/// Show what vipherald did on this host: when VIPs moved, who followed when, who did not
+#[derive(Args, Debug)]
+pub struct History {
+    /// Only what is about these VIPs
+    #[arg(value_name = "VIP")]
+    pub vips: Vec<WrittenVip>,
+    /// Only what is about this vrrp_instance or vrrp_sync_group
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// Only what began at this time or later: `2026-11-26`, `2026-11-26 11:17` (UTC), or an age such as
+    /// `90s`, `15m`, `2h` or `7d`
+    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    pub since: Option<Duration>,
+    /// Only the last so many receipts; with --plot or --svg, announcements [default there: 1]
+    #[arg(long, value_name = "N", value_parser = parse_some)]
+    pub last: Option<usize>,
+    /// List each peer, and when it followed
+    #[arg(long, conflicts_with = "plot")]
+    pub peers: bool,
+    /// Plot the share of peers that follow, over time
+    #[arg(long, conflicts_with = "json")]
+    pub plot: bool,
+    /// Write this plot to a file, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plot", "peers"])]
+    pub svg: Option<PathBuf>,
+}
+
 /// Write a key for orders
 #[derive(Args, Debug)]
 pub struct Keygen {
@@ -476,6 +535,29 @@ fn parse_rate(text: &str) -> Result<NonZeroU32, String> {
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     checked_seconds(text.parse().map_err(|_| "not a number".to_owned())?)
+}
+
+/// A moment, or an age, as the time since 1970.
+fn parse_when(text: &str) -> Result<Duration, &'static str> {
+    let age = || {
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        let age = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+        Some(moment::now().saturating_sub(Duration::from_secs(age)))
+    };
+    let why = "write 2026-11-26, 2026-11-26 11:17 (UTC), or an age: 90s, 15m, 2h, 7d";
+    moment::read(text).or_else(age).ok_or(why)
+}
+
+fn parse_some(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or("not a whole number above 0")
 }
 
 fn parse_some_seconds(text: &str) -> Result<Duration, String> {
@@ -521,6 +603,51 @@ mod tests {
         ] {
             let told = read(line).unwrap_err();
             assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn all_words_behind_then_are_the_scripts_but_those_that_keepalived_appends() {
+        let read = |line: &str| {
+            let words = format!("vipherald {line}");
+            let cli = Cli::read(words.split_whitespace()).unwrap();
+            let Command::Notify(With { own, .. }) = cli.command else {
+                panic!("{line}");
+            };
+            let event = format!("{} {} {:?}", own.name, own.state, own.priority);
+            let then: Vec<_> = own.then.iter().map(|word| word.to_string_lossy()).collect();
+            (event, then.join(" "), cli.global.json)
+        };
+        let master = r#"V MASTER Some("100")"#.to_owned();
+        for (line, expected) in [
+            (
+                "notify --then /s INSTANCE V MASTER 100",
+                (master.clone(), "/s", false),
+            ),
+            (
+                "notify --json --then /s -x --json INSTANCE V MASTER 100",
+                (master.clone(), "/s -x --json", true),
+            ),
+            (
+                "notify --then /s INSTANCE GROUP V MASTER 100",
+                (master.clone(), "/s INSTANCE", false),
+            ),
+            (
+                "notify INSTANCE V MASTER 100 --then /s a b c d",
+                (master.clone(), "/s a b c d", false),
+            ),
+            (
+                "notify INSTANCE V MASTER_RX_LOWER_PRI --then /s",
+                ("V MASTER_RX_LOWER_PRI None".to_owned(), "/s", false),
+            ),
+            ("notify INSTANCE V MASTER 100", (master.clone(), "", false)),
+        ] {
+            let (event, then, json) = expected;
+            assert_eq!(read(line), (event, then.to_owned(), json), "{line}");
+        }
+        for wrong in ["notify --then /s", "notify --then INSTANCE V MASTER 100"] {
+            let words = format!("vipherald {wrong}");
+            assert!(Cli::read(words.split_whitespace()).is_err(), "{wrong}");
         }
     }
 

@@ -85,6 +85,25 @@ pub enum Error {
     /// The runtime could not be started, or broke.
     #[error("cannot wait for events: {0}{advice}", advice = advice_on_call(.0))]
     Runtime(io::Error),
+    /// The history can't be read.
+    #[error("cannot read the history {}: {source}{}", path.display(), advice_on_file(.source))]
+    History {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The history has no announcement to plot.
+    #[error("there is nothing to plot: no receipt in {} is of such an announcement", .0.display())]
+    NoFailover(PathBuf),
+    /// The plot could not be written.
+    #[error("cannot write {}: {source}{}", path.display(), advice_on_file(.source))]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The report could not be written.
     #[error("cannot write to stdout: {0}{advice}", advice = advice_on_call(.0))]
     Stdout(io::Error),

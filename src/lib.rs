@@ -8,7 +8,8 @@
 //!   which of its scripts run vipherald
 //! - [`kernel`]: netlink; [`packet_socket`]: frames; [`answering`]: whether the kernel answers for a
 //!   VIP; [`supersede`]: newer runs for the same VIPs; `signals`, `readable`, `descriptors`
-//! - [`report`], [`logging`]: text, JSON and log lines; [`printable`]: text from elsewhere in one line
+//! - [`report`], [`logging`], [`journal`]: text, JSON and log lines; [`printable`]: text from elsewhere in one line
+//! - `history`: receipts of what the commands did; `moment`: the wall clock
 //! - [`privileges`]: what is missing if something is denied; [`regular_file`]: what may be read
 //!   without waiting
 
@@ -23,11 +24,14 @@ mod driver;
 pub mod error;
 pub mod exit;
 mod fifo;
+mod history;
+pub mod journal;
 pub mod keepalived_conf;
 pub mod kernel;
 pub mod key_file;
 pub mod loaded;
 pub mod logging;
+mod moment;
 pub mod order;
 pub mod packet_socket;
 pub mod printable;

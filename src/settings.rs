@@ -55,6 +55,12 @@ pub struct Settings {
     /// Where to log, unless the command line says it.
     #[serde(deserialize_with = "place")]
     pub log: LogTo,
+    /// Whether to keep receipts.
+    pub history: bool,
+    /// Where receipts are.
+    pub history_dir: PathBuf,
+    /// The file for node_exporter; empty: none.
+    metrics_file: PathBuf,
     /// Sending and obeying orders.
     pub orders: Orders,
 }
@@ -125,6 +131,9 @@ impl Default for Settings {
             wait: Duration::from_secs(1),
             conflict_watch: Duration::from_secs(600),
             log: LogTo::Auto,
+            history: true,
+            history_dir: "/var/lib/vipherald".into(),
+            metrics_file: PathBuf::new(),
             orders: Orders::default(),
         }
     }
@@ -186,6 +195,12 @@ impl Settings {
                 (Self::default(), vec![told])
             }
         }
+    }
+
+    /// Where the metrics go, if anywhere.
+    #[must_use]
+    pub fn metrics_file(&self) -> Option<&Path> {
+        (!self.metrics_file.as_os_str().is_empty()).then_some(&self.metrics_file)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
@@ -394,7 +409,8 @@ mod tests {
     fn every_key_is_read() {
         let settings = parse(
             "rate = 10\narp_rate = 15\ncensus = false\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\n\
-             peers = [\"10.0.0.1\"]\nlog = \"file:/l\"\n",
+             peers = [\"10.0.0.1\"]\nlog = \"file:/l\"\n\
+             history = false\nhistory_dir = \"/h\"\nmetrics_file = \"/m\"\n",
         )
         .unwrap();
         assert_eq!(settings.rate.get(), 10);
@@ -406,6 +422,12 @@ mod tests {
         assert_eq!(settings.confirm, Confirm::Peers);
         assert_eq!(settings.peers, [IpAddr::from([10, 0, 0, 1])]);
         assert_eq!(settings.log, LogTo::File("/l".into()));
+        assert_eq!(
+            (settings.history, settings.history_dir),
+            (false, "/h".into())
+        );
+        assert_eq!(settings.metrics_file, PathBuf::from("/m"));
+        assert_eq!(Settings::default().metrics_file(), None);
     }
 
     #[test]

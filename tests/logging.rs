@@ -620,3 +620,89 @@ fn a_full_pipe_on_stderr_delays_nothing() {
     command.stderr(writer);
     assert_not_held_up(&a, command);
 }
+
+/// The journal's sockets are in the /run that the tests have of their own.
+#[test]
+fn the_journal_gets_a_record_instead_of_the_line_and_never_both() {
+    const JOURNAL: &str = "/run/systemd/journal";
+    let lab = Lab::new();
+    let a = lab.host("a");
+    fs::create_dir_all(JOURNAL).unwrap();
+    let bind = |name: &str| {
+        let socket = UnixDatagram::bind(format!("{JOURNAL}/{name}")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    let (lines, records) = (bind("dev-log"), bind("socket"));
+    let dev_log = format!("{JOURNAL}/dev-log");
+    let purge = || {
+        a.remember(VIP, common::OLD_MAC);
+        let arguments = format!("purge {VIP} {ABSENT}");
+        Run::start(as_hook(&a, Some(&dev_log), &arguments))
+            .end()
+            .exits(0);
+    };
+    purge();
+    let told = messages(&records);
+    let [record] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    let text = format!("{VIP} purged on eth0: was {} REACHABLE", common::OLD_MAC);
+    for field in [
+        format!("MESSAGE={text}"),
+        "MESSAGE_ID=c563b6a10cb84cf3bcc0637b056170ec".to_owned(),
+        "PRIORITY=6".to_owned(),
+        "SYSLOG_IDENTIFIER=vipherald".to_owned(),
+        format!("VIPHERALD_VIP={VIP}"),
+        "VIPHERALD_INTERFACE=eth0".to_owned(),
+        format!("VIPHERALD_MAC={}", common::OLD_MAC),
+    ] {
+        assert!(
+            record.lines().any(|line| line == field),
+            "{field}: {record}"
+        );
+    }
+    // What is of no kind stays a line.
+    let told = messages(&lines);
+    assert!(
+        told.len() == 1 && told[0].contains(&format!("{ABSENT} purged: no entry")),
+        "{told:?}"
+    );
+
+    // Nobody is there who could answer.
+    let silent = Lab::silent();
+    let owner = silent.host("owner");
+    give(&owner, VIP, "eth0");
+    let announce = format!("announce {VIP} --timeout 2");
+    Run::start(as_hook(&owner, Some(&dev_log), &announce))
+        .end()
+        .exits(3);
+    let ids: Vec<_> = messages(&records)
+        .iter()
+        .flat_map(|record| {
+            record
+                .lines()
+                .filter_map(|line| line.strip_prefix("MESSAGE_ID="))
+        })
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            "8acd8be1571944f78f51216ef8bcead7",
+            "1488b4f159bf482e8672b5eeb1e13629"
+        ]
+    );
+
+    // If the journal does not take it, the line is not lost.
+    drop(records);
+    purge();
+    let told = messages(&lines);
+    assert_eq!(
+        told.iter().filter(|line| line.contains(&text)).count(),
+        1,
+        "{told:?}"
+    );
+    fs::remove_file(format!("{JOURNAL}/socket")).unwrap();
+    fs::remove_file(dev_log).unwrap();
+}

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use log::debug;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, Pace, State};
 use vipherald_core::ask::Confirm;
@@ -28,6 +28,8 @@ use crate::{announce, check};
 /// The observer starts after this time, so that it does not delay the first frames, not even those of
 /// many VIPs.
 const FIRST_FRAMES: Duration = Duration::from_millis(100);
+/// What waits for the first round waits no longer than this.
+const FIRST_ROUND: Duration = Duration::from_secs(2);
 /// If more MACs answer for a VIP, it is a loop or an attack, and none of them is asked.
 const MOST_OTHER_OWNERS: usize = 8;
 
@@ -55,16 +57,18 @@ pub(super) async fn announce(
         timeout: args.timeout.unwrap_or(request.pace.timeout),
         conflict_watch: args.conflict_watch.unwrap_or(by_default),
     };
-    run(&target, &request, global, began, Box::pin(termination())).await
+    let stop = Box::pin(termination());
+    run(&target, &request, global, began, stop, || ()).await
 }
 
-/// Announces until done, or until `stop`, and reports.
+/// Announces until done, or until `stop`, and reports. Calls `after_first_round` once that is out.
 pub(super) async fn run(
     target: &Target,
     request: &announce::Request,
     global: &Global,
     began: Instant,
     stop: Stop,
+    after_first_round: impl FnOnce(),
 ) -> Result<Done, Error> {
     let mut session = Session::prepare(request, began).await?;
     let name = target.name.as_deref();
@@ -73,10 +77,17 @@ pub(super) async fn run(
         return Ok(Done::print(global, &plan)?.stopped(Some(Exit::Done)));
     }
     let log_news = |core: &Announcement, news: &News| news_line(name, core, news).log();
+    let first_round = session.first_round();
     let mut observer = None;
     let stopped = tokio::select! {
         stopped = session.run(stop, log_news) => stopped?,
         never = observe(&request.vips, &mut observer) => match never {},
+        never = async {
+            // An interface without a carrier may hold it up for long.
+            let _ = timeout(FIRST_ROUND, first_round.notified()).await;
+            after_first_round();
+            pending::<Infallible>().await
+        } => match never {},
     };
     let core = session.core();
     let mut background = Background {

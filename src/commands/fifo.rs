@@ -15,15 +15,22 @@ use super::announce;
 use super::notify::Responder;
 use super::output::{Done, Printer};
 use super::target::{Target, read_configuration};
+use super::then::Then;
 use crate::cli::{Fifo, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::{Occasion, Respond, Stop, Unmentioned, follow};
+use crate::history::keeper::Keeper;
 use crate::kernel::{self, Kernel};
 use crate::settings::Settings;
 use crate::signals::termination;
 
-pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Done, Error> {
+pub(super) async fn fifo(
+    args: &Fifo,
+    settings: Settings,
+    global: &Global,
+    history: Rc<Keeper>,
+) -> Result<Done, Error> {
     // keepalived restarts its FIFO script at every reload, so this is what it runs with.
     let configuration = read_configuration(global)?;
     let unmentioned = Unmentioned::all(&configuration);
@@ -35,6 +42,7 @@ pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Re
         global: global.clone(),
         printer,
         failed: Rc::clone(&failed),
+        history,
     };
     let exit = follow(&args.path, Box::pin(termination()), unmentioned, reader).await?;
     if exit != Exit::Done {
@@ -56,6 +64,7 @@ struct Reader {
     printer: Printer,
     /// Whether some event called for what could not be done.
     failed: Rc<Cell<bool>>,
+    history: Rc<Keeper>,
 }
 
 impl Reader {
@@ -77,7 +86,15 @@ impl Reader {
         };
         let mut request = target.to_announce(&self.settings);
         request.pace.wait = Duration::ZERO;
-        announce::run(&target, &request, &self.global, Instant::now(), newer).await
+        announce::run(
+            &target,
+            &request,
+            &self.global,
+            Instant::now(),
+            newer,
+            || (),
+        )
+        .await
     }
 }
 
@@ -122,6 +139,7 @@ impl Respond for Reader {
                     configuration: &self.configuration,
                     settings: &self.settings,
                     global: &self.global,
+                    then: &Then::default(),
                 };
                 responder.respond(&event, call, Instant::now(), newer).await
             }
@@ -130,7 +148,10 @@ impl Respond for Reader {
             }
         };
         match done {
-            Ok(done) => self.printer.print(done.stdout),
+            Ok(done) => {
+                self.history.keep(done.receipts);
+                self.printer.print(done.stdout);
+            }
             Err(error) => {
                 self.failed.set(true);
                 error!("{name}: {}", with_advice("fifo", &error));

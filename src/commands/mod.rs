@@ -4,6 +4,7 @@ mod advice;
 mod announce;
 mod check;
 mod fifo;
+mod history;
 mod keygen;
 mod listen;
 mod notify;
@@ -13,9 +14,11 @@ mod purge;
 mod release;
 mod show;
 mod target;
+mod then;
 mod yielded;
 
 use std::io::{self, Write};
+use std::rc::Rc;
 use std::time::Instant;
 
 use log::{error, warn};
@@ -24,17 +27,14 @@ use self::output::Done;
 use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::exit::{Exit, Plugin};
+use crate::history::keeper::Keeper;
 use crate::logging::{self, LogTo};
 use crate::report::{FailureReport, plugin_line};
 use crate::settings::Settings;
 
 /// Runs a command line, and prints what it reports. Returns the exit status.
 pub async fn run(cli: &Cli, began: Instant) -> Exit {
-    let written = match command(cli, began).await {
-        Ok(done) => done.write().await,
-        Err(error) => Err(error),
-    };
-    match written {
+    match command(cli, began).await {
         Ok(exit) => exit,
         Err(error) => {
             let failed = failure(cli, &error);
@@ -47,19 +47,43 @@ pub async fn run(cli: &Cli, began: Instant) -> Exit {
     }
 }
 
-async fn command(cli: &Cli, began: Instant) -> Result<Done, Error> {
-    let global = &cli.global;
+/// Runs a command, and keeps what it did in the history: after its last frame, and before stdout may have
+/// to wait for its reader.
+async fn command(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     let settings = settings(cli)?;
+    let history = Rc::new(Keeper::new(&settings));
+    let done = execute(cli, settings, &history, began).await;
+    let written = match done {
+        Ok(mut done) => {
+            history.write(std::mem::take(&mut done.receipts));
+            done.write().await
+        }
+        Err(error) => Err(error),
+    };
+    history.finish().await;
+    written
+}
+
+async fn execute(
+    cli: &Cli,
+    settings: Settings,
+    history: &Rc<Keeper>,
+    began: Instant,
+) -> Result<Done, Error> {
+    let global = &cli.global;
     match &cli.command {
         Command::Announce(args) => announce::announce(&args.own, &settings, global, began).await,
         Command::Purge(args) => purge::purge(&args.own, global).await,
         Command::Check(args) => check::check(&args.own, &settings, global, began).await,
         Command::Notify(args) => notify::notify(&args.own, &settings, global, began).await,
-        Command::Fifo(args) => fifo::fifo(&args.own, settings, global).await,
+        Command::Fifo(args) => fifo::fifo(&args.own, settings, global, Rc::clone(history)).await,
         Command::Show(args) => show::show(&args.own, global),
-        Command::Listen(args) => listen::listen(&args.own, settings, global).await,
+        Command::Listen(args) => {
+            listen::listen(&args.own, settings, global, Rc::clone(history)).await
+        }
         Command::Order(args) => order::order(&args.own, &settings, global).await,
         Command::Release(args) => release::release(&args.own, &settings, global).await,
+        Command::History(args) => history::history(&args.own, &settings, global),
         Command::Keygen(args) => keygen::keygen(&args.own),
     }
 }
@@ -95,6 +119,7 @@ fn unknown(why: &str) -> Done {
     Done {
         exit: Plugin::Unknown.into(),
         stdout: plugin_line(Plugin::Unknown, why, ""),
+        receipts: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ use vipherald_core::keepalived::Configuration;
 use super::advice::with_advice;
 use super::output::{Done, warn_of_missing};
 use super::target::{Target, read_configuration};
+use super::then::Then;
 use super::{announce, purge, yielded};
 use crate::cli::{Global, Notify};
 use crate::error::Error;
@@ -23,6 +24,20 @@ pub(super) async fn notify(
     settings: &Settings,
     global: &Global,
     began: Instant,
+) -> Result<Done, Error> {
+    let then = Then::new(args, global);
+    let done = respond(args, settings, global, began, &then).await;
+    // If there was no first round.
+    then.start();
+    done
+}
+
+async fn respond(
+    args: &Notify,
+    settings: &Settings,
+    global: &Global,
+    began: Instant,
+    then: &Then,
 ) -> Result<Done, Error> {
     let event = Event {
         of: args.of,
@@ -45,6 +60,7 @@ pub(super) async fn notify(
         configuration: &configuration,
         settings,
         global,
+        then,
     };
     let stop = Box::pin(termination());
     responder.respond(&event, call, began, stop).await
@@ -55,6 +71,7 @@ pub(super) struct Responder<'a> {
     pub(super) configuration: &'a Configuration,
     pub(super) settings: &'a Settings,
     pub(super) global: &'a Global,
+    pub(super) then: &'a Then,
 }
 
 impl Responder<'_> {
@@ -70,15 +87,15 @@ impl Responder<'_> {
         let mut done = match call {
             Call::Announce => {
                 let request = target.to_announce(self.settings);
-                announce::run(&target, &request, self.global, began, stop).await
+                let first_round = || self.then.start();
+                announce::run(&target, &request, self.global, began, stop, first_round).await
             }
             Call::Purge => {
                 let purged = purge::run(&target, &target.to_purge(self.global), self.global).await;
                 let has_yielded = event.state == "BACKUP" && !self.global.dry_run;
                 match purged {
                     Ok(done) if has_yielded => {
-                        let stopped = yielded::order_peers(&target, self.settings, stop).await;
-                        Ok(done.stopped(stopped))
+                        Ok(yielded::order_peers(&target, self.settings, stop, done).await)
                     }
                     purged => purged,
                 }
@@ -92,6 +109,13 @@ impl Responder<'_> {
             {
                 done.exit = error.into();
             }
+        }
+        if let Ok(done) = &mut done {
+            let receipts = std::mem::take(&mut done.receipts).into_iter();
+            let state = event.state.as_str();
+            done.receipts = receipts
+                .filter_map(|one| one.with("event", state))
+                .collect();
         }
         for problem in self.configuration.warnings_about(&event.name) {
             warn!("{problem}");

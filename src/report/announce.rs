@@ -1,10 +1,10 @@
 //! What an announcement achieved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{Level, log_enabled};
 use serde::Serialize;
@@ -19,6 +19,7 @@ use super::order::words;
 use super::{Header, Line, NAMED, Report, count, list, seconds};
 use crate::answering::Silence;
 use crate::exit::{AnnounceResult, Exit};
+use crate::journal::{Kind, Notice};
 
 /// What ended a run early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -144,6 +145,8 @@ struct Group {
     verdicts: BTreeMap<PeerVerdict, u32>,
     /// When the last peer was proven or acknowledged.
     settled: Option<Instant>,
+    interfaces: BTreeSet<String>,
+    macs: BTreeSet<String>,
 }
 
 impl AnnounceReport {
@@ -183,6 +186,8 @@ impl AnnounceReport {
             let group = alike.entry(fate_of(claim, dry_run)).or_default();
             group.vips.push(claim.vip);
             group.frames += claim.frames_sent;
+            group.interfaces.insert(claim.link.name.clone());
+            group.macs.extend(claim.mac().map(|mac| mac.to_string()));
             for confirmation in claim.peers() {
                 let verdict = claim.verdict_of(confirmation);
                 *group.verdicts.entry(verdict).or_default() += 1;
@@ -222,7 +227,7 @@ impl AnnounceReport {
         let result = results.fold(findings.worst, AnnounceResult::min);
         let lines = alike
             .iter()
-            .map(|((result, fate), group)| group.line(core, *result, fate, cut_short))
+            .map(|((of_group, fate), group)| group.line(core, *of_group, fate, cut_short, result))
             .chain(findings.lines.into_lines())
             .map(|line| line.about(name))
             .collect();
@@ -262,7 +267,7 @@ impl AnnounceReport {
         let lines = lines.chain(core.absent().map(absent));
         Self {
             lines: lines
-                .map(|text| Line(Level::Info, text).about(name))
+                .map(|text| Line::new(Level::Info, text).about(name))
                 .collect(),
             ..Self::read(name, core, now, true, None, &background)
         }
@@ -276,6 +281,7 @@ impl Group {
         result: AnnounceResult,
         fate: &str,
         cut_short: Option<CutShort>,
+        of_run: AnnounceResult,
     ) -> Line {
         let level = match (result, cut_short) {
             (AnnounceResult::Failed | AnnounceResult::Conflict, _) => Level::Error,
@@ -320,7 +326,35 @@ impl Group {
                 text += &format!("; cut short by {what}: not all was sent and asked");
             }
         }
-        Line(level, text)
+        let line = Line::new(level, text);
+        match result {
+            AnnounceResult::Ok if self.frames > 0 => line.of(self.notice(of_run)),
+            _ => line,
+        }
+    }
+
+    fn notice(&self, of_run: AnnounceResult) -> Notice {
+        let count = |verdict| self.verdicts.get(&verdict).copied().unwrap_or(0);
+        let follow = count(PeerVerdict::Proven) + count(PeerVerdict::Acknowledged);
+        let doubtful = [
+            PeerVerdict::Stale,
+            PeerVerdict::Silent,
+            PeerVerdict::Unasked,
+        ];
+        let kind = match (follow, doubtful.map(count)) {
+            (1.., [0, 0, 0]) => Kind::AllFollow,
+            _ => Kind::TakenOver,
+        };
+        Notice::new(kind)
+            .with_each("VIP", &self.vips)
+            .with_each("INTERFACE", &self.interfaces)
+            .with_each("MAC", &self.macs)
+            .with("RESULT", of_run.name())
+            .with("PEERS_PROVEN", &count(PeerVerdict::Proven))
+            .with("PEERS_ACKNOWLEDGED", &count(PeerVerdict::Acknowledged))
+            .with("PEERS_STALE", &count(PeerVerdict::Stale))
+            .with("PEERS_SILENT", &count(PeerVerdict::Silent))
+            .with("PEERS_UNASKED", &count(PeerVerdict::Unasked))
     }
 }
 
@@ -354,17 +388,21 @@ pub fn news_line(name: Option<&str>, core: &Announcement, news: &News) -> Line {
     let other_owners = news.other_owners.iter();
     let other_owners = other_owners.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
     let other_owners = other_owners.collect::<Vec<_>>().join(", ");
+    let notice = |kind| {
+        let notice = Notice::new(kind).with("VIP", &vip).with("INTERFACE", on);
+        notice.with_each("MAC", &news.other_owners)
+    };
     let line = if news.is_over {
         let text = format!(
             "{vip} on {on}: the conflict is over: {other_owners} no longer answers for it; announced again"
         );
-        Line(Level::Warn, text)
+        Line::new(Level::Warn, text).of(notice(Kind::ConflictOver))
     } else {
         let text = format!(
             "{vip} on {on}: conflict: {other_owners} answers for it, too; probed again every 2 s, and \
              announced again once it is gone"
         );
-        Line(Level::Error, text)
+        Line::new(Level::Error, text).of(notice(Kind::Conflict))
     };
     line.about(name)
 }
@@ -433,8 +471,18 @@ impl Findings {
         kind: &'static str,
         text: impl FnOnce() -> String,
     ) {
+        self.add_line(result, level, kind, || Line::new(level, text()));
+    }
+
+    fn add_line(
+        &mut self,
+        result: AnnounceResult,
+        level: Level,
+        kind: &'static str,
+        line: impl FnOnce() -> Line,
+    ) {
         self.worst = self.worst.min(result);
-        self.lines.add(level, kind, text);
+        self.lines.add(level, kind, line);
     }
 
     /// Conflicts, stale peers, required peers that are silent, and other peers that prove nothing.
@@ -449,11 +497,13 @@ impl Findings {
         }
         for (mac, _) in claim.past_conflicts() {
             let host = host_name(core, mac);
-            self.add(AnnounceResult::Ok, Level::Warn, "past conflicts", || {
-                format!(
+            self.add_line(AnnounceResult::Ok, Level::Warn, "past conflicts", || {
+                let text = format!(
                     "{vip} on {name}: {mac} ({host}) answered for it, too, but no longer does: a \
                      conflict that is over"
-                )
+                );
+                let notice = about(claim, Kind::ConflictOver).with("MAC", &mac);
+                Line::new(Level::Warn, text).of(notice)
             });
         }
         // If another interface holds the VIP as well, it has to answer.
@@ -471,12 +521,15 @@ impl Findings {
             });
         }
         if claim.is_blocked() {
-            self.add(AnnounceResult::Unproven, Level::Warn, "blocked VIPs", || format!(
-                "{vip} on {name}: blocked: several hosts answer this host's own address, but none ever a \
-                 frame from the VIP: something on the way out drops these frames. Does port security of \
-                 the cloud or hypervisor know the VIP (allowed address pairs), or MAC/IP binding, Dynamic \
-                 ARP Inspection, or an egress filter?"
-            ));
+            self.add_line(AnnounceResult::Unproven, Level::Warn, "blocked VIPs", || {
+                let text = format!(
+                    "{vip} on {name}: blocked: several hosts answer this host's own address, but none ever \
+                     a frame from the VIP: something on the way out drops these frames. Does port security \
+                     of the cloud or hypervisor know the VIP (allowed address pairs), or MAC/IP binding, \
+                     Dynamic ARP Inspection, or an egress filter?"
+                );
+                Line::new(Level::Warn, text).of(about(claim, Kind::Blocked))
+            });
         }
         for confirmation in claim.peers() {
             self.of_peer(claim, confirmation, background);
@@ -529,7 +582,10 @@ impl Findings {
             };
             let text =
                 || format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
-            self.add(AnnounceResult::Conflict, Level::Error, "conflicts", text);
+            self.add_line(AnnounceResult::Conflict, Level::Error, "conflicts", || {
+                let notice = about(claim, Kind::Conflict).with("MAC", &mac);
+                Line::new(Level::Error, text()).of(notice)
+            });
         }
     }
 
@@ -542,7 +598,7 @@ impl Findings {
             true => (AnnounceResult::Ok, Level::Warn),
             false => (AnnounceResult::Conflict, Level::Error),
         };
-        self.add(result, level, "floods of claims", || {
+        self.add_line(result, level, "floods of claims", || {
             let (vip, name) = (claim.vip, &claim.link.name);
             let who = match known.is_empty() {
                 true => "hosts that are gone".to_owned(),
@@ -552,10 +608,11 @@ impl Findings {
                     list(&named.collect::<Vec<_>>())
                 }
             };
-            format!(
+            let text = format!(
                 "{vip} on {name}: conflict: a flood of claims, by {who} and, {more} times, by other \
                  MACs: a loop or an attack?"
-            )
+            );
+            Line::new(level, text).of(about(claim, Kind::Conflict).with_each("MAC", known))
         });
     }
 
@@ -569,17 +626,26 @@ impl Findings {
             }
         }
         for (name, vips) in silent {
-            self.add(AnnounceResult::Unproven, Level::Warn, "silent links", || format!(
-                "{} on {name}: no frame of any other host came in, so nobody is known to follow: is the \
-                 switch port in the right VLAN, does it forward (spanning tree), and is anybody there?",
-                list(&vips)
-            ));
+            self.add_line(AnnounceResult::Unproven, Level::Warn, "silent links", || {
+                let text = format!(
+                    "{} on {name}: no frame of any other host came in, so nobody is known to follow: is \
+                     the switch port in the right VLAN, does it forward (spanning tree), and is anybody \
+                     there?",
+                    list(&vips)
+                );
+                let notice = Notice::new(Kind::PathSilent).with_each("VIP", &vips);
+                Line::new(Level::Warn, text).of(notice.with("INTERFACE", name))
+            });
         }
     }
 
     fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation, background: &Background<'_>) {
         let (vip, name, peer) = (claim.vip, &claim.link.name, &confirmation.peer);
         let who = Who(peer);
+        let of_peer = |kind| {
+            let notice = about(claim, kind).with("PEER", &peer.ip);
+            notice.with_each("MAC", peer.mac)
+        };
         let verdict = claim.verdict_of(confirmation);
         match verdict {
             PeerVerdict::Stale => {
@@ -602,7 +668,9 @@ impl Findings {
                          its entry is wrong; {cure}"
                     ),
                 };
-                self.add(AnnounceResult::Unproven, Level::Warn, "stale peers", text);
+                self.add_line(AnnounceResult::Unproven, Level::Warn, "stale peers", || {
+                    Line::new(Level::Warn, text()).of(of_peer(Kind::StalePeer))
+                });
             }
             PeerVerdict::Silent | PeerVerdict::Unasked
                 if peer.required && !claim.is_other_owner(peer) && !claim.is_blocked() =>
@@ -612,11 +680,12 @@ impl Findings {
                     Source::Configured => "the configured peer",
                     Source::Learned | Source::Census | Source::Subnet => "the neighbour",
                 };
-                self.add(AnnounceResult::Unproven, Level::Warn, "silent peers", || {
-                    format!(
+                self.add_line(AnnounceResult::Unproven, Level::Warn, "silent peers", || {
+                    let text = format!(
                         "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
                          is it up, and does a filter drop ARP or ND?"
-                    )
+                    );
+                    Line::new(Level::Warn, text).of(of_peer(Kind::SilentPeer))
                 });
             }
             PeerVerdict::Holder => {
@@ -683,6 +752,11 @@ impl fmt::Display for Who<'_> {
         write!(f, "{}", self.0.ip)?;
         self.0.mac.map_or(Ok(()), |mac| write!(f, " ({mac})"))
     }
+}
+
+fn about(claim: &Claim, kind: Kind) -> Notice {
+    let notice = Notice::new(kind).with("VIP", &claim.vip);
+    notice.with("INTERFACE", &claim.link.name)
 }
 
 /// Not if nothing was wrong, nor if a peer that follows anyway did not answer the order.
@@ -818,5 +892,9 @@ impl Report for AnnounceReport {
 
     fn exit(&self) -> Exit {
         self.header.result.into()
+    }
+
+    fn lasted(&self) -> Duration {
+        Duration::from_millis(self.duration_ms)
     }
 }

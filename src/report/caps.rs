@@ -20,11 +20,11 @@ pub(super) struct Similar {
 
 impl Similar {
     /// Adds a line. `kind`: what it is about.
-    pub(super) fn add(&mut self, level: Level, kind: &'static str, text: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, level: Level, kind: &'static str, line: impl FnOnce() -> Line) {
         let (_, count) = self.kinds.entry(kind).or_insert((level, 0));
         *count += 1;
         if *count <= MOST_LINES {
-            self.lines.push(Line(level, text()));
+            self.lines.push(line());
         }
     }
 
@@ -32,7 +32,7 @@ impl Similar {
         let more = self.kinds.into_iter().filter_map(|(kind, (level, count))| {
             let more = count.checked_sub(MOST_LINES).filter(|more| *more > 0)?;
             let text = format!("{more} more lines like these, about {kind}");
-            Some(Line(level, text))
+            Some(Line::new(level, text))
         });
         self.lines.into_iter().chain(more)
     }
@@ -45,16 +45,13 @@ mod tests {
     #[test]
     fn of_a_thousand_lines_of_a_kind_sixteen_and_their_number_remain() {
         let mut lines = Similar::default();
-        lines.add(Level::Warn, "stale peers", || "one".to_owned());
+        lines.add(Level::Warn, "stale peers", || Line::new(Level::Warn, "one"));
         for _ in 0..1000 {
-            lines.add(Level::Error, "conflicts", || "two".to_owned());
+            lines.add(Level::Error, "conflicts", || Line::new(Level::Error, "two"));
         }
         let lines: Vec<_> = lines.into_lines().collect();
         assert_eq!(lines.len(), 1 + 16 + 1);
-        let last = Line(
-            Level::Error,
-            "984 more lines like these, about conflicts".to_owned(),
-        );
+        let last = Line::new(Level::Error, "984 more lines like these, about conflicts");
         assert_eq!(lines.last(), Some(&last));
     }
 }

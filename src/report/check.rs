@@ -513,7 +513,7 @@ impl Report for CheckReport {
         self.checked
             .iter()
             .flat_map(|checked| self.rows(checked))
-            .map(|text| Line(Level::Info, text))
+            .map(|text| Line::new(Level::Info, text))
             .collect()
     }
 
@@ -538,6 +538,10 @@ impl Report for CheckReport {
             text += &rows.join("\n");
         }
         text
+    }
+
+    fn lasted(&self) -> Duration {
+        Duration::from_millis(self.duration_ms)
     }
 }
 

@@ -10,17 +10,19 @@ mod show;
 
 use std::time::Duration;
 
-use log::{Level, log};
+use log::Level;
 use serde::Serialize;
 
 pub use announce::{AnnounceReport, Background, news_line};
 pub use check::{CheckReport, Checked, plugin_line};
-pub use order::OrderReport;
+pub use order::{OrderReport, RefusedReport};
 pub use purge::PurgeReport;
 pub use release::ReleaseReport;
 pub use show::ShowReport;
 
 use crate::exit::Exit;
+use crate::journal::Notice;
+use crate::logging;
 use crate::printable::one_line;
 
 /// Addresses that one line names; of more it gives the number.
@@ -83,18 +85,43 @@ enum Action {
 
 /// A line for people, with its log level.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line(Level, String);
+pub struct Line {
+    level: Level,
+    text: String,
+    notice: Option<Notice>,
+}
 
 impl Line {
+    /// A line of this level.
+    pub(crate) fn new(level: Level, text: impl Into<String>) -> Self {
+        Self {
+            level,
+            text: text.into(),
+            notice: None,
+        }
+    }
+
+    /// The same with what the journal is told.
+    fn of(self, notice: Notice) -> Self {
+        Self {
+            notice: Some(notice),
+            ..self
+        }
+    }
+
     /// Writes it to the log.
     pub fn log(&self) {
-        log!(self.0, "{}", self.1);
+        logging::say(self.level, &self.text, self.notice.as_ref());
     }
 
     /// Puts the name of the instance or group in front.
     fn about(self, name: Option<&str>) -> Self {
         match name {
-            Some(name) => Self(self.0, format!("{name}: {}", self.1)),
+            Some(name) => Self {
+                text: format!("{name}: {}", self.text),
+                notice: self.notice.map(|notice| notice.with("INSTANCE", name)),
+                ..self
+            },
             None => self,
         }
     }
@@ -108,6 +135,16 @@ pub trait Report: Serialize {
     /// The exit status that its result means.
     fn exit(&self) -> Exit;
 
+    /// How long the run lasted, as far as it matters.
+    fn lasted(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Whether the history keeps it.
+    fn is_worth_a_receipt(&self) -> bool {
+        true
+    }
+
     /// Writes the lines to the log.
     fn log(&self) {
         for line in self.lines() {
@@ -119,7 +156,7 @@ pub trait Report: Serialize {
     fn text(&self) -> String {
         let lines = self.lines().into_iter();
         lines
-            .map(|Line(_, text)| one_line(&text).into_owned() + "\n")
+            .map(|line| one_line(&line.text).into_owned() + "\n")
             .collect()
     }
 }
@@ -154,7 +191,7 @@ impl FailureReport {
 
 impl Report for FailureReport {
     fn lines(&self) -> Vec<Line> {
-        vec![Line(Level::Error, self.error.clone())]
+        vec![Line::new(Level::Error, self.error.clone())]
     }
 
     fn exit(&self) -> Exit {

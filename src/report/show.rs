@@ -129,7 +129,7 @@ impl From<Problem> for Warning {
 
 impl Report for ShowReport<'_> {
     fn lines(&self) -> Vec<Line> {
-        let info = |text: String| Line(Level::Info, text);
+        let info = |text: String| Line::new(Level::Info, text);
         let groups = self.groups.iter().map(|group| {
             let members = group.instances.join(", ");
             format!("group {}: {members}", group.name)
@@ -137,11 +137,11 @@ impl Report for ShowReport<'_> {
         let instances = self.instances.iter().flat_map(instance_lines);
         let refused = self.refused.iter().map(|refused| {
             let text = format!("refused: {}", refused.problem);
-            Line(Level::Error, text)
+            Line::new(Level::Error, text)
         });
         let warnings = self.warnings.iter().map(|warning| {
             let text = format!("warning: {}", warning.text);
-            Line(Level::Warn, text)
+            Line::new(Level::Warn, text)
         });
         let all = instances.chain(groups).map(info);
         all.chain(refused).chain(warnings).collect()
