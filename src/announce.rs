@@ -142,11 +142,11 @@ impl Session {
     pub async fn run<S>(
         &mut self,
         stop: impl Future<Output = S>,
-        tell: impl Fn(&Announcement, &News),
+        mut tell: impl FnMut(&Announcement, &News),
     ) -> Result<Option<S>, Error> {
         let mut stop = pin!(stop);
         loop {
-            for news in self.core.take_news() {
+            for news in self.core.take_news(Instant::now()) {
                 tell(&self.core, &news);
             }
             let runs = self.runs.as_ref();

@@ -21,7 +21,7 @@ const FACILITY: u8 = 3;
 pub enum Kind {
     /// This host has announced VIPs.
     TakenOver,
-    /// The same, and each peer follows.
+    /// The same, and each host that answers follows.
     AllFollow,
     /// No frame of any other host came in.
     PathSilent,
@@ -31,6 +31,8 @@ pub enum Kind {
     StalePeer,
     /// A required peer does not answer.
     SilentPeer,
+    /// A peer follows that did not at first.
+    Straggler,
     /// Another host has the VIP.
     Conflict,
     /// Another host had the VIP, and is gone.
@@ -54,6 +56,7 @@ impl Kind {
             Self::Blocked => "b639b5bff29347938650c40bc4d4530f",
             Self::StalePeer => "6ec7825850ae469693db75f70f3b891d",
             Self::SilentPeer => "823e7d600275413d8b9fa3e796e3621c",
+            Self::Straggler => "31518abfbac64607afc712afc2649e27",
             Self::Conflict => "6be11a6486ed4603bfc2fd7a050564b6",
             Self::ConflictOver => "e2819a04b01441d79866871daa624cec",
             Self::Purged => "c563b6a10cb84cf3bcc0637b056170ec",
@@ -142,13 +145,14 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::TakenOver,
         Kind::AllFollow,
         Kind::PathSilent,
         Kind::Blocked,
         Kind::StalePeer,
         Kind::SilentPeer,
+        Kind::Straggler,
         Kind::Conflict,
         Kind::ConflictOver,
         Kind::Purged,

@@ -20,6 +20,8 @@ use crate::regular_file;
 
 /// Where the settings are, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
+/// Where receipts are, unless the settings or systemd say otherwise.
+pub(crate) const DEFAULT_HISTORY_DIR: &str = "/var/lib/vipherald";
 /// The highest rate that makes sense: one frame per microsecond.
 pub const MAX_RATE: u32 = 1_000_000;
 /// The file may have this many octets.
@@ -132,7 +134,7 @@ impl Default for Settings {
             conflict_watch: Duration::from_secs(600),
             log: LogTo::Auto,
             history: true,
-            history_dir: "/var/lib/vipherald".into(),
+            history_dir: DEFAULT_HISTORY_DIR.into(),
             metrics_file: PathBuf::new(),
             orders: Orders::default(),
         }

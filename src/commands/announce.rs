@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
 use crate::kernel::{self, Kernel};
-use crate::report::{AnnounceReport, Background, news_line};
+use crate::report::{AnnounceReport, Background, Line, Told};
 use crate::settings::Settings;
 use crate::signals::termination;
 use crate::{announce, check};
@@ -76,7 +76,20 @@ pub(super) async fn run(
         let plan = AnnounceReport::planned(name, session.core());
         return Ok(Done::print(global, &plan)?.stopped(Some(Exit::Done)));
     }
-    let log_news = |core: &Announcement, news: &News| news_line(name, core, news).log();
+    // The user vouches for the peers that the command line or the settings name.
+    let named = request.peers.get(target.peers.len()..).unwrap_or_default();
+    let nodes = target.peers.iter().filter(|node| !named.contains(node));
+    let nodes: Vec<_> = nodes.copied().collect();
+    let mut background = Background {
+        real_servers: &target.real_servers,
+        nodes: &nodes,
+        ..Background::default()
+    };
+    let mut told = Told::default();
+    let log_news = |core: &Announcement, news: &News| {
+        let lines = told.lines(name, core, news, &background);
+        lines.iter().for_each(Line::log);
+    };
     let first_round = session.first_round();
     let mut observer = None;
     let stopped = tokio::select! {
@@ -90,17 +103,13 @@ pub(super) async fn run(
         } => match never {},
     };
     let core = session.core();
-    let mut background = Background {
-        real_servers: &target.real_servers,
-        ..Background::default()
-    };
     let now = Instant::now();
     if stopped.is_none() {
         background.silences = silences(core, observer.as_ref()).await;
         background.proxies = proxies(core, request).await;
     }
-    let report = AnnounceReport::new(name, core, now, stopped, &background);
-    Ok(Done::report(global, &report)?.stopped(stopped))
+    let report = AnnounceReport::new(name, core, now, stopped, &background, told);
+    Ok(Done::report(global, report)?.stopped(stopped))
 }
 
 /// Once the first frames are out, watches whether this host's kernel answers requests for the VIPs.

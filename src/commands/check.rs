@@ -54,12 +54,12 @@ pub(super) async fn check(
             stdout: report.plugin_line(),
             ..Done::silent(report.plugin().into())
         };
-        return Ok(if args.fix { done.kept(&report) } else { done });
+        return Ok(if args.fix { done.kept(report) } else { done });
     }
     let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let report = report.in_colour(io::stdout().is_terminal() && wants_colour);
     let done = Done::print(global, &report)?;
-    Ok(if args.fix { done.kept(&report) } else { done })
+    Ok(if args.fix { done.kept(report) } else { done })
 }
 
 /// Repairs what is stale, and checks again what was changed.

@@ -113,9 +113,7 @@ impl Responder<'_> {
         if let Ok(done) = &mut done {
             let receipts = std::mem::take(&mut done.receipts).into_iter();
             let state = event.state.as_str();
-            done.receipts = receipts
-                .filter_map(|one| one.with("event", state))
-                .collect();
+            done.receipts = receipts.map(|one| one.by_event(state)).collect();
         }
         for problem in self.configuration.warnings_about(&event.name) {
             warn!("{problem}");

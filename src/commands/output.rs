@@ -50,13 +50,16 @@ impl Done {
     }
 
     /// Logs a report, and prints it with `--json`. A dry run only prints it.
-    pub(super) fn report(global: &Global, report: &impl Report) -> Result<Self, Error> {
+    pub(super) fn report<R>(global: &Global, report: R) -> Result<Self, Error>
+    where
+        R: Report + Send + 'static,
+    {
         if global.dry_run {
-            return Self::print(global, report);
+            return Self::print(global, &report);
         }
         report.log();
         let done = if global.json {
-            Self::print(global, report)?
+            Self::print(global, &report)?
         } else {
             Self::silent(report.exit())
         };
@@ -64,10 +67,10 @@ impl Done {
     }
 
     /// The same with a receipt, if the report is worth one.
-    pub(super) fn kept(mut self, report: &impl Report) -> Self {
+    pub(super) fn kept(mut self, report: impl Report + Send + 'static) -> Self {
         if report.is_worth_a_receipt() {
             let began = moment::now().saturating_sub(report.lasted());
-            self.receipts.extend(Fresh::of(report, began));
+            self.receipts.push(Fresh::of(report, began));
         }
         self
     }

@@ -22,5 +22,5 @@ pub(super) async fn release(
     };
     let (kernel, pid_files) = (Kernel::connect()?, &settings.orders.pid_files);
     let held = release::release(&kernel, &vips, &configured, pid_files, global.dry_run).await?;
-    Done::report(global, &ReleaseReport::new(&held, global.dry_run))
+    Done::report(global, ReleaseReport::new(&held, global.dry_run))
 }

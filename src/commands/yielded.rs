@@ -22,9 +22,9 @@ use crate::settings::Settings;
 /// How long to wait for the peers' answers: not every peer listens, and the VIPs may soon move again.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Orders the peers to purge every entry for the VIPs but the one with their owner's MAC. `done`
-/// gets receipts for them, and the exit status of `stop` if that came first. Perhaps no peer needs the order, so failures are logged
-/// at debug level only.
+/// Orders the peers to purge every entry for the VIPs but the one with their owner's MAC. `done` gets
+/// receipts for them, and the exit status of `stop` if that came first. Perhaps no peer needs the order,
+/// so failures are logged at debug level only.
 pub(super) async fn order_peers(
     target: &Target,
     settings: &Settings,
@@ -44,7 +44,7 @@ pub(super) async fn order_peers(
             None
         }
     };
-    let done = reports.iter().fold(done, Done::kept);
+    let done = reports.into_iter().fold(done, Done::kept);
     done.stopped(stopped)
 }
 

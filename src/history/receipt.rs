@@ -1,6 +1,7 @@
 //! A receipt: the JSON report of a run, with the time when the run began.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -169,32 +170,48 @@ impl Receipt {
     }
 }
 
-/// A receipt that is yet to be kept: JSON of one line.
-#[derive(Debug)]
-pub(crate) struct Fresh(String);
+/// A receipt that is yet to be kept. It becomes JSON when it is written, which no frame waits for.
+pub(crate) struct Fresh {
+    report: Box<dyn FnOnce() -> serde_json::Result<String> + Send>,
+    began: Duration,
+    event: Option<String>,
+}
+
+impl fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh").finish_non_exhaustive()
+    }
+}
 
 impl Fresh {
     /// Of a run that `began` at this time since 1970, whose report this is.
-    pub(crate) fn of(report: &impl Serialize, began: Duration) -> Option<Self> {
-        let report = serde_json::to_string(report).ok()?;
-        Self(report).with("time", &moment::text(began))
+    pub(crate) fn of(report: impl Serialize + Send + 'static, began: Duration) -> Self {
+        Self {
+            report: Box::new(move || serde_json::to_string(&report)),
+            began,
+            event: None,
+        }
     }
 
-    /// Adds a field in front.
-    pub(crate) fn with(self, name: &str, value: &str) -> Option<Self> {
-        let others = self.0.strip_prefix('{')?;
-        let value = serde_json::to_string(value).ok()?;
-        Some(Self(format!("{{\"{name}\":{value},{others}")))
+    /// The run did what this event called for.
+    pub(crate) fn by_event(self, state: &str) -> Self {
+        let event = Some(state.to_owned());
+        Self { event, ..self }
     }
 
-    /// As a line of the history.
-    pub(super) fn line(self) -> String {
-        let text = if self.0.len() > LONGEST {
-            shortened(&self.0)
-        } else {
-            self.0
-        };
-        text + "\n"
+    /// As a line of the history: JSON.
+    pub(super) fn line(self) -> Option<String> {
+        let report = (self.report)().ok()?;
+        let others = report.strip_prefix('{')?;
+        let mut line = format!("{{\"time\":\"{}\",", moment::text(self.began));
+        if let Some(event) = self.event {
+            line += &format!("\"event\":{},", serde_json::to_string(&event).ok()?);
+        }
+        line += others;
+        if line.len() > LONGEST {
+            line = shortened(&line);
+        }
+        Some(line + "\n")
     }
 }
 
@@ -235,21 +252,15 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    impl From<Value> for Fresh {
-        fn from(receipt: Value) -> Self {
-            Self(receipt.to_string())
-        }
-    }
-
     fn line(receipt: Value) -> String {
-        Fresh::from(receipt).line()
+        Fresh::of(receipt, Duration::ZERO).line().unwrap()
     }
 
     #[test]
     fn a_receipt_has_the_time_when_the_run_began() {
         let report = json!({"command": "announce", "duration_ms": 60_250});
-        let receipt = Fresh::of(&report, Duration::from_millis(750)).unwrap();
-        let line = receipt.with("event", "a \"b\"").unwrap().line();
+        let receipt = Fresh::of(report, Duration::from_millis(750));
+        let line = receipt.by_event("a \"b\"").line().unwrap();
         let (read, end) = line.split_at(line.len() - 1);
         let read: Value = serde_json::from_str(read).unwrap();
         assert_eq!(end, "\n");
@@ -258,7 +269,7 @@ mod tests {
             json!({"command": "announce", "duration_ms": 60_250, "event": "a \"b\"",
                    "time": "1970-01-01T00:00:00.750Z"})
         );
-        assert!(Fresh::of(&3, Duration::ZERO).is_none());
+        assert!(Fresh::of(3, Duration::ZERO).line().is_none());
     }
 
     #[test]

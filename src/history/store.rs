@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::metrics::Totals;
 use super::receipt::{Fresh, Receipt};
 use crate::regular_file;
-use crate::settings::Settings;
+use crate::settings::{DEFAULT_HISTORY_DIR, Settings};
 
 /// Octets of each of the two files.
 const LONGEST: u64 = 512 * 1024;
@@ -50,10 +50,10 @@ impl Store {
     pub(crate) fn of(settings: &Settings) -> Self {
         let given = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
         let given = given.filter(|path| path.is_absolute() && path.ends_with("vipherald"));
-        let directory = settings.history_dir.clone();
-        let is_default = directory == Settings::default().history_dir;
+        let set = &settings.history_dir;
+        let given = given.filter(|_| set == Path::new(DEFAULT_HISTORY_DIR));
         Self {
-            directory: given.filter(|_| is_default).unwrap_or(directory),
+            directory: given.unwrap_or_else(|| set.clone()),
             metrics: settings.metrics_file().map(Path::to_owned),
         }
     }
@@ -71,7 +71,9 @@ impl Store {
     pub(super) fn append(&self, receipts: Vec<Fresh>) -> io::Result<Result<(), MetricsError>> {
         let _lock = self.lock()?;
         for one in receipts {
-            self.append_line(one.line())?;
+            if let Some(line) = one.line() {
+                self.append_line(line)?;
+            }
         }
         let Some(file) = &self.metrics else {
             return Ok(Ok(()));
@@ -248,7 +250,7 @@ mod tests {
         }
 
         fn append(&self, receipt: Value) {
-            self.0.append(vec![receipt.into()]).unwrap().unwrap();
+            self.0.append(vec![fresh(receipt)]).unwrap().unwrap();
         }
     }
 
@@ -258,8 +260,12 @@ mod tests {
         }
     }
 
+    fn fresh(receipt: Value) -> Fresh {
+        Fresh::of(receipt, std::time::Duration::ZERO)
+    }
+
     fn announced(number: usize) -> Value {
-        json!({"command": "announce", "time": "2026-01-01T00:00:00.000Z", "result": "ok",
+        json!({"command": "announce", "time": "1970-01-01T00:00:00.000Z", "result": "ok",
                "number": number, "vips": [{"address": "10.0.0.100", "interface": "eth0"}]})
     }
 
@@ -327,7 +333,7 @@ mod tests {
                 scope.spawn(move || {
                     for number in 0..50 {
                         store
-                            .append(vec![announced(writer * 50 + number).into()])
+                            .append(vec![fresh(announced(writer * 50 + number))])
                             .unwrap()
                             .unwrap();
                     }
@@ -354,7 +360,7 @@ mod tests {
         scratch.append(announced(2));
         fs::remove_file(scratch.0.path()).unwrap();
         std::os::unix::fs::symlink(&elsewhere, scratch.0.path()).unwrap();
-        assert!(scratch.0.append(vec![announced(3).into()]).is_err());
+        assert!(scratch.0.append(vec![fresh(announced(3))]).is_err());
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
     }
 

@@ -397,8 +397,7 @@ impl Listener {
         };
         let obeyed = OrderReport::obeyed(&work.order, &answer.done, work.from.ip());
         if obeyed.is_worth_a_receipt() {
-            self.history
-                .keep(Fresh::of(&obeyed, moment::now()).into_iter().collect());
+            self.history.keep(vec![Fresh::of(obeyed, moment::now())]);
         }
         let about = match work.order.instance.as_str() {
             "" => String::new(),
@@ -488,8 +487,7 @@ impl Listener {
         let refused = std::mem::take(&mut self.refused);
         if !refused.is_empty() {
             let report = RefusedReport::new(refused);
-            self.history
-                .keep(Fresh::of(&report, moment::now()).into_iter().collect());
+            self.history.keep(vec![Fresh::of(report, moment::now())]);
         }
     }
 

@@ -28,6 +28,11 @@ impl Similar {
         }
     }
 
+    /// Those so far; what is added later counts with them.
+    pub(super) fn take(&mut self) -> Vec<Line> {
+        std::mem::take(&mut self.lines)
+    }
+
     pub(super) fn into_lines(self) -> impl Iterator<Item = Line> {
         let more = self.kinds.into_iter().filter_map(|(kind, (level, count))| {
             let more = count.checked_sub(MOST_LINES).filter(|more| *more > 0)?;

@@ -3,6 +3,7 @@
 mod announce;
 mod caps;
 mod check;
+mod news;
 mod order;
 mod purge;
 mod release;
@@ -13,8 +14,9 @@ use std::time::Duration;
 use log::Level;
 use serde::Serialize;
 
-pub use announce::{AnnounceReport, Background, news_line};
+pub use announce::{AnnounceReport, Background};
 pub use check::{CheckReport, Checked, plugin_line};
+pub use news::Told;
 pub use order::{OrderReport, RefusedReport};
 pub use purge::PurgeReport;
 pub use release::ReleaseReport;
@@ -216,8 +218,11 @@ fn count(number: u32, what: &str) -> String {
 }
 
 fn seconds(duration: Duration) -> String {
-    if duration < Duration::from_secs(1) {
-        format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+    let millis = duration.as_secs_f64() * 1e3;
+    if millis < 10.0 {
+        format!("{millis:.1} ms")
+    } else if millis < 1e3 {
+        format!("{millis:.0} ms")
     } else {
         format!("{:.1} s", duration.as_secs_f64())
     }
