@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use vipherald_core::address::{Mac, WrittenVip};
 use vipherald_core::ask::Confirm;
 use vipherald_core::event::Subject;
@@ -41,8 +41,11 @@ impl Cli {
     pub fn read<Word: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = Word>,
     ) -> Result<Self, clap::Error> {
-        let words = words.into_iter().map(Into::into).collect();
-        let mut cli = Self::try_parse_from(event_first(words))?;
+        let words = event_first(words.into_iter().map(Into::into).collect());
+        let mut cli = match Self::of_hook(&words) {
+            Some(cli) => cli,
+            None => Self::try_parse_from(words)?,
+        };
         cli.global.add(cli.command.global());
         let contradiction = |why| Self::command().error(ErrorKind::ArgumentConflict, why);
         cli.command.take_zones().map_err(contradiction)?;
@@ -55,6 +58,29 @@ impl Cli {
         }
         Ok(cli)
     }
+}
+
+impl Cli {
+    /// The same for hooks that begin with their command, without building the other commands and the
+    /// options before it: a twentieth of the time to the first frame. `None` if that is not enough, as
+    /// for help and for what is wrong.
+    fn of_hook(words: &[OsString]) -> Option<Self> {
+        let command = match words.get(1)?.to_str()? {
+            "announce" => Command::Announce(alone(words)?),
+            "purge" => Command::Purge(alone(words)?),
+            "notify" => Command::Notify(alone(words)?),
+            _ => return None,
+        };
+        let global = Global::default();
+        Some(Self { command, global })
+    }
+}
+
+/// Reads the arguments of the command that is the second word.
+fn alone<Own: Args>(words: &[OsString]) -> Option<With<Own>> {
+    let command = With::<Own>::augment_args(clap::Command::new("vipherald"));
+    let mut matches = command.try_get_matches_from(words.get(1..)?).ok()?;
+    With::from_arg_matches_mut(&mut matches).ok()
 }
 
 /// Moves the event that keepalived appends in front of `--then`, to whose script all words behind it
@@ -78,7 +104,7 @@ fn event_first(mut words: Vec<OsString>) -> Vec<OsString> {
 
 // The global options.
 #[allow(missing_docs, reason = "clap would print it for each command")]
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Global {
     /// Settings file [default: /etc/vipherald/vipherald.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -568,6 +594,42 @@ fn parse_some_seconds(text: &str) -> Result<Duration, String> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_read_alone_is_read_as_among_the_others() {
+        for (line, is_read) in [
+            ("notify INSTANCE VI_1 MASTER 100", true),
+            ("notify GROUP VG -v BACKUP 0 --lenient --config x", true),
+            ("notify INSTANCE VI_1 MASTER 100 --then /s -x", true),
+            (
+                "announce 192.0.2.10 fe80::10%eth0 -p 192.0.2.1 --timeout 3 --json",
+                true,
+            ),
+            ("announce --instance VI_1 --dry-run -q", true),
+            ("purge 192.0.2.10/24 -i eth0 --permanent", true),
+            ("purge -- 192.0.2.10", true),
+            ("announce", false),
+            ("announce 192.0.2.10 --instance VI_1", false),
+            ("announce 192.0.2.10 --nonsense", false),
+            ("announce 192.0.2.10 -q -v", false),
+            ("notify --help", false),
+            ("notify --version", false),
+            ("purge help", false),
+            ("notify INSTANCE", false),
+            ("--json purge 192.0.2.10", false),
+            ("show", false),
+        ] {
+            let line = format!("vipherald {line}");
+            let words: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+            let words = event_first(words);
+            let alone = Cli::of_hook(&words).map(|cli| format!("{cli:?}"));
+            assert_eq!(alone.is_some(), is_read, "{line}");
+            if let Some(alone) = alone {
+                let among_others = Cli::try_parse_from(words).unwrap();
+                assert_eq!(alone, format!("{among_others:?}"));
+            }
+        }
+    }
 
     #[test]
     fn a_vips_zone_is_its_interface() {

@@ -546,6 +546,9 @@ fn node_exporter_serves_metrics_that_prometheus_and_the_examples_understand() {
     for name in names(&rules).union(&names(&dashboard)) {
         assert!(known.contains(name), "{name}: {known:?}");
     }
+    // And what is there has a panel.
+    let shown = names(&dashboard);
+    assert!(known.is_subset(&shown), "{known:?}: {shown:?}");
 }
 
 #[test]
