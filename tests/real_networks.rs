@@ -511,7 +511,7 @@ fn a_path_on_which_nobody_is_ever_heard_is_unproven() {
     other.try_run("arping -c 3 -w 3 -I eth0 10.9.0.222");
     run.end()
         .exits(0)
-        .logs("told by broadcast; nobody was known to be asked");
+        .logs("by broadcast alone, as nobody was known to be asked");
 }
 
 #[test]

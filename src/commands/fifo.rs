@@ -27,7 +27,7 @@ use crate::signals::termination;
 
 pub(super) async fn fifo(
     args: &Fifo,
-    settings: Settings,
+    settings: Rc<Settings>,
     global: &Global,
     history: Rc<Keeper>,
 ) -> Result<Done, Error> {
@@ -59,7 +59,7 @@ pub(super) async fn fifo(
 /// Does what the events call for.
 struct Reader {
     configuration: Configuration,
-    settings: Settings,
+    settings: Rc<Settings>,
     global: Global,
     printer: Printer,
     /// Whether some event called for what could not be done.

@@ -13,7 +13,7 @@ use crate::signals::termination;
 
 pub(super) async fn listen(
     args: &Listen,
-    settings: Settings,
+    settings: &Settings,
     global: &Global,
     history: Rc<Keeper>,
 ) -> Result<Done, Error> {
@@ -22,7 +22,7 @@ pub(super) async fn listen(
     let request = order::listen::Request {
         bind: args.bind,
         idle: args.idle.or(default),
-        settings: settings.orders,
+        settings: settings.orders.clone(),
         keepalived_conf: global.keepalived_conf().to_owned(),
         options: options(global),
         history,

@@ -50,9 +50,9 @@ pub async fn run(cli: &Cli, began: Instant) -> Exit {
 /// Runs a command, and keeps what it did in the history: after its last frame, and before stdout may have
 /// to wait for its reader.
 async fn command(cli: &Cli, began: Instant) -> Result<Exit, Error> {
-    let settings = settings(cli)?;
-    let history = Rc::new(Keeper::new(&settings));
-    let done = execute(cli, settings, &history, began).await;
+    let settings = Rc::new(settings(cli)?);
+    let history = Rc::new(Keeper::new(Rc::clone(&settings)));
+    let done = execute(cli, &settings, &history, began).await;
     let written = match done {
         Ok(mut done) => {
             history.write(std::mem::take(&mut done.receipts));
@@ -66,24 +66,26 @@ async fn command(cli: &Cli, began: Instant) -> Result<Exit, Error> {
 
 async fn execute(
     cli: &Cli,
-    settings: Settings,
+    settings: &Rc<Settings>,
     history: &Rc<Keeper>,
     began: Instant,
 ) -> Result<Done, Error> {
     let global = &cli.global;
     match &cli.command {
-        Command::Announce(args) => announce::announce(&args.own, &settings, global, began).await,
+        Command::Announce(args) => announce::announce(&args.own, settings, global, began).await,
         Command::Purge(args) => purge::purge(&args.own, global).await,
-        Command::Check(args) => check::check(&args.own, &settings, global, began).await,
-        Command::Notify(args) => notify::notify(&args.own, &settings, global, began).await,
-        Command::Fifo(args) => fifo::fifo(&args.own, settings, global, Rc::clone(history)).await,
+        Command::Check(args) => check::check(&args.own, settings, global, began).await,
+        Command::Notify(args) => notify::notify(&args.own, settings, global, began).await,
+        Command::Fifo(args) => {
+            fifo::fifo(&args.own, Rc::clone(settings), global, Rc::clone(history)).await
+        }
         Command::Show(args) => show::show(&args.own, global),
         Command::Listen(args) => {
             listen::listen(&args.own, settings, global, Rc::clone(history)).await
         }
-        Command::Order(args) => order::order(&args.own, &settings, global).await,
-        Command::Release(args) => release::release(&args.own, &settings, global).await,
-        Command::History(args) => history::history(&args.own, &settings, global),
+        Command::Order(args) => order::order(&args.own, settings, global).await,
+        Command::Release(args) => release::release(&args.own, settings, global).await,
+        Command::History(args) => history::history(&args.own, settings, global),
         Command::Keygen(args) => keygen::keygen(&args.own),
     }
 }

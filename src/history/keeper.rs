@@ -1,8 +1,9 @@
 //! Writes receipts: at the end of a command, or, while it goes on, in a thread of its own, so that no frame
 //! and no other event waits for the disk.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -21,13 +22,12 @@ const MOST_WAITING: usize = 1000;
 /// How long the process lasts for a disk that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps receipts.
+/// Keeps receipts. Until there is one, it does nothing: a first frame may be due.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    /// `None`: the settings want none.
-    store: Option<Store>,
-    /// Settings that contradict each other.
-    metrics_without_history: bool,
+    settings: Rc<Settings>,
+    /// Once opened; `None`: the settings want none.
+    store: OnceCell<Option<Store>>,
     writer: RefCell<Option<Writer>>,
 }
 
@@ -39,10 +39,10 @@ struct Writer {
 
 impl Keeper {
     /// As the settings want it.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: Rc<Settings>) -> Self {
         Self {
-            metrics_without_history: !settings.history && settings.metrics_file().is_some(),
-            store: settings.history.then(|| Store::of(settings)),
+            settings,
+            store: OnceCell::new(),
             writer: RefCell::new(None),
         }
     }
@@ -58,10 +58,12 @@ impl Keeper {
         if receipts.is_empty() {
             return None;
         }
-        if self.metrics_without_history {
+        let settings = &self.settings;
+        if !settings.history && settings.metrics_file().is_some() {
             warn!("no metrics are written: they come from the history, and `history` is false");
         }
-        self.store.as_ref()
+        let open = || settings.history.then(|| Store::of(settings));
+        self.store.get_or_init(open).as_ref()
     }
 
     /// Passes receipts to the thread, which the first one starts.
