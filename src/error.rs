@@ -56,9 +56,17 @@ pub enum Error {
         /// Its subnet.
         subnet: Prefix,
     },
-    /// keepalived.conf has no VIP to check.
-    #[error("there is nothing to check: {} names no virtual IP", .0.display())]
-    NothingToCheck(PathBuf),
+    /// keepalived.conf has no VIP that the command could be about.
+    #[error("there is nothing to do: {} has no virtual IP", .0.display())]
+    NoVip(PathBuf),
+    /// An instance has none.
+    #[error("there is nothing to do: vrrp_instance {instance} in {} has no virtual IP", file.display())]
+    InstanceWithoutVip {
+        /// The instance.
+        instance: String,
+        /// keepalived.conf.
+        file: PathBuf,
+    },
     /// A key for orders can't be used, or written.
     #[error(transparent)]
     Key(#[from] key_file::Error),

@@ -27,7 +27,7 @@ pub(super) async fn check(
         ..target.to_check(settings)
     };
     if request.vips.is_empty() {
-        return Err(Error::NothingToCheck(global.keepalived_conf().to_owned()));
+        return Err(Error::NoVip(global.keepalived_conf().to_owned()));
     }
     let kernel = Kernel::connect()?;
     if let Some(name) = &args.interface {

@@ -31,6 +31,7 @@ use crate::history::keeper::Keeper;
 use crate::logging::{self, LogTo};
 use crate::report::{FailureReport, plugin_line};
 use crate::settings::Settings;
+use crate::signals::termination;
 
 /// Runs a command line, and prints what it reports. Returns the exit status.
 pub async fn run(cli: &Cli, began: Instant) -> Exit {
@@ -74,7 +75,14 @@ async fn execute(
     match &cli.command {
         Command::Announce(args) => announce::announce(&args.own, settings, global, began).await,
         Command::Purge(args) => purge::purge(&args.own, global).await,
-        Command::Check(args) => check::check(&args.own, settings, global, began).await,
+        Command::Check(args) => {
+            let done = check::check(&args.own, settings, global, began);
+            if args.own.nagios {
+                unless_ended(done).await
+            } else {
+                done.await
+            }
+        }
         Command::Notify(args) => notify::notify(&args.own, settings, global, began).await,
         Command::Fifo(args) => {
             fifo::fifo(&args.own, Rc::clone(settings), global, Rc::clone(history)).await
@@ -122,6 +130,16 @@ fn unknown(why: &str) -> Done {
         exit: Plugin::Unknown.into(),
         stdout: plugin_line(Plugin::Unknown, why, ""),
         receipts: Vec::new(),
+    }
+}
+
+/// A plugin's work, or UNKNOWN if a signal ends it: a monitor that has waited too long sends SIGTERM, and
+/// still wants a line.
+async fn unless_ended(work: impl Future<Output = Result<Done, Error>>) -> Result<Done, Error> {
+    tokio::select! {
+        biased;
+        _ = termination() => Ok(unknown("a signal ended the check")),
+        done = work => done,
     }
 }
 

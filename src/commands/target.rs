@@ -43,6 +43,12 @@ impl Target {
                 for problem in configuration.warnings_about(name) {
                     warn!("{problem}");
                 }
+                if target.vips.is_empty() {
+                    return Err(Error::InstanceWithoutVip {
+                        instance: name.to_owned(),
+                        file: global.keepalived_conf().to_owned(),
+                    });
+                }
                 Ok(target)
             }
             None => Ok(Self {
@@ -62,10 +68,7 @@ impl Target {
             return Self::named(&which.vips, which.instance.as_deref(), global);
         }
         let configuration = read_configuration(global)?;
-        let refused = configuration.refused().iter();
-        for problem in refused.chain(configuration.warnings()) {
-            warn!("{problem}");
-        }
+        warn_of_all(&configuration);
         let mut target = Self::empty("all", &configuration);
         for instance in configuration.instances() {
             target.add(instance);
@@ -187,6 +190,14 @@ pub(super) fn read_configuration(global: &Global) -> Result<Configuration, Error
         global.keepalived_conf(),
         &options(global),
     )?)
+}
+
+/// Warns of whatever makes it uncertain which VIPs keepalived has.
+pub(super) fn warn_of_all(configuration: &Configuration) {
+    let refused = configuration.refused().iter();
+    for problem in refused.chain(configuration.warnings()) {
+        warn!("{problem}");
+    }
 }
 
 pub(super) fn options(global: &Global) -> keepalived::Options {

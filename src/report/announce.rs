@@ -17,7 +17,7 @@ use vipherald_core::order::{Fate, Outcome};
 use super::caps::{MOST_PEERS, Similar};
 use super::news::{Followers, Told};
 use super::order::words;
-use super::{Header, Line, NAMED, Report, count, list, seconds};
+use super::{Header, Line, NAMED, Report, count, list, proxy_off, seconds};
 use crate::answering::Silence;
 use crate::exit::{AnnounceResult, Exit};
 use crate::journal::{Kind, Notice};
@@ -677,9 +677,9 @@ pub(super) fn conflict(core: &Announcement, claim: &Claim, by: &[Mac], are_proxi
     let (vip, name) = (claim.vip, &claim.link.name);
     let what = match are_proxies {
         true => format!(
-            ", and for addresses that nobody has: a proxy, no second owner; on it switch proxy ARP \
-             off for this link (`sysctl -w net.ipv4.conf.IF.proxy_arp=0`), or route {vip} to this \
-             link"
+            ", and for addresses that nobody has: a proxy, no second owner; on it switch that off \
+             for this link ({}), or route {vip} to this link",
+            proxy_off(vip)
         ),
         false => format!(
             "; on that host run `vipherald release {vip}` if its keepalived is dead, or find out \

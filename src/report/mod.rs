@@ -9,10 +9,12 @@ mod purge;
 mod release;
 mod show;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use log::Level;
 use serde::Serialize;
+use vipherald_core::address::Vip;
 
 pub use announce::{AnnounceReport, Background};
 pub use check::{CheckReport, Checked, plugin_line};
@@ -198,6 +200,15 @@ impl Report for FailureReport {
 
     fn exit(&self) -> Exit {
         self.exit
+    }
+}
+
+/// How a Linux host ceases to answer as a proxy for addresses such as this VIP.
+fn proxy_off(vip: Vip) -> &'static str {
+    match vip.ip() {
+        IpAddr::V4(_) => "`sysctl -w net.ipv4.conf.IF.proxy_arp=0`",
+        // The kernel's own proxy_ndp answers for single addresses only (`ip -6 neigh show proxy`).
+        IpAddr::V6(_) => "stop what proxies there, such as ndppd",
     }
 }
 
