@@ -15,7 +15,7 @@ use vipherald_core::event::Subject;
 
 use crate::logging::LogTo;
 use crate::moment;
-use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
+use crate::settings::{checked_peer, checked_rate, checked_seconds, checked_some_seconds};
 
 /// Announces a keepalived virtual IP when it moves, and purges what hosts remember of its old
 /// owner
@@ -328,7 +328,7 @@ pub struct Announce {
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
     /// A peer that must follow, besides the instance's unicast peers; may be repeated
-    #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
+    #[arg(short, long = "peer", value_name = "PEER", value_parser = checked_peer)]
     pub peers: Vec<IpAddr>,
     /// Who must prove that they follow: `peers` are the named ones and the gateways, `all` adds every
     /// neighbour that the kernel knows or a census of IPv6 hosts finds, `subnet` asks every address of
@@ -477,7 +477,7 @@ pub struct Order {
     #[command(flatten)]
     pub whose: Whose,
     /// A peer to order; may be repeated [default: the instance's unicast peers]
-    #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
+    #[arg(short, long = "peer", value_name = "PEER", value_parser = checked_peer)]
     pub peers: Vec<IpAddr>,
     /// The MAC that the VIPs have [default: that of the interface here that has the VIP]
     #[arg(long, value_name = "MAC")]
@@ -532,11 +532,6 @@ pub struct Keygen {
     /// The file, which must not exist
     #[arg(value_name = "FILE", default_value = "/etc/vipherald/orders.key")]
     pub file: PathBuf,
-}
-
-fn parse_peer(text: &str) -> Result<IpAddr, &'static str> {
-    let why = "not an IPv4 or IPv6 address: give a peer by its address, not by a name";
-    text.parse().map_err(|_| why)
 }
 
 /// The values of `--confirm`, as help and completions list them.

@@ -40,6 +40,7 @@ pub struct Settings {
     #[serde(deserialize_with = "some_rate")]
     pub arp_rate: Option<NonZeroU32>,
     /// Peers that must follow, if they are on a VIP's link.
+    #[serde(deserialize_with = "addresses")]
     pub peers: Vec<IpAddr>,
     /// Who else is asked.
     pub confirm: Confirm,
@@ -352,6 +353,31 @@ pub fn checked_some_seconds(seconds: f64) -> Result<Duration, String> {
     }
 }
 
+/// Parses the address of a peer.
+///
+/// # Errors
+/// If it is none, such as a name.
+pub fn checked_peer(text: &str) -> Result<IpAddr, &'static str> {
+    let why = "not an IPv4 or IPv6 address: give a peer by its address, not by a name";
+    text.parse().map_err(|_| why)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    // One by one, so that an error has the place of the one that is wrong.
+    #[derive(Deserialize)]
+    #[serde(try_from = "String")]
+    struct Peer(IpAddr);
+    impl TryFrom<String> for Peer {
+        type Error = &'static str;
+
+        fn try_from(text: String) -> Result<Self, Self::Error> {
+            checked_peer(&text).map(Self)
+        }
+    }
+    let peers = Vec::<Peer>::deserialize(deserializer)?;
+    Ok(peers.into_iter().map(|Peer(ip)| ip).collect())
+}
+
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
     checked_rate(u32::deserialize(deserializer)?).map_err(de::Error::custom)
 }
@@ -472,7 +498,10 @@ mod tests {
             ("timeout = 0\n", ["v.toml:1: ", "more than 0"]),
             ("timeout = nan\n", ["v.toml:1: ", "seconds are from 0"]),
             ("wait = 1e300\n", ["v.toml:1: ", "seconds are from 0"]),
-            ("peers = [\"x\"]\n", ["v.toml:1: ", "IP address"]),
+            (
+                "peers = [\"x\"]\n",
+                ["v.toml:1: ", "by its address, not by a name"],
+            ),
             ("log = \"file\"\n", ["v.toml:1: ", "file:PATH"]),
             ("confirm = \"some\"\n", ["v.toml:1: ", "unknown variant"]),
             ("[orders]\nkey = 1\n", ["v.toml:2: ", "unknown field `key`"]),
