@@ -12,8 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use vipherald_lab::{Capture, Host, Lab, eventually};
+use vipherald_lab::{Capture, Frame, Host, Lab};
 
+use common::arp::is_request_for;
 use common::{
     BEFORE_THE_ROUNDS_END, Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_at_once, fill, give,
     give_all, in_shell, run, second_interface, signal, taken, vipherald, wait_for_announcement,
@@ -252,9 +253,8 @@ fn a_check_that_could_not_look_is_unknown_to_monitors() {
     // A monitor that has waited too long.
     let long = vipherald(&watched.host, &format!("check --nagios {OTHER} --wait 600"));
     let long = Run::start(long);
-    eventually("it asks", SOON, || {
-        (!taken(&watched.capture).is_empty()).then_some(())
-    });
+    let asks = |frame: &Frame| is_request_for(frame, OTHER.parse().unwrap());
+    assert!(watched.capture.wait_for(SOON, asks).is_some());
     signal(long.pid(), Signal::SIGTERM);
     unknown(&long.end(), "SIGTERM", "a signal ended the check");
     // Even if the line cannot be printed, the status is not 1, a warning.
