@@ -1,12 +1,14 @@
 //! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -363,15 +365,23 @@ pub fn checked_peer(text: &str) -> Result<IpAddr, &'static str> {
 }
 
 fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
-    // One by one, so that an error has the place of the one that is wrong.
-    #[derive(Deserialize)]
-    #[serde(try_from = "String")]
     struct Peer(IpAddr);
-    impl TryFrom<String> for Peer {
-        type Error = &'static str;
+    struct Text;
+    impl<'de> Deserialize<'de> for Peer {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_str(Text)
+        }
+    }
+    // The error of a visitor gets the place of the text that is wrong.
+    impl Visitor<'_> for Text {
+        type Value = Peer;
 
-        fn try_from(text: String) -> Result<Self, Self::Error> {
-            checked_peer(&text).map(Self)
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an IP address as a string")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Peer, E> {
+            checked_peer(text).map(Peer).map_err(E::custom)
         }
     }
     let peers = Vec::<Peer>::deserialize(deserializer)?;
