@@ -133,8 +133,8 @@ pub struct Global {
     /// Print what would be sent or deleted, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Ignore wrong settings with a warning, as `notify`, `fifo` and `listen` always do; for hooks and
-    /// units
+    /// Ignore wrong settings with a warning, as `notify`, `fifo`, `watch` and `listen` always do; for
+    /// hooks and units
     #[arg(long)]
     pub lenient: bool,
 }
@@ -219,6 +219,8 @@ pub enum Command {
     Notify(With<Notify>),
     /// Do what keepalived's events call for, in order: for `notify_fifo_script`
     Fifo(With<Fifo>),
+    /// Announce VIPs when they come to this host and purge them when they leave, whoever moves them
+    Watch(With<Watch>),
     /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
     Show(With<Show>),
     /// Obey the orders of a new owner: purge wrong entries, and answer
@@ -243,6 +245,7 @@ impl Command {
             Self::Check(_) => "check",
             Self::Notify(_) => "notify",
             Self::Fifo(_) => "fifo",
+            Self::Watch(_) => "watch",
             Self::Show(_) => "show",
             Self::Listen(_) => "listen",
             Self::Order(_) => "order",
@@ -259,6 +262,7 @@ impl Command {
             Self::Announce(With { own, .. }) => (&own.whose.vips, Some(&mut own.interface)),
             Self::Purge(With { own, .. }) => (&own.whose.vips, Some(&mut own.interface)),
             Self::Check(With { own, .. }) => (&own.which.vips, Some(&mut own.interface)),
+            Self::Watch(With { own, .. }) => (&own.vips, Some(&mut own.interface)),
             Self::Order(With { own, .. }) => (&own.whose.vips, None),
             Self::Release(With { own, .. }) => (&own.vips, None),
             Self::History(With { own, .. }) => (&own.vips, None),
@@ -298,6 +302,7 @@ impl Command {
             | Self::Check(With { global, .. })
             | Self::Notify(With { global, .. })
             | Self::Fifo(With { global, .. })
+            | Self::Watch(With { global, .. })
             | Self::Show(With { global, .. })
             | Self::Listen(With { global, .. })
             | Self::Order(With { global, .. })
@@ -449,6 +454,23 @@ pub struct Notify {
 pub struct Fifo {
     /// The FIFO, which keepalived appends to the command
     pub path: PathBuf,
+}
+
+/// Announce VIPs when they come to this host and purge them when they leave, whoever moves them
+///
+/// It runs until SIGTERM. The VIPs that are here when it starts are announced, too.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Virtual IPs, IPv4 or IPv6 [default: those of the setting `watch`, and without it --all]
+    #[arg(value_name = "VIP", conflicts_with = "all")]
+    pub vips: Vec<WrittenVip>,
+    /// The VIPs of every vrrp_instance in keepalived.conf, which is read again when it changes, and at
+    /// SIGHUP
+    #[arg(long)]
+    pub all: bool,
+    /// Only on this interface [default: on every interface]
+    #[arg(short, long, value_name = "IF")]
+    pub interface: Option<String>,
 }
 
 /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers

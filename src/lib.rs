@@ -3,11 +3,12 @@
 //!
 //! - [`cli`], [`settings`]: what the user asks for; [`exit`], [`error`]: what the caller learns
 //! - [`commands`]: what each command does; [`announce`], [`check`], [`purge`], [`release`],
-//!   [`order`], `fifo`: how
+//!   [`order`], `fifo`, `watch`: how
 //! - [`keepalived_conf`]: keepalived.conf on disk; [`loaded`]: when keepalived read it; [`wiring`]:
 //!   which of its scripts run vipherald
 //! - [`kernel`]: netlink; [`packet_socket`]: frames; [`answering`]: whether the kernel answers for a
-//!   VIP; [`supersede`]: newer runs for the same VIPs; `signals`, `readable`, `descriptors`
+//!   VIP; [`supersede`]: newer runs for the same VIPs; `signals`, `readable`, `descriptors`,
+//!   `service`
 //! - [`report`], [`logging`], [`journal`]: text, JSON and log lines; [`printable`]: text from elsewhere in one line
 //! - `history`: receipts of what the commands did; `moment`: the wall clock
 //! - [`privileges`]: what is missing if something is denied; [`regular_file`]: what may be read
@@ -41,7 +42,9 @@ mod readable;
 pub mod regular_file;
 pub mod release;
 pub mod report;
+mod service;
 pub mod settings;
 mod signals;
 pub mod supersede;
+mod watch;
 pub mod wiring;

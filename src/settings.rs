@@ -12,6 +12,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use vipherald_core::address::Vip;
 use vipherald_core::ask::Confirm;
 use vipherald_core::order::admission::Allowed;
 use vipherald_core::order::message::PORT;
@@ -57,6 +58,9 @@ pub struct Settings {
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
+    /// What `watch` watches if the command line names nothing; empty: the VIPs of keepalived.conf.
+    #[serde(deserialize_with = "vips")]
+    pub watch: Vec<Vip>,
     /// Where to log, unless the command line says it.
     #[serde(deserialize_with = "place")]
     pub log: LogTo,
@@ -135,6 +139,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
             conflict_watch: Duration::from_secs(600),
+            watch: Vec::new(),
             log: LogTo::Auto,
             history: true,
             history_dir: DEFAULT_HISTORY_DIR.into(),
@@ -407,6 +412,12 @@ fn seconds_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     checked_seconds(f64::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
+fn vips<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vip>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parsed = texts.iter().map(|text| text.parse());
+    parsed.collect::<Result<_, _>>().map_err(de::Error::custom)
+}
+
 fn place<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogTo, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(de::Error::custom)
@@ -447,7 +458,7 @@ mod tests {
     fn every_key_is_read() {
         let settings = parse(
             "rate = 10\narp_rate = 15\ncensus = false\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\n\
-             peers = [\"10.0.0.1\"]\nlog = \"file:/l\"\n\
+             peers = [\"10.0.0.1\"]\nwatch = [\"10.0.0.9\"]\nlog = \"file:/l\"\n\
              history = false\nhistory_dir = \"/h\"\nmetrics_file = \"/m\"\n",
         )
         .unwrap();
@@ -459,6 +470,7 @@ mod tests {
         assert_eq!(settings.conflict_watch, Duration::from_secs(3));
         assert_eq!(settings.confirm, Confirm::Peers);
         assert_eq!(settings.peers, [IpAddr::from([10, 0, 0, 1])]);
+        assert_eq!(settings.watch, ["10.0.0.9".parse().unwrap()]);
         assert_eq!(settings.log, LogTo::File("/l".into()));
         assert_eq!(
             (settings.history, settings.history_dir),

@@ -13,7 +13,7 @@ use vipherald_core::host::PlacedVip;
 
 use super::output::Done;
 use super::target::Target;
-use crate::announce::Session;
+use crate::announce::{Session, Start};
 use crate::answering::{Observer, Silence, why_silent};
 use crate::cli::{Announce, Global};
 use crate::error::Error;
@@ -70,7 +70,30 @@ pub(super) async fn run(
     stop: Stop,
     after_first_round: impl FnOnce(),
 ) -> Result<Done, Error> {
-    let mut session = Session::prepare(request, began).await?;
+    let session = Session::prepare(request, began).await?;
+    go_on(session, target, request, global, stop, after_first_round).await
+}
+
+/// The same, from what a resident has ready.
+pub(super) async fn run_from(
+    start: Option<Start>,
+    target: &Target,
+    request: &announce::Request,
+    global: &Global,
+    stop: Stop,
+) -> Result<Done, Error> {
+    let session = Session::prepare_from(request, start, Instant::now()).await?;
+    go_on(session, target, request, global, stop, || ()).await
+}
+
+async fn go_on(
+    mut session: Session,
+    target: &Target,
+    request: &announce::Request,
+    global: &Global,
+    stop: Stop,
+    after_first_round: impl FnOnce(),
+) -> Result<Done, Error> {
     let name = target.name.as_deref();
     if global.dry_run {
         let plan = AnnounceReport::planned(name, session.core());
@@ -108,6 +131,8 @@ pub(super) async fn run(
         background.silences = silences(core, observer.as_ref()).await;
         background.proxies = proxies(core, request).await;
     }
+    session.remember_silent(now);
+    let core = session.core();
     let report = AnnounceReport::new(name, core, now, stopped, &background, told);
     Ok(Done::report(global, report)?.stopped(stopped))
 }

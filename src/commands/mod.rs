@@ -12,9 +12,11 @@ mod order;
 mod output;
 mod purge;
 mod release;
+mod resident;
 mod show;
 mod target;
 mod then;
+mod watch;
 mod yielded;
 
 use std::io::{self, Write};
@@ -87,6 +89,9 @@ async fn execute(
         Command::Fifo(args) => {
             fifo::fifo(&args.own, Rc::clone(settings), global, Rc::clone(history)).await
         }
+        Command::Watch(args) => {
+            watch::watch(&args.own, Rc::clone(settings), global, Rc::clone(history)).await
+        }
         Command::Show(args) => show::show(&args.own, global),
         Command::Listen(args) => {
             listen::listen(&args.own, settings, global, Rc::clone(history)).await
@@ -157,7 +162,7 @@ fn settings(cli: &Cli) -> Result<Settings, Error> {
     let file = global.config.as_deref();
     let is_hook = matches!(
         cli.command,
-        Command::Notify(_) | Command::Fifo(_) | Command::Listen(_)
+        Command::Notify(_) | Command::Fifo(_) | Command::Watch(_) | Command::Listen(_)
     );
     let (settings, dropped) = match Settings::read(file) {
         Ok(settings) => (settings, Vec::new()),

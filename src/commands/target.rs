@@ -19,7 +19,7 @@ use crate::supersede::RunId;
 use crate::{announce, check, keepalived_conf, purge};
 
 /// The VIPs that a command is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     /// The instance or group, if keepalived.conf gave the VIPs.
     pub(super) name: Option<String>,
@@ -51,15 +51,20 @@ impl Target {
                 }
                 Ok(target)
             }
-            None => Ok(Self {
-                name: None,
-                vips: vips
-                    .iter()
-                    .map(|written| PlacedVip::anywhere(written.vip))
-                    .collect(),
-                peers: Vec::new(),
-                real_servers: Vec::new(),
-            }),
+            None => {
+                let vips = vips.iter();
+                let vips = vips.map(|written| PlacedVip::anywhere(written.vip));
+                Ok(Self::of_vips(vips.collect()))
+            }
+        }
+    }
+
+    pub(super) fn of_vips(vips: Vec<PlacedVip>) -> Self {
+        Self {
+            name: None,
+            vips,
+            peers: Vec::new(),
+            real_servers: Vec::new(),
         }
     }
 
@@ -139,6 +144,7 @@ impl Target {
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
             sweeps_all: false,
+            expects_all: true,
             pace: Pace {
                 rate: settings.rate,
                 arp_rate: settings.arp_rate,
@@ -154,6 +160,8 @@ impl Target {
             run_id: RunId::now(),
             orders: settings.orders.clone(),
             instance: self.name.clone().unwrap_or_default(),
+            heard: None,
+            late: BTreeSet::new(),
         }
     }
 

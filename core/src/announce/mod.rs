@@ -31,6 +31,9 @@ use crate::ask::{
 use crate::host::{Address, HostSnapshot, Link, PlacedVip, Usability};
 use crate::wire::{Frame, Header, Payload};
 
+/// A run that does not expect all VIPs still takes those that come this long after it waited for them:
+/// by then, whoever saw them come has begun another run.
+const LATE: Duration = Duration::from_secs(2);
 /// The first gap before a refused frame is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// That gap doubles this many times, to about an eighth of a second.
@@ -102,6 +105,8 @@ pub struct Announcement {
     vip_ips: BTreeSet<IpAddr>,
     wanted: Vec<Wanted>,
     mode: Mode,
+    /// Whether a VIP that does not come is missing.
+    expects_all: bool,
     run: EchoId,
     pace: Pace,
     started: Instant,
@@ -161,6 +166,7 @@ impl Announcement {
             vips,
             wanted,
             mode: Mode::Announce,
+            expects_all: true,
             run: EchoId::new(seed),
             pace,
             started: now,
@@ -193,6 +199,15 @@ impl Announcement {
     #[must_use]
     pub fn in_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
+    }
+
+    /// Not every VIP has to come: the run only picks up those that do while it waits, or a little later.
+    #[must_use]
+    pub fn expecting_some(self) -> Self {
+        Self {
+            expects_all: false,
+            ..self
+        }
     }
 
     /// The VIPs that are or were on an interface.
@@ -620,7 +635,7 @@ impl Announcement {
 
     /// Until when a VIP that is not here may come, or come back.
     fn address_awaited_until(&self) -> Option<Instant> {
-        let coming = self.absent().next().map(|_| self.wait_until);
+        let coming = self.awaited().next().map(|_| self.wait_until);
         let returning = self.claims.iter();
         returning
             .filter_map(|claim| claim.may_return_until(self.pace.wait))

@@ -1451,7 +1451,7 @@ impl Network {
             match member.source {
                 Source::Gateway => base.gateways.push(member.host.ip),
                 Source::Configured => configured.push(member.host.ip),
-                Source::Learned | Source::Census | Source::Subnet => {}
+                Source::Learned | Source::Census | Source::Observed | Source::Subnet => {}
             }
             if member.known_mac.is_some() {
                 base.neighbours.push(Neighbour {
