@@ -67,9 +67,10 @@ impl Done {
     }
 
     /// The same with a receipt, if the report is worth one.
-    pub(super) fn kept(mut self, report: impl Report + Send + 'static) -> Self {
+    pub(super) fn kept(mut self, mut report: impl Report + Send + 'static) -> Self {
         if report.is_worth_a_receipt() {
             let began = moment::now().saturating_sub(report.lasted());
+            report.shorten();
             self.receipts.push(Fresh::of(report, began));
         }
         self

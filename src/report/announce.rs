@@ -14,7 +14,7 @@ use vipherald_core::ask::{Confirmation, Peer, PeerVerdict, Proof, Refusal, Sourc
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
 
-use super::caps::{MOST_PEERS, Similar};
+use super::caps::{MOST_PEERS, Similar, shorten};
 use super::news::{Followers, Told};
 use super::order::words;
 use super::{Header, Line, NAMED, Report, count, list, proxy_off, seconds};
@@ -83,6 +83,9 @@ struct AnnouncedVip {
     /// Those that are not listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     more_peers: Option<NonZeroUsize>,
+    /// Those that the receipt leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers_not_kept: Option<NonZeroUsize>,
     /// Neighbours beyond those that were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_left_out: Option<NonZeroUsize>,
@@ -115,15 +118,15 @@ struct Conflict {
 pub(super) struct AskedPeer {
     pub(super) address: IpAddr,
     pub(super) mac: Option<Mac>,
-    source: Source,
-    required: bool,
+    pub(super) source: Source,
+    pub(super) required: bool,
     pub(super) verdict: PeerVerdict,
-    after_ms: Option<f64>,
-    proof: Option<Proof>,
-    answered_by: Option<Mac>,
+    pub(super) after_ms: Option<f64>,
+    pub(super) proof: Option<Proof>,
+    pub(super) answered_by: Option<Mac>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    forwarded_by: Option<Mac>,
-    order: Option<&'static str>,
+    pub(super) forwarded_by: Option<Mac>,
+    pub(super) order: Option<&'static str>,
 }
 
 /// What is known besides what the announcement itself found out.
@@ -908,6 +911,7 @@ impl AnnouncedVip {
             more_conflicts: NonZeroU64::new(claim.more_conflicts()),
             peers,
             more_peers,
+            peers_not_kept: None,
             peers_left_out: NonZeroUsize::new(claim.left_out),
             ..Self::absent(claim.vip)
         }
@@ -927,6 +931,7 @@ impl AnnouncedVip {
             more_conflicts: None,
             peers: Vec::new(),
             more_peers: None,
+            peers_not_kept: None,
             peers_left_out: None,
         }
     }
@@ -935,6 +940,11 @@ impl AnnouncedVip {
 impl Report for AnnounceReport {
     fn lines(&self) -> Vec<Line> {
         self.lines.clone()
+    }
+
+    fn shorten(&mut self) {
+        let vips = self.vips.iter_mut();
+        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.peers_not_kept)));
     }
 
     fn exit(&self) -> Exit {

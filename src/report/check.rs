@@ -12,7 +12,7 @@ use vipherald_core::ask::{Confirmation, PeerVerdict, VipVerdict};
 use vipherald_core::host::{Neighbour, NeighbourState};
 
 use super::announce::AskedPeer;
-use super::caps::MOST_PEERS;
+use super::caps::{MOST_PEERS, shorten};
 use super::purge::state_name;
 use super::{Action, Header, Line, Report, list, proxy_off};
 use crate::check::{Finding, Mended, Role};
@@ -87,6 +87,9 @@ struct CheckedVip {
     peers: Vec<AskedPeer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     more_peers: Option<NonZeroUsize>,
+    /// Those that the receipt leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers_not_kept: Option<NonZeroUsize>,
     reason: Option<String>,
     notes: Vec<String>,
     before: Option<VipVerdict>,
@@ -215,6 +218,7 @@ impl CheckedVip {
             frames_sent: finding.frames,
             peers,
             more_peers,
+            peers_not_kept: None,
             reason: finding.why.clone().or(kept),
             notes: finding.notes.clone(),
             before: checked.before,
@@ -515,6 +519,11 @@ impl Report for CheckReport {
             .flat_map(|checked| self.rows(checked))
             .map(|text| Line::new(Level::Info, text))
             .collect()
+    }
+
+    fn shorten(&mut self) {
+        let vips = self.vips.iter_mut();
+        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.peers_not_kept)));
     }
 
     fn exit(&self) -> Exit {
