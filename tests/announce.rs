@@ -881,7 +881,7 @@ fn a_dry_run_sends_nothing_and_says_what_it_would() {
         format!(
             "{VIP} would be announced on eth0 as {mac}: at most 26 frames in 10.0 s, and questions to \
              every peer\n\
-             {VIP6} would be announced on eth0 as {mac}: at most 39 frames in 10.0 s, and questions to \
+             {VIP6} would be announced on eth0 as {mac}: at most 33 frames in 10.0 s, and questions to \
              every peer\n\
              10.9.0.101 is not on this host\n"
         )

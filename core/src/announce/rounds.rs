@@ -96,15 +96,6 @@ impl Step {
                 false => &[Advertisement, Census],
             },
             (_, true) => &[Request, Oblique, Reply, Probe],
-            // With the census as many frames as IPv4 has, for links that lose some.
-            (Self::Round(0..=2), false) => &[
-                Advertisement,
-                ListenerReport,
-                Census,
-                Probe,
-                Advertisement,
-                Advertisement,
-            ],
             (_, false) => &[Advertisement, ListenerReport, Census, Probe],
         }
     }
