@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::metrics::Totals;
 use super::receipt::{Fresh, Receipt};
+use crate::privileges::Capability;
 use crate::regular_file;
 use crate::settings::{DEFAULT_HISTORY_DIR, Settings};
 
@@ -170,7 +171,9 @@ fn make_readable(file: &File) {
     if metadata.mode() & 0o777 != MODE {
         let _ = file.set_permissions(Permissions::from_mode(MODE));
     }
+    // A sandbox without the capability may kill a process that calls fchown(2).
     if metadata.gid() == 0
+        && Capability::Chown.is_here()
         && let Ok(groups) = regular_file::read(Path::new(GROUPS), LONGEST_GROUPS)
         && let Some(group) = group(&groups)
     {
