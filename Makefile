@@ -67,7 +67,7 @@ lint: prerequisites
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)-'; then \
-		$(CARGO) +$(MSRV) check --quiet --workspace --all-targets --locked --target-dir $(TARGET)/msrv; fi
+		$(CARGO) +$(MSRV) check --quiet --workspace --locked --target-dir $(TARGET)/msrv; fi
 	@# The core does no I/O: what could, it does not depend on.
 	! $(CARGO) tree --locked --package vipherald-core --edges normal --prefix none | \
 		grep -E '^(clap|libc|log|nix|rtnetlink|socket2|tokio) '
