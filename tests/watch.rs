@@ -365,6 +365,24 @@ fn a_host_without_the_vip_follows_a_claim_that_its_kernel_ignores() {
     resident.run.goes_on();
 }
 
+/// As at boot: the link is down and has no address when the resident starts.
+#[test]
+fn a_link_that_comes_up_later_is_heard_too() {
+    let lab = Lab::new();
+    let (b, c) = (lab.host("b"), lab.host("c"));
+    let own = c.ipv4();
+    c.ip(&format!("link set eth0 down\naddr del {own}/24 dev eth0\n"));
+    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+    c.ip(&format!("link set eth0 up\naddr add {own}/24 dev eth0\n"));
+    remember_old([&c], &[VIP]);
+    moves_to(&b, &c);
+    eventually("it follows", SOON, || {
+        b.send(&claim(b.mac()));
+        (c.neighbour(VIP)?.mac? == b.mac()).then_some(())
+    });
+    resident.run.goes_on();
+}
+
 #[test]
 fn a_permanent_entry_is_replaced_only_with_the_setting() {
     for setting in [false, true] {

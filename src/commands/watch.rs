@@ -16,7 +16,7 @@ use vipherald_core::watch::AtStart;
 
 use super::output::{Done, Printer};
 use super::resident::{Resident, Targets, targets};
-use super::target::{Target, read_configuration};
+use super::target::{Target, read_configuration, warn_of_all};
 use crate::announce::Heard;
 use crate::cli::{Global, Watch};
 use crate::error::Error;
@@ -52,13 +52,7 @@ pub(super) async fn watch(
     let mut file = None;
     let targets = if vips.is_empty() {
         let configuration = read_configuration(global)?;
-        for problem in configuration
-            .refused()
-            .iter()
-            .chain(configuration.warnings())
-        {
-            warn!("{problem}");
-        }
+        warn_of_all(&configuration);
         let known = targets(&configuration);
         file = Some(ConfigurationFile::new(global, on.clone(), &configuration));
         known
@@ -234,16 +228,10 @@ impl<'a> ConfigurationFile<'a> {
             }
         };
         self.watch(&configuration);
-        let problems = || {
-            configuration
-                .refused()
-                .iter()
-                .chain(configuration.warnings())
-        };
-        for problem in problems() {
-            warn!("{problem}");
-        }
-        if let Some(stops) = problems().find(|problem| problem.stops) {
+        warn_of_all(&configuration);
+        let refused = configuration.refused().iter();
+        let mut problems = refused.chain(configuration.warnings());
+        if let Some(stops) = problems.find(|problem| problem.stops) {
             warn!(
                 "{}: keepalived does not take this: what was read before still counts",
                 stops.file.display()

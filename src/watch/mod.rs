@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, warn};
 use tokio::time::sleep_until;
+use vipherald_core::address::InterfaceIndex;
 use vipherald_core::ask::Asker;
 use vipherald_core::event::{Call, Event};
 use vipherald_core::host::PlacedVip;
@@ -54,8 +55,10 @@ pub(crate) trait Act {
 const FIRST_FRAMES: Duration = Duration::from_millis(100);
 /// They subscribe again after so many changes, which the announcement would have to read.
 const MOST_CHANGES: u64 = 64;
-/// There are sockets on no more links than these.
-const MOST_LINKS: usize = 8;
+/// An announcement has sockets ready on no more links than these; it opens others itself.
+const MOST_READY: usize = 8;
+/// What other hosts say is heard on no more links than these.
+const MOST_LINKS: usize = 64;
 
 /// The kernel's reports on some VIPs.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub(crate) struct Watcher {
     groups: Groups,
     driver: Driver,
     core: Watch,
+    /// The links on which it can hear other hosts, at the last look.
+    askable: BTreeSet<InterfaceIndex>,
     arp_rate: Option<NonZeroU32>,
     /// The sockets of the next announcement.
     next: Option<Driver>,
@@ -90,6 +95,7 @@ impl Watcher {
             groups: Groups::default(),
             driver,
             core,
+            askable: BTreeSet::new(),
             arp_rate,
             next: None,
             delivered: 0,
@@ -112,7 +118,7 @@ impl Watcher {
             Some(mut next) => next.subscribe_again().map(|()| next),
             None if now < self.open_at => return,
             None => Driver::open(self.arp_rate).map(|mut next| {
-                next.open_sockets(self.core.links().take(MOST_LINKS));
+                next.open_sockets(self.core.links().take(MOST_READY));
                 next
             }),
         };
@@ -142,10 +148,32 @@ impl Watcher {
         Ok(())
     }
 
+    /// Hears what other hosts say also on links that came, or came up, since the last look.
+    async fn look_at_links(&mut self) -> Result<(), Error> {
+        if self.core.is_outdated() {
+            let host = self.driver.kernel().snapshot().await?;
+            self.core.host_is(Instant::now(), &host);
+        }
+        let askable = self.core.links().filter(|link| link.is_askable());
+        let askable: BTreeSet<_> = askable.map(|link| link.index).collect();
+        if askable != self.askable {
+            self.listen();
+        }
+        Ok(())
+    }
+
     /// Receives on the links of the VIPs.
     fn listen(&mut self) {
         let askable = self.core.links().filter(|link| link.is_askable());
-        let askable: Vec<_> = askable.take(MOST_LINKS).collect();
+        let mut askable: Vec<_> = askable.collect();
+        self.askable = askable.iter().map(|link| link.index).collect();
+        if askable.len() > MOST_LINKS {
+            warn!(
+                "the VIPs are on {} links: what other hosts say is heard on {MOST_LINKS} of them",
+                askable.len()
+            );
+            askable.truncate(MOST_LINKS);
+        }
         self.driver.listen_on(askable.iter().copied());
         self.groups.join(&askable, self.core.ipv6_vips());
     }
@@ -179,10 +207,13 @@ impl Watcher {
     pub(crate) async fn take_moves(&mut self) -> Result<Vec<Moved>, Error> {
         let now = self.driver.send_due(&mut self.core, |_| ()).await?;
         let moves = self.core.take_moves(now);
-        if moves.is_empty() {
-            self.open_next(now);
+        if !moves.is_empty() {
+            return Ok(moves);
         }
-        Ok(moves)
+        // No frame waits for this.
+        self.open_next(now);
+        self.look_at_links().await?;
+        Ok(self.core.take_moves(now))
     }
 
     /// See [`Watch::has_done`].

@@ -80,6 +80,8 @@ pub struct Watch {
     links: BTreeMap<InterfaceIndex, Link>,
     /// The kernel's entries for the VIPs, by prefix length: an interface can have an address twice.
     entries: BTreeMap<(IpAddr, InterfaceIndex), BTreeMap<u8, Usability>>,
+    /// Whether a link may now have VIPs whose addresses are not all known.
+    is_outdated: bool,
     /// The addresses of the interfaces of which all are known, the VIPs included.
     own: BTreeMap<InterfaceIndex, BTreeMap<(IpAddr, u8), Usability>>,
     /// Counts the moves.
@@ -177,7 +179,15 @@ impl Watch {
         self.links.values()
     }
 
-    fn host_is(&mut self, now: Instant, host: &HostSnapshot) {
+    /// Whether [`Self::host_is`] is due: an address came to a link that was of no concern before.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
+    /// `host` is this host at this moment.
+    pub fn host_is(&mut self, now: Instant, host: &HostSnapshot) {
+        self.is_outdated = false;
         let needed: Vec<_> = host
             .links
             .iter()
@@ -595,6 +605,9 @@ impl Asker for Watch {
     }
 
     fn address_changed(&mut self, now: Instant, address: &Address) {
+        let subnet = Prefix::of(address);
+        let is_near = || self.vips.keys().any(|vip| subnet.contains(*vip));
+        self.is_outdated |= !self.own.contains_key(&address.interface) && is_near();
         self.add(address);
         self.look_at(now, [address.ip]);
     }
