@@ -11,7 +11,10 @@ use std::os::unix::fs::{
     DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown,
 };
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::O_NOFOLLOW;
 use serde_json::{Value, json};
@@ -30,6 +33,10 @@ const GROUPS: &str = "/etc/group";
 /// Octets of /etc/group that are read.
 const LONGEST_GROUPS: u64 = 1 << 20;
 const MODE: u32 = 0o640;
+/// How long to wait for other processes that write.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How soon to try again.
+const TRY_AGAIN: Duration = Duration::from_millis(2);
 
 /// Where receipts and metrics are.
 #[derive(Clone, Debug)]
@@ -110,7 +117,7 @@ impl Store {
             }
             opened => opened?,
         };
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+        locked(file)
     }
 
     fn make_directory(&self) -> io::Result<()> {
@@ -153,6 +160,20 @@ impl Store {
                 failed.and(Err(io::ErrorKind::WriteZero.into()))
             }
         }
+    }
+}
+
+/// Locks a file, unless another process keeps it locked for so long: a run that was suspended then must
+/// not hold up all others.
+fn locked(mut file: File) -> io::Result<Flock<File>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((unlocked, Errno::EAGAIN)) if Instant::now() < until => file = unlocked,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        thread::sleep(TRY_AGAIN);
     }
 }
 
@@ -236,7 +257,6 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::thread;
 
     use super::*;
 
@@ -264,7 +284,7 @@ mod tests {
     }
 
     fn fresh(receipt: Value) -> Fresh {
-        Fresh::of(receipt, std::time::Duration::ZERO)
+        Fresh::of(receipt, Duration::ZERO)
     }
 
     fn announced(number: usize) -> Value {
@@ -372,5 +392,13 @@ mod tests {
         assert_eq!(group(b"root:x:0:\nadm:x:4:syslog,x\n"), Some(4));
         assert_eq!(group(b"root:x:0:\nadmin:x:4:\n"), None);
         assert_eq!(group(b"adm\nadm:x:\n"), None);
+    }
+
+    #[test]
+    fn a_run_that_keeps_the_lock_holds_up_nobody_for_ever() {
+        let scratch = Scratch::new();
+        let _lock = scratch.0.lock().unwrap();
+        let denied = scratch.0.lock().unwrap_err();
+        assert_eq!(denied.kind(), io::ErrorKind::WouldBlock);
     }
 }
