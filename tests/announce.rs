@@ -164,7 +164,7 @@ fn the_rounds_go_on_for_ten_seconds_and_their_end_is_no_news() {
     assert!(ended.stderr.starts_with(&line), "{ended:?}");
     let last = ended.stderr.lines().last().unwrap();
     assert!(
-        last.starts_with(&format!("{VIP}: 26 frames in ")),
+        last.starts_with(&format!("{VIP}: 27 frames in ")),
         "{ended:?}"
     );
     let (_, took) = told_frames(last);
@@ -879,9 +879,9 @@ fn a_dry_run_sends_nothing_and_says_what_it_would() {
     assert_eq!(
         ended.stdout,
         format!(
-            "{VIP} would be announced on eth0 as {mac}: at most 26 frames in 10.0 s, and questions to \
+            "{VIP} would be announced on eth0 as {mac}: at most 27 frames in 10.0 s, and questions to \
              every peer\n\
-             {VIP6} would be announced on eth0 as {mac}: at most 33 frames in 10.0 s, and questions to \
+             {VIP6} would be announced on eth0 as {mac}: at most 38 frames in 10.0 s, and questions to \
              every peer\n\
              10.9.0.101 is not on this host\n"
         )

@@ -27,7 +27,8 @@ const ROUNDS: [Duration; 9] = [
     Duration::from_millis(10_000),
 ];
 const COUNT: usize = ROUNDS.len();
-/// The round that only asks for other owners, after the second of the ramp.
+/// The first round that asks for other owners in IPv4, after the ramp. No gratuitous ARP is left for it
+/// in that second; the oblique request reaches hosts that the ramp missed.
 const PROBE_ROUND: usize = 4;
 /// The gap between two frames while no other host is heard.
 const BEAT: Duration = Duration::from_millis(250);
@@ -87,7 +88,8 @@ impl Step {
     fn forms(self, is_ipv4: bool) -> &'static [Form] {
         use Form::{Advertisement, Census, ListenerReport, Oblique, Probe, Reply, Request};
         match (self, is_ipv4) {
-            (Self::Round(PROBE_ROUND), _) => &[Probe],
+            (Self::Round(PROBE_ROUND), true) => &[Oblique, Probe],
+            (Self::Round(PROBE_ROUND), false) => &[Probe],
             (Self::Round(0 | 1), true) => &[Request, Oblique, Reply],
             (Self::Round(2), true) => &[Request, Oblique],
             (Self::Round(3), true) => &[Request],
@@ -96,6 +98,22 @@ impl Step {
                 false => &[Advertisement, Census],
             },
             (_, true) => &[Request, Oblique, Reply, Probe],
+            // As many announcements as in IPv4, for links that lose frames.
+            (Self::Round(0 | 1), false) => &[
+                Advertisement,
+                ListenerReport,
+                Census,
+                Probe,
+                Advertisement,
+                Advertisement,
+            ],
+            (Self::Round(2), false) => &[
+                Advertisement,
+                ListenerReport,
+                Census,
+                Probe,
+                Advertisement,
+            ],
             (_, false) => &[Advertisement, ListenerReport, Census, Probe],
         }
     }

@@ -723,7 +723,8 @@ impl Network {
             Payload::Ndp(ndp) => matches!(ndp.message, NdpMessage::Advertisement(_)),
             Payload::Echo(_) | Payload::Mld(_) => false,
         };
-        if announces {
+        // A round may repeat its announcement at once.
+        if announces && truth.announced.last() != Some(&self.now) {
             truth.announced.push(self.now);
         }
         if matches!(frame.payload, Payload::Arp(_)) && !looks {
