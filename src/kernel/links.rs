@@ -20,6 +20,11 @@ const IFLA_ALT_IFNAME: u16 = 53;
 
 pub(super) fn link_of(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
+    // In another network namespace, an index means another interface.
+    let lower_is_elsewhere = message
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
     let mut link = Link {
         index: InterfaceIndex(message.header.index),
         name: String::new(),
@@ -36,11 +41,9 @@ pub(super) fn link_of(message: &LinkMessage) -> Link {
             LinkAttribute::Address(octets) => {
                 link.mac = Mac::from_slice(octets).filter(|mac| mac.is_unicast());
             }
-            LinkAttribute::Link(lower) if *lower != 0 => {
+            LinkAttribute::Link(lower) if *lower != 0 && !lower_is_elsewhere => {
                 link.lower = Some(InterfaceIndex(*lower));
             }
-            // In another network namespace the index means another interface.
-            LinkAttribute::LinkNetNsId(_) => link.lower = None,
             LinkAttribute::AfSpecUnspec(families) => {
                 link.forwards_ipv6 = forwards_ipv6(families);
             }
@@ -130,5 +133,24 @@ impl Kernel {
         let messages: Vec<_> =
             answered(|| "list the interfaces".to_owned(), dump.try_collect()).await?;
         Ok(messages.iter().map(link_of).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_another_namespace_is_no_interface_below() {
+        let [link, elsewhere] = [LinkAttribute::Link(3), LinkAttribute::LinkNetNsId(0)];
+        let lower = |attributes: &[&LinkAttribute]| {
+            let mut message = LinkMessage::default();
+            message.attributes = attributes.iter().map(|one| (*one).clone()).collect();
+            link_of(&message).lower
+        };
+        assert_eq!(lower(&[&link]), Some(InterfaceIndex(3)));
+        // The kernel puts the namespace first.
+        assert_eq!(lower(&[&elsewhere, &link]), None);
+        assert_eq!(lower(&[&link, &elsewhere]), None);
     }
 }

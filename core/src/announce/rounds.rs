@@ -107,13 +107,9 @@ impl Step {
                 Advertisement,
                 Advertisement,
             ],
-            (Self::Round(2), false) => &[
-                Advertisement,
-                ListenerReport,
-                Census,
-                Probe,
-                Advertisement,
-            ],
+            (Self::Round(2), false) => {
+                &[Advertisement, ListenerReport, Census, Probe, Advertisement]
+            }
             (_, false) => &[Advertisement, ListenerReport, Census, Probe],
         }
     }
