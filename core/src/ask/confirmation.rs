@@ -550,7 +550,12 @@ impl Confirmation {
         }
         let is_new = self.odd_reply.is_none();
         let (mac, hop_limit) = (reply.mac, reply.hop_limit);
-        if self.is_at(mac) && self.control_reply.is_none_or(|(most, _)| hop_limit >= most) {
+        // The MAC that is known may be a router's, which forwards the echo and the reply.
+        let crossed_no_router = match self.control_reply {
+            Some((most, _)) => hop_limit >= most,
+            None => INITIAL_HOP_LIMITS.contains(&hop_limit),
+        };
+        if self.is_at(mac) && crossed_no_router {
             (self.peer.mac, self.answered_by) = (Some(mac), None);
             self.prove(now, Proof::Echo);
             return true;
@@ -579,8 +584,8 @@ impl Confirmation {
         self.judge_odd_reply() || is_new
     }
 
-    /// Compares the hop limits of a reply to the VIP from an unexpected MAC and of the reply to this
-    /// host's own address. Returns whether that proves that the peer follows.
+    /// Compares the hop limits of a reply to the VIP that a router may have forwarded and of the reply to
+    /// this host's own address. Returns whether that proves that the peer follows.
     fn judge_odd_reply(&mut self) -> bool {
         let (Some((at, mac, hop_limit)), Some((direct, from))) =
             (self.odd_reply, self.control_reply)
@@ -991,6 +996,16 @@ mod tests {
             assert_eq!(detoured.verdict(), PeerVerdict::Proven);
             assert_eq!(detoured.forwarded_by, None);
         }
+        // Also if that router's MAC is taken for the peer's.
+        let mut mistaken = peer(Some(SWITCH));
+        mistaken.asked(Question::Echo);
+        let echo = reply_of(&mistaken, Question::Echo, 0, (SWITCH, 63));
+        mistaken.on_echo(Instant::now(), &echo, &run());
+        assert!(mistaken.asks(Question::Control));
+        mistaken.asked(Question::Control);
+        let control = reply_of(&mistaken, Question::Control, 0, (PEER, 64));
+        mistaken.on_control_echo(&control, &run());
+        assert_eq!(mistaken.verdict(), PeerVerdict::Stale);
         // Two replies through two routers look alike.
         let mut routed = asked_both();
         let control = reply_of(&routed, Question::Control, 0, (PEER, 63));

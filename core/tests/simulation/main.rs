@@ -316,14 +316,21 @@ fn a_run_waits_for_a_vip_that_left_and_sends_nothing_meanwhile() {
 
 #[test]
 fn an_order_makes_a_host_with_a_permanent_entry_follow() {
-    for loss in [0, 300, 600] {
-        let network = quiet(|scenario| {
-            (scenario.loss_out, scenario.loss_in) = (loss, loss);
-            set_permanent_entry(&mut scenario.members[0]);
-            scenario.members[0].listens = true;
-        });
-        assert_eq!(network.verdicts(), [PeerVerdict::Proven], "{loss}");
-        assert!(network.orders_answered > 0);
+    // With such losses a peer may seem to answer no echo: it is given up as acknowledged.
+    for (loss, at_least) in [(0, 100), (300, 100), (600, 50)] {
+        let follows = |seed: &u64| {
+            let network = quiet(|scenario| {
+                scenario.seed = *seed;
+                (scenario.loss_out, scenario.loss_in) = (loss, loss);
+                set_permanent_entry(&mut scenario.members[0]);
+                scenario.members[0].listens = true;
+            });
+            let proven = network.verdicts() == [PeerVerdict::Proven];
+            assert!(!proven || network.orders_answered > 0);
+            proven
+        };
+        let proven = (0..100).filter(follows).count();
+        assert!(proven >= at_least, "{loss}: {proven}");
     }
 }
 

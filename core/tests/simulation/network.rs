@@ -115,6 +115,9 @@ pub(crate) struct VipTruth {
     pub(crate) ready_since: Option<Duration>,
     /// The times at which a claim reached the announcer, by the claimant's MAC.
     pub(crate) claims: BTreeMap<Mac, Vec<Duration>>,
+    /// When a claimant last answered an order that it has let the VIP go. The core may not know that it
+    /// has this MAC.
+    pub(crate) released: BTreeMap<Mac, Duration>,
     /// Probes for other owners after the rounds.
     pub(crate) looks: Vec<Duration>,
     /// The end of the watch for other owners.
@@ -502,26 +505,13 @@ impl Network {
         let now = self.at();
         let mac = self.members[index].host.mac;
         let vip = self.vip_index[&order.vip.ip()];
-        if outcome == Outcome::Released && self.is_known_at(vip, index, mac) {
-            self.vips[vip].claims.remove(&mac);
+        if outcome == Outcome::Released {
+            self.vips[vip].released.insert(mac, self.now);
         }
         self.core
             .order_answered(now, order.interface, order.vip, order.peer, &fate);
         self.check_news();
         self.orders_answered += 1;
-    }
-
-    /// Whether the core or the kernel knows that a member has this MAC.
-    fn is_known_at(&self, vip: usize, member: usize, mac: Mac) -> bool {
-        let Member {
-            host, known_mac, ..
-        } = &self.members[member];
-        let confirmations = self.claim(vip).into_iter().flat_map(Claim::confirmations);
-        let own = [Some(host.ip), host.link_local];
-        *known_mac == Some(mac)
-            || confirmations
-                .filter(|confirmation| own.contains(&Some(confirmation.peer.ip)))
-                .any(|confirmation| confirmation.peer.mac == Some(mac))
     }
 
     fn let_go(&mut self, member: usize) {
@@ -896,7 +886,6 @@ impl Network {
         }
         if on.index == self.above.index {
             self.note_claim(frame);
-            self.path_is_alive();
         }
         if let Some(index) = from {
             self.note_truth(on, frame, index);
@@ -918,6 +907,10 @@ impl Network {
     }
 
     fn core_receives(&mut self, on: InterfaceIndex, frame: &Frame) {
+        let is_own = [self.above.mac, self.base.mac].contains(&Some(frame.source));
+        if on == self.above.index && frame.source.is_unicast() && !is_own {
+            self.path_is_alive();
+        }
         self.core.heard(self.at(), on, &header(frame));
         self.core.received(self.at(), on, frame);
     }
@@ -1330,7 +1323,6 @@ impl Network {
         }
         let unchanged = Some(&frame) == answer_for(ip, mac, &question).as_ref();
         if !unchanged {
-            self.path_is_alive();
             self.note_forged(&frame);
             self.core_receives(self.above.index, &frame);
         }
@@ -1345,7 +1337,6 @@ impl Network {
         // Its own reply may come from any MAC.
         let wrong = if wrong == 1 { 5 } else { wrong };
         let frame = wrong_reply(&echo, macs, wrong, |reply| reply.token.nonce ^= 1);
-        self.path_is_alive();
         self.core.received(self.at(), self.above.index, &frame);
     }
 
