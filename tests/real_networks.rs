@@ -162,6 +162,14 @@ fn port_security_is_one_diagnosis_and_accuses_no_host() {
         // Questions end, or almost: 4 s at full speed would be hundreds.
         let frames = told["frames_sent"].as_u64().unwrap();
         assert!(frames < 250, "{frames} frames");
+        // A check announces nothing, and so cannot tell.
+        let check = Run::start(vipherald(&owner, &format!("check {vip}")));
+        let told = check.end().exits(3).stdout;
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        for words in ["something on the way out drops", "vipherald announce"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        assert!(!told.contains("--fix"), "{told}");
     }
 }
 

@@ -257,6 +257,13 @@ fn how_many(finding: &Finding) -> String {
     }
 }
 
+/// Whether several hosts are stale and none is known to follow. Only frames that announce the VIP tell
+/// whether their entries are wrong or port security drops what comes from the VIP.
+fn may_be_blocked(peers: &[(Confirmation, PeerVerdict)]) -> bool {
+    let count = |wanted| peers.iter().filter(|(_, one)| *one == wanted).count();
+    count(PeerVerdict::Stale) > 1 && count(PeerVerdict::Proven) == 0
+}
+
 /// The verdict in words.
 fn means(checked: &Checked) -> String {
     let finding = &checked.finding;
@@ -273,6 +280,13 @@ fn means(checked: &Checked) -> String {
                 .iter()
                 .filter(|(_, verdict)| *verdict == PeerVerdict::Stale);
             let stale: Vec<_> = stale.map(|(peer, _)| peer.peer.ip).collect();
+            if may_be_blocked(peers) {
+                return format!(
+                    "this host holds it, but {} answer this host's own address and not the VIP: they \
+                     send to another MAC, or something on the way out drops frames from the VIP",
+                    list(&stale)
+                );
+            }
             format!(
                 "this host holds it, but frames for it from {} go to another MAC",
                 list(&stale)
@@ -342,6 +356,9 @@ fn next_step(checked: &Checked) -> Option<String> {
         (VipVerdict::Stale, Role::Other(_)) => {
             format!("To repair it, run on this host: `vipherald check --fix {vip}`.")
         }
+        (VipVerdict::Stale, Role::Owner { peers, .. }) if may_be_blocked(peers) => format!(
+            "Run `vipherald announce {vip}` here: it announces the VIP again, and tells which."
+        ),
         (VipVerdict::Stale, Role::Owner { .. }) => format!(
             "To repair it, run `vipherald check --fix {vip}` there, or here, which announces the \
              VIP again."
