@@ -157,8 +157,9 @@ packages: prerequisites build
 		ZSHDIR=$(PREFIX)/share/zsh/vendor-completions
 	packaging/deb/build $(TARGET)/stage/deb $(VERSION) $(PACKAGES)
 
+# ELSEWHERE is a folder of packaging/elsewhere, if that has run already.
 test-packages: packages
-	packaging/test $(PACKAGES)
+	packaging/test $(PACKAGES) $(ELSEWHERE)
 
 test-fleet: prerequisites build
 	tests/fleet/run $(BINARY) $(TARGET)/fleet
