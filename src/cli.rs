@@ -182,6 +182,8 @@ pub enum Command {
     Release(With<Release>),
     /// Write a key for orders
     Keygen(With<Keygen>),
+    /// Copy this program into a directory
+    Copy(With<Copy>),
 }
 
 impl Command {
@@ -199,6 +201,7 @@ impl Command {
             Self::Order(_) => "order",
             Self::Release(_) => "release",
             Self::Keygen(_) => "keygen",
+            Self::Copy(_) => "copy",
         }
     }
 
@@ -251,7 +254,8 @@ impl Command {
             | Self::Listen(With { global, .. })
             | Self::Order(With { global, .. })
             | Self::Release(With { global, .. })
-            | Self::Keygen(With { global, .. }) => global,
+            | Self::Keygen(With { global, .. })
+            | Self::Copy(With { global, .. }) => global,
         }
     }
 }
@@ -447,6 +451,14 @@ pub struct Keygen {
     /// The file, which must not exist
     #[arg(value_name = "FILE", default_value = "/etc/vipherald/orders.key")]
     pub file: PathBuf,
+}
+
+/// Copy this program into a directory, for keepalived in another container to run
+#[derive(Args, Debug)]
+pub struct Copy {
+    /// The directory, such as a volume that both containers mount
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
 }
 
 fn parse_peer(text: &str) -> Result<IpAddr, &'static str> {

@@ -3,6 +3,7 @@
 mod advice;
 mod announce;
 mod check;
+mod copy;
 mod fifo;
 mod keygen;
 mod listen;
@@ -61,6 +62,7 @@ async fn command(cli: &Cli, began: Instant) -> Result<Done, Error> {
         Command::Order(args) => order::order(&args.own, &settings, global).await,
         Command::Release(args) => release::release(&args.own, &settings, global).await,
         Command::Keygen(args) => keygen::keygen(&args.own),
+        Command::Copy(args) => copy::copy(&args.own),
     }
 }
 
