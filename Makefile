@@ -153,7 +153,7 @@ install:
 	install -D -m 644 $(GENERATED)/vipherald.bash $(SHARE)/bash-completion/completions/vipherald
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) $(GENERATED)/_vipherald
 	install -D -m 644 -t $(SHARE)/fish/vendor_completions.d $(GENERATED)/vipherald.fish
-	install -D -m 644 -t $(SHARE)/doc/vipherald README.md docs/*.* \
+	install -D -m 644 -t $(SHARE)/doc/vipherald README.md README.zh-CN.md docs/*.* \
 		$(GENERATED)/copyright $(GENERATED)/vipherald.cdx.json
 	install -m 644 CHANGELOG.md $(SHARE)/doc/vipherald/changelog
 	gzip --force --best --no-name $(SHARE)/doc/vipherald/changelog
