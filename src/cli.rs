@@ -445,20 +445,20 @@ pub struct Release {
     pub all: bool,
 }
 
-/// Write a key for orders
-#[derive(Args, Debug)]
-pub struct Keygen {
-    /// The file, which must not exist
-    #[arg(value_name = "FILE", default_value = "/etc/vipherald/orders.key")]
-    pub file: PathBuf,
-}
-
 /// Copy this program into a directory, for keepalived in another container to run
 #[derive(Args, Debug)]
 pub struct Copy {
     /// The directory, such as a volume that both containers mount
     #[arg(value_name = "DIRECTORY")]
     pub directory: PathBuf,
+}
+
+/// Write a key for orders
+#[derive(Args, Debug)]
+pub struct Keygen {
+    /// The file, which must not exist
+    #[arg(value_name = "FILE", default_value = "/etc/vipherald/orders.key")]
+    pub file: PathBuf,
 }
 
 fn parse_peer(text: &str) -> Result<IpAddr, &'static str> {
