@@ -73,14 +73,12 @@ fn what_the_readmes_say_that_show_prints_it_prints() {
             let mut blocks = blocks.iter().filter(|block| block.contains(word));
             blocks.next().unwrap_or_else(|| panic!("{name}: {word}"))
         };
-        // A block about an instance belongs into it.
-        let instance = with("vrrp_instance VI_1 {").replace(
-            "    # …\n",
-            &format!(
-                "interface eth0\nvirtual_router_id 51\n{}",
-                with("notify_master_rx_lower_pri")
-            ),
-        );
+        // The line of the next block goes to the end of the instance.
+        let instance =
+            with("vrrp_instance VI_1 {").replace("# …", "interface eth0\nvirtual_router_id 51");
+        let instance = instance.trim_end().trim_end_matches('}').to_owned()
+            + with("notify_master_rx_lower_pri")
+            + "}\n";
         // The program is elsewhere here, where others may write.
         let text = instance
             .replace(INSTALLED, VIPHERALD)
