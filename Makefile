@@ -82,7 +82,7 @@ lint: prerequisites
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)-'; then \
-		$(CARGO) +$(MSRV) check --quiet --workspace --all-targets --locked --target-dir $(TARGET)/msrv; fi
+		$(CARGO) +$(MSRV) check --quiet --workspace --locked --target-dir $(TARGET)/msrv; fi
 	@# The core does no I/O: what could, it does not depend on.
 	! $(CARGO) tree --locked --package vipherald-core --edges normal --prefix none | \
 		grep -E '^(clap|libc|log|nix|rtnetlink|socket2|tokio) '
@@ -145,6 +145,7 @@ install:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../libexec/keepalived/vipherald $(DESTDIR)$(PREFIX)/bin/vipherald
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/vipherald-*
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog packaging/vipherald.catalog
 	test -e $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml || install -D -m 644 \
 		examples/vipherald.toml $(DESTDIR)$(SYSCONFDIR)/vipherald/vipherald.toml
 	install -D -m 644 -t $(SHARE)/man/man8 $(GENERATED)/vipherald.8

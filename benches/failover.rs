@@ -9,14 +9,18 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Child;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use vipherald_lab::{Direction, Frame, Host, Lab, eventually};
 
 use crate::stopwatch::{quantile, time};
-use crate::tools::{SOON, advertised, announced, batch, since};
+use crate::tools::{SOON, advertised, announced, batch, end, quiet, since};
 
 const TURNS: usize = 10;
+/// A resident watches within this time.
+const STARTED_WITHIN: Duration = Duration::from_millis(200);
 /// VIPs are numbered from 10.9.1.0.
 const FIRST_VIP: u32 = 0x0a09_0100;
 
@@ -29,6 +33,8 @@ enum Wiring {
     Group,
     /// The FIFO.
     Fifo,
+    /// `watch`, which keepalived does not start.
+    Watch,
 }
 
 struct Case {
@@ -47,14 +53,18 @@ const fn case(name: &'static str, instances: u8, vips_each: u32, wiring: Wiring)
     }
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 11] = [
     case("1 VIP, notify", 1, 1, Wiring::Instance),
+    case("1 VIP, FIFO", 1, 1, Wiring::Fifo),
+    case("1 VIP, watch", 1, 1, Wiring::Watch),
     case("50 VIPs, notify", 1, 50, Wiring::Instance),
     case("250 VIPs, notify", 1, 250, Wiring::Instance),
     case("250 VIPs, FIFO", 1, 250, Wiring::Fifo),
+    case("250 VIPs, watch", 1, 250, Wiring::Watch),
     case("50 instances, notify each", 50, 1, Wiring::Instance),
     case("50 instances, sync group's notify", 50, 1, Wiring::Group),
     case("50 instances, FIFO", 50, 1, Wiring::Fifo),
+    case("50 instances, watch", 50, 1, Wiring::Watch),
 ];
 
 /// The first frames for one VIP, from its instance's first advertisement.
@@ -111,17 +121,31 @@ impl Case {
     fn measure(&self, program: &Path) -> Vec<Vec<First>> {
         let lab = Lab::new();
         let owner = lab.host("owner");
-        let hook = lab.install_hook(program);
+        let program = lab.install_hook(program);
         let copy = lab.directory().join("keepalived.conf");
-        let hook = format!("{} --keepalived-conf {}", hook.display(), copy.display());
+        let hook = format!("{} --keepalived-conf {}", program.display(), copy.display());
         let configuration = self.configuration(&hook, &lab.directory().join("fifo"));
         fs::write(&copy, &configuration).expect("the lab's directory is writable");
+        let watch = || {
+            let mut watch = owner.command(&program);
+            watch
+                .arg("--keepalived-conf")
+                .arg(&copy)
+                .args(["watch", "--all"]);
+            quiet(&mut watch);
+            let child = watch.spawn().expect("it starts");
+            thread::sleep(STARTED_WITHIN);
+            child
+        };
         (0..TURNS)
-            .map(|_| self.turn(&owner, &configuration))
+            .map(|_| {
+                let watch = (self.wiring == Wiring::Watch).then(watch);
+                self.turn(&owner, &configuration, watch)
+            })
             .collect()
     }
 
-    fn turn(&self, owner: &Host, configuration: &str) -> Vec<First> {
+    fn turn(&self, owner: &Host, configuration: &str, watch: Option<Child>) -> Vec<First> {
         let capture = owner.capture();
         let keepalived = owner.keepalived(configuration);
         let mut seen = Seen::default();
@@ -141,6 +165,9 @@ impl Case {
         }
         // keepalived is killed, and its hooks with it; what it left behind goes by hand.
         drop(keepalived);
+        if let Some(watch) = watch {
+            end(watch);
+        }
         eventually("no hook is left", SOON, || {
             owner.processes("vipherald").is_empty().then_some(())
         });
@@ -188,7 +215,7 @@ impl Case {
             .expect("a String takes all");
         }
         match self.wiring {
-            Wiring::Instance => {}
+            Wiring::Instance | Wiring::Watch => {}
             Wiring::Group => {
                 let members: String = (1..=self.instances)
                     .map(|id| format!("  VI_{id}\n"))

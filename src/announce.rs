@@ -1,22 +1,27 @@
 //! One run that announces VIPs, or checks those that are here. The driver sends frames; this file
 //! yields to newer runs, finds peers, and sends orders.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::{self, Future};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::{debug, warn};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Prefix};
-use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace};
-use vipherald_core::ask::{Asker, Confirm, LinkView};
+use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, State};
+use vipherald_core::ask::{Asker, Confirm, LinkView, PeerVerdict};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
+use vipherald_core::watch::Hosts;
 
 use crate::driver::Driver;
 use crate::error::Error;
@@ -33,6 +38,8 @@ pub struct Request {
     pub mode: Mode,
     /// The VIPs, and where they count.
     pub vips: Vec<PlacedVip>,
+    /// Whether a VIP that does not come is missing.
+    pub expects_all: bool,
     /// The interface that the user named for all of them: it must exist, be up and have ARP or ND.
     pub interface: Option<String>,
     /// Configured peers.
@@ -49,6 +56,22 @@ pub struct Request {
     pub orders: Orders,
     /// The VIPs' instance or group, for orders.
     pub instance: String,
+    /// The hosts that a resident hears.
+    pub heard: Option<Heard>,
+    /// Of the hosts that nobody named, only these are asked; if there is none, all.
+    pub late: BTreeSet<IpAddr>,
+}
+
+/// The hosts that a resident hears.
+pub type Heard = Rc<RefCell<Hosts>>;
+
+/// What a resident has ready for a run, so that its first frame leaves sooner.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// It was opened before `host` was known: what changed since waits there to be delivered.
+    pub(crate) driver: Driver,
+    /// The links that have the VIPs and those below, with all of their addresses.
+    pub(crate) host: HostSnapshot,
 }
 
 /// A run that has loaded this host's links and addresses, and sent nothing yet.
@@ -66,10 +89,13 @@ pub struct Session {
     loading_views: Option<JoinHandle<Result<Views, kernel::Error>>>,
     orders: Orders,
     instance: String,
+    heard: Option<Heard>,
+    late: BTreeSet<IpAddr>,
     /// `None` without a key.
     order_sockets: Option<OrderSockets>,
     /// Opened when the first order may be due.
     opened_order_sockets: bool,
+    first_round: Arc<Notify>,
 }
 
 /// The links that the VIPs are on, and all links and addresses of this host.
@@ -81,7 +107,19 @@ impl Session {
     /// # Errors
     /// If netlink fails, or the named interface is unfit.
     pub async fn prepare(request: &Request, now: Instant) -> Result<Self, Error> {
-        let driver = Driver::open(request.pace.arp_rate)?;
+        Self::prepare_from(request, None, now).await
+    }
+
+    /// The same, from what a resident has ready.
+    pub(crate) async fn prepare_from(
+        request: &Request,
+        start: Option<Start>,
+        now: Instant,
+    ) -> Result<Self, Error> {
+        let (driver, known) = match start {
+            Some(Start { driver, host }) => (driver, Some(host)),
+            None => (Driver::open(request.pace.arp_rate)?, None),
+        };
         let mut placed = request.vips.clone();
         if let Some(name) = &request.interface {
             let link = fit_interface(driver.kernel(), name).await?;
@@ -94,7 +132,10 @@ impl Session {
             census: request.pace.census && finds_hosts,
             ..request.pace
         };
-        let core = Announcement::new(&placed, pace, seed(), now).in_mode(request.mode);
+        let mut core = Announcement::new(&placed, pace, seed(), now).in_mode(request.mode);
+        if !request.expects_all {
+            core = core.expecting_some();
+        }
         let mut session = Self {
             driver,
             core,
@@ -108,10 +149,21 @@ impl Session {
             loading_views: None,
             orders: request.orders.clone(),
             instance: request.instance.clone(),
+            heard: request.heard.clone(),
+            late: request.late.clone(),
             order_sockets: None,
             opened_order_sockets: false,
+            first_round: Arc::default(),
         };
-        session.driver.load(&mut session.core, now).await?;
+        match known {
+            Some(host) => {
+                for link in &host.links {
+                    session.core.link_changed(now, link);
+                }
+                session.core.addresses_are(now, &host.addresses);
+            }
+            None => session.driver.load(&mut session.core, now).await?,
+        }
         if request.confirm == Confirm::Subnet {
             session.check_subnets(request.sweeps_all)?;
         }
@@ -124,6 +176,26 @@ impl Session {
         &self.core
     }
 
+    /// Remembers which peers the run did not reach.
+    pub(crate) fn remember_silent(&self, now: Instant) {
+        let Some(heard) = &self.heard else { return };
+        let mut heard = heard.borrow_mut();
+        let ready = |claim: &&Claim| claim.state() == State::Ready;
+        for claim in self.core.claims().iter().filter(ready) {
+            for one in claim.peers() {
+                let is_silent = claim.verdict_of(one) == PeerVerdict::Silent;
+                let about = (claim.vip, one.peer.ip);
+                heard.answered(now, claim.interface(), about, is_silent);
+            }
+        }
+    }
+
+    /// Notified when the first round is out.
+    #[must_use]
+    pub fn first_round(&self) -> Arc<Notify> {
+        Arc::clone(&self.first_round)
+    }
+
     /// Announces until the core is done or `stop` is, and returns the output of `stop` in that case.
     /// Passes news to `tell`.
     ///
@@ -132,11 +204,11 @@ impl Session {
     pub async fn run<S>(
         &mut self,
         stop: impl Future<Output = S>,
-        tell: impl Fn(&Announcement, &News),
+        mut tell: impl FnMut(&Announcement, &News),
     ) -> Result<Option<S>, Error> {
         let mut stop = pin!(stop);
         loop {
-            for news in self.core.take_news() {
+            for news in self.core.take_news(Instant::now()) {
                 tell(&self.core, &news);
             }
             let runs = self.runs.as_ref();
@@ -147,6 +219,9 @@ impl Session {
                 now = self.driver.send_due(&mut self.core, before_each) => now?,
                 stopped = &mut stop => return Ok(Some(stopped)),
             };
+            if self.first_round_is_out() {
+                self.first_round.notify_one();
+            }
             if self.core.is_over(now) && !self.awaits_order(now) {
                 return Ok(None);
             }
@@ -187,10 +262,20 @@ impl Session {
         Ok(())
     }
 
+    /// Whether each VIP that can be announced has been; those that are not here yet may never come.
+    fn first_round_is_out(&self) -> bool {
+        let is_due = |claim: &Claim| {
+            let was_tried = claim.frames_sent > 0 || claim.last_refusal.is_some();
+            claim.state() == State::Ready && !was_tried
+        };
+        let claims = self.core.claims();
+        claims.iter().any(|claim| claim.frames_sent > 0) && !claims.iter().any(is_due)
+    }
+
     async fn take_over(&mut self) -> Result<(), Error> {
         let names: BTreeSet<_> = self
             .core
-            .absent()
+            .awaited()
             .filter_map(|vip| vip.place.name())
             .collect();
         for name in names.into_iter().map(str::to_owned).collect::<Vec<_>>() {
@@ -267,7 +352,7 @@ impl Session {
             views => views,
         };
         let now = Instant::now();
-        let (views, host) = views.unwrap_or_else(|error| {
+        let (mut views, host) = views.unwrap_or_else(|error| {
             warn!("nobody is asked whether they follow: {error}");
             self.core.nobody_can_be_asked();
             self.confirm = Confirm::None;
@@ -275,6 +360,19 @@ impl Session {
             let views = self.core.claims().iter().map(on).collect();
             (views, HostSnapshot::default())
         });
+        if let Some(heard) = &self.heard {
+            let heard = heard.borrow();
+            for view in &mut views {
+                view.observed = heard.on(view.link.index, now);
+            }
+        }
+        if !self.late.is_empty() {
+            for view in &mut views {
+                view.neighbours
+                    .retain(|known| self.late.contains(&known.ip));
+                view.observed.retain(|heard| self.late.contains(&heard.ip));
+            }
+        }
         // Known links are newer in the core: changes updated them since the dump.
         for view in &views {
             if self.core.link(view.link.index).is_none() {

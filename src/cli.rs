@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use vipherald_core::address::{Mac, WrittenVip};
 use vipherald_core::ask::Confirm;
 use vipherald_core::event::Subject;
 
 use crate::logging::LogTo;
-use crate::settings::{checked_rate, checked_seconds, checked_some_seconds};
+use crate::moment;
+use crate::settings::{checked_peer, checked_rate, checked_seconds, checked_some_seconds};
 
 /// Announces a keepalived virtual IP when it moves, and purges what hosts remember of its old
 /// owner
@@ -33,14 +34,18 @@ impl Cli {
     /// Reads a command line, whose first word is the program's name.
     ///
     /// Global options may stand before or after the command; the later one wins. clap could do that,
-    /// too, with a copy of them for each of the ten commands: a fifth of the time to the first frame.
+    /// too, with a copy of them for each of the eleven commands: a fifth of the time to the first frame.
     ///
     /// # Errors
     /// If it is wrong, or asks for help.
     pub fn read<Word: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = Word>,
     ) -> Result<Self, clap::Error> {
-        let mut cli = Self::try_parse_from(words)?;
+        let words = event_first(words.into_iter().map(Into::into).collect());
+        let mut cli = match Self::of_hook(&words) {
+            Some(cli) => cli,
+            None => Self::try_parse_from(words)?,
+        };
         cli.global.add(cli.command.global());
         let contradiction = |why| Self::command().error(ErrorKind::ArgumentConflict, why);
         cli.command.take_zones().map_err(contradiction)?;
@@ -55,9 +60,51 @@ impl Cli {
     }
 }
 
+impl Cli {
+    /// The same for hooks that begin with their command, without building the other commands and the
+    /// options before it: a twentieth of the time to the first frame. `None` if that is not enough, as
+    /// for help and for what is wrong.
+    fn of_hook(words: &[OsString]) -> Option<Self> {
+        let command = match words.get(1)?.to_str()? {
+            "announce" => Command::Announce(alone(words)?),
+            "purge" => Command::Purge(alone(words)?),
+            "notify" => Command::Notify(alone(words)?),
+            _ => return None,
+        };
+        let global = Global::default();
+        Some(Self { command, global })
+    }
+}
+
+/// Reads the arguments of the command that is the second word.
+fn alone<Own: Args>(words: &[OsString]) -> Option<With<Own>> {
+    let command = With::<Own>::augment_args(clap::Command::new("vipherald"));
+    let mut matches = command.try_get_matches_from(words.get(1..)?).ok()?;
+    With::from_arg_matches_mut(&mut matches).ok()
+}
+
+/// Moves the event that keepalived appends in front of `--then`, to whose script all words behind it
+/// belong: keepalived always appends four.
+fn event_first(mut words: Vec<OsString>) -> Vec<OsString> {
+    const APPENDED: usize = 4;
+    let is_subject = |word: &OsString| {
+        let word = word.to_str();
+        word.is_some_and(|word| word.parse::<Subject>().is_ok())
+    };
+    if let Some(then) = words.iter().position(|word| word == "--then")
+        && let Some(event) = words.len().checked_sub(APPENDED)
+        && event > then + 1
+        && is_subject(&words[event])
+        && !words[..then].iter().any(is_subject)
+    {
+        words[then..].rotate_right(APPENDED);
+    }
+    words
+}
+
 // The global options.
 #[allow(missing_docs, reason = "clap would print it for each command")]
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Global {
     /// Settings file [default: /etc/vipherald/vipherald.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -86,8 +133,8 @@ pub struct Global {
     /// Print what would be sent or deleted, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Ignore wrong settings with a warning, as `notify`, `fifo` and `listen` always do; for hooks and
-    /// units
+    /// Ignore wrong settings with a warning, as `notify`, `fifo`, `watch` and `listen` always do; for
+    /// hooks and units
     #[arg(long)]
     pub lenient: bool,
 }
@@ -157,7 +204,7 @@ impl TypedValueParser for LogToParser {
 
 /// What to do
 ///
-/// clap builds the options of the given command only: those of all ten take forty pages of memory, and
+/// clap builds the options of the given command only: those of all eleven take forty pages of memory, and
 /// the first frame would wait for that.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
@@ -172,6 +219,8 @@ pub enum Command {
     Notify(With<Notify>),
     /// Do what keepalived's events call for, in order: for `notify_fifo_script`
     Fifo(With<Fifo>),
+    /// Announce VIPs when they come to this host and purge them when they leave, whoever moves them
+    Watch(With<Watch>),
     /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
     Show(With<Show>),
     /// Obey the orders of a new owner: purge wrong entries, and answer
@@ -180,6 +229,8 @@ pub enum Command {
     Order(With<Order>),
     /// Remove VIPs that a dead keepalived left on this host
     Release(With<Release>),
+    /// Show what vipherald did on this host: when VIPs moved, who followed when, who did not
+    History(With<History>),
     /// Write a key for orders
     Keygen(With<Keygen>),
     /// Copy this program into a directory
@@ -196,10 +247,12 @@ impl Command {
             Self::Check(_) => "check",
             Self::Notify(_) => "notify",
             Self::Fifo(_) => "fifo",
+            Self::Watch(_) => "watch",
             Self::Show(_) => "show",
             Self::Listen(_) => "listen",
             Self::Order(_) => "order",
             Self::Release(_) => "release",
+            Self::History(_) => "history",
             Self::Keygen(_) => "keygen",
             Self::Copy(_) => "copy",
         }
@@ -212,8 +265,10 @@ impl Command {
             Self::Announce(With { own, .. }) => (&own.whose.vips, Some(&mut own.interface)),
             Self::Purge(With { own, .. }) => (&own.whose.vips, Some(&mut own.interface)),
             Self::Check(With { own, .. }) => (&own.which.vips, Some(&mut own.interface)),
+            Self::Watch(With { own, .. }) => (&own.vips, Some(&mut own.interface)),
             Self::Order(With { own, .. }) => (&own.whose.vips, None),
             Self::Release(With { own, .. }) => (&own.vips, None),
+            Self::History(With { own, .. }) => (&own.vips, None),
             _ => return Ok(()),
         };
         let mut zones = vips.iter().filter_map(|written| {
@@ -250,10 +305,12 @@ impl Command {
             | Self::Check(With { global, .. })
             | Self::Notify(With { global, .. })
             | Self::Fifo(With { global, .. })
+            | Self::Watch(With { global, .. })
             | Self::Show(With { global, .. })
             | Self::Listen(With { global, .. })
             | Self::Order(With { global, .. })
             | Self::Release(With { global, .. })
+            | Self::History(With { global, .. })
             | Self::Keygen(With { global, .. })
             | Self::Copy(With { global, .. }) => global,
         }
@@ -280,7 +337,7 @@ pub struct Announce {
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
     /// A peer that must follow, besides the instance's unicast peers; may be repeated
-    #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
+    #[arg(short, long = "peer", value_name = "PEER", value_parser = checked_peer)]
     pub peers: Vec<IpAddr>,
     /// Who must prove that they follow: `peers` are the named ones and the gateways, `all` adds every
     /// neighbour that the kernel knows or a census of IPv6 hosts finds, `subnet` asks every address of
@@ -388,6 +445,12 @@ pub struct Notify {
     pub state: String,
     /// Its VRRP priority, which is ignored
     pub priority: Option<String>,
+    /// When the first round is out, also run this script, with these arguments and then keepalived's
+    ///
+    /// All words that follow belong to the script, except those that keepalived appends. It runs as
+    /// keepalived would run it. Nothing waits for it, and its exit status does not matter.
+    #[arg(long, value_name = "SCRIPT", num_args = 1.., allow_hyphen_values = true)]
+    pub then: Vec<OsString>,
 }
 
 /// Do what keepalived's events call for, in order: for `notify_fifo_script`
@@ -395,6 +458,23 @@ pub struct Notify {
 pub struct Fifo {
     /// The FIFO, which keepalived appends to the command
     pub path: PathBuf,
+}
+
+/// Announce VIPs when they come to this host and purge them when they leave, whoever moves them
+///
+/// It runs until SIGTERM. The VIPs that are here when it starts are announced, too.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Virtual IPs, IPv4 or IPv6 [default: those of the setting `watch`, and without it --all]
+    #[arg(value_name = "VIP", conflicts_with = "all")]
+    pub vips: Vec<WrittenVip>,
+    /// The VIPs of every vrrp_instance in keepalived.conf, which is read again when it changes, and at
+    /// SIGHUP
+    #[arg(long)]
+    pub all: bool,
+    /// Only on this interface [default: on every interface]
+    #[arg(short, long, value_name = "IF")]
+    pub interface: Option<String>,
 }
 
 /// Show what keepalived.conf means: instances, groups, VIPs, interfaces, peers
@@ -423,7 +503,7 @@ pub struct Order {
     #[command(flatten)]
     pub whose: Whose,
     /// A peer to order; may be repeated [default: the instance's unicast peers]
-    #[arg(short, long = "peer", value_name = "PEER", value_parser = parse_peer)]
+    #[arg(short, long = "peer", value_name = "PEER", value_parser = checked_peer)]
     pub peers: Vec<IpAddr>,
     /// The MAC that the VIPs have [default: that of the interface here that has the VIP]
     #[arg(long, value_name = "MAC")]
@@ -445,6 +525,33 @@ pub struct Release {
     pub all: bool,
 }
 
+/// Show what vipherald did on this host: when VIPs moved, who followed when, who did not
+#[derive(Args, Debug)]
+pub struct History {
+    /// Only what is about these VIPs
+    #[arg(value_name = "VIP")]
+    pub vips: Vec<WrittenVip>,
+    /// Only what is about this vrrp_instance or vrrp_sync_group
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// Only what began at this time or later: `2026-11-26`, `2026-11-26 11:17` (UTC), or an age such as
+    /// `90s`, `15m`, `2h` or `7d`
+    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    pub since: Option<Duration>,
+    /// Only the last so many receipts; with --plot or --svg, announcements [default there: 1]
+    #[arg(long, value_name = "N", value_parser = parse_some)]
+    pub last: Option<usize>,
+    /// List each peer, and when it followed
+    #[arg(long, conflicts_with = "plot")]
+    pub peers: bool,
+    /// Plot the share of peers that follow, over time
+    #[arg(long, conflicts_with = "json")]
+    pub plot: bool,
+    /// Write this plot to a file, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plot", "peers"])]
+    pub svg: Option<PathBuf>,
+}
+
 /// Copy this program into a directory, for keepalived in another container to run
 #[derive(Args, Debug)]
 pub struct Copy {
@@ -459,11 +566,6 @@ pub struct Keygen {
     /// The file, which must not exist
     #[arg(value_name = "FILE", default_value = "/etc/vipherald/orders.key")]
     pub file: PathBuf,
-}
-
-fn parse_peer(text: &str) -> Result<IpAddr, &'static str> {
-    let why = "not an IPv4 or IPv6 address: give a peer by its address, not by a name";
-    text.parse().map_err(|_| why)
 }
 
 /// The values of `--confirm`, as help and completions list them.
@@ -490,6 +592,29 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     checked_seconds(text.parse().map_err(|_| "not a number".to_owned())?)
 }
 
+/// A moment, or an age, as the time since 1970.
+fn parse_when(text: &str) -> Result<Duration, &'static str> {
+    let age = || {
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        let age = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+        Some(moment::now().saturating_sub(Duration::from_secs(age)))
+    };
+    let why = "write 2026-11-26, 2026-11-26 11:17 (UTC), or an age: 90s, 15m, 2h, 7d";
+    moment::read(text).or_else(age).ok_or(why)
+}
+
+fn parse_some(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or("not a whole number above 0")
+}
+
 fn parse_some_seconds(text: &str) -> Result<Duration, String> {
     checked_some_seconds(text.parse().map_err(|_| "not a number".to_owned())?)
 }
@@ -498,6 +623,42 @@ fn parse_some_seconds(text: &str) -> Result<Duration, String> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_read_alone_is_read_as_among_the_others() {
+        for (line, is_read) in [
+            ("notify INSTANCE VI_1 MASTER 100", true),
+            ("notify GROUP VG -v BACKUP 0 --lenient --config x", true),
+            ("notify INSTANCE VI_1 MASTER 100 --then /s -x", true),
+            (
+                "announce 192.0.2.10 fe80::10%eth0 -p 192.0.2.1 --timeout 3 --json",
+                true,
+            ),
+            ("announce --instance VI_1 --dry-run -q", true),
+            ("purge 192.0.2.10/24 -i eth0 --permanent", true),
+            ("purge -- 192.0.2.10", true),
+            ("announce", false),
+            ("announce 192.0.2.10 --instance VI_1", false),
+            ("announce 192.0.2.10 --nonsense", false),
+            ("announce 192.0.2.10 -q -v", false),
+            ("notify --help", false),
+            ("notify --version", false),
+            ("purge help", false),
+            ("notify INSTANCE", false),
+            ("--json purge 192.0.2.10", false),
+            ("show", false),
+        ] {
+            let line = format!("vipherald {line}");
+            let words: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+            let words = event_first(words);
+            let alone = Cli::of_hook(&words).map(|cli| format!("{cli:?}"));
+            assert_eq!(alone.is_some(), is_read, "{line}");
+            if let Some(alone) = alone {
+                let among_others = Cli::try_parse_from(words).unwrap();
+                assert_eq!(alone, format!("{among_others:?}"));
+            }
+        }
+    }
 
     #[test]
     fn a_vips_zone_is_its_interface() {
@@ -533,6 +694,51 @@ mod tests {
         ] {
             let told = read(line).unwrap_err();
             assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn all_words_behind_then_are_the_scripts_but_those_that_keepalived_appends() {
+        let read = |line: &str| {
+            let words = format!("vipherald {line}");
+            let cli = Cli::read(words.split_whitespace()).unwrap();
+            let Command::Notify(With { own, .. }) = cli.command else {
+                panic!("{line}");
+            };
+            let event = format!("{} {} {:?}", own.name, own.state, own.priority);
+            let then: Vec<_> = own.then.iter().map(|word| word.to_string_lossy()).collect();
+            (event, then.join(" "), cli.global.json)
+        };
+        let master = r#"V MASTER Some("100")"#.to_owned();
+        for (line, expected) in [
+            (
+                "notify --then /s INSTANCE V MASTER 100",
+                (master.clone(), "/s", false),
+            ),
+            (
+                "notify --json --then /s -x --json INSTANCE V MASTER 100",
+                (master.clone(), "/s -x --json", true),
+            ),
+            (
+                "notify --then /s INSTANCE GROUP V MASTER 100",
+                (master.clone(), "/s INSTANCE", false),
+            ),
+            (
+                "notify INSTANCE V MASTER 100 --then /s a b c d",
+                (master.clone(), "/s a b c d", false),
+            ),
+            (
+                "notify INSTANCE V MASTER_RX_LOWER_PRI --then /s",
+                ("V MASTER_RX_LOWER_PRI None".to_owned(), "/s", false),
+            ),
+            ("notify INSTANCE V MASTER 100", (master.clone(), "", false)),
+        ] {
+            let (event, then, json) = expected;
+            assert_eq!(read(line), (event, then.to_owned(), json), "{line}");
+        }
+        for wrong in ["notify --then /s", "notify --then INSTANCE V MASTER 100"] {
+            let words = format!("vipherald {wrong}");
+            assert!(Cli::read(words.split_whitespace()).is_err(), "{wrong}");
         }
     }
 

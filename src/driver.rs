@@ -31,6 +31,8 @@ const FRAMES_AT_ONCE: u32 = 1024;
 pub(crate) struct Driver {
     kernel: Kernel,
     changes: Changes,
+    /// The number of changes that were delivered.
+    delivered: u64,
     sockets: HashMap<InterfaceIndex, PacketSocket>,
     out_of_descriptors: bool,
     /// The most ARP frames per second and link.
@@ -45,11 +47,45 @@ impl Driver {
         Ok(Self {
             changes: Changes::subscribe()?,
             kernel: Kernel::connect()?,
+            delivered: 0,
             sockets: HashMap::new(),
             out_of_descriptors: false,
             arp_rate,
             arp_budgets: BTreeMap::new(),
         })
+    }
+
+    /// Opens a packet socket on each of some links, until descriptors run out, so that the first frame
+    /// does not wait for that. They receive nothing yet.
+    pub(crate) fn open_sockets<'a>(&mut self, links: impl Iterator<Item = &'a Link>) {
+        for link in links {
+            if ready_socket(&mut self.sockets, link, false).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Receives on these links and no others, as far as descriptors go.
+    pub(crate) fn listen_on<'a>(&mut self, links: impl Iterator<Item = &'a Link>) {
+        let links: Vec<_> = links.collect();
+        let is_on = |index: &InterfaceIndex| links.iter().any(|link| link.index == *index);
+        self.sockets.retain(|index, _| is_on(index));
+        for link in links {
+            if let Err(error) = ready_socket(&mut self.sockets, link, true) {
+                debug!("{error}: what other hosts say there is not heard");
+            }
+        }
+    }
+
+    /// Forgets the changes that wait to be delivered. What holds now must be known from elsewhere.
+    pub(crate) fn subscribe_again(&mut self) -> Result<(), Error> {
+        self.changes = Changes::subscribe()?;
+        Ok(())
+    }
+
+    /// The number of changes that were delivered, about anything on this host.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     /// The connection to the kernel.
@@ -216,6 +252,7 @@ impl Driver {
                 return Ok(any);
             }
             any = true;
+            self.delivered += 1 + changes.len() as u64;
             for change in changes {
                 self.deliver(asker, now, change).await?;
             }

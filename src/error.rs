@@ -56,9 +56,17 @@ pub enum Error {
         /// Its subnet.
         subnet: Prefix,
     },
-    /// keepalived.conf has no VIP to check.
-    #[error("there is nothing to check: {} names no virtual IP", .0.display())]
-    NothingToCheck(PathBuf),
+    /// keepalived.conf has no VIP that the command could be about.
+    #[error("there is nothing to do: {} has no virtual IP", .0.display())]
+    NoVip(PathBuf),
+    /// An instance has none.
+    #[error("there is nothing to do: vrrp_instance {instance} in {} has no virtual IP", file.display())]
+    InstanceWithoutVip {
+        /// The instance.
+        instance: String,
+        /// keepalived.conf.
+        file: PathBuf,
+    },
     /// A key for orders can't be used, or written.
     #[error(transparent)]
     Key(#[from] key_file::Error),
@@ -93,6 +101,25 @@ pub enum Error {
     /// The runtime could not be started, or broke.
     #[error("cannot wait for events: {0}{advice}", advice = advice_on_call(.0))]
     Runtime(io::Error),
+    /// The history can't be read.
+    #[error("cannot read the history {}: {source}{}", path.display(), advice_on_file(.source))]
+    History {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The history has no announcement to plot.
+    #[error("there is nothing to plot: no receipt in {} is of such an announcement", .0.display())]
+    NoFailover(PathBuf),
+    /// The plot could not be written.
+    #[error("cannot write {}: {source}{}", path.display(), advice_on_file(.source))]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The report could not be written.
     #[error("cannot write to stdout: {0}{advice}", advice = advice_on_call(.0))]
     Stdout(io::Error),

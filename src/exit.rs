@@ -91,6 +91,21 @@ pub enum ReleaseResult {
     Kept,
 }
 
+impl AnnounceResult {
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+            Self::NotHeld => "not-held",
+            Self::Unproven => "unproven",
+            Self::Superseded => "superseded",
+            Self::Ok => "ok",
+        }
+    }
+}
+
 impl From<&Error> for Exit {
     fn from(error: &Error) -> Self {
         match error {

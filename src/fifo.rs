@@ -1,4 +1,5 @@
-//! Reads keepalived's notify FIFO: every event in order, and at once.
+//! Reads keepalived's notify FIFO: every event in order, and at once. Beside it, this follows the kernel,
+//! which reports a move of a VIP sooner than keepalived does, and moves of which keepalived says nothing.
 //!
 //! keepalived silently drops a line when the pipe is full. So this reads the pipe all the time, and
 //! each instance and group has a task of its own, in which a newer event stops the work for the older
@@ -29,6 +30,7 @@ use vipherald_core::log_limit::RateLimit;
 
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::watch::{Act, Announcements, Watcher};
 
 /// No line of keepalived has more octets; a longer one is garbage.
 const LONGEST_LINE: usize = 4096;
@@ -51,6 +53,8 @@ pub(crate) type Stop = Pin<Box<dyn Future<Output = Exit>>>;
 pub(crate) enum Occasion {
     /// An event of keepalived.
     Event(Event, Call),
+    /// An event that calls for what was done when the kernel reported the moves of its VIPs.
+    Done(Event),
     /// No event was about this instance, and these VIPs of it are here.
     Unmentioned(String, Vec<PlacedVip>),
 }
@@ -59,27 +63,27 @@ impl Occasion {
     /// The instance or group.
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Event(event, _) => &event.name,
+            Self::Event(event, _) | Self::Done(event) => &event.name,
             Self::Unmentioned(instance, _) => instance,
         }
     }
 
     fn subject(&self) -> Subject {
         match self {
-            Self::Event(event, _) => event.of,
+            Self::Event(event, _) | Self::Done(event) => event.of,
             Self::Unmentioned(..) => Subject::Instance,
         }
     }
 
     fn announces(&self) -> bool {
-        !matches!(self, Self::Event(_, Call::Purge))
+        matches!(self, Self::Event(_, Call::Announce) | Self::Unmentioned(..))
     }
 }
 
 /// Does what the FIFO's events call for.
-pub(crate) trait Respond {
-    /// Those of these instances that have VIPs on this host, with those VIPs.
-    async fn held(&self, instances: &BTreeSet<String>) -> Vec<(String, Vec<PlacedVip>)>;
+pub(crate) trait Respond: Act {
+    /// The instances that an event is about.
+    fn members(&self, event: &Event) -> Vec<String>;
 
     /// Whether this knows the instance or group of an event. A worker lasts as long as the FIFO, so
     /// there is none for a name that keepalived.conf does not have.
@@ -92,8 +96,8 @@ pub(crate) trait Respond {
     async fn respond(&self, occasion: Occasion, newer: Stop);
 }
 
-/// Responds to every event until keepalived closes the FIFO, and then waits for the responses in
-/// progress; or until `stop`.
+/// Responds to every event, and to every move of a VIP that the kernel reports to `watcher`, until
+/// keepalived closes the FIFO, and then waits for the responses in progress; or until `stop`.
 ///
 /// If no event mentions an instance of `unmentioned` in the first moment, keepalived has reloaded its
 /// configuration, which ended the reader before this one and its announcements. So those VIPs of the
@@ -102,6 +106,7 @@ pub(crate) async fn follow(
     path: &Path,
     mut stop: Stop,
     unmentioned: Unmentioned,
+    watcher: impl Future<Output = Option<Watcher>>,
     responder: impl Respond + 'static,
 ) -> Result<Exit, Error> {
     let unusable = |source| Error::Fifo {
@@ -112,7 +117,8 @@ pub(crate) async fn follow(
     let mut workers = Workers::new(responder);
     let announcing = Rc::clone(&workers.announcing);
     let work = async {
-        if let Some(exit) = read(fifo, &mut stop, unmentioned, &mut workers).await? {
+        let watcher = watcher.await;
+        if let Some(exit) = read(fifo, &mut stop, unmentioned, watcher, &mut workers).await? {
             return Ok(exit);
         }
         tokio::select! {
@@ -122,7 +128,8 @@ pub(crate) async fn follow(
         }
     };
     let exit = LocalSet::new().run_until(work).await.map_err(unusable)?;
-    let cut = announcing.borrow();
+    let mut cut = announcing.borrow().clone();
+    cut.extend(workers.begun.units());
     if !cut.is_empty() {
         let names: Vec<_> = cut.iter().map(String::as_str).collect();
         warn!(
@@ -154,6 +161,7 @@ async fn read<R: Respond + 'static>(
     fifo: pipe::Receiver,
     stop: &mut Stop,
     mut unmentioned: Unmentioned,
+    mut watcher: Option<Watcher>,
     workers: &mut Workers<R>,
 ) -> io::Result<Option<Exit>> {
     let mut lines = Lines::default();
@@ -164,24 +172,29 @@ async fn read<R: Respond + 'static>(
         tokio::select! {
             biased;
             exit = &mut *stop => return Ok(Some(exit)),
+            changed = changed(watcher.as_ref()) => {
+                changed?;
+                workers.act_on_moves(&mut watcher).await;
+                continue;
+            }
             ready = fifo.readable() => ready?,
             () = sleep_until(all_mentioned), if !is_past => {
                 is_past = true;
-                let instances = std::mem::take(&mut unmentioned.instances);
-                tokio::select! {
-                    biased;
-                    exit = &mut *stop => return Ok(Some(exit)),
-                    held = workers.responder.held(&instances) => for (instance, vips) in held {
+                for instance in std::mem::take(&mut unmentioned.instances) {
+                    let here = watcher.as_ref().map(|watcher| watcher.here_before(&instance));
+                    if let Some(vips) = here.filter(|vips| !vips.is_empty()) {
                         workers.assign(Occasion::Unmentioned(instance, vips));
                     }
                 }
                 continue;
             }
         }
-        let mut on_event = |event, call| {
+        // keepalived writes after it has moved the VIPs.
+        workers.act_on_moves(&mut watcher).await;
+        let mut on_event = |event: Event, call| {
             workers.responder.serves(&event)?;
             unmentioned.remove(&event);
-            workers.assign(Occasion::Event(event, call));
+            workers.respond(event, call, watcher.as_mut());
             Ok(())
         };
         match fifo.try_read(&mut octets) {
@@ -193,6 +206,14 @@ async fn read<R: Respond + 'static>(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Ends when the kernel may have reported a move.
+async fn changed(watcher: Option<&Watcher>) -> io::Result<()> {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -333,16 +354,42 @@ struct Workers<R> {
     tasks: JoinSet<()>,
     /// Whose VIPs are being announced now.
     announcing: Rc<RefCell<Vec<String>>>,
+    /// What moves of VIPs began.
+    begun: Announcements<R>,
 }
 
 impl<R: Respond + 'static> Workers<R> {
     fn new(responder: R) -> Self {
+        let responder = Rc::new(responder);
         Self {
-            responder: Rc::new(responder),
+            begun: Announcements::new(Rc::clone(&responder)),
+            responder,
             newest: HashMap::new(),
             tasks: JoinSet::new(),
             announcing: Rc::default(),
         }
+    }
+
+    /// Responds to the moves that the kernel has reported.
+    async fn act_on_moves(&mut self, watcher: &mut Option<Watcher>) {
+        if let Some(watching) = watcher
+            && let Err(error) = self.begun.act(watching).await
+        {
+            warn!("{error}: from now on, only keepalived's events count");
+            *watcher = None;
+        }
+    }
+
+    /// Responds to an event, unless the kernel reported the same before.
+    fn respond(&mut self, event: Event, call: Call, watcher: Option<&mut Watcher>) {
+        let members = self.responder.members(&event);
+        if watcher.is_some_and(|watcher| watcher.has_done(&event, call, &members)) {
+            debug!("{}: {} was acted on before", event.name, event.state);
+            self.assign(Occasion::Done(event));
+            return;
+        }
+        self.begun.stop(&members);
+        self.assign(Occasion::Event(event, call));
     }
 
     fn assign(&mut self, occasion: Occasion) {
@@ -358,9 +405,10 @@ impl<R: Respond + 'static> Workers<R> {
     }
 
     /// Waits for the responses in progress.
-    async fn finish(mut self) {
+    async fn finish(&mut self) {
         self.newest.clear();
         while self.tasks.join_next().await.is_some() {}
+        self.begun.finish().await;
     }
 }
 

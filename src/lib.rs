@@ -3,12 +3,14 @@
 //!
 //! - [`cli`], [`settings`]: what the user asks for; [`exit`], [`error`]: what the caller learns
 //! - [`commands`]: what each command does; [`announce`], [`check`], [`purge`], [`release`],
-//!   [`order`], `fifo`: how
+//!   [`order`], `fifo`, `watch`: how
 //! - [`keepalived_conf`]: keepalived.conf on disk; [`loaded`]: when keepalived read it; [`wiring`]:
 //!   which of its scripts run vipherald
 //! - [`kernel`]: netlink; [`packet_socket`]: frames; [`answering`]: whether the kernel answers for a
-//!   VIP; [`supersede`]: newer runs for the same VIPs; `signals`, `readable`, `descriptors`
-//! - [`report`], [`logging`]: text, JSON and log lines; [`printable`]: text from elsewhere in one line
+//!   VIP; [`supersede`]: newer runs for the same VIPs; `signals`, `readable`, `descriptors`,
+//!   `service`
+//! - [`report`], [`logging`], [`journal`]: text, JSON and log lines; [`printable`]: text from elsewhere in one line
+//! - `history`: receipts of what the commands did; `moment`: the wall clock
 //! - [`privileges`]: what is missing if something is denied; [`regular_file`]: what may be read
 //!   without waiting
 
@@ -23,11 +25,14 @@ mod driver;
 pub mod error;
 pub mod exit;
 mod fifo;
+mod history;
+pub mod journal;
 pub mod keepalived_conf;
 pub mod kernel;
 pub mod key_file;
 pub mod loaded;
 pub mod logging;
+mod moment;
 pub mod order;
 pub mod packet_socket;
 pub mod printable;
@@ -37,7 +42,9 @@ mod readable;
 pub mod regular_file;
 pub mod release;
 pub mod report;
+mod service;
 pub mod settings;
 mod signals;
 pub mod supersede;
+mod watch;
 pub mod wiring;

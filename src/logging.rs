@@ -3,21 +3,20 @@
 use std::fs::File;
 use std::io::{self, Stderr, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
 use std::{env, process};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use syslog::{Facility, Formatter3164, LogFormat, LoggerBackend, Severity};
 
+use crate::journal::{Journal, Notice};
 use crate::printable::one_line;
+use crate::{moment, regular_file};
 
 /// Where the local syslog daemon listens.
 const SYSLOG_SOCKET: &str = "/dev/log";
@@ -77,6 +76,13 @@ pub fn direct(to: LogTo) {
     *LOGGER.place() = Place { to, sink: None };
 }
 
+/// Logs a line, of which the journal is told more than its text.
+pub(crate) fn say(level: Level, text: &str, notice: Option<&Notice>) {
+    if level <= log::max_level() {
+        LOGGER.write(level, text, notice);
+    }
+}
+
 struct Logger(Mutex<Place>);
 
 /// Where messages go, once opened.
@@ -86,6 +92,17 @@ struct Place {
 }
 
 impl Logger {
+    fn write(&self, level: Level, text: &str, notice: Option<&Notice>) {
+        let mut place = self.place();
+        let Place { to, sink } = &mut *place;
+        let sink = sink.get_or_insert_with(|| Sink::open(to));
+        if notice.is_some_and(|notice| sink.tell_journal(level, text, notice)) {
+            return;
+        }
+        // A message that can't be written is lost: it must not stop the work.
+        let _ = sink.write(level, &one_line(text));
+    }
+
     fn place(&self) -> MutexGuard<'_, Place> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,8 +111,11 @@ impl Logger {
 enum Sink {
     Terminal(Stderr),
     /// stderr is systemd's journal, which takes a priority in front of each line (sd-daemon(3)).
-    Journal(Stderr),
-    Syslog(Box<syslog::Logger<LoggerBackend, Formatter3164>>),
+    Journal(Stderr, Option<Journal>),
+    Syslog(
+        Box<syslog::Logger<LoggerBackend, Formatter3164>>,
+        Option<Journal>,
+    ),
     File(File),
 }
 
@@ -106,14 +126,9 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
+        if self.enabled(record.metadata()) {
+            self.write(record.level(), &record.args().to_string(), None);
         }
-        let mut place = self.place();
-        let Place { to, sink } = &mut *place;
-        let sink = sink.get_or_insert_with(|| Sink::open(to));
-        // A message that can't be written is lost: it must not stop the work.
-        let _ = sink.write(record.level(), &one_line(&record.args().to_string()));
     }
 
     fn flush(&self) {}
@@ -123,7 +138,7 @@ impl Sink {
     fn open(to: &LogTo) -> Self {
         let stderr = fstat(io::stderr().as_fd());
         let on_stderr = || match &stderr {
-            Ok(file) if is_journal(file) => Self::Journal(io::stderr()),
+            Ok(file) if is_journal(file) => Self::Journal(io::stderr(), Journal::open()),
             _ => Self::Terminal(io::stderr()),
         };
         // Without a daemon, stderr is all there is.
@@ -145,17 +160,8 @@ impl Sink {
         }
     }
 
-    /// Only a regular file, because a write to anything else may wait for a reader. Not through a
-    /// symbolic link, which could make root append to any file that others choose.
     fn file(path: &Path) -> io::Result<Self> {
-        let mut options = File::options();
-        options.append(true).create(true).mode(0o640);
-        options.custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-        let file = options.open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        Ok(Self::File(file))
+        Ok(Self::File(regular_file::append(path)?))
     }
 
     fn syslog() -> io::Result<Self> {
@@ -169,10 +175,20 @@ impl Sink {
             process: "vipherald".to_owned(),
             pid: process::id(),
         };
-        Ok(Self::Syslog(Box::new(syslog::Logger::new(
-            LoggerBackend::Unix(socket),
-            formatter,
-        ))))
+        let logger = syslog::Logger::new(LoggerBackend::Unix(socket), formatter);
+        Ok(Self::Syslog(Box::new(logger), Journal::behind_syslog()))
+    }
+
+    /// Whether the journal has taken the line with what it is told of it.
+    fn tell_journal(&self, level: Level, text: &str, notice: &Notice) -> bool {
+        let (Self::Journal(_, journal) | Self::Syslog(_, journal)) = self else {
+            return false;
+        };
+        let priority = severity(level) as u8;
+        let sent = journal
+            .as_ref()
+            .map(|journal| journal.send(notice, text, priority));
+        sent.is_some_and(|sent| sent.is_ok())
     }
 
     fn write(&mut self, level: Level, message: &str) -> io::Result<()> {
@@ -180,10 +196,10 @@ impl Sink {
             Self::Terminal(stderr) => {
                 write_if_ready(stderr, &format!("{}{message}\n", word(level)))
             }
-            Self::Journal(stderr) => {
+            Self::Journal(stderr, _) => {
                 write_if_ready(stderr, &format!("<{}>{message}\n", severity(level) as u8))
             }
-            Self::Syslog(logger) => {
+            Self::Syslog(logger, _) => {
                 let (formatter, socket) = (&logger.formatter, &mut logger.backend);
                 formatter
                     .format(socket, severity(level), message)
@@ -197,40 +213,11 @@ impl Sink {
 
 /// A line of a file, with what syslog would add: the time and the process.
 fn dated(level: Level, message: &str) -> String {
-    // A clock set before 1970 counts as 1970.
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     format!(
         "{} vipherald[{}]: {}{message}\n",
-        timestamp(now.unwrap_or_default()),
+        moment::text(moment::now()),
         process::id(),
         word(level)
-    )
-}
-
-/// Time since 1970 as RFC 3339 writes it, in UTC.
-fn timestamp(since: Duration) -> String {
-    let seconds = since.as_secs();
-    let (mut days, of_day) = (seconds / 86_400, seconds % 86_400);
-    // Years from March to February, so that the leap day is the last one; 1970-01-01 is day
-    // 719,468 of them, and 400 of them have 146,097 days.
-    days += 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    format!(
-        "{:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        era * 400 + year + later,
-        of_day / 3_600,
-        of_day / 60 % 60,
-        of_day % 60,
-        since.subsec_millis()
     )
 }
 
@@ -282,21 +269,6 @@ fn is_journal(stderr: &FileStat) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timestamps_are_those_of_date() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00.007Z"),
-            (951_782_399, "2000-02-28T23:59:59.007Z"),
-            (951_782_400, "2000-02-29T00:00:00.007Z"),
-            (951_868_800, "2000-03-01T00:00:00.007Z"),
-            (1_798_761_599, "2026-12-31T23:59:59.007Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
-        ] {
-            let since = Duration::from_secs(seconds) + Duration::from_millis(7);
-            assert_eq!(timestamp(since), text);
-        }
-    }
 
     #[test]
     fn where_messages_go_is_one_of_four() {

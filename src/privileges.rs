@@ -8,6 +8,8 @@ use nix::unistd::Uid;
 /// A capability that a command may need (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
+    /// To give a file to another group.
+    Chown,
     /// To change neighbour entries and addresses, and to hear other runs.
     NetAdmin,
     /// To send and receive frames.
@@ -19,6 +21,7 @@ impl Capability {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Chown => "CAP_CHOWN",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::NetRaw => "CAP_NET_RAW",
         }
@@ -27,6 +30,7 @@ impl Capability {
     /// Its bit among the capabilities of a process (linux/capability.h).
     fn bit(self) -> u64 {
         match self {
+            Self::Chown => 1 << 0,
             Self::NetAdmin => 1 << 12,
             Self::NetRaw => 1 << 13,
         }

@@ -1,4 +1,4 @@
-//! Opens only regular files, which neither make the reader wait, as a FIFO does, nor go on for ever, as
+//! Opens only regular files, which neither make anybody wait, as a FIFO does, nor go on for ever, as
 //! /dev/zero does.
 
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::libc::{O_NOCTTY, O_NONBLOCK};
+use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 
 /// Opens a regular file for reading, with these additional flags of open(2).
 ///
@@ -24,6 +24,22 @@ pub fn open(path: &Path, flags: i32) -> io::Result<File> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !kind.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    Ok(file)
+}
+
+/// Opens a regular file, which it may create (0640), for appending: a write to anything else may wait for
+/// a reader. Not through a symbolic link, which could make root append to any file that others choose.
+///
+/// # Errors
+/// If it can't be opened, or is not a regular file.
+pub fn append(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true).mode(0o640);
+    options.custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
     Ok(file)

@@ -1,15 +1,18 @@
 //! The settings: `/etc/vipherald/vipherald.toml`, overridden by the command line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use vipherald_core::address::Vip;
 use vipherald_core::ask::Confirm;
 use vipherald_core::order::admission::Allowed;
 use vipherald_core::order::message::PORT;
@@ -20,6 +23,8 @@ use crate::regular_file;
 
 /// Where the settings are, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vipherald/vipherald.toml";
+/// Where receipts are, unless the settings or systemd say otherwise.
+pub(crate) const DEFAULT_HISTORY_DIR: &str = "/var/lib/vipherald";
 /// The highest rate that makes sense: one frame per microsecond.
 pub const MAX_RATE: u32 = 1_000_000;
 /// The file may have this many octets.
@@ -38,6 +43,7 @@ pub struct Settings {
     #[serde(deserialize_with = "some_rate")]
     pub arp_rate: Option<NonZeroU32>,
     /// Peers that must follow, if they are on a VIP's link.
+    #[serde(deserialize_with = "addresses")]
     pub peers: Vec<IpAddr>,
     /// Who else is asked.
     pub confirm: Confirm,
@@ -52,9 +58,18 @@ pub struct Settings {
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
+    /// What `watch` watches if the command line names nothing; empty: the VIPs of keepalived.conf.
+    #[serde(deserialize_with = "vips")]
+    pub watch: Vec<Vip>,
     /// Where to log, unless the command line says it.
     #[serde(deserialize_with = "place")]
     pub log: LogTo,
+    /// Whether to keep receipts.
+    pub history: bool,
+    /// Where receipts are.
+    pub history_dir: PathBuf,
+    /// The file for node_exporter; empty: none.
+    metrics_file: PathBuf,
     /// Sending and obeying orders.
     pub orders: Orders,
 }
@@ -124,7 +139,11 @@ impl Default for Settings {
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
             conflict_watch: Duration::from_secs(600),
+            watch: Vec::new(),
             log: LogTo::Auto,
+            history: true,
+            history_dir: DEFAULT_HISTORY_DIR.into(),
+            metrics_file: PathBuf::new(),
             orders: Orders::default(),
         }
     }
@@ -186,6 +205,12 @@ impl Settings {
                 (Self::default(), vec![told])
             }
         }
+    }
+
+    /// Where the metrics go, if anywhere.
+    #[must_use]
+    pub fn metrics_file(&self) -> Option<&Path> {
+        (!self.metrics_file.as_os_str().is_empty()).then_some(&self.metrics_file)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
@@ -335,6 +360,39 @@ pub fn checked_some_seconds(seconds: f64) -> Result<Duration, String> {
     }
 }
 
+/// Parses the address of a peer.
+///
+/// # Errors
+/// If it is none, such as a name.
+pub fn checked_peer(text: &str) -> Result<IpAddr, &'static str> {
+    let why = "not an IPv4 or IPv6 address: give a peer by its address, not by a name";
+    text.parse().map_err(|_| why)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    struct Peer(IpAddr);
+    struct Text;
+    impl<'de> Deserialize<'de> for Peer {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_str(Text)
+        }
+    }
+    // The error of a visitor gets the place of the text that is wrong.
+    impl Visitor<'_> for Text {
+        type Value = Peer;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an IP address as a string")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Peer, E> {
+            checked_peer(text).map(Peer).map_err(E::custom)
+        }
+    }
+    let peers = Vec::<Peer>::deserialize(deserializer)?;
+    Ok(peers.into_iter().map(|Peer(ip)| ip).collect())
+}
+
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
     checked_rate(u32::deserialize(deserializer)?).map_err(de::Error::custom)
 }
@@ -352,6 +410,12 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 
 fn seconds_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     checked_seconds(f64::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn vips<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vip>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parsed = texts.iter().map(|text| text.parse());
+    parsed.collect::<Result<_, _>>().map_err(de::Error::custom)
 }
 
 fn place<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogTo, D::Error> {
@@ -394,7 +458,8 @@ mod tests {
     fn every_key_is_read() {
         let settings = parse(
             "rate = 10\narp_rate = 15\ncensus = false\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\n\
-             peers = [\"10.0.0.1\"]\nlog = \"file:/l\"\n",
+             peers = [\"10.0.0.1\"]\nwatch = [\"10.0.0.9\"]\nlog = \"file:/l\"\n\
+             history = false\nhistory_dir = \"/h\"\nmetrics_file = \"/m\"\n",
         )
         .unwrap();
         assert_eq!(settings.rate.get(), 10);
@@ -405,7 +470,14 @@ mod tests {
         assert_eq!(settings.conflict_watch, Duration::from_secs(3));
         assert_eq!(settings.confirm, Confirm::Peers);
         assert_eq!(settings.peers, [IpAddr::from([10, 0, 0, 1])]);
+        assert_eq!(settings.watch, ["10.0.0.9".parse().unwrap()]);
         assert_eq!(settings.log, LogTo::File("/l".into()));
+        assert_eq!(
+            (settings.history, settings.history_dir),
+            (false, "/h".into())
+        );
+        assert_eq!(settings.metrics_file, PathBuf::from("/m"));
+        assert_eq!(Settings::default().metrics_file(), None);
     }
 
     #[test]
@@ -448,7 +520,10 @@ mod tests {
             ("timeout = 0\n", ["v.toml:1: ", "more than 0"]),
             ("timeout = nan\n", ["v.toml:1: ", "seconds are from 0"]),
             ("wait = 1e300\n", ["v.toml:1: ", "seconds are from 0"]),
-            ("peers = [\"x\"]\n", ["v.toml:1: ", "IP address"]),
+            (
+                "peers = [\"x\"]\n",
+                ["v.toml:1: ", "by its address, not by a name"],
+            ),
             ("log = \"file\"\n", ["v.toml:1: ", "file:PATH"]),
             ("confirm = \"some\"\n", ["v.toml:1: ", "unknown variant"]),
             ("[orders]\nkey = 1\n", ["v.toml:2: ", "unknown field `key`"]),

@@ -1,7 +1,7 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM, SIGINT and SIGHUP.
 
-use std::future;
 use std::task::{Poll, ready};
+use std::{future, io};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -42,10 +42,36 @@ pub(crate) async fn termination() -> Exit {
     .await
 }
 
-fn signals(ends: &SigSet) -> nix::Result<Readable<SignalFd>> {
+fn signals(which: &SigSet) -> nix::Result<Readable<SignalFd>> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let signals = SignalFd::with_flags(ends, flags)?;
+    let signals = SignalFd::with_flags(which, flags)?;
     let watched = Readable::new(signals).map_err(|_| Errno::EMFILE)?;
-    ends.thread_block()?;
+    which.thread_block()?;
     Ok(watched)
+}
+
+/// SIGHUP, which by default ends the process.
+#[derive(Debug)]
+pub(crate) struct HangUps(Readable<SignalFd>);
+
+impl HangUps {
+    /// Receives it from now on.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let mut hang_up = SigSet::empty();
+        hang_up.add(Signal::SIGHUP);
+        Ok(Self(signals(&hang_up)?))
+    }
+
+    /// Ends when it has come since the last call.
+    pub(crate) async fn next(&self) -> io::Result<()> {
+        future::poll_fn(|context| {
+            loop {
+                if let Ok(Some(_)) = self.0.get().read_signal() {
+                    return Poll::Ready(Ok(()));
+                }
+                ready!(self.0.poll_readable(context))?;
+            }
+        })
+        .await
+    }
 }

@@ -24,6 +24,7 @@ mod lasting;
 mod rng;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs::{self, File};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -461,7 +462,14 @@ impl Chaos {
         for process in self.lasting.drain(..) {
             process.end();
         }
-        assert_eq!(&self.files(), files, "a file was left over");
+        // The history stays, bounded.
+        let history = env::var("STATE_DIRECTORY").unwrap();
+        let kept = files_in(Path::new(&history));
+        let size: u64 = kept.iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert!(size <= 1024 * 1024, "{size}: {kept:?}");
+        let mut expected = files.clone();
+        expected.insert(history.into());
+        assert_eq!(self.files(), expected, "a file was left over");
     }
 
     /// What lies where the program could leave something behind.

@@ -629,6 +629,11 @@ fn a_check_that_looked_at_nothing_is_no_success() {
     );
     let ended = run(&a, &format!("check --all --json {conf}")).exits(1);
     assert_eq!(ended.report()["result"], json!("failed"));
+    for command in ["announce", "purge", "check", "order --peer 10.9.0.2"] {
+        let ended = run(&a, &format!("{command} --instance VI_1 {conf}")).exits(1);
+        ended.logs("vrrp_instance VI_1 in ");
+        ended.logs("has no virtual IP");
+    }
     // The VIP is only on lo, and nothing names the link where others have it.
     let conf = conf_of(&lab, "VI_1", "eth7", "192.0.2.77/32");
     give(&a, "192.0.2.77", "lo");

@@ -12,12 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use vipherald_lab::{Capture, Host, Lab};
+use vipherald_lab::{Capture, Frame, Host, Lab};
 
+use common::arp::is_request_for;
 use common::{
-    BEFORE_THE_ROUNDS_END, Ended, OLD_MAC, Run, VIP, VIP6, assert_at_once, fill, give, give_all,
-    in_shell, run, second_interface, signal, taken, vipherald, wait_for_announcement, watch_for,
-    what_gives_privilege, with_own_directory, without_privilege,
+    BEFORE_THE_ROUNDS_END, Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_at_once, fill, give,
+    give_all, in_shell, run, second_interface, signal, taken, vipherald, wait_for_announcement,
+    watch_for, what_gives_privilege, with_own_directory, without_privilege,
 };
 
 /// A host that holds `VIP`, remembers the other VIPs of these tests, and is watched.
@@ -249,6 +250,13 @@ fn a_check_that_could_not_look_is_unknown_to_monitors() {
     if ended.status != 127 {
         unknown(&ended, "no descriptors", "os error 24");
     }
+    // A monitor that has waited too long.
+    let long = vipherald(&watched.host, &format!("check --nagios {OTHER} --wait 600"));
+    let long = Run::start(long);
+    let asks = |frame: &Frame| is_request_for(frame, OTHER.parse().unwrap());
+    assert!(watched.capture.wait_for(SOON, asks).is_some());
+    signal(long.pid(), Signal::SIGTERM);
+    unknown(&long.end(), "SIGTERM", "a signal ended the check");
     // Even if the line cannot be printed, the status is not 1, a warning.
     let mut command = vipherald(&watched.host, "check --nagios");
     command.stdout(OpenOptions::new().write(true).open("/dev/full").unwrap());
@@ -563,6 +571,7 @@ fn no_keepalived_conf_takes_more_memory_than_the_units_have() {
                 let bound = ["2 MiB", "8 MiB"];
                 let names_it = bound.iter().any(|bound| shown.contains(bound));
                 assert!(names_it, "{what}: {stderr}");
+                assert_eq!(ended.status, 1, "{what}: not all of it is shown");
             }
         }
     }

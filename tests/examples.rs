@@ -256,6 +256,65 @@ fn the_example_settings_list_every_setting_at_its_default() {
     assert_eq!(shown(orders), known("[orders]"), "{uncommented}");
 }
 
+/// The documentation's blocks of hooks beside the user's own scripts, run by the real keepalived.
+#[test]
+fn the_users_own_scripts_run_beside_vipherald_as_documented() {
+    const OWN: &str = "/etc/keepalived/";
+    let document = fs::read_to_string("docs/keepalived-conf.md").unwrap();
+    let (_, section) = document.split_once("## Beside your own scripts").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks: Vec<_> = section.split("```\n").skip(1).step_by(2).collect();
+    assert_eq!(blocks.len(), 2);
+    let calls = [
+        ["on-backup.sh ", "on-master.sh "],
+        [
+            "on-change.sh --fast INSTANCE VI_1 BACKUP 100",
+            "on-change.sh --fast INSTANCE VI_1 MASTER 100",
+        ],
+    ];
+    for (block, calls) in blocks.into_iter().zip(calls) {
+        let lab = Lab::new();
+        let (a, b) = (lab.host("a"), lab.host("b"));
+        let told = lab.directory().join("told");
+        for script in ["on-master.sh", "on-backup.sh", "on-change.sh"] {
+            lab.write_hook(
+                script,
+                &format!("echo {script} \"$@\" >> {}", told.display()),
+            );
+        }
+        let conf = lab.directory().join("conf");
+        let program = lab.install_hook(VIPHERALD);
+        let program = format!("{} --keepalived-conf {}", program.display(), conf.display());
+        let own = format!("{}/", lab.directory().display());
+        let hooks = block.replace(INSTALLED, &program).replace(OWN, &own);
+        let text = format!(
+            "vrrp_instance VI_1 {{\n state BACKUP\n interface eth0\n virtual_router_id 51\n \
+             priority 100\n advert_int 0.3\n version 3\n virtual_ipaddress {{\n 10.9.0.100/24\n }}\n\
+             {hooks}}}\n"
+        );
+        fs::write(&conf, &text).unwrap();
+        let show = format!("--keepalived-conf {} show --json", conf.display());
+        let shown = run(&a, &show).exits(0).report();
+        assert_eq!(shown["warnings"], serde_json::json!([]));
+        // keepalived's own announcement does not reach it.
+        b.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+        b.remember("10.9.0.100", OLD_MAC);
+        a.remember(b.ipv4(), b.mac());
+        let _keepalived = a.keepalived(&text);
+        for call in calls {
+            eventually(call, SOON, || {
+                let told = fs::read_to_string(&told).ok()?;
+                told.lines()
+                    .any(|line| line == call.trim_end() || line == call)
+                    .then_some(())
+            });
+        }
+        eventually("vipherald has announced the VIP", SOON, || {
+            (b.cached("10.9.0.100") == Some(a.mac())).then_some(())
+        });
+    }
+}
+
 fn settings(text: &str) -> Result<Settings, String> {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("settings.toml");
     fs::write(&file, text).unwrap();

@@ -843,3 +843,134 @@ fn an_unprivileged_hook_logs_what_to_change() {
         }
     }
 }
+
+// The user's own script, beside.
+
+/// A script that writes down what it was run with: the words, and what it inherited.
+fn own_script(lab: &Lab, name: &str) -> (PathBuf, PathBuf) {
+    let told = lab.directory().join(format!("{name}.told"));
+    let body = format!(
+        "{{ echo \"$@\"; umask; env | grep -v ^_= | sort; \
+         grep -E 'Sig(Blk|Ign)' /proc/$$/status; ls /proc/$$/fd | tr '\\n' ' '; echo; ulimit -n; \
+         cut -d' ' -f5 /proc/$$/stat; }} > {told}.part\nmv {told}.part {told}\nexit 7",
+        told = told.display()
+    );
+    (lab.write_hook(name, &body), told)
+}
+
+#[test]
+fn the_users_script_runs_after_the_first_round_as_keepalived_would_run_it() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    a.remember(b.ipv4(), b.mac());
+    let program = hook(&lab);
+    let conf = lab.directory().join("a.conf");
+    let settings = file(&lab, "settings", "timeout = 9\n");
+    let (beside, told_beside) = own_script(&lab, "beside");
+    let (then, told_then) = own_script(&lab, "then");
+    let notify = format!(
+        "notify_master \"{} x --y INSTANCE VI_1 MASTER 100\"\n \
+         notify \"{program} --keepalived-conf {} --config {} notify --then {} x --y\"",
+        beside.display(),
+        conf.display(),
+        settings.display(),
+        then.display()
+    );
+    let text = instance("VI_1", 51, 100, &[VIP], &notify);
+    fs::write(&conf, &text).unwrap();
+    let capture = a.capture();
+    let mut keepalived = a.keepalived(&text);
+    // Its first state is BACKUP.
+    let told = |what: &str| {
+        eventually(what, SOON, || {
+            let text = fs::read_to_string(&told_then).ok()?;
+            text.contains(what).then_some(text)
+        })
+    };
+    told("x --y INSTANCE VI_1 BACKUP 100");
+    keepalived.wait_for_state("VI_1", "MASTER", SOON);
+    let then = told("x --y INSTANCE VI_1 MASTER 100");
+    let modified = fs::metadata(&told_then).unwrap().modified().unwrap();
+    let frame = wait_for_frame(&capture, VIP);
+    assert!(frame.time <= modified, "a frame left first");
+    // The announcement goes on.
+    assert!(modified.elapsed().unwrap() < Duration::from_secs(8));
+    let beside = eventually("keepalived runs the other", SOON, || {
+        fs::read_to_string(&told_beside).ok()
+    });
+    // All but the process group, which is a number of its own.
+    let inherited = |text: &str| text.trim_end().rsplit_once('\n').unwrap().0.to_owned();
+    assert_eq!(inherited(&then), inherited(&beside));
+}
+
+#[test]
+fn the_users_script_runs_whatever_happens_and_changes_no_exit_status() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    let (then, told) = own_script(&lab, "then");
+    let then = then.display();
+    for (event, status) in [
+        ("INSTANCE VI_1 MASTER 100", 5),
+        ("INSTANCE VI_1 BACKUP 100", 0),
+        ("INSTANCE VI_1 MASTER_PRIORITY 100", 0),
+        ("INSTANCE VI_1 MISSPELT 100", 2),
+        ("INSTANCE VI_7 MASTER 100", 1),
+        ("GROUP VG_7 MASTER 0", 1),
+    ] {
+        let arguments = with(&conf, &format!("notify --then {then} a {event}"));
+        run(&a, &arguments).exits(status);
+        eventually(event, SOON, || {
+            let text = fs::read_to_string(&told).ok()?;
+            text.starts_with(&format!("a {event}\n")).then_some(())
+        });
+        fs::remove_file(&told).unwrap();
+    }
+    // In a hook that keepalived appends nothing to, the event may stand first.
+    let yielded = format!("notify INSTANCE VI_1 MASTER_RX_LOWER_PRI --then {then}");
+    run(&a, &with(&conf, &yielded)).exits(5);
+    eventually("the script is run", SOON, || {
+        let text = fs::read_to_string(&told).ok()?;
+        text.starts_with("INSTANCE VI_1 MASTER_RX_LOWER_PRI\n")
+            .then_some(())
+    });
+    fs::remove_file(&told).unwrap();
+    let dry = with(
+        &conf,
+        &format!("--dry-run notify --then {then} INSTANCE VI_1 BACKUP 100"),
+    );
+    run(&a, &dry).exits(0).logs("would be run");
+    assert!(!told.exists());
+    let missing = with(
+        &conf,
+        "notify --then /nowhere/script INSTANCE VI_1 BACKUP 100",
+    );
+    run(&a, &missing)
+        .exits(0)
+        .logs("cannot run /nowhere/script: ");
+}
+
+#[test]
+fn nobody_waits_for_the_users_script() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
+    let pid = lab.directory().join("pid");
+    let slow = lab.write_hook(
+        "slow",
+        &format!(
+            "echo $$ > {}\nexec sleep 600 >/dev/null 2>&1",
+            pid.display()
+        ),
+    );
+    let arguments = with(
+        &conf,
+        &format!("notify --then {} INSTANCE VI_1 BACKUP 100", slow.display()),
+    );
+    let ended = run(&a, &arguments).exits(0);
+    assert!(ended.lasted < Duration::from_secs(60), "{ended:?}");
+    let pid = eventually("it runs", SOON, || {
+        fs::read_to_string(&pid).ok()?.trim().parse().ok()
+    });
+    signal(pid, Signal::SIGKILL);
+}

@@ -13,8 +13,8 @@ use vipherald_lab::{Frame, Host, Lab, Mac, Manners, Responder, State, eventually
 
 use common::arp::{ARP, Arp, is_sent};
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, VIP6, cable, give, meet, old_mac, peer_in, since, verdict_in,
-    vip_in, vipherald,
+    Ended, OLD_MAC, Run, SOON, VIP, VIP6, cable, give, meet, never_hears, old_mac, peer_in, since,
+    verdict_in, vip_in, vipherald,
 };
 
 const VIRTUAL_MAC: Mac = Mac([0, 0, 0x0c, 7, 0xac, 1]);
@@ -135,20 +135,6 @@ fn a_reply_that_an_old_owner_forwards_makes_a_peer_stale() {
     peer.remember(VIP, owner.mac());
     let (_, told) = announce(&owner, VIP, "--timeout 3");
     assert_eq!(verdict_in(&told, VIP, peer.ipv4()), "proven");
-}
-
-/// Drops a VIP's frames before a host's kernel sees them, as port security at the owner does.
-fn never_hears(host: &Host, vip: &str) {
-    let rules = if vip.contains(':') {
-        format!("ip6 saddr {vip} drop")
-    } else {
-        format!("arp saddr ip {vip} drop\nadd rule netdev lab in ip saddr {vip} drop")
-    };
-    host.nft(&format!(
-        "add table netdev lab\n\
-         add chain netdev lab in {{ type filter hook ingress device eth0 priority 0; }}\n\
-         add rule netdev lab in {rules}\n"
-    ));
 }
 
 #[test]
@@ -525,7 +511,7 @@ fn a_path_on_which_nobody_is_ever_heard_is_unproven() {
     other.try_run("arping -c 3 -w 3 -I eth0 10.9.0.222");
     run.end()
         .exits(0)
-        .logs("told by broadcast; nobody was known to be asked");
+        .logs("by broadcast alone, as nobody was known to be asked");
 }
 
 #[test]

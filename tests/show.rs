@@ -55,6 +55,11 @@ fn a_refused_instance_is_shown_and_fails() {
     assert_eq!(refused[0]["file"], json!(lab.directory().join("conf")));
     assert!(refused[0]["reason"].as_str().unwrap().contains("$_ENV"));
     assert_eq!(shown.json["instances"][0]["name"], "VI_2");
+    // Nor is release silent about VIPs that it does not know.
+    let conf = lab.directory().join("conf");
+    let release = format!("release --all --keepalived-conf {}", conf.display());
+    let ended = run(&a, &release).exits(0);
+    ended.logs("conf:10: vrrp_instance VI_1: depends on $_RANDOM, $_ENV");
 }
 
 #[test]

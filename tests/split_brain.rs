@@ -161,7 +161,7 @@ fn conflict_during_a_run(vip: &str, healed: bool) {
     let expected = if healed { (0, 0, 1) } else { (4, 1, 0) };
     assert_eq!((ended.status, now, past), expected, "{ended:#?}");
     if healed {
-        ended.logs("a conflict that is over");
+        ended.logs("the conflict is over");
         wait_until_followed(&peers, &[vip], a.mac());
     } else {
         // A watch is only of the hooks': with one, all else would be the same.

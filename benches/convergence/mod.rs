@@ -11,6 +11,9 @@
 //! from its first advertisement as master.
 
 mod plot;
+// As `vipherald history --svg` draws.
+#[path = "../../src/history/svg.rs"]
+mod svg;
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
@@ -22,6 +25,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use vipherald_lab::{Direction, Host, Keepalived, Lab, NeighbourWatch, State};
+
+use svg::Panel;
 
 use crate::stopwatch::{self, quantile, time};
 use crate::tools::{batch, first_advertisement, quiet};
@@ -825,8 +830,8 @@ fn csv(outcomes: &[Outcome]) -> String {
 }
 
 /// What the plot shows: a row for each family, a column for each case.
-fn panels(outcomes: &[Outcome]) -> Vec<Vec<plot::Panel>> {
-    let panel = |family: Family, name: &str| plot::Panel {
+fn panels(outcomes: &[Outcome]) -> Vec<Vec<Panel>> {
+    let panel = |family: Family, name: &str| Panel {
         title: match (name, family) {
             ("gratuitous ones dropped", Family::Ipv4) => "peers drop gratuitous ARP".to_owned(),
             ("gratuitous ones dropped", Family::Ipv6) => "peers drop unsolicited NAs".to_owned(),
@@ -834,14 +839,11 @@ fn panels(outcomes: &[Outcome]) -> Vec<Vec<plot::Panel>> {
             _ => "the owner's switch port is dead for 8 s".to_owned(),
         },
         shaded_until: (name == PLOTTED[1]).then_some(millis(8000)),
+        axis: plot::axis(),
         lines: outcomes
             .iter()
             .filter(|outcome| outcome.case.name == name && outcome.family == family)
-            .map(|outcome| plot::Line {
-                method: outcome.method,
-                followed: outcome.followed(),
-                of: outcome.expected(),
-            })
+            .map(|outcome| plot::curve(outcome.method, outcome.followed(), outcome.expected()))
             .collect(),
     };
     [Family::Ipv4, Family::Ipv6]

@@ -56,6 +56,17 @@ const STATES: [(&str, Option<Call>); 8] = [
     ("BACKUP_PRIORITY", None),
 ];
 
+impl Subject {
+    /// As keepalived writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Instance => "INSTANCE",
+            Self::Group => "GROUP",
+        }
+    }
+}
+
 impl FromStr for Subject {
     type Err = String;
 

@@ -6,6 +6,7 @@
 //! - [`wire`]: the frames, octet by octet
 //! - [`ask`]: who is asked what, and what answers prove
 //! - [`announce`]: when what is sent for a VIP that is here
+//! - [`watch`]: what a resident does when VIPs come and go
 //! - [`order`]: authenticated requests that other hosts purge
 //! - [`log_limit`]: how often something is logged that anybody can trigger
 #![forbid(unsafe_code)]
@@ -22,4 +23,5 @@ pub mod host;
 pub mod keepalived;
 pub mod log_limit;
 pub mod order;
+pub mod watch;
 pub mod wire;

@@ -125,21 +125,20 @@ impl Told {
     }
 
     fn hear_news(&mut self, core: &mut Announcement, now: Instant) {
-        for news in core.take_news() {
-            let News {
-                vip,
-                interface,
-                is_over,
-                ..
-            } = news;
-            if is_over {
-                self.watched.remove(&(vip.ip(), interface));
-                if !self.pace.conflict_watch.is_zero() {
-                    self.end_at = self.end_at.max(now + self.pace.timeout);
+        for news in core.take_news(now) {
+            let key = |index: usize| key(&core.claims()[index]);
+            match news {
+                News::ConflictOver(index, _) => {
+                    self.watched.remove(&key(index));
+                    if !self.pace.conflict_watch.is_zero() {
+                        self.end_at = self.end_at.max(now + self.pace.timeout);
+                    }
                 }
-            } else {
-                let until = now + self.pace.conflict_watch;
-                self.watched.insert((vip.ip(), interface), until);
+                News::ConflictWatched(index, _) => {
+                    let until = now + self.pace.conflict_watch;
+                    self.watched.insert(key(index), until);
+                }
+                _ => {}
             }
         }
         let latest = self

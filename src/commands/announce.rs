@@ -5,7 +5,7 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use log::debug;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, Pace, State};
 use vipherald_core::ask::Confirm;
@@ -13,14 +13,14 @@ use vipherald_core::host::PlacedVip;
 
 use super::output::Done;
 use super::target::Target;
-use crate::announce::Session;
+use crate::announce::{Session, Start};
 use crate::answering::{Observer, Silence, why_silent};
 use crate::cli::{Announce, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::Stop;
 use crate::kernel::{self, Kernel};
-use crate::report::{AnnounceReport, Background, news_line};
+use crate::report::{AnnounceReport, Background, Line, Told};
 use crate::settings::Settings;
 use crate::signals::termination;
 use crate::{announce, check};
@@ -28,6 +28,8 @@ use crate::{announce, check};
 /// The observer starts after this time, so that it does not delay the first frames, not even those of
 /// many VIPs.
 const FIRST_FRAMES: Duration = Duration::from_millis(100);
+/// What waits for the first round waits no longer than this.
+const FIRST_ROUND: Duration = Duration::from_secs(2);
 /// If more MACs answer for a VIP, it is a loop or an attack, and none of them is asked.
 const MOST_OTHER_OWNERS: usize = 8;
 
@@ -55,41 +57,84 @@ pub(super) async fn announce(
         timeout: args.timeout.unwrap_or(request.pace.timeout),
         conflict_watch: args.conflict_watch.unwrap_or(by_default),
     };
-    run(&target, &request, global, began, Box::pin(termination())).await
+    let stop = Box::pin(termination());
+    run(&target, &request, global, began, stop, || ()).await
 }
 
-/// Announces until done, or until `stop`, and reports.
+/// Announces until done, or until `stop`, and reports. Calls `after_first_round` once that is out.
 pub(super) async fn run(
     target: &Target,
     request: &announce::Request,
     global: &Global,
     began: Instant,
     stop: Stop,
+    after_first_round: impl FnOnce(),
 ) -> Result<Done, Error> {
-    let mut session = Session::prepare(request, began).await?;
+    let session = Session::prepare(request, began).await?;
+    go_on(session, target, request, global, stop, after_first_round).await
+}
+
+/// The same, from what a resident has ready.
+pub(super) async fn run_from(
+    start: Option<Start>,
+    target: &Target,
+    request: &announce::Request,
+    global: &Global,
+    stop: Stop,
+) -> Result<Done, Error> {
+    let session = Session::prepare_from(request, start, Instant::now()).await?;
+    go_on(session, target, request, global, stop, || ()).await
+}
+
+async fn go_on(
+    mut session: Session,
+    target: &Target,
+    request: &announce::Request,
+    global: &Global,
+    stop: Stop,
+    after_first_round: impl FnOnce(),
+) -> Result<Done, Error> {
     let name = target.name.as_deref();
     if global.dry_run {
         let plan = AnnounceReport::planned(name, session.core());
         return Ok(Done::print(global, &plan)?.stopped(Some(Exit::Done)));
     }
-    let log_news = |core: &Announcement, news: &News| news_line(name, core, news).log();
+    // The user vouches for the peers that the command line or the settings name.
+    let named = request.peers.get(target.peers.len()..).unwrap_or_default();
+    let nodes = target.peers.iter().filter(|node| !named.contains(node));
+    let nodes: Vec<_> = nodes.copied().collect();
+    let mut background = Background {
+        real_servers: &target.real_servers,
+        nodes: &nodes,
+        ..Background::default()
+    };
+    let mut told = Told::default();
+    let log_news = |core: &Announcement, news: &News| {
+        let lines = told.lines(name, core, news, &background);
+        lines.iter().for_each(Line::log);
+    };
+    let first_round = session.first_round();
     let mut observer = None;
     let stopped = tokio::select! {
         stopped = session.run(stop, log_news) => stopped?,
         never = observe(&request.vips, &mut observer) => match never {},
+        never = async {
+            // An interface without a carrier may hold it up for long.
+            let _ = timeout(FIRST_ROUND, first_round.notified()).await;
+            after_first_round();
+            pending::<Infallible>().await
+        } => match never {},
     };
     let core = session.core();
-    let mut background = Background {
-        real_servers: &target.real_servers,
-        ..Background::default()
-    };
     let now = Instant::now();
     if stopped.is_none() {
         background.silences = silences(core, observer.as_ref()).await;
         background.proxies = proxies(core, request).await;
     }
-    let report = AnnounceReport::new(name, core, now, stopped, &background);
-    Ok(Done::report(global, &report)?.stopped(stopped))
+    session.remember_silent(now);
+    let core = session.core();
+    let report = AnnounceReport::new(name, core, now, stopped, &background, told);
+    Ok(Done::report(global, report)?.stopped(stopped))
 }
 
 /// Once the first frames are out, watches whether this host's kernel answers requests for the VIPs.

@@ -27,7 +27,7 @@ pub(super) async fn check(
         ..target.to_check(settings)
     };
     if request.vips.is_empty() {
-        return Err(Error::NothingToCheck(global.keepalived_conf().to_owned()));
+        return Err(Error::NoVip(global.keepalived_conf().to_owned()));
     }
     let kernel = Kernel::connect()?;
     if let Some(name) = &args.interface {
@@ -37,7 +37,10 @@ pub(super) async fn check(
     }
     if global.dry_run {
         let (exit, stdout) = (Exit::Done, check::plan(&kernel, &request).await?);
-        return Ok(Done { exit, stdout });
+        return Ok(Done {
+            stdout,
+            ..Done::silent(exit)
+        });
     }
     let found = check::look(&kernel, &request).await?;
     let checked = if args.fix {
@@ -47,12 +50,16 @@ pub(super) async fn check(
     };
     let report = CheckReport::new(target.name.as_deref(), checked, began.elapsed());
     if args.nagios {
-        let (exit, stdout) = (report.plugin().into(), report.plugin_line());
-        return Ok(Done { exit, stdout });
+        let done = Done {
+            stdout: report.plugin_line(),
+            ..Done::silent(report.plugin().into())
+        };
+        return Ok(if args.fix { done.kept(report) } else { done });
     }
     let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let report = report.in_colour(io::stdout().is_terminal() && wants_colour);
-    Done::print(global, &report)
+    let done = Done::print(global, &report)?;
+    Ok(if args.fix { done.kept(report) } else { done })
 }
 
 /// Repairs what is stale, and checks again what was changed.

@@ -1,42 +1,67 @@
-//! `fifo`: do what keepalived's events call for, in order.
+//! `fifo`: do what keepalived's events call for, in order, and what moves of VIPs do.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
+use log::{info, warn};
 use vipherald_core::event::{Event, Subject};
-use vipherald_core::host::{HostSnapshot, PlacedVip};
+use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived::{Configuration, Instance};
+use vipherald_core::watch::{AtStart, Found};
 
 use super::advice::with_advice;
 use super::announce;
 use super::notify::Responder;
 use super::output::{Done, Printer};
+use super::resident::{Resident, targets};
 use super::target::{Target, read_configuration};
+use super::then::Then;
+use crate::announce::{Heard, Start};
 use crate::cli::{Fifo, Global};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::fifo::{Occasion, Respond, Stop, Unmentioned, follow};
-use crate::kernel::{self, Kernel};
+use crate::history::keeper::Keeper;
 use crate::settings::Settings;
 use crate::signals::termination;
+use crate::watch::{Act, Watcher};
 
-pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Result<Done, Error> {
+pub(super) async fn fifo(
+    args: &Fifo,
+    settings: Rc<Settings>,
+    global: &Global,
+    history: Rc<Keeper>,
+) -> Result<Done, Error> {
     // keepalived restarts its FIFO script at every reload, so this is what it runs with.
     let configuration = read_configuration(global)?;
     let unmentioned = Unmentioned::all(&configuration);
     let (printer, printed) = Printer::start();
-    let failed = Rc::new(Cell::new(false));
+    let resident = Resident::new(
+        "fifo",
+        targets(&configuration),
+        settings,
+        global,
+        printer,
+        history,
+    );
+    let failed = resident.failed();
+    let (units, arp_rate) = (resident.units(), resident.settings.arp_rate);
+    let heard = Heard::clone(&resident.heard);
+    // A keepalived that starts may find VIPs that another one left, and it reports what becomes of them.
+    let watcher = async {
+        let started = Watcher::start(units, AtStart::Here, arp_rate, heard).await;
+        started
+            .inspect_err(|error| warn!("{error}: only keepalived's events count"))
+            .ok()
+    };
     let reader = Reader {
         configuration,
-        settings,
-        global: global.clone(),
-        printer,
-        failed: Rc::clone(&failed),
+        resident,
     };
-    let exit = follow(&args.path, Box::pin(termination()), unmentioned, reader).await?;
+    let stop = Box::pin(termination());
+    let exit = follow(&args.path, stop, unmentioned, watcher, reader).await?;
     if exit != Exit::Done {
         return Ok(Done::silent(exit));
     }
@@ -51,11 +76,7 @@ pub(super) async fn fifo(args: &Fifo, settings: Settings, global: &Global) -> Re
 /// Does what the events call for.
 struct Reader {
     configuration: Configuration,
-    settings: Settings,
-    global: Global,
-    printer: Printer,
-    /// Whether some event called for what could not be done.
-    failed: Rc<Cell<bool>>,
+    resident: Resident,
 }
 
 impl Reader {
@@ -75,32 +96,30 @@ impl Reader {
             vips,
             ..self.target(self.configuration.instance(instance)?)
         };
-        let mut request = target.to_announce(&self.settings);
+        let mut request = target.to_announce(&self.resident.settings);
         request.pace.wait = Duration::ZERO;
-        announce::run(&target, &request, &self.global, Instant::now(), newer).await
+        request.heard = Some(Heard::clone(&self.resident.heard));
+        announce::run(
+            &target,
+            &request,
+            &self.resident.global,
+            Instant::now(),
+            newer,
+            || (),
+        )
+        .await
     }
 }
 
 impl Respond for Reader {
-    async fn held(&self, instances: &BTreeSet<String>) -> Vec<(String, Vec<PlacedVip>)> {
-        if instances.is_empty() {
-            return Vec::new();
+    fn members(&self, event: &Event) -> Vec<String> {
+        match event.of {
+            Subject::Instance => vec![event.name.clone()],
+            Subject::Group => {
+                let group = self.configuration.group(&event.name);
+                group.map_or(Vec::new(), |group| group.instances.clone())
+            }
         }
-        let host = async { Kernel::connect()?.snapshot().await };
-        let host = host.await.unwrap_or_else(|error: kernel::Error| {
-            warn!("cannot announce VIPs that no event was about: {error}");
-            HostSnapshot::default()
-        });
-        let known = self.configuration.instances().iter();
-        known
-            .filter(|instance| instances.contains(&instance.name))
-            .map(|instance| {
-                let mut vips = self.target(instance).vips;
-                vips.retain(|placed| !host.holders(placed).is_empty());
-                (instance.name.clone(), vips)
-            })
-            .filter(|(_, vips)| !vips.is_empty())
-            .collect()
     }
 
     fn serves(&self, event: &Event) -> Result<(), String> {
@@ -109,32 +128,51 @@ impl Respond for Reader {
             Subject::Group => self.configuration.group(&event.name).map(drop),
         };
         known.map_err(|error| {
-            self.failed.set(true);
+            self.resident.has_failed();
             format!("{}: {}", event.name, with_advice("fifo", &error.into()))
         })
     }
 
     async fn respond(&self, occasion: Occasion, newer: Stop) {
         let name = occasion.name().to_owned();
+        let then = Then::default();
+        let responder = Responder {
+            then: &then,
+            configuration: &self.configuration,
+            settings: &self.resident.settings,
+            global: &self.resident.global,
+            heard: Some(Heard::clone(&self.resident.heard)),
+        };
         let done = match occasion {
             Occasion::Event(event, call) => {
-                let responder = Responder {
-                    configuration: &self.configuration,
-                    settings: &self.settings,
-                    global: &self.global,
-                };
                 responder.respond(&event, call, Instant::now(), newer).await
             }
+            Occasion::Done(event) => responder.respond_to_done(&event, newer).await,
             Occasion::Unmentioned(instance, vips) => {
                 self.announce_unmentioned(&instance, vips, newer).await
             }
         };
-        match done {
-            Ok(done) => self.printer.print(done.stdout),
-            Err(error) => {
-                self.failed.set(true);
-                error!("{name}: {}", with_advice("fifo", &error));
-            }
-        }
+        self.resident.report(&name, done);
+    }
+}
+
+impl Act for Reader {
+    async fn came(
+        &self,
+        unit: &str,
+        vips: Vec<PlacedVip>,
+        late: BTreeSet<IpAddr>,
+        start: Option<Start>,
+        newer: Stop,
+    ) {
+        self.resident.came(unit, vips, late, start, newer).await;
+    }
+
+    async fn left(&self, unit: &str, vips: Vec<PlacedVip>) {
+        self.resident.left(unit, vips).await;
+    }
+
+    async fn is_elsewhere(&self, found: Found) {
+        self.resident.is_elsewhere(found).await;
     }
 }

@@ -5,6 +5,7 @@ mod announce;
 mod check;
 mod copy;
 mod fifo;
+mod history;
 mod keygen;
 mod listen;
 mod notify;
@@ -12,11 +13,15 @@ mod order;
 mod output;
 mod purge;
 mod release;
+mod resident;
 mod show;
 mod target;
+mod then;
+mod watch;
 mod yielded;
 
 use std::io::{self, Write};
+use std::rc::Rc;
 use std::time::Instant;
 
 use log::{error, warn};
@@ -25,17 +30,15 @@ use self::output::Done;
 use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::exit::{Exit, Plugin};
+use crate::history::keeper::Keeper;
 use crate::logging::{self, LogTo};
 use crate::report::{FailureReport, plugin_line};
 use crate::settings::Settings;
+use crate::signals::termination;
 
 /// Runs a command line, and prints what it reports. Returns the exit status.
 pub async fn run(cli: &Cli, began: Instant) -> Exit {
-    let written = match command(cli, began).await {
-        Ok(done) => done.write().await,
-        Err(error) => Err(error),
-    };
-    match written {
+    match command(cli, began).await {
         Ok(exit) => exit,
         Err(error) => {
             let failed = failure(cli, &error);
@@ -48,19 +51,55 @@ pub async fn run(cli: &Cli, began: Instant) -> Exit {
     }
 }
 
-async fn command(cli: &Cli, began: Instant) -> Result<Done, Error> {
+/// Runs a command, and keeps what it did in the history: after its last frame, and before stdout may have
+/// to wait for its reader.
+async fn command(cli: &Cli, began: Instant) -> Result<Exit, Error> {
+    let settings = Rc::new(settings(cli)?);
+    let history = Rc::new(Keeper::new(Rc::clone(&settings)));
+    let done = execute(cli, &settings, &history, began).await;
+    let written = match done {
+        Ok(mut done) => {
+            history.write(std::mem::take(&mut done.receipts));
+            done.write().await
+        }
+        Err(error) => Err(error),
+    };
+    history.finish().await;
+    written
+}
+
+async fn execute(
+    cli: &Cli,
+    settings: &Rc<Settings>,
+    history: &Rc<Keeper>,
+    began: Instant,
+) -> Result<Done, Error> {
     let global = &cli.global;
-    let settings = settings(cli)?;
     match &cli.command {
-        Command::Announce(args) => announce::announce(&args.own, &settings, global, began).await,
+        Command::Announce(args) => announce::announce(&args.own, settings, global, began).await,
         Command::Purge(args) => purge::purge(&args.own, global).await,
-        Command::Check(args) => check::check(&args.own, &settings, global, began).await,
-        Command::Notify(args) => notify::notify(&args.own, &settings, global, began).await,
-        Command::Fifo(args) => fifo::fifo(&args.own, settings, global).await,
+        Command::Check(args) => {
+            let done = check::check(&args.own, settings, global, began);
+            if args.own.nagios {
+                unless_ended(done).await
+            } else {
+                done.await
+            }
+        }
+        Command::Notify(args) => notify::notify(&args.own, settings, global, began).await,
+        Command::Fifo(args) => {
+            fifo::fifo(&args.own, Rc::clone(settings), global, Rc::clone(history)).await
+        }
+        Command::Watch(args) => {
+            watch::watch(&args.own, Rc::clone(settings), global, Rc::clone(history)).await
+        }
         Command::Show(args) => show::show(&args.own, global),
-        Command::Listen(args) => listen::listen(&args.own, settings, global).await,
-        Command::Order(args) => order::order(&args.own, &settings, global).await,
-        Command::Release(args) => release::release(&args.own, &settings, global).await,
+        Command::Listen(args) => {
+            listen::listen(&args.own, settings, global, Rc::clone(history)).await
+        }
+        Command::Order(args) => order::order(&args.own, settings, global).await,
+        Command::Release(args) => release::release(&args.own, settings, global).await,
+        Command::History(args) => history::history(&args.own, settings, global),
         Command::Keygen(args) => keygen::keygen(&args.own),
         Command::Copy(args) => copy::copy(&args.own),
     }
@@ -97,6 +136,17 @@ fn unknown(why: &str) -> Done {
     Done {
         exit: Plugin::Unknown.into(),
         stdout: plugin_line(Plugin::Unknown, why, ""),
+        receipts: Vec::new(),
+    }
+}
+
+/// A plugin's work, or UNKNOWN if a signal ends it: a monitor that has waited too long sends SIGTERM, and
+/// still wants a line.
+async fn unless_ended(work: impl Future<Output = Result<Done, Error>>) -> Result<Done, Error> {
+    tokio::select! {
+        biased;
+        _ = termination() => Ok(unknown("a signal ended the check")),
+        done = work => done,
     }
 }
 
@@ -114,7 +164,7 @@ fn settings(cli: &Cli) -> Result<Settings, Error> {
     let file = global.config.as_deref();
     let is_hook = matches!(
         cli.command,
-        Command::Notify(_) | Command::Fifo(_) | Command::Listen(_)
+        Command::Notify(_) | Command::Fifo(_) | Command::Watch(_) | Command::Listen(_)
     );
     let (settings, dropped) = match Settings::read(file) {
         Ok(settings) => (settings, Vec::new()),

@@ -9,7 +9,9 @@ use vipherald_core::keepalived::Configuration;
 use super::advice::with_advice;
 use super::output::{Done, warn_of_missing};
 use super::target::{Target, read_configuration};
+use super::then::Then;
 use super::{announce, purge, yielded};
+use crate::announce::Heard;
 use crate::cli::{Global, Notify};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -23,6 +25,20 @@ pub(super) async fn notify(
     settings: &Settings,
     global: &Global,
     began: Instant,
+) -> Result<Done, Error> {
+    let then = Then::new(args, global);
+    let done = respond(args, settings, global, began, &then).await;
+    // If there was no first round.
+    then.start();
+    done
+}
+
+async fn respond(
+    args: &Notify,
+    settings: &Settings,
+    global: &Global,
+    began: Instant,
+    then: &Then,
 ) -> Result<Done, Error> {
     let event = Event {
         of: args.of,
@@ -45,6 +61,8 @@ pub(super) async fn notify(
         configuration: &configuration,
         settings,
         global,
+        heard: None,
+        then,
     };
     let stop = Box::pin(termination());
     responder.respond(&event, call, began, stop).await
@@ -55,6 +73,9 @@ pub(super) struct Responder<'a> {
     pub(super) configuration: &'a Configuration,
     pub(super) settings: &'a Settings,
     pub(super) global: &'a Global,
+    /// The hosts that a resident hears.
+    pub(super) heard: Option<Heard>,
+    pub(super) then: &'a Then,
 }
 
 impl Responder<'_> {
@@ -69,34 +90,60 @@ impl Responder<'_> {
         let (target, refused) = Target::of_event(event, self.configuration)?;
         let mut done = match call {
             Call::Announce => {
-                let request = target.to_announce(self.settings);
-                announce::run(&target, &request, self.global, began, stop).await
+                let mut request = target.to_announce(self.settings);
+                request.heard.clone_from(&self.heard);
+                let first_round = || self.then.start();
+                announce::run(&target, &request, self.global, began, stop, first_round).await
             }
             Call::Purge => {
                 let purged = purge::run(&target, &target.to_purge(self.global), self.global).await;
-                let has_yielded = event.state == "BACKUP" && !self.global.dry_run;
                 match purged {
-                    Ok(done) if has_yielded => {
-                        let stopped = yielded::order_peers(&target, self.settings, stop).await;
-                        Ok(done.stopped(stopped))
+                    Ok(done) if has_yielded(event, self.global) => {
+                        Ok(yielded::order_peers(&target, self.settings, stop, done).await)
                     }
                     purged => purged,
                 }
             }
         };
-        // Last, because no frame waits for it.
-        for error in &refused {
+        self.warn(event, &refused, &mut done);
+        done
+    }
+
+    /// Does what is left to do for an event, if the VIPs were announced or purged when they moved.
+    pub(super) async fn respond_to_done(&self, event: &Event, stop: Stop) -> Result<Done, Error> {
+        let (target, refused) = Target::of_event(event, self.configuration)?;
+        let mut done = Ok(Done::silent(Exit::Done));
+        if has_yielded(event, self.global) {
+            let nothing = Done::silent(Exit::Done);
+            done = Ok(yielded::order_peers(&target, self.settings, stop, nothing).await);
+        }
+        self.warn(event, &refused, &mut done);
+        done
+    }
+
+    /// Comes last, because no frame waits for it.
+    fn warn(&self, event: &Event, refused: &[Error], done: &mut Result<Done, Error>) {
+        for error in refused {
             error!("{}: {}", event.name, with_advice("notify", error));
-            if let Ok(done) = &mut done
+            if let Ok(done) = done
                 && done.exit == Exit::Done
             {
                 done.exit = error.into();
             }
         }
+        if let Ok(done) = done {
+            let receipts = std::mem::take(&mut done.receipts).into_iter();
+            let state = event.state.as_str();
+            done.receipts = receipts.map(|one| one.by_event(state)).collect();
+        }
         for problem in self.configuration.warnings_about(&event.name) {
             warn!("{problem}");
         }
-        warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], &done);
-        done
+        warn_of_missing(&[Capability::NetAdmin, Capability::NetRaw], done);
     }
+}
+
+/// Whether this node has become BACKUP.
+fn has_yielded(event: &Event, global: &Global) -> bool {
+    event.state == "BACKUP" && !global.dry_run
 }

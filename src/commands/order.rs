@@ -41,5 +41,5 @@ pub(super) async fn order(
         order::send::send(&request, &settings.orders, &mut ordered, termination()).await?
     };
     let report = OrderReport::new(name, &ordered, global.dry_run);
-    Ok(Done::report(global, &report)?.stopped(stopped))
+    Ok(Done::report(global, report)?.stopped(stopped))
 }

@@ -17,6 +17,8 @@ use tokio::time::sleep;
 use crate::cli::Global;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::history::receipt::Fresh;
+use crate::moment;
 use crate::privileges::Capability;
 use crate::report::Report;
 use crate::signals::termination;
@@ -33,6 +35,8 @@ const SLOW: Duration = Duration::from_millis(500);
 pub(super) struct Done {
     pub(super) exit: Exit,
     pub(super) stdout: String,
+    /// What to keep in the history.
+    pub(super) receipts: Vec<Fresh>,
 }
 
 impl Done {
@@ -41,20 +45,35 @@ impl Done {
         Self {
             exit,
             stdout: String::new(),
+            receipts: Vec::new(),
         }
     }
 
     /// Logs a report, and prints it with `--json`. A dry run only prints it.
-    pub(super) fn report(global: &Global, report: &impl Report) -> Result<Self, Error> {
+    pub(super) fn report<R>(global: &Global, report: R) -> Result<Self, Error>
+    where
+        R: Report + Send + 'static,
+    {
         if global.dry_run {
-            return Self::print(global, report);
+            return Self::print(global, &report);
         }
         report.log();
-        if global.json {
-            Self::print(global, report)
+        let done = if global.json {
+            Self::print(global, &report)?
         } else {
-            Ok(Self::silent(report.exit()))
+            Self::silent(report.exit())
+        };
+        Ok(done.kept(report))
+    }
+
+    /// The same with a receipt, if the report is worth one.
+    pub(super) fn kept(mut self, mut report: impl Report + Send + 'static) -> Self {
+        if report.is_worth_a_receipt() {
+            let began = moment::now().saturating_sub(report.lasted());
+            report.shorten();
+            self.receipts.push(Fresh::of(report, began));
         }
+        self
     }
 
     /// Prints a report.
@@ -66,7 +85,11 @@ impl Done {
             report.text()
         };
         let exit = report.exit();
-        Ok(Self { exit, stdout })
+        Ok(Self {
+            exit,
+            stdout,
+            receipts: Vec::new(),
+        })
     }
 
     /// The same with the exit status of the signal, or newer event, that stopped the command.
@@ -80,7 +103,7 @@ impl Done {
     /// Writes to stdout what is left to print. A signal ends the wait for a slow reader. Returns the
     /// exit status.
     pub(super) async fn write(self) -> Result<Exit, Error> {
-        let Self { exit, stdout } = self;
+        let Self { exit, stdout, .. } = self;
         if stdout.is_empty() {
             return Ok(exit);
         }

@@ -31,6 +31,6 @@ pub(super) async fn run(
     let purged = purge::purge(&Kernel::connect()?, request).await?;
     Done::report(
         global,
-        &PurgeReport::new(target.name.as_deref(), request, &purged),
+        PurgeReport::new(target.name.as_deref(), request, &purged),
     )
 }

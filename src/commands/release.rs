@@ -1,7 +1,7 @@
 //! `release`: remove VIPs that a dead keepalived left on this host.
 
 use super::output::Done;
-use super::target::read_configuration;
+use super::target::{read_configuration, warn_of_all};
 use crate::cli::{Global, Release};
 use crate::error::Error;
 use crate::kernel::Kernel;
@@ -14,7 +14,9 @@ pub(super) async fn release(
     settings: &Settings,
     global: &Global,
 ) -> Result<Done, Error> {
-    let configured = read_configuration(global)?.placed_vips();
+    let configuration = read_configuration(global)?;
+    warn_of_all(&configuration);
+    let configured = configuration.placed_vips();
     let vips: Vec<_> = if args.all {
         configured.iter().map(|placed| placed.vip).collect()
     } else {
@@ -22,5 +24,5 @@ pub(super) async fn release(
     };
     let (kernel, pid_files) = (Kernel::connect()?, &settings.orders.pid_files);
     let held = release::release(&kernel, &vips, &configured, pid_files, global.dry_run).await?;
-    Done::report(global, &ReleaseReport::new(&held, global.dry_run))
+    Done::report(global, ReleaseReport::new(&held, global.dry_run))
 }

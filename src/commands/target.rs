@@ -19,7 +19,7 @@ use crate::supersede::RunId;
 use crate::{announce, check, keepalived_conf, purge};
 
 /// The VIPs that a command is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     /// The instance or group, if keepalived.conf gave the VIPs.
     pub(super) name: Option<String>,
@@ -43,17 +43,28 @@ impl Target {
                 for problem in configuration.warnings_about(name) {
                     warn!("{problem}");
                 }
+                if target.vips.is_empty() {
+                    return Err(Error::InstanceWithoutVip {
+                        instance: name.to_owned(),
+                        file: global.keepalived_conf().to_owned(),
+                    });
+                }
                 Ok(target)
             }
-            None => Ok(Self {
-                name: None,
-                vips: vips
-                    .iter()
-                    .map(|written| PlacedVip::anywhere(written.vip))
-                    .collect(),
-                peers: Vec::new(),
-                real_servers: Vec::new(),
-            }),
+            None => {
+                let vips = vips.iter();
+                let vips = vips.map(|written| PlacedVip::anywhere(written.vip));
+                Ok(Self::of_vips(vips.collect()))
+            }
+        }
+    }
+
+    pub(super) fn of_vips(vips: Vec<PlacedVip>) -> Self {
+        Self {
+            name: None,
+            vips,
+            peers: Vec::new(),
+            real_servers: Vec::new(),
         }
     }
 
@@ -62,10 +73,7 @@ impl Target {
             return Self::named(&which.vips, which.instance.as_deref(), global);
         }
         let configuration = read_configuration(global)?;
-        let refused = configuration.refused().iter();
-        for problem in refused.chain(configuration.warnings()) {
-            warn!("{problem}");
-        }
+        warn_of_all(&configuration);
         let mut target = Self::empty("all", &configuration);
         for instance in configuration.instances() {
             target.add(instance);
@@ -136,6 +144,7 @@ impl Target {
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
             sweeps_all: false,
+            expects_all: true,
             pace: Pace {
                 rate: settings.rate,
                 arp_rate: settings.arp_rate,
@@ -151,6 +160,8 @@ impl Target {
             run_id: RunId::now(),
             orders: settings.orders.clone(),
             instance: self.name.clone().unwrap_or_default(),
+            heard: None,
+            late: BTreeSet::new(),
         }
     }
 
@@ -187,6 +198,14 @@ pub(super) fn read_configuration(global: &Global) -> Result<Configuration, Error
         global.keepalived_conf(),
         &options(global),
     )?)
+}
+
+/// Warns of whatever makes it uncertain which VIPs keepalived has.
+pub(super) fn warn_of_all(configuration: &Configuration) {
+    let refused = configuration.refused().iter();
+    for problem in refused.chain(configuration.warnings()) {
+        warn!("{problem}");
+    }
 }
 
 pub(super) fn options(global: &Global) -> keepalived::Options {

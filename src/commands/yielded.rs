@@ -9,37 +9,50 @@ use vipherald_core::address::Mac;
 use vipherald_core::ask::VipVerdict;
 use vipherald_core::host::PlacedVip;
 
+use super::output::Done;
 use super::target::Target;
 use crate::check::{self, Role};
 use crate::error::Error;
-use crate::exit::Exit;
 use crate::fifo::Stop;
 use crate::kernel::Kernel;
 use crate::order::send;
+use crate::report::OrderReport;
 use crate::settings::Settings;
 
 /// How long to wait for the peers' answers: not every peer listens, and the VIPs may soon move again.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Orders the peers to purge every entry for the VIPs but the one with their owner's MAC. Returns the
-/// exit status of `stop`, if that came first. Perhaps no peer needs the order, so failures are logged
-/// at debug level only.
-pub(super) async fn order_peers(target: &Target, settings: &Settings, stop: Stop) -> Option<Exit> {
+/// Orders the peers to purge every entry for the VIPs but the one with their owner's MAC. `done` gets
+/// receipts for them, and the exit status of `stop` if that came first. Perhaps no peer needs the order,
+/// so failures are logged at debug level only.
+pub(super) async fn order_peers(
+    target: &Target,
+    settings: &Settings,
+    stop: Stop,
+    done: Done,
+) -> Done {
     if !settings.orders.has_key() {
-        return None;
+        return done;
     }
-    tokio::select! {
+    let mut reports = Vec::new();
+    let stopped = tokio::select! {
         stopped = stop => Some(stopped),
-        ordered = find_and_order(target, settings) => {
+        ordered = find_and_order(target, settings, &mut reports) => {
             if let Err(error) = ordered {
                 debug!("cannot order peers to purge: {error}");
             }
             None
         }
-    }
+    };
+    let done = reports.into_iter().fold(done, Done::kept);
+    done.stopped(stopped)
 }
 
-async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Error> {
+async fn find_and_order(
+    target: &Target,
+    settings: &Settings,
+    reports: &mut Vec<OrderReport>,
+) -> Result<(), Error> {
     // A node that has just lost a VIP must not even send a probe that could be its owner's.
     let request = check::Request {
         openly: true,
@@ -74,6 +87,7 @@ async fn find_and_order(target: &Target, settings: &Settings) -> Result<(), Erro
         let mut ordered = send::plan(&request).await?;
         let never = std::future::pending::<()>();
         send::send(&request, &settings.orders, &mut ordered, never).await?;
+        reports.push(OrderReport::new(target.name.as_deref(), &ordered, false));
         for request in ordered {
             let (vip, peer, fate) = (request.vip, request.peer, request.fate.word());
             debug!("{vip}: ordered {peer} to use {mac}: {fate}");

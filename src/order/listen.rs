@@ -26,9 +26,13 @@ use super::execute::{Context, Executed};
 use super::{clock_difference, explain, socket_activation, sockets, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::history::keeper::Keeper;
+use crate::history::receipt::Fresh;
+use crate::journal::{Kind, Notice};
 use crate::privileges::advice_on_call;
 use crate::readable::{self, Readable};
-use crate::{key_file, settings};
+use crate::report::{OrderReport, RefusedReport, Report};
+use crate::{key_file, logging, moment, settings};
 
 /// Datagrams to read before anything else gets its turn.
 const AT_ONCE: usize = 256;
@@ -38,6 +42,8 @@ const MOST_AT_WORK: usize = 16;
 const LINES: u32 = 6;
 /// Refusals a second in answer to datagrams that somebody may have recorded and sent again.
 const REFUSALS: u32 = 2;
+/// How often the history counts refused datagrams: a flood of them must not crowd out its receipts.
+const REFUSED_KEPT_EVERY: Duration = Duration::from_secs(600);
 const CARRIED_OUT: &str = "carried out";
 /// Octets that the kernel queues for a socket, so that a flood does not crowd out genuine orders at once.
 const QUEUE: usize = 4 << 20;
@@ -55,6 +61,8 @@ pub struct Request {
     pub keepalived_conf: PathBuf,
     /// How to read it.
     pub options: keepalived::Options,
+    /// What was obeyed, and refused.
+    pub(crate) history: Rc<Keeper>,
 }
 
 /// Obeys orders until none has come for a while, or until `stop`.
@@ -102,6 +110,9 @@ async fn obey(
         done: LogLimiter::default(),
         lines: RateLimit::a_minute(LINES),
         refusals: RateLimit::a_second(REFUSALS),
+        history: request.history,
+        refused: BTreeMap::new(),
+        refused_kept: Instant::now(),
     };
     let exit = listener.run(stop).await;
     listener.tell_rest();
@@ -185,6 +196,10 @@ struct Listener {
     done: LogLimiter<&'static str>,
     lines: RateLimit,
     refusals: RateLimit,
+    history: Rc<Keeper>,
+    /// Datagrams that were refused since the history last heard of it.
+    refused: BTreeMap<&'static str, u64>,
+    refused_kept: Instant,
 }
 
 /// An order that was executed, and where its answer goes.
@@ -287,16 +302,21 @@ impl Listener {
             return;
         };
         match self.admission.decide(wall_clock(), from, datagram) {
-            Decision::Dropped(why) => self.dropped.count(match why {
-                Dropped::Size => "of a size that no order has",
-                Dropped::Version => "no orders of this version",
-                Dropped::Old => "of an older vipherald, which has to be updated",
-                Dropped::Unauthenticated => "signed with none of the keys",
-                Dropped::Malformed => "malformed",
-                Dropped::Replayed => "sent again",
-            }),
+            Decision::Dropped(why) => {
+                let why = match why {
+                    Dropped::Size => "of a size that no order has",
+                    Dropped::Version => "no orders of this version",
+                    Dropped::Old => "of an older vipherald, which has to be updated",
+                    Dropped::Unauthenticated => "signed with none of the keys",
+                    Dropped::Malformed => "malformed",
+                    Dropped::Replayed => "sent again",
+                };
+                self.dropped.count(why);
+                self.count_refused(why);
+            }
             Decision::Again(to, answer) => self.send(socket, from, to, &answer),
             Decision::OutOfTime(order, skew) => {
+                self.count_refused("refused for their time");
                 self.say(now, "refused for their time", || {
                     format!(
                         "an order from {} is refused: its time is {} this host's clock; \
@@ -308,6 +328,7 @@ impl Listener {
                 self.refuse(now, socket, from, &order, Reason::Clock);
             }
             Decision::Crowded(order) => {
+                self.count_refused("refused, being too many");
                 self.say(now, "refused, being too many", || {
                     format!(
                         "an order from {} is refused: {}",
@@ -374,6 +395,10 @@ impl Listener {
             self.dropped.count("for other hosts");
             return;
         };
+        let obeyed = OrderReport::obeyed(&work.order, &answer.done, work.from.ip());
+        if obeyed.is_worth_a_receipt() {
+            self.history.keep(vec![Fresh::of(obeyed, moment::now())]);
+        }
         let about = match work.order.instance.as_str() {
             "" => String::new(),
             instance => format!("{instance}: "),
@@ -405,7 +430,19 @@ impl Listener {
                     ("refused", format!("{vip}: {text}"))
                 }
             };
-            self.say(Instant::now(), kind, || about.clone() + &text);
+            if kind == CARRIED_OUT {
+                let notice = Notice::new(Kind::OrderObeyed)
+                    .with("VIP", &vip)
+                    .with("INTERFACE", on)
+                    .with("PEER", &from.to_canonical())
+                    .with_each("MAC", done.was)
+                    .with("INSTANCE", &work.order.instance);
+                self.say_of(Instant::now(), kind, Some(&notice), || {
+                    about.clone() + &text
+                });
+            } else {
+                self.say(Instant::now(), kind, || about.clone() + &text);
+            }
         }
         let bytes = answer.to_bytes(self.admission.keys());
         self.send(work.socket, work.from, work.order.to, &bytes);
@@ -418,20 +455,47 @@ impl Listener {
     }
 
     fn say(&mut self, now: Instant, kind: &'static str, line: impl FnOnce() -> String) {
+        self.say_of(now, kind, None, line);
+    }
+
+    fn say_of(
+        &mut self,
+        now: Instant,
+        kind: &'static str,
+        notice: Option<&Notice>,
+        line: impl FnOnce() -> String,
+    ) {
         if self.lines.take(now) {
             let level = if kind == CARRIED_OUT {
                 Level::Info
             } else {
                 Level::Warn
             };
-            log!(level, "{}", line());
+            logging::say(level, &line(), notice);
         } else {
             self.done.count(kind);
         }
     }
 
+    fn count_refused(&mut self, why: &'static str) {
+        *self.refused.entry(why).or_default() += 1;
+    }
+
+    /// Keeps the number of refusals, not one by one: anybody can cause them.
+    fn keep_refused(&mut self, now: Instant) {
+        self.refused_kept = now;
+        let refused = std::mem::take(&mut self.refused);
+        if !refused.is_empty() {
+            let report = RefusedReport::new(refused);
+            self.history.keep(vec![Fresh::of(report, moment::now())]);
+        }
+    }
+
     fn tell_due(&mut self) {
         let now = Instant::now();
+        if now >= self.refused_kept + REFUSED_KEPT_EVERY {
+            self.keep_refused(now);
+        }
         let (dropped, done) = (self.dropped.take_due(now), self.done.take_due(now));
         tell(
             Level::Warn,
@@ -441,6 +505,7 @@ impl Listener {
     }
 
     fn tell_rest(&mut self) {
+        self.keep_refused(Instant::now());
         tell(Level::Info, &self.dropped.take(), &self.done.take());
     }
 }

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{Level, log_enabled};
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, News, State};
-use vipherald_core::ask::{Asker, Confirmation, Peer, PeerVerdict, Proof, Refusal, Source};
+use vipherald_core::announce::{Announcement, Claim, State};
+use vipherald_core::ask::{Confirmation, Peer, PeerVerdict, Proof, Refusal, Source};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
 
-use super::caps::{MOST_PEERS, Similar};
+use super::caps::{MOST_PEERS, Similar, shorten};
+use super::news::{Followers, Told};
 use super::order::words;
-use super::{Header, Line, NAMED, Report, count, list, seconds};
+use super::{Header, Line, NAMED, Report, count, list, proxy_off, seconds};
 use crate::answering::Silence;
 use crate::exit::{AnnounceResult, Exit};
+use crate::journal::{Kind, Notice};
 
 /// What ended a run early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -81,6 +83,9 @@ struct AnnouncedVip {
     /// Those that are not listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     more_peers: Option<NonZeroUsize>,
+    /// Those that the receipt leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers_not_kept: Option<NonZeroUsize>,
     /// Neighbours beyond those that were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_left_out: Option<NonZeroUsize>,
@@ -113,15 +118,15 @@ struct Conflict {
 pub(super) struct AskedPeer {
     pub(super) address: IpAddr,
     pub(super) mac: Option<Mac>,
-    source: Source,
-    required: bool,
+    pub(super) source: Source,
+    pub(super) required: bool,
     pub(super) verdict: PeerVerdict,
-    after_ms: Option<f64>,
-    proof: Option<Proof>,
-    answered_by: Option<Mac>,
+    pub(super) after_ms: Option<f64>,
+    pub(super) proof: Option<Proof>,
+    pub(super) answered_by: Option<Mac>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    forwarded_by: Option<Mac>,
-    order: Option<&'static str>,
+    pub(super) forwarded_by: Option<Mac>,
+    pub(super) order: Option<&'static str>,
 }
 
 /// What is known besides what the announcement itself found out.
@@ -129,6 +134,8 @@ pub(super) struct AskedPeer {
 pub struct Background<'a> {
     /// Real servers of keepalived.conf, which are expected to hold VIPs, too.
     pub real_servers: &'a [IpAddr],
+    /// The other nodes of the instance: one of them may have died, and be silent because of that.
+    pub nodes: &'a [IpAddr],
     /// VIPs that this host's own kernel does not answer for, with their interfaces. Hosts that follow
     /// now need no answer, but whoever asks later finds nobody.
     pub silences: Vec<(Vip, String, Silence)>,
@@ -138,17 +145,14 @@ pub struct Background<'a> {
 
 /// The VIPs that share one line.
 #[derive(Debug, Default)]
-struct Group {
+struct Group<'a> {
     vips: Vec<Vip>,
-    frames: u32,
-    verdicts: BTreeMap<PeerVerdict, u32>,
-    /// When the last peer was proven or acknowledged.
-    settled: Option<Instant>,
+    claims: Vec<&'a Claim>,
 }
 
 impl AnnounceReport {
     /// Reports on a run that ended at `now`, by itself or because it was `stopped`, for the instance or
-    /// group of this name, or for none.
+    /// group of this name, or for none. Its lines repeat nothing of what was `told`.
     #[must_use]
     pub fn new(
         name: Option<&str>,
@@ -156,9 +160,10 @@ impl AnnounceReport {
         now: Instant,
         stopped: Option<Exit>,
         background: &Background<'_>,
+        told: Told,
     ) -> Self {
         let cut_short = stopped.map(CutShort::by);
-        Self::read(name, core, now, false, cut_short, background)
+        Self::read(name, core, now, false, cut_short, background, told)
     }
 
     fn read(
@@ -168,30 +173,20 @@ impl AnnounceReport {
         dry_run: bool,
         cut_short: Option<CutShort>,
         background: &Background<'_>,
+        mut told: Told,
     ) -> Self {
-        let mut findings = Findings {
-            worst: if core.is_blind() {
-                AnnounceResult::Unproven
-            } else {
-                AnnounceResult::Ok
-            },
-            lines: Similar::default(),
-        };
+        let lines = told.take_lines();
+        let mut findings = Findings::new(core, background, &told, lines);
         // One line for all VIPs that ended alike.
-        let mut alike: BTreeMap<(AnnounceResult, String), Group> = BTreeMap::new();
+        let mut alike: BTreeMap<(AnnounceResult, String), Group<'_>> = BTreeMap::new();
         for claim in core.claims() {
             let group = alike.entry(fate_of(claim, dry_run)).or_default();
             group.vips.push(claim.vip);
-            group.frames += claim.frames_sent;
-            for confirmation in claim.peers() {
-                let verdict = claim.verdict_of(confirmation);
-                *group.verdicts.entry(verdict).or_default() += 1;
-                group.settled = group.settled.max(confirmation.settled());
-            }
-            findings.of_claim(core, claim, background);
+            group.claims.push(claim);
+            findings.of_claim(claim);
         }
         if !dry_run && cut_short.is_none() {
-            findings.of_silent_paths(core);
+            findings.of_silent_paths();
         }
         let mut add = |result, vip, fate| alike.entry((result, fate)).or_default().vips.push(vip);
         for placed in core.absent() {
@@ -222,7 +217,10 @@ impl AnnounceReport {
         let result = results.fold(findings.worst, AnnounceResult::min);
         let lines = alike
             .iter()
-            .map(|((result, fate), group)| group.line(core, *result, fate, cut_short))
+            .flat_map(|((of_group, fate), group)| {
+                let line = group.line(core, *of_group, fate, cut_short, result, &told);
+                line.into_iter().chain(group.frames(core))
+            })
             .chain(findings.lines.into_lines())
             .map(|line| line.about(name))
             .collect();
@@ -262,21 +260,24 @@ impl AnnounceReport {
         let lines = lines.chain(core.absent().map(absent));
         Self {
             lines: lines
-                .map(|text| Line(Level::Info, text).about(name))
+                .map(|text| Line::new(Level::Info, text).about(name))
                 .collect(),
-            ..Self::read(name, core, now, true, None, &background)
+            ..Self::read(name, core, now, true, None, &background, Told::default())
         }
     }
 }
 
-impl Group {
+impl Group<'_> {
+    /// What became of the VIPs, unless the user was told.
     fn line(
         &self,
         core: &Announcement,
         result: AnnounceResult,
         fate: &str,
         cut_short: Option<CutShort>,
-    ) -> Line {
+        of_run: AnnounceResult,
+        told: &Told,
+    ) -> Option<Line> {
         let level = match (result, cut_short) {
             (AnnounceResult::Failed | AnnounceResult::Conflict, _) => Level::Error,
             (AnnounceResult::NotHeld, _)
@@ -285,42 +286,38 @@ impl Group {
             }
             _ => Level::Info,
         };
-        let mut text = format!("{} {fate}", list(&self.vips));
-        if !self.verdicts.is_empty() {
-            let count = |verdict| self.verdicts.get(&verdict).copied().unwrap_or(0);
-            text += &format!(
-                ": {} proven, {} acknowledged, {} stale, {} silent",
-                count(PeerVerdict::Proven),
-                count(PeerVerdict::Acknowledged),
-                count(PeerVerdict::Stale),
-                count(PeerVerdict::Silent)
-            );
-            for (verdict, name) in [
-                (PeerVerdict::Holder, "holding it too"),
-                (PeerVerdict::Offlink, "offlink"),
-                (PeerVerdict::Unasked, "not asked"),
-            ] {
-                if count(verdict) > 0 {
-                    text += &format!(", {} {name}", count(verdict));
-                }
-            }
-            if let Some(settled) = self.settled {
-                text += &format!(" in {}", seconds(settled.duration_since(core.started())));
-            }
+        let vips = list(&self.vips);
+        let [first, ..] = &self.claims[..] else {
+            return Some(Line::new(level, format!("{vips} {fate}")));
+        };
+        if result != AnnounceResult::Ok || first.frames_sent == 0 {
+            return Some(Line::new(level, format!("{vips} {fate}")));
         }
-        if self.frames > 0 {
-            let separator = if self.verdicts.is_empty() { ":" } else { ";" };
-            let time = seconds(core.last_sent().duration_since(core.started()));
-            text += &format!("{separator} {} in {time}", count(self.frames, "frame"));
-            if self.verdicts.is_empty() && result == AnnounceResult::Ok {
-                text += "; told by broadcast; nobody was known to be asked";
-            }
-            if let Some(what) = cut_short.filter(|_| result == AnnounceResult::Ok) {
-                let what = what.name();
-                text += &format!("; cut short by {what}: not all was sent and asked");
-            }
-        }
-        Line(level, text)
+        let on = &first.link.name;
+        let followers = Followers::of(core, self.claims.iter().copied());
+        let is_told = self.claims.iter().all(|claim| claim.is_announcement_told());
+        let text = match (is_told, cut_short) {
+            (true, None) if !told.is_outdated(&self.claims) => return None,
+            (true, None) => format!("{vips} on {on}, at the end: {followers}"),
+            (true, Some(_)) => format!("{vips} on {on}"),
+            (false, _) => format!("{vips} {fate}: {followers}"),
+        };
+        let cut_short = cut_short.map(CutShort::name).map(|what| {
+            let mark = if is_told { ": " } else { "; " };
+            format!("{mark}cut short by {what}: not all was sent and asked")
+        });
+        let notice = followers.notice(&self.claims, of_run);
+        let line = Line::new(level, text + &cut_short.unwrap_or_default());
+        Some(if is_told { line } else { line.of(notice) })
+    }
+
+    /// How many frames that took.
+    fn frames(&self, core: &Announcement) -> Option<Line> {
+        let frames: u32 = self.claims.iter().map(|claim| claim.frames_sent).sum();
+        let time = seconds(core.last_sent().duration_since(core.started()));
+        let frames = Some(frames).filter(|frames| *frames > 0)?;
+        let text = format!("{}: {} in {time}", list(&self.vips), count(frames, "frame"));
+        Some(Line::new(Level::Debug, text))
     }
 }
 
@@ -344,29 +341,6 @@ fn absence(core: &Announcement, placed: &PlacedVip) -> String {
             }
         }
     }
-}
-
-/// A line about a VIP during its run.
-#[must_use]
-pub fn news_line(name: Option<&str>, core: &Announcement, news: &News) -> Line {
-    let vip = news.vip;
-    let on = core.link(news.interface).map_or("", |link| &link.name);
-    let other_owners = news.other_owners.iter();
-    let other_owners = other_owners.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
-    let other_owners = other_owners.collect::<Vec<_>>().join(", ");
-    let line = if news.is_over {
-        let text = format!(
-            "{vip} on {on}: the conflict is over: {other_owners} no longer answers for it; announced again"
-        );
-        Line(Level::Warn, text)
-    } else {
-        let text = format!(
-            "{vip} on {on}: conflict: {other_owners} answers for it, too; probed again every 2 s, and \
-             announced again once it is gone"
-        );
-        Line(Level::Error, text)
-    };
-    line.about(name)
 }
 
 /// How one claim ended, and the words for it, to follow the VIP.
@@ -419,12 +393,35 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
 }
 
 /// What needs attention, and the worst result that follows from it.
-struct Findings {
-    worst: AnnounceResult,
+pub(super) struct Findings<'a> {
+    core: &'a Announcement,
+    background: &'a Background<'a>,
+    told: &'a Told,
+    pub(super) worst: AnnounceResult,
     lines: Similar,
 }
 
-impl Findings {
+impl<'a> Findings<'a> {
+    /// None yet, but for these lines.
+    pub(super) fn new(
+        core: &'a Announcement,
+        background: &'a Background<'a>,
+        told: &'a Told,
+        lines: Similar,
+    ) -> Self {
+        let worst = match core.is_blind() {
+            true => AnnounceResult::Unproven,
+            false => AnnounceResult::Ok,
+        };
+        Self {
+            core,
+            background,
+            told,
+            worst,
+            lines,
+        }
+    }
+
     /// `kind`: what the line is about.
     fn add(
         &mut self,
@@ -433,27 +430,64 @@ impl Findings {
         kind: &'static str,
         text: impl FnOnce() -> String,
     ) {
+        self.add_line(result, level, kind, || Line::new(level, text()));
+    }
+
+    fn add_line(
+        &mut self,
+        result: AnnounceResult,
+        level: Level,
+        kind: &'static str,
+        line: impl FnOnce() -> Line,
+    ) {
         self.worst = self.worst.min(result);
-        self.lines.add(level, kind, text);
+        self.lines.add(level, kind, line);
+    }
+
+    /// The same, unless the user was told.
+    fn add_untold(
+        &mut self,
+        is_told: bool,
+        result: AnnounceResult,
+        kind: &'static str,
+        line: impl FnOnce() -> Line,
+    ) {
+        self.worst = self.worst.min(result);
+        if !is_told {
+            let line = line();
+            self.lines.add(line.level, kind, || line);
+        }
     }
 
     /// Conflicts, stale peers, required peers that are silent, and other peers that prove nothing.
-    fn of_claim(&mut self, core: &Announcement, claim: &Claim, background: &Background<'_>) {
-        let (vip, name) = (claim.vip, &claim.link.name);
+    pub(super) fn of_claim(&mut self, claim: &Claim) {
+        let (vip, name, core) = (claim.vip, &claim.link.name, self.core);
         if claim.state() != State::Ready {
             return;
         }
         match claim.more_conflicts() {
-            0 => self.of_conflicts(core, claim, background),
-            more => self.of_flood(core, claim, more),
+            0 => self.of_conflicts(claim),
+            more => {
+                // They count as long as any that is known does.
+                let result = match claim.conflicts().next() {
+                    Some(_) => AnnounceResult::Conflict,
+                    None => AnnounceResult::Ok,
+                };
+                self.add_untold(false, result, "floods of claims", || {
+                    flood(core, claim, more)
+                });
+            }
         }
         for (mac, _) in claim.past_conflicts() {
             let host = host_name(core, mac);
-            self.add(AnnounceResult::Ok, Level::Warn, "past conflicts", || {
-                format!(
+            let is_told = self.told.is_over(vip, mac);
+            self.add_untold(is_told, AnnounceResult::Ok, "past conflicts", || {
+                let text = format!(
                     "{vip} on {name}: {mac} ({host}) answered for it, too, but no longer does: a \
                      conflict that is over"
-                )
+                );
+                let notice = about(claim, Kind::ConflictOver).with("MAC", &mac);
+                Line::new(Level::Warn, text).of(notice)
             });
         }
         // If another interface holds the VIP as well, it has to answer.
@@ -471,15 +505,13 @@ impl Findings {
             });
         }
         if claim.is_blocked() {
-            self.add(AnnounceResult::Unproven, Level::Warn, "blocked VIPs", || format!(
-                "{vip} on {name}: blocked: several hosts answer this host's own address, but none ever a \
-                 frame from the VIP: something on the way out drops these frames. Does port security of \
-                 the cloud or hypervisor know the VIP (allowed address pairs), or MAC/IP binding, Dynamic \
-                 ARP Inspection, or an egress filter?"
-            ));
+            let is_told = claim.is_block_told();
+            self.add_untold(is_told, AnnounceResult::Unproven, "blocked VIPs", || {
+                blocked(claim)
+            });
         }
         for confirmation in claim.peers() {
-            self.of_peer(claim, confirmation, background);
+            self.of_peer(claim, confirmation);
         }
         if claim.left_out > 0 {
             self.add(AnnounceResult::Ok, Level::Warn, "tables with too many hosts", || {
@@ -511,112 +543,62 @@ impl Findings {
         }
     }
 
-    fn of_conflicts(&mut self, core: &Announcement, claim: &Claim, background: &Background<'_>) {
-        let (vip, name) = (claim.vip, &claim.link.name);
+    fn of_conflicts(&mut self, claim: &Claim) {
         for mac in claim.conflicts() {
-            let host = host_name(core, mac);
-            let what = if background.proxies.contains(&mac) {
-                format!(
-                    ", and for addresses that nobody has: a proxy, no second owner; on it switch \
-                     proxy ARP off for this link (`sysctl -w net.ipv4.conf.IF.proxy_arp=0`), or \
-                     route {vip} to this link"
-                )
-            } else {
-                format!(
-                    "; on that host run `vipherald release {vip}` if its keepalived is dead, or find \
-                     out why both are master"
-                )
-            };
-            let text =
-                || format!("{vip} on {name}: conflict: {mac} ({host}) answers for it, too{what}");
-            self.add(AnnounceResult::Conflict, Level::Error, "conflicts", text);
+            // That it is a proxy is found out at the end.
+            let is_proxy = self.background.proxies.contains(&mac);
+            let is_told = claim.is_conflict_told(mac) && !is_proxy;
+            let core = self.core;
+            self.add_untold(is_told, AnnounceResult::Conflict, "conflicts", || {
+                conflict(core, claim, &[mac], is_proxy)
+            });
         }
-    }
-
-    /// So many hosts that claim a VIP are one event.
-    fn of_flood(&mut self, core: &Announcement, claim: &Claim, more: u64) {
-        // They count as long as any that is known does. A rival is among them, with an entry of its own.
-        let mut known: Vec<_> = claim.conflicts().collect();
-        known.sort_by_key(|mac| core.host_of(*mac).is_none());
-        let (result, level) = match known.is_empty() {
-            true => (AnnounceResult::Ok, Level::Warn),
-            false => (AnnounceResult::Conflict, Level::Error),
-        };
-        self.add(result, level, "floods of claims", || {
-            let (vip, name) = (claim.vip, &claim.link.name);
-            let who = match known.is_empty() {
-                true => "hosts that are gone".to_owned(),
-                false => {
-                    let named = known.iter();
-                    let named = named.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
-                    list(&named.collect::<Vec<_>>())
-                }
-            };
-            format!(
-                "{vip} on {name}: conflict: a flood of claims, by {who} and, {more} times, by other \
-                 MACs: a loop or an attack?"
-            )
-        });
     }
 
     /// The links on which no frame of another host came in.
-    fn of_silent_paths(&mut self, core: &Announcement) {
-        let mut silent: BTreeMap<&str, Vec<Vip>> = BTreeMap::new();
-        for claim in core.claims() {
-            let is_silent = !core.is_path_alive(claim.interface());
+    fn of_silent_paths(&mut self) {
+        let mut silent: BTreeMap<&str, Vec<&Claim>> = BTreeMap::new();
+        for claim in self.core.claims() {
+            let is_silent = !self.core.is_path_alive(claim.interface());
             if claim.state() == State::Ready && claim.broadcasts > 0 && is_silent {
-                silent.entry(&claim.link.name).or_default().push(claim.vip);
+                silent.entry(&claim.link.name).or_default().push(claim);
             }
         }
-        for (name, vips) in silent {
-            self.add(AnnounceResult::Unproven, Level::Warn, "silent links", || format!(
-                "{} on {name}: no frame of any other host came in, so nobody is known to follow: is the \
-                 switch port in the right VLAN, does it forward (spanning tree), and is anybody there?",
-                list(&vips)
-            ));
+        for (name, claims) in silent {
+            self.add_untold(false, AnnounceResult::Unproven, "silent links", || {
+                let vips: Vec<_> = claims.iter().map(|claim| claim.vip).collect();
+                let cause = match claims.iter().all(|claim| claim.is_silence_told()) {
+                    true => "",
+                    false => SILENCE,
+                };
+                let text = format!(
+                    "{} on {name}: no frame of any other host came in, so nobody is known to follow\
+                     {cause}",
+                    list(&vips)
+                );
+                let notice = Notice::new(Kind::PathSilent).with_each("VIP", &vips);
+                Line::new(Level::Warn, text).of(notice.with("INTERFACE", name))
+            });
         }
     }
 
-    fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation, background: &Background<'_>) {
+    fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation) {
         let (vip, name, peer) = (claim.vip, &claim.link.name, &confirmation.peer);
         let who = Who(peer);
         let verdict = claim.verdict_of(confirmation);
+        let is_told = claim.is_peer_told(confirmation);
         match verdict {
             PeerVerdict::Stale => {
-                let cure = format!(
-                    "on it run `vipherald purge --permanent {vip}` or `ip neigh del {vip} dev …`"
-                );
-                let text = || match (confirmation.forwarded_by, confirmation.acknowledged) {
-                    (Some(by), _) => format!(
-                        "{vip} on {name}: {who} is stale: its answers to the VIP go to {by}, which \
-                         forwards them to this host; {cure}"
-                    ),
-                    // It took the request in, and its kernel would have changed the entry.
-                    (None, Some(_)) => format!(
-                        "{vip} on {name}: {who} is stale: it answers this host and took the VIP's ARP or \
-                         ND in, but does not answer the VIP: an entry set by hand is wrong ({cure}), or \
-                         a filter on it does not know the VIP"
-                    ),
-                    (None, None) => format!(
-                        "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so \
-                         its entry is wrong; {cure}"
-                    ),
-                };
-                self.add(AnnounceResult::Unproven, Level::Warn, "stale peers", text);
+                self.add_untold(is_told, AnnounceResult::Unproven, "stale peers", || {
+                    stale(claim, confirmation)
+                });
             }
             PeerVerdict::Silent | PeerVerdict::Unasked
                 if peer.required && !claim.is_other_owner(peer) && !claim.is_blocked() =>
             {
-                let what = match peer.source {
-                    Source::Gateway => "the gateway",
-                    Source::Configured => "the configured peer",
-                    Source::Learned | Source::Census | Source::Subnet => "the neighbour",
-                };
-                self.add(AnnounceResult::Unproven, Level::Warn, "silent peers", || {
-                    format!(
-                        "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; \
-                         is it up, and does a filter drop ARP or ND?"
-                    )
+                let nodes = self.background.nodes;
+                self.add_untold(is_told, AnnounceResult::Unproven, "silent peers", || {
+                    silent(claim, confirmation, nodes)
                 });
             }
             PeerVerdict::Holder => {
@@ -626,7 +608,7 @@ impl Findings {
                          real server"
                     )
                 };
-                let level = match background.real_servers.contains(&peer.ip) {
+                let level = match self.background.real_servers.contains(&peer.ip) {
                     true => Level::Debug,
                     false => Level::Info,
                 };
@@ -675,14 +657,149 @@ impl Findings {
     }
 }
 
+/// What may be the cause if nobody is heard.
+const SILENCE: &str = ": is the switch port in the right VLAN, does it forward (spanning tree), and is anybody \
+     there?";
+
+/// No frame of another host has come in on the interface of these VIPs so far.
+pub(super) fn path_silent(claims: &[&Claim]) -> Option<Line> {
+    let [first, ..] = claims else { return None };
+    let vips: Vec<_> = claims.iter().map(|claim| claim.vip).collect();
+    let (name, notice) = (&first.link.name, Notice::new(Kind::PathSilent));
+    let text = format!(
+        "{} on {name}: no frame of any other host has come in yet, so nobody is known to follow; \
+         announced until one does{SILENCE}",
+        list(&vips)
+    );
+    let notice = notice.with_each("VIP", &vips).with("INTERFACE", name);
+    Some(Line::new(Level::Warn, text).of(notice))
+}
+
+/// Other hosts answer for a VIP. They may be proxies.
+pub(super) fn conflict(core: &Announcement, claim: &Claim, by: &[Mac], are_proxies: bool) -> Line {
+    let (vip, name) = (claim.vip, &claim.link.name);
+    let what = match are_proxies {
+        true => format!(
+            ", and for addresses that nobody has: a proxy, no second owner; on it switch that off \
+             for this link ({}), or route {vip} to this link",
+            proxy_off(vip)
+        ),
+        false => format!(
+            "; on that host run `vipherald release {vip}` if its keepalived is dead, or find out \
+             why both are master"
+        ),
+    };
+    let owners = hosts(core, by);
+    let text = format!("{vip} on {name}: conflict: {owners} answers for it, too{what}");
+    Line::new(Level::Error, text).of(about(claim, Kind::Conflict).with_each("MAC", by))
+}
+
+/// So many hosts that claim a VIP are one event.
+pub(super) fn flood(core: &Announcement, claim: &Claim, more: u64) -> Line {
+    // A rival is among them, with an entry of its own.
+    let mut known: Vec<_> = claim.conflicts().collect();
+    known.sort_by_key(|mac| core.host_of(*mac).is_none());
+    let (level, who) = match known.is_empty() {
+        true => (Level::Warn, "hosts that are gone".to_owned()),
+        false => (Level::Error, hosts(core, &known)),
+    };
+    let (vip, name) = (claim.vip, &claim.link.name);
+    let text = format!(
+        "{vip} on {name}: conflict: a flood of claims, by {who} and, {more} times, by other MACs: a \
+         loop or an attack?"
+    );
+    Line::new(level, text).of(about(claim, Kind::Conflict).with_each("MAC", known))
+}
+
+/// Something drops the frames from a VIP.
+pub(super) fn blocked(claim: &Claim) -> Line {
+    let (vip, name) = (claim.vip, &claim.link.name);
+    let text = format!(
+        "{vip} on {name}: blocked: several hosts answer this host's own address, but none ever a \
+         frame from the VIP: something on the way out drops these frames. Does port security of the \
+         cloud or hypervisor know the VIP (allowed address pairs), or MAC/IP binding, Dynamic ARP \
+         Inspection, or an egress filter?"
+    );
+    Line::new(Level::Warn, text).of(about(claim, Kind::Blocked))
+}
+
+/// A peer sends to a wrong MAC.
+pub(super) fn stale(claim: &Claim, confirmation: &Confirmation) -> Line {
+    let (vip, name, who) = (claim.vip, &claim.link.name, Who(&confirmation.peer));
+    let cure =
+        format!("on it run `vipherald purge --permanent {vip}` or `ip neigh del {vip} dev …`");
+    let text = match (confirmation.forwarded_by, confirmation.acknowledged) {
+        (Some(by), _) => format!(
+            "{vip} on {name}: {who} is stale: its answers to the VIP go to {by}, which forwards \
+             them to this host; {cure}"
+        ),
+        // It took the request in, and its kernel would have changed the entry.
+        (None, Some(_)) => format!(
+            "{vip} on {name}: {who} is stale: it answers this host and took the VIP's ARP or ND in, \
+             but does not answer the VIP: an entry set by hand is wrong ({cure}), or a filter on it \
+             does not know the VIP"
+        ),
+        (None, None) => format!(
+            "{vip} on {name}: {who} is stale: it answers this host but not the VIP, so its entry is \
+             wrong; {cure}"
+        ),
+    };
+    Line::new(Level::Warn, text).of(about_peer(claim, confirmation, Kind::StalePeer))
+}
+
+/// A peer that has to follow answers nothing. If it is the only one of the instance's other `nodes` that
+/// does not answer, this host has its VIPs because it died.
+pub(super) fn silent(claim: &Claim, confirmation: &Confirmation, nodes: &[IpAddr]) -> Line {
+    let (vip, name, peer) = (claim.vip, &claim.link.name, &confirmation.peer);
+    let is_silent_node = |one: &&Confirmation| {
+        let verdict = claim.verdict_of(one);
+        nodes.contains(&one.peer.ip)
+            && matches!(verdict, PeerVerdict::Silent | PeerVerdict::Unasked)
+    };
+    let is_dead = nodes.contains(&peer.ip) && claim.peers().filter(is_silent_node).count() == 1;
+    let what = match peer.source {
+        Source::Gateway => "the gateway",
+        Source::Configured => "the configured peer",
+        Source::Learned | Source::Census | Source::Observed | Source::Subnet => "the neighbour",
+    };
+    let who = Who(peer);
+    let (level, text) = match is_dead {
+        true => (
+            Level::Info,
+            format!(
+                "{vip} on {name}: {what} {who} is silent: the node that has just died, probably"
+            ),
+        ),
+        false => (
+            Level::Warn,
+            format!(
+                "{vip} on {name}: {what} {who} is silent: nothing proves that it follows; is it up, \
+                 and does a filter drop ARP or ND?"
+            ),
+        ),
+    };
+    Line::new(level, text).of(about_peer(claim, confirmation, Kind::SilentPeer))
+}
+
 /// A peer's address and MAC.
-struct Who<'a>(&'a Peer);
+pub(super) struct Who<'a>(pub(super) &'a Peer);
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.ip)?;
         self.0.mac.map_or(Ok(()), |mac| write!(f, " ({mac})"))
     }
+}
+
+pub(super) fn about(claim: &Claim, kind: Kind) -> Notice {
+    let notice = Notice::new(kind).with("VIP", &claim.vip);
+    notice.with("INTERFACE", &claim.link.name)
+}
+
+pub(super) fn about_peer(claim: &Claim, confirmation: &Confirmation, kind: Kind) -> Notice {
+    let peer = &confirmation.peer;
+    let notice = about(claim, kind).with("PEER", &peer.ip);
+    notice.with_each("MAC", peer.mac)
 }
 
 /// Not if nothing was wrong, nor if a peer that follows anyway did not answer the order.
@@ -692,6 +809,13 @@ fn is_worth_logging(fate: &Fate, verdict: PeerVerdict) -> bool {
         Some(Outcome::Right | Outcome::Absent) => false,
         Some(_) => true,
     }
+}
+
+/// MACs with their hosts, as far as they are known.
+pub(super) fn hosts(core: &Announcement, macs: &[Mac]) -> String {
+    let named = macs.iter();
+    let named = named.map(|mac| format!("{mac} ({})", host_name(core, *mac)));
+    list(&named.collect::<Vec<_>>())
 }
 
 fn host_name(core: &Announcement, mac: Mac) -> String {
@@ -787,6 +911,7 @@ impl AnnouncedVip {
             more_conflicts: NonZeroU64::new(claim.more_conflicts()),
             peers,
             more_peers,
+            peers_not_kept: None,
             peers_left_out: NonZeroUsize::new(claim.left_out),
             ..Self::absent(claim.vip)
         }
@@ -806,6 +931,7 @@ impl AnnouncedVip {
             more_conflicts: None,
             peers: Vec::new(),
             more_peers: None,
+            peers_not_kept: None,
             peers_left_out: None,
         }
     }
@@ -816,7 +942,16 @@ impl Report for AnnounceReport {
         self.lines.clone()
     }
 
+    fn shorten(&mut self) {
+        let vips = self.vips.iter_mut();
+        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.peers_not_kept)));
+    }
+
     fn exit(&self) -> Exit {
         self.header.result.into()
+    }
+
+    fn lasted(&self) -> Duration {
+        Duration::from_millis(self.duration_ms)
     }
 }

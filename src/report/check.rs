@@ -12,9 +12,9 @@ use vipherald_core::ask::{Confirmation, PeerVerdict, VipVerdict};
 use vipherald_core::host::{Neighbour, NeighbourState};
 
 use super::announce::AskedPeer;
-use super::caps::MOST_PEERS;
+use super::caps::{MOST_PEERS, shorten};
 use super::purge::state_name;
-use super::{Action, Header, Line, Report, list};
+use super::{Action, Header, Line, Report, list, proxy_off};
 use crate::check::{Finding, Mended, Role};
 use crate::exit::{Exit, Plugin};
 use crate::printable::one_line;
@@ -87,6 +87,9 @@ struct CheckedVip {
     peers: Vec<AskedPeer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     more_peers: Option<NonZeroUsize>,
+    /// Those that the receipt leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers_not_kept: Option<NonZeroUsize>,
     reason: Option<String>,
     notes: Vec<String>,
     before: Option<VipVerdict>,
@@ -215,6 +218,7 @@ impl CheckedVip {
             frames_sent: finding.frames,
             peers,
             more_peers,
+            peers_not_kept: None,
             reason: finding.why.clone().or(kept),
             notes: finding.notes.clone(),
             before: checked.before,
@@ -367,10 +371,10 @@ fn end_conflict(finding: &Finding) -> String {
     if !proxies.is_empty() {
         steps.push(format!(
             "{} answers for addresses that nobody has, too: a proxy (proxy ARP or ND), no second \
-             owner. Switch that off there, on the interface to this link (Linux: `sysctl -w \
-             net.ipv4.conf.IF.proxy_arp=0`), or exclude the VIP from it by a route to it on this \
-             link (`ip route add {vip} dev IF`).",
-            named(proxies)
+             owner. Switch that off there, on the interface to this link (Linux: {}), or exclude \
+             the VIP from it by a route to it on this link (`ip route add {vip} dev IF`).",
+            named(proxies),
+            proxy_off(vip)
         ));
     }
     let wrong_owners = match finding.role {
@@ -513,8 +517,13 @@ impl Report for CheckReport {
         self.checked
             .iter()
             .flat_map(|checked| self.rows(checked))
-            .map(|text| Line(Level::Info, text))
+            .map(|text| Line::new(Level::Info, text))
             .collect()
+    }
+
+    fn shorten(&mut self) {
+        let vips = self.vips.iter_mut();
+        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.peers_not_kept)));
     }
 
     fn exit(&self) -> Exit {
@@ -539,10 +548,16 @@ impl Report for CheckReport {
         }
         text
     }
+
+    fn lasted(&self) -> Duration {
+        Duration::from_millis(self.duration_ms)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use vipherald_core::host::PlacedVip;
+
     use super::*;
 
     #[test]
@@ -550,6 +565,32 @@ mod tests {
         let text = "word ".repeat(60);
         for line in wrapped(text.trim()) {
             assert!(line.len() <= 80 && line.starts_with("  word"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_cure_of_a_proxy_is_one_for_the_vips_family() {
+        for (vip, cure) in [("192.0.2.10", "net.ipv4"), ("2001:db8::10", "ndppd")] {
+            let [owner, proxy] =
+                ["02:00:00:00:00:01", "02:00:00:00:00:09"].map(|mac| mac.parse().unwrap());
+            let finding = Finding {
+                placed: PlacedVip::anywhere(vip.parse().unwrap()),
+                interface: None,
+                also_on: Vec::new(),
+                verdict: VipVerdict::Conflict,
+                why: None,
+                notes: Vec::new(),
+                owners: vec![(owner, None), (proxy, None)],
+                proxies: vec![proxy],
+                frames: 0,
+                role: Role::Other(None),
+            };
+            let told = end_conflict(&finding);
+            let mut cures = ["net.ipv4", "ndppd"].into_iter();
+            assert!(
+                cures.all(|one| told.contains(one) == (one == cure)),
+                "{told}"
+            );
         }
     }
 

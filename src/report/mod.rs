@@ -3,24 +3,30 @@
 mod announce;
 mod caps;
 mod check;
+mod news;
 mod order;
 mod purge;
 mod release;
 mod show;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use log::{Level, log};
+use log::Level;
 use serde::Serialize;
+use vipherald_core::address::Vip;
 
-pub use announce::{AnnounceReport, Background, news_line};
+pub use announce::{AnnounceReport, Background};
 pub use check::{CheckReport, Checked, plugin_line};
-pub use order::OrderReport;
+pub use news::Told;
+pub use order::{OrderReport, RefusedReport};
 pub use purge::PurgeReport;
 pub use release::ReleaseReport;
 pub use show::ShowReport;
 
 use crate::exit::Exit;
+use crate::journal::Notice;
+use crate::logging;
 use crate::printable::one_line;
 
 /// Addresses that one line names; of more it gives the number.
@@ -83,18 +89,43 @@ enum Action {
 
 /// A line for people, with its log level.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line(Level, String);
+pub struct Line {
+    level: Level,
+    text: String,
+    notice: Option<Notice>,
+}
 
 impl Line {
+    /// A line of this level.
+    pub(crate) fn new(level: Level, text: impl Into<String>) -> Self {
+        Self {
+            level,
+            text: text.into(),
+            notice: None,
+        }
+    }
+
+    /// The same with what the journal is told.
+    fn of(self, notice: Notice) -> Self {
+        Self {
+            notice: Some(notice),
+            ..self
+        }
+    }
+
     /// Writes it to the log.
     pub fn log(&self) {
-        log!(self.0, "{}", self.1);
+        logging::say(self.level, &self.text, self.notice.as_ref());
     }
 
     /// Puts the name of the instance or group in front.
     fn about(self, name: Option<&str>) -> Self {
         match name {
-            Some(name) => Self(self.0, format!("{name}: {}", self.1)),
+            Some(name) => Self {
+                text: format!("{name}: {}", self.text),
+                notice: self.notice.map(|notice| notice.with("INSTANCE", name)),
+                ..self
+            },
             None => self,
         }
     }
@@ -108,6 +139,19 @@ pub trait Report: Serialize {
     /// The exit status that its result means.
     fn exit(&self) -> Exit;
 
+    /// How long the run lasted, as far as it matters.
+    fn lasted(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Leaves out what no receipt keeps, so that to write a long one takes no time.
+    fn shorten(&mut self) {}
+
+    /// Whether the history keeps it.
+    fn is_worth_a_receipt(&self) -> bool {
+        true
+    }
+
     /// Writes the lines to the log.
     fn log(&self) {
         for line in self.lines() {
@@ -119,7 +163,7 @@ pub trait Report: Serialize {
     fn text(&self) -> String {
         let lines = self.lines().into_iter();
         lines
-            .map(|Line(_, text)| one_line(&text).into_owned() + "\n")
+            .map(|line| one_line(&line.text).into_owned() + "\n")
             .collect()
     }
 }
@@ -154,11 +198,20 @@ impl FailureReport {
 
 impl Report for FailureReport {
     fn lines(&self) -> Vec<Line> {
-        vec![Line(Level::Error, self.error.clone())]
+        vec![Line::new(Level::Error, self.error.clone())]
     }
 
     fn exit(&self) -> Exit {
         self.exit
+    }
+}
+
+/// How a Linux host ceases to answer as a proxy for addresses such as this VIP.
+fn proxy_off(vip: Vip) -> &'static str {
+    match vip.ip() {
+        IpAddr::V4(_) => "`sysctl -w net.ipv4.conf.IF.proxy_arp=0`",
+        // The kernel's own proxy_ndp answers for single addresses only (`ip -6 neigh show proxy`).
+        IpAddr::V6(_) => "stop what proxies there, such as ndppd",
     }
 }
 
@@ -179,8 +232,11 @@ fn count(number: u32, what: &str) -> String {
 }
 
 fn seconds(duration: Duration) -> String {
-    if duration < Duration::from_secs(1) {
-        format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+    let millis = duration.as_secs_f64() * 1e3;
+    if millis < 10.0 {
+        format!("{millis:.1} ms")
+    } else if millis < 1e3 {
+        format!("{millis:.0} ms")
     } else {
         format!("{:.1} s", duration.as_secs_f64())
     }

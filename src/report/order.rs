@@ -1,10 +1,12 @@
 //! What peers did on orders to purge.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use log::Level;
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
+use vipherald_core::order::message::Order;
 use vipherald_core::order::{Done, Fate, Outcome, Reason};
 
 use super::{Header, Line, Report};
@@ -97,10 +99,10 @@ impl OrderReport {
             let Ordered { peer, vip, mac, .. } = order;
             let line = if dry_run {
                 let text = format!("{peer} would be ordered to purge {vip}, which is at {mac}");
-                Line(Level::Info, text)
+                Line::new(Level::Info, text)
             } else {
                 let (level, text) = words(&order.fate, *mac);
-                Line(level, format!("{vip}: {peer} {text}"))
+                Line::new(level, format!("{vip}: {peer} {text}"))
             };
             line.about(name)
         };
@@ -113,9 +115,66 @@ impl OrderReport {
     }
 }
 
+impl OrderReport {
+    /// Reports on an order that this host got from `sender`.
+    #[must_use]
+    pub fn obeyed(order: &Order, done: &[Done], sender: IpAddr) -> Self {
+        let settled = |one: &Done| !matches!(one.outcome, Outcome::Kept(_) | Outcome::Refused(_));
+        let result = match done.iter().all(settled) {
+            true => OrderResult::Ok,
+            false => OrderResult::Unproven,
+        };
+        let name = Some(order.instance.as_str()).filter(|name| !name.is_empty());
+        let answered = |one: &Done| {
+            let mut wanted = order.vips.iter();
+            let (_, mac) = wanted.find(|(vip, _)| *vip == one.vip)?;
+            let fate = Fate::Answered {
+                done: one.clone(),
+                skew: None,
+            };
+            Some(OrderedPeer::new(
+                sender.to_canonical(),
+                one.vip,
+                *mac,
+                &fate,
+                false,
+            ))
+        };
+        Self {
+            header: Header::new("listen", result).about(name),
+            orders: done.iter().filter_map(answered).collect(),
+            lines: Vec::new(),
+        }
+    }
+}
+
+/// Datagrams that `listen` refused.
+#[derive(Debug, Serialize)]
+pub struct RefusedReport {
+    command: &'static str,
+    version: &'static str,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+impl RefusedReport {
+    /// By reason.
+    #[must_use]
+    pub fn new(refused: BTreeMap<&'static str, u64>) -> Self {
+        Self {
+            command: "listen",
+            version: env!("CARGO_PKG_VERSION"),
+            refused,
+        }
+    }
+}
+
 impl OrderedPeer {
     fn of(order: &Ordered, dry_run: bool) -> Self {
-        let (done, skew_ms) = match &order.fate {
+        Self::new(order.peer, order.vip, order.mac, &order.fate, dry_run)
+    }
+
+    fn new(peer: IpAddr, address: Vip, mac: Mac, fate: &Fate, dry_run: bool) -> Self {
+        let (done, skew_ms) = match fate {
             Fate::Unanswered => (None, None),
             Fate::Answered { done, skew } => (Some(done), *skew),
         };
@@ -125,10 +184,10 @@ impl OrderedPeer {
         });
         let interface = done.map(|done| done.interface.clone());
         Self {
-            peer: order.peer,
-            address: order.vip,
-            mac: order.mac,
-            order: (!dry_run).then(|| order.fate.word()),
+            peer,
+            address,
+            mac,
+            order: (!dry_run).then(|| fate.word()),
             reason,
             interface: interface.filter(|name| !name.is_empty()),
             was: done.and_then(|done| done.was),
@@ -145,5 +204,11 @@ impl Report for OrderReport {
 
     fn exit(&self) -> Exit {
         self.header.result.into()
+    }
+
+    /// Most orders that come in are needless: whoever announces sends them to all peers.
+    fn is_worth_a_receipt(&self) -> bool {
+        let needless = |one: &OrderedPeer| matches!(one.order, Some("right" | "absent"));
+        self.header.command == "order" || !self.orders.iter().all(needless)
     }
 }

@@ -9,6 +9,7 @@ use vipherald_core::host::NeighbourState;
 
 use super::{Action, Header, Line, Report, list};
 use crate::exit::{Exit, PurgeResult};
+use crate::journal::{Kind, Notice};
 use crate::purge::{self, Entry, Kept, Purged};
 
 /// What a purge did.
@@ -47,7 +48,7 @@ impl PurgeReport {
         }
         let held = held.into_iter().map(|(interface, vips)| {
             let text = format!("{} held here, on {interface}: nothing purged", list(&vips));
-            Line(Level::Warn, text)
+            Line::new(Level::Warn, text)
         });
         let entries = purged
             .entries
@@ -61,7 +62,7 @@ impl PurgeReport {
         let unknown: Vec<_> = vips.filter(|vip| !is_known(vip)).collect();
         let nothing = (!unknown.is_empty()).then(|| {
             let text = format!("{} purged: no entry was there", list(&unknown));
-            Line(Level::Info, text)
+            Line::new(Level::Info, text)
         });
         let lines = held.chain(entries).chain(nothing);
         Self {
@@ -78,11 +79,17 @@ fn entry_line(entry: &Entry, dry_run: bool) -> Line {
         .mac
         .map_or(state.clone(), |mac| format!("{mac} {state}"));
     match entry.kept {
-        None => Line(Level::Info, format!("{vip} purged on {on}: was {was}")),
+        None => {
+            let notice = Notice::new(Kind::Purged)
+                .with("VIP", &vip)
+                .with("INTERFACE", on)
+                .with_each("MAC", entry.mac);
+            Line::new(Level::Info, format!("{vip} purged on {on}: was {was}")).of(notice)
+        }
         Some(why) => {
             let level = if dry_run { Level::Info } else { Level::Warn };
             let text = format!("{vip} kept on {on} as {was}: {}", why.reason());
-            Line(level, text)
+            Line::new(level, text)
         }
     }
 }
@@ -115,5 +122,11 @@ impl Report for PurgeReport {
 
     fn exit(&self) -> Exit {
         self.header.result.into()
+    }
+
+    /// Most purges find nothing.
+    fn is_worth_a_receipt(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| matches!(entry.action, Action::Deleted))
     }
 }

@@ -6,6 +6,7 @@ use vipherald_core::address::Vip;
 
 use super::{Action, Header, Line, Report};
 use crate::exit::{Exit, ReleaseResult};
+use crate::journal::{Kind, Notice};
 use crate::release::{Doubt, Held};
 
 /// What `release` did.
@@ -40,7 +41,7 @@ impl ReleaseReport {
         if held.is_empty() {
             let text =
                 "none of the VIPs is on this host where keepalived puts it: nothing to release";
-            lines.push(Line(Level::Info, text.to_owned()));
+            lines.push(Line::new(Level::Info, text.to_owned()));
         }
         Self {
             header: Header::new("release", result).dry_run(dry_run),
@@ -53,9 +54,14 @@ impl ReleaseReport {
 fn line(held: &Held) -> Line {
     let (vip, on) = (held.vip, &held.interface);
     match &held.kept {
-        None => Line(Level::Warn, format!("{vip} released on {on}")),
-        Some(Doubt::DryRun) => Line(Level::Info, format!("{vip} would be released on {on}")),
-        Some(doubt) => Line(Level::Warn, format!("{vip} kept on {on}: {doubt}")),
+        None => {
+            let notice = Notice::new(Kind::Released)
+                .with("VIP", &vip)
+                .with("INTERFACE", on);
+            Line::new(Level::Warn, format!("{vip} released on {on}")).of(notice)
+        }
+        Some(Doubt::DryRun) => Line::new(Level::Info, format!("{vip} would be released on {on}")),
+        Some(doubt) => Line::new(Level::Warn, format!("{vip} kept on {on}: {doubt}")),
     }
 }
 

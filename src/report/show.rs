@@ -17,6 +17,9 @@ pub struct ShowReport<'a> {
     groups: &'a [Group],
     refused: Vec<Refused<'a>>,
     warnings: Vec<Warning>,
+    /// Whether there is more than vipherald reads.
+    #[serde(skip)]
+    is_cut_short: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +70,7 @@ impl<'a> ShowReport<'a> {
             groups: configuration.groups(),
             refused: refused.map(Refused::from).collect(),
             warnings: warnings.into_iter().map(Warning::from).collect(),
+            is_cut_short: configuration.is_cut_short(),
         }
     }
 
@@ -83,6 +87,7 @@ impl<'a> ShowReport<'a> {
             groups: &[],
             refused: Vec::new(),
             warnings: warnings.map(Warning::from).collect(),
+            is_cut_short: false,
         }
     }
 }
@@ -129,7 +134,7 @@ impl From<Problem> for Warning {
 
 impl Report for ShowReport<'_> {
     fn lines(&self) -> Vec<Line> {
-        let info = |text: String| Line(Level::Info, text);
+        let info = |text: String| Line::new(Level::Info, text);
         let groups = self.groups.iter().map(|group| {
             let members = group.instances.join(", ");
             format!("group {}: {members}", group.name)
@@ -137,11 +142,11 @@ impl Report for ShowReport<'_> {
         let instances = self.instances.iter().flat_map(instance_lines);
         let refused = self.refused.iter().map(|refused| {
             let text = format!("refused: {}", refused.problem);
-            Line(Level::Error, text)
+            Line::new(Level::Error, text)
         });
         let warnings = self.warnings.iter().map(|warning| {
             let text = format!("warning: {}", warning.text);
-            Line(Level::Warn, text)
+            Line::new(Level::Warn, text)
         });
         let all = instances.chain(groups).map(info);
         all.chain(refused).chain(warnings).collect()
@@ -149,10 +154,11 @@ impl Report for ShowReport<'_> {
 
     /// A failure if vipherald can't rely on what it read, or keepalived does not start with it.
     fn exit(&self) -> Exit {
-        if self.refused.is_empty() && !self.warnings.iter().any(|warning| warning.stops) {
-            Exit::Done
-        } else {
+        let stops = self.warnings.iter().any(|warning| warning.stops);
+        if stops || self.is_cut_short || !self.refused.is_empty() {
             Exit::Failed
+        } else {
+            Exit::Done
         }
     }
 }

@@ -591,3 +591,17 @@ impl Drop for Talker {
         let _ = self.0.wait();
     }
 }
+
+/// Drops a VIP's frames before a host's kernel sees them, as port security at the owner does.
+pub(crate) fn never_hears(host: &Host, vip: &str) {
+    let rules = if vip.contains(':') {
+        format!("ip6 saddr {vip} drop")
+    } else {
+        format!("arp saddr ip {vip} drop\nadd rule netdev lab in ip saddr {vip} drop")
+    };
+    host.nft(&format!(
+        "add table netdev lab\n\
+         add chain netdev lab in {{ type filter hook ingress device eth0 priority 0; }}\n\
+         add rule netdev lab in {rules}\n"
+    ));
+}

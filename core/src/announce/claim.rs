@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use super::news::Told;
 use super::rounds::RecentArp;
 use super::sources::Sources;
 use crate::address::{InterfaceIndex, Mac, Vip};
@@ -77,6 +78,7 @@ pub struct Claim {
     pub(super) epoch: u32,
     pub(super) rounds_over: bool,
     pub(super) recent_arp: RecentArp,
+    pub(super) told: Told,
     pub(super) sources: Sources,
     /// Frames of the rounds that left.
     pub broadcasts: u32,
@@ -130,6 +132,7 @@ impl Claim {
             epoch: 0,
             rounds_over: false,
             recent_arp: RecentArp::default(),
+            told: Told::default(),
             sources: Sources::default(),
             broadcasts: 0,
             resolvers: 0,

@@ -2,6 +2,7 @@
 
 mod claim;
 mod link_wide;
+mod news;
 mod orders;
 mod presence;
 mod receive;
@@ -14,6 +15,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 pub use claim::{Claim, Mode, State};
+pub use news::News;
 pub use orders::DueOrder;
 use presence::Wanted;
 pub use presence::{RunPlace, overlap};
@@ -29,6 +31,9 @@ use crate::ask::{
 use crate::host::{Address, HostSnapshot, Link, PlacedVip, Usability};
 use crate::wire::{Frame, Header, Payload};
 
+/// A run that does not expect all VIPs still takes those that come this long after it waited for them:
+/// by then, whoever saw them come has begun another run.
+const LATE: Duration = Duration::from_secs(2);
 /// The first gap before a refused frame is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// That gap doubles this many times, to about an eighth of a second.
@@ -93,19 +98,6 @@ enum Next {
     Look,
 }
 
-/// What the user learns before the run ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// The VIP.
-    pub vip: Vip,
-    /// The interface.
-    pub interface: InterfaceIndex,
-    /// The MACs of other owners.
-    pub other_owners: Vec<Mac>,
-    /// Whether they are gone and the run announces the VIP again; else the run starts to watch them.
-    pub is_over: bool,
-}
-
 /// A run: announces VIPs until every peer that can follow does, the VIPs left, or time is up.
 #[derive(Debug)]
 pub struct Announcement {
@@ -113,6 +105,8 @@ pub struct Announcement {
     vip_ips: BTreeSet<IpAddr>,
     wanted: Vec<Wanted>,
     mode: Mode,
+    /// Whether a VIP that does not come is missing.
+    expects_all: bool,
     run: EchoId,
     pace: Pace,
     started: Instant,
@@ -172,6 +166,7 @@ impl Announcement {
             vips,
             wanted,
             mode: Mode::Announce,
+            expects_all: true,
             run: EchoId::new(seed),
             pace,
             started: now,
@@ -206,6 +201,15 @@ impl Announcement {
         Self { mode, ..self }
     }
 
+    /// Not every VIP has to come: the run only picks up those that do while it waits, or a little later.
+    #[must_use]
+    pub fn expecting_some(self) -> Self {
+        Self {
+            expects_all: false,
+            ..self
+        }
+    }
+
     /// The VIPs that are or were on an interface.
     #[must_use]
     pub fn claims(&self) -> &[Claim] {
@@ -233,11 +237,6 @@ impl Announcement {
     #[must_use]
     pub fn is_blind(&self) -> bool {
         self.is_blind
-    }
-
-    /// Takes the news since the last call.
-    pub fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
     }
 
     /// When the run began.
@@ -363,6 +362,7 @@ impl Announcement {
             claim.rounds_over = false;
             claim.other_owners.drop_look();
             claim.began.get_or_insert(now);
+            claim.told.rounds_start(now);
             let epoch = claim.epoch;
             let first = What::Broadcast(RoundPlace::FIRST);
             self.schedule(now, index, epoch, Worth::Broadcast, first);
@@ -453,7 +453,6 @@ impl Announcement {
         if claim.state() != State::Ready || task.epoch != claim.epoch {
             return false;
         }
-        let vip = claim.vip;
         let is_known = claim.watched_until().is_some();
         let before: Vec<_> = claim.conflicts().collect();
         let enough = self.paths.probes_to_rule_out_chance(interface);
@@ -462,12 +461,9 @@ impl Announcement {
             Step::Nothing => {}
             Step::StillThere => {
                 if claim.other_owners.is_open() && !is_known {
-                    self.news.push(News {
-                        vip,
-                        interface,
-                        other_owners: claim.conflicts().collect(),
-                        is_over: false,
-                    });
+                    let other_owners = claim.conflicts().collect();
+                    self.news
+                        .push(News::ConflictWatched(task.claim, other_owners));
                 }
                 self.look_at_other_owners(now, task.claim, LOOK_AGAIN);
                 // An owner that let go becomes a peer again, while others still hold the VIP.
@@ -492,14 +488,9 @@ impl Announcement {
 
     /// No other owner remains: peers that followed one need the rounds and the questions again.
     fn conflict_is_over(&mut self, now: Instant, index: usize, other_owners: Vec<Mac>) {
+        self.news.push(News::ConflictOver(index, other_owners));
         let claim = &mut self.claims[index];
-        let (vip, interface) = (claim.vip, claim.interface());
-        self.news.push(News {
-            vip,
-            interface,
-            other_owners,
-            is_over: true,
-        });
+        claim.forget_told_conflicts();
         claim.ask_peers_again();
         self.background.start_over(index);
         if self.pace.conflict_watch > Duration::ZERO {
@@ -644,7 +635,7 @@ impl Announcement {
 
     /// Until when a VIP that is not here may come, or come back.
     fn address_awaited_until(&self) -> Option<Instant> {
-        let coming = self.absent().next().map(|_| self.wait_until);
+        let coming = self.awaited().next().map(|_| self.wait_until);
         let returning = self.claims.iter();
         returning
             .filter_map(|claim| claim.may_return_until(self.pace.wait))
@@ -684,6 +675,8 @@ impl Announcement {
     /// Schedules what follows in the rounds. Counted from now, not from when it was due: a late run keeps
     /// its gaps.
     fn next_of_rounds(&mut self, now: Instant, task: Task, next: Option<(Duration, RoundPlace)>) {
+        let is_over = next.is_none_or(|(_, place)| !place.is_in_first_round());
+        self.claims[task.claim].told.first_round_is_out |= is_over;
         if let Some((gap, place)) = next {
             let what = What::Broadcast(place);
             self.timers
@@ -898,7 +891,7 @@ impl Asker for Announcement {
         let frame = Worth::ALL.into_iter().filter_map(due).min();
         let waits = [self.address_awaited_until(), self.last_answer_until()];
         let waits = waits.map(|until| until.filter(|until| *until > now));
-        [frame, waits[0], waits[1]]
+        [frame, waits[0], waits[1], self.next_news(now)]
             .into_iter()
             .flatten()
             .fold(self.ends_at(), Instant::min)
@@ -940,6 +933,7 @@ impl Asker for Announcement {
             // Peers that were out of reach or learned the old MAC need all rounds again. All must
             // prove themselves again: only answers show when the path behind the carrier is alive.
             if mac_changed || came_up {
+                claim.told.start_over();
                 claim.ask_peers_again();
                 self.background.start_over(index);
                 self.paths.forget(link.index);

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Announcement, Claim, State};
+use super::{Announcement, Claim, LATE, State};
 use crate::address::{InterfaceIndex, Vip};
 use crate::host::{Address, Link, Place, PlacedVip, Usability};
 
@@ -53,8 +53,13 @@ pub fn overlap(one: RunPlace, other: RunPlace) -> bool {
 }
 
 impl Announcement {
-    /// The VIPs that no interface has held since the run began.
+    /// The missing VIPs: no interface has held them since the run began.
     pub fn absent(&self) -> impl Iterator<Item = &PlacedVip> + '_ {
+        self.awaited().filter(|_| self.expects_all)
+    }
+
+    /// The VIPs that no interface has held since the run began.
+    pub fn awaited(&self) -> impl Iterator<Item = &PlacedVip> + '_ {
         let awaited = self.wanted.iter().filter(|wanted| wanted.is_awaited());
         awaited.map(|wanted| &wanted.placed)
     }
@@ -227,6 +232,7 @@ impl Announcement {
                 }
                 (index, was_ready)
             }
+            None if !self.expects_all && now >= self.wait_until + LATE => return,
             None => {
                 let lower = link.lower.and_then(|lower| self.links.get(&lower));
                 let mut here = false;

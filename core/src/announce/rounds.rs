@@ -131,6 +131,10 @@ impl RoundPlace {
         step: Step::Round(0),
         frame: 0,
     };
+
+    pub(super) fn is_in_first_round(&self) -> bool {
+        self.step == Step::Round(0)
+    }
 }
 
 /// What leaves at a place of the rounds.

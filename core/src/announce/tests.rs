@@ -1,5 +1,7 @@
 //! Runs without a network: which frames leave when.
 
+mod news;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
@@ -314,15 +316,24 @@ fn a_run_waits_for_another_owner_to_go_and_then_announces_again() {
     let mut bench = Bench::watching(600);
     assert_eq!(play(&mut bench, Duration::from_secs(20), true), 21);
     assert!(!bench.is_over());
-    let news = bench.core.take_news();
-    assert!(news.len() == 1 && !news[0].is_over, "{news:?}");
+    let news = |bench: &mut Bench| {
+        let mut news = bench.core.take_news(bench.now);
+        news.retain(|one| !matches!(one, News::Announced(_)));
+        news
+    };
+    assert_eq!(
+        news(&mut bench),
+        [
+            News::ConflictWatched(0, vec![OTHER]),
+            News::Conflict(0, vec![OTHER])
+        ]
+    );
     assert_eq!(play(&mut bench, Duration::from_secs(100), true), 0);
-    assert_eq!(bench.core.take_news(), []);
+    assert_eq!(news(&mut bench), []);
     let ramp = play(&mut bench, Duration::from_secs(4), false);
     // Up to two seconds pass before the next look.
     assert!((9..=12).contains(&ramp), "{ramp}");
-    let news = bench.core.take_news();
-    assert!(news.len() == 1 && news[0].is_over, "{news:?}");
+    assert_eq!(news(&mut bench), [News::ConflictOver(0, vec![OTHER])]);
     let rest = play(&mut bench, Duration::from_secs(600), false);
     assert_eq!(ramp + rest, 21, "all rounds");
     assert!(bench.is_over());

@@ -53,6 +53,8 @@ pub enum Source {
     Learned,
     /// It answered an echo to all IPv6 nodes of the link.
     Census,
+    /// A resident has heard it on the link.
+    Observed,
     /// Its address is in the VIP's subnet, and it answered.
     Subnet,
 }

@@ -30,7 +30,7 @@ pub use owners::{
 };
 pub(crate) use owners::{LOOK_AGAIN, OwnerWatch, Step};
 pub(crate) use peers::{LinkHosts, PeerFinder};
-pub use peers::{LinkView, MOST_HOSTS, MOST_PAIRS};
+pub use peers::{LinkView, MOST_HOSTS, MOST_PAIRS, Observed};
 pub use rate::{ArpBudget, Bucket};
 pub(crate) use timers::{Timers, Worth};
 

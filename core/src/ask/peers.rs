@@ -25,6 +25,21 @@ pub struct LinkView {
     pub gateways: Vec<IpAddr>,
     /// The neighbour entries.
     pub neighbours: Vec<Neighbour>,
+    /// The hosts that a resident has heard, those first that ask for VIPs.
+    pub observed: Vec<Observed>,
+}
+
+/// A host that a resident has heard on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its MAC, unless only others spoke of it.
+    pub mac: Option<Mac>,
+    /// Whether it has asked for a VIP, or a VIP's owner for it.
+    pub asks: bool,
+    /// Whether it was heard lately.
+    pub is_recent: bool,
 }
 
 impl LinkView {
@@ -36,6 +51,7 @@ impl LinkView {
             addresses: Vec::new(),
             gateways: Vec::new(),
             neighbours: Vec::new(),
+            observed: Vec::new(),
         }
     }
 }
@@ -104,7 +120,11 @@ impl<'a> LinkHosts<'a> {
             controls: controls
                 .filter(|(own, _)| !vips.contains(&own.ip))
                 .collect(),
-            on_link: on.neighbours.iter().map(|known| known.ip).collect(),
+            on_link: {
+                let neighbours = on.neighbours.iter().map(|known| known.ip);
+                let observed = on.observed.iter().map(|heard| heard.ip);
+                neighbours.chain(observed).collect()
+            },
             ranked,
             doubtful,
         }
@@ -191,6 +211,15 @@ impl<'a> PeerFinder<'a> {
         }
         let mut left_out = 0;
         if matches!(confirm, Confirm::All | Confirm::Subnet) {
+            let observed = self.observed().filter(|one| with_doubtful || one.is_recent);
+            for one in observed.take(most) {
+                let peer = self.peer(one.ip, Source::Observed, true, false);
+                add(Peer {
+                    mac: peer.mac.or(one.mac),
+                    doubtful: !one.is_recent,
+                    ..peer
+                });
+            }
             let ranked = match with_doubtful {
                 true => &self.hosts.ranked[..],
                 false => &self.hosts.ranked[..self.hosts.doubtful],
@@ -217,6 +246,24 @@ impl<'a> PeerFinder<'a> {
         }
         peers.sort_by_key(|peer| !peer.required);
         (peers, left_out)
+    }
+
+    /// The hosts that were heard. Of one that has another address, the link-local one is not asked.
+    fn observed(&self) -> impl Iterator<Item = &'a Observed> + '_ {
+        let heard = || self.hosts.both().flat_map(|view| &view.observed);
+        let is_better = |one: &&Observed| one.ip.is_ipv6() && !is_link_local_v6(one.ip);
+        let better: HashSet<_> = match is_link_local_v6(self.vip.ip()) {
+            true => HashSet::new(),
+            false => heard()
+                .filter(is_better)
+                .filter_map(|one| one.mac)
+                .collect(),
+        };
+        heard().filter(move |one| {
+            let has_better =
+                is_link_local_v6(one.ip) && one.mac.is_some_and(|mac| better.contains(&mac));
+            self.shares_subnet(one.ip) && !has_better
+        })
     }
 
     /// The addresses of a sweep: all hosts of the VIP's IPv4 subnets that are small enough.
@@ -369,6 +416,15 @@ mod tests {
                 .zip(0x10..)
                 .map(entry)
                 .collect(),
+            observed: words(given, &format!("{name}-observed"))
+                .zip(0x40..)
+                .map(|(text, last): (&str, u8)| Observed {
+                    ip: text.trim_end_matches('!').parse().unwrap(),
+                    mac: Some(mac(last)),
+                    asks: false,
+                    is_recent: !text.ends_with('!'),
+                })
+                .collect(),
         }
     }
 
@@ -400,6 +456,41 @@ mod tests {
         let hosts = LinkHosts::new(&vips, &own, on, below);
         let finder = PeerFinder::new(vip, &hosts);
         finder.peers(&ips::<Vec<_>>(given, "configured"), confirm, most, true)
+    }
+
+    #[test]
+    fn observed_hosts_of_the_subnet_come_before_neighbours() {
+        let peers = peers_of(
+            "vips 10.0.0.10; eth 10.0.0.1/24; eth-observed 10.0.0.7 10.9.9.9 10.0.0.8! 10.0.0.1 fe80::7; \
+             eth-neighbours 10.0.0.5 10.0.0.7",
+        );
+        let found: Vec<_> = peers
+            .iter()
+            .map(|peer| (peer.ip.to_string(), peer.source, peer.doubtful, peer.mac))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (
+                    "10.0.0.7".to_owned(),
+                    Source::Observed,
+                    false,
+                    Some(mac(0x11))
+                ),
+                (
+                    "10.0.0.8".to_owned(),
+                    Source::Observed,
+                    true,
+                    Some(mac(0x42))
+                ),
+                (
+                    "10.0.0.5".to_owned(),
+                    Source::Learned,
+                    true,
+                    Some(mac(0x10))
+                ),
+            ]
+        );
     }
 
     #[test]

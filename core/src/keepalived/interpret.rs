@@ -645,6 +645,7 @@ impl<'a> Interpreter<'a> {
         }
         configuration.real_servers = self.real_servers;
         configuration.scripts = self.scripts.finish();
+        configuration.is_cut_short = self.lines.is_cut_short();
         configuration.files = self.lines.into_files();
         configuration.warnings = self.warnings;
         if let Some(foreign) = &foreign_ids {
@@ -671,7 +672,7 @@ impl<'a> Interpreter<'a> {
             self.push_warning(Problem { stops, ..problem });
         }
         if !self.instances[index].has_addresses() {
-            let problem = self.problem(&place, "has no virtual IP: there is nothing to announce");
+            let problem = self.problem(&place, "has no virtual IP");
             self.doubt(problem);
         }
     }

@@ -565,6 +565,11 @@ impl<'a> Lines<'a> {
         self.notice(message, Severity::Unknown);
     }
 
+    /// Whether it stopped before the end.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.stopped
+    }
+
     fn stop(&mut self, message: &str) {
         self.stopped = true;
         self.notice(message, Severity::Stop);

@@ -209,6 +209,7 @@ pub struct Configuration {
     warnings: Vec<Problem>,
     /// The files have `@id` lines, but none for our assumed id.
     foreign_ids: Option<Problem>,
+    is_cut_short: bool,
 }
 
 const INSTANCE: &str = "vrrp_instance";
@@ -287,6 +288,13 @@ impl Configuration {
     #[must_use]
     pub fn refused(&self) -> &[Problem] {
         &self.refused
+    }
+
+    /// Whether the reader stopped before the end, because something is beyond its limits. The first
+    /// warning says what.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        self.is_cut_short
     }
 
     /// The warnings about an instance or group of this name.

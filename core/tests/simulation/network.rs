@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
-use vipherald_core::announce::{Announcement, Claim, DueOrder};
+use vipherald_core::announce::{Announcement, Claim, DueOrder, News};
 use vipherald_core::ask::{Asker, Confirm, LinkView, PeerVerdict, Refusal, Source, Transmit};
 use vipherald_core::host::{
     Address, HostSnapshot, Link, Neighbour, NeighbourState, PlacedVip, Usability,
@@ -531,27 +531,47 @@ impl Network {
         }
     }
 
-    /// Checks that the core reports conflicts and their ends truly and once.
+    /// Checks that the core tells only what is true, and the ends of conflicts once.
     fn check_news(&mut self) {
-        for news in self.core.take_news() {
-            assert_eq!(news.interface, self.above.index);
-            let index = self.vip_index[&news.vip.ip()];
-            assert_ne!(news.other_owners, [], "news without other owners");
-            if !news.is_over {
-                let watch = self.scenario.pace.conflict_watch;
-                assert!(!watch.is_zero(), "no watch is configured");
-                self.vips[index].watched_until = Some(self.now + watch);
-                continue;
+        for news in self.core.take_news(self.at()) {
+            let claims = self.core.claims();
+            match news {
+                News::Announced(told) | News::PathSilent(told) => {
+                    assert!(told.iter().all(|at| claims[*at].frames_sent > 0));
+                }
+                News::Blocked(at) => assert!(claims[at].is_blocked()),
+                News::NotFollowing(at, peer) => {
+                    let verdict = claims[at].verdict_of(&claims[at].confirmations()[peer]);
+                    assert!(matches!(verdict, PeerVerdict::Stale | PeerVerdict::Silent));
+                }
+                News::Follows(at, peer) => {
+                    assert!(claims[at].confirmations()[peer].settled().is_some());
+                }
+                News::Conflict(at, owners) => {
+                    let present: Vec<_> = claims[at].conflicts().collect();
+                    assert!(!owners.is_empty() && owners.iter().all(|mac| present.contains(mac)));
+                }
+                News::ConflictWatched(at, owners) => {
+                    assert_ne!(owners, [], "news without other owners");
+                    let watch = self.scenario.pace.conflict_watch;
+                    assert!(!watch.is_zero(), "no watch is configured");
+                    let index = self.vip_index[&claims[at].vip.ip()];
+                    self.vips[index].watched_until = Some(self.now + watch);
+                }
+                News::ConflictOver(at, owners) => {
+                    assert_ne!(owners, [], "news without other owners");
+                    let claim = &claims[at];
+                    assert_eq!(claim.conflicts().next(), None, "the conflict is not over");
+                    let index = self.vip_index[&claim.vip.ip()];
+                    self.vips[index].watched_until = None;
+                    self.vips[index].conflicts_over += 1;
+                    if !self.scenario.pace.conflict_watch.is_zero() {
+                        let again = self.now + self.scenario.pace.timeout;
+                        self.end_at = self.end_at.max(again);
+                    }
+                    self.start_rounds(index);
+                }
             }
-            let claim = self.claim(index).expect("news of an unknown VIP");
-            assert_eq!(claim.conflicts().next(), None, "the conflict is not over");
-            self.vips[index].watched_until = None;
-            self.vips[index].conflicts_over += 1;
-            if !self.scenario.pace.conflict_watch.is_zero() {
-                let again = self.now + self.scenario.pace.timeout;
-                self.end_at = self.end_at.max(again);
-            }
-            self.start_rounds(index);
         }
     }
 
@@ -1431,7 +1451,7 @@ impl Network {
             match member.source {
                 Source::Gateway => base.gateways.push(member.host.ip),
                 Source::Configured => configured.push(member.host.ip),
-                Source::Learned | Source::Census | Source::Subnet => {}
+                Source::Learned | Source::Census | Source::Observed | Source::Subnet => {}
             }
             if member.known_mac.is_some() {
                 base.neighbours.push(Neighbour {

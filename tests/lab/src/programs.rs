@@ -5,13 +5,16 @@ use std::process::{Command, Output, Stdio};
 use std::{env, io::Write};
 
 /// Programs that tests use, and their Debian packages.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("arping", "iputils-arping"),
+    ("curl", "curl"),
     ("ip", "iproute2"),
     ("keepalived", "keepalived"),
     ("nft", "nftables"),
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
+    ("prometheus-node-exporter", "prometheus-node-exporter"),
+    ("promtool", "prometheus"),
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),
 ];

@@ -151,7 +151,7 @@ impl OwnerSearch {
     }
 
     /// No frame may leave until then.
-    pub(super) fn wait(&mut self, now: Instant, until: Instant) {
+    pub(crate) fn wait(&mut self, now: Instant, until: Instant) {
         match &mut self.identity {
             Some(identity) => identity.wait(now, until),
             None => self.next_probe = until,

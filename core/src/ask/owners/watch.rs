@@ -82,6 +82,13 @@ impl OwnerWatch {
         self.known.present().map(|(mac, _)| mac)
     }
 
+    /// The owners that have claimed the VIP since then.
+    pub(crate) fn present_since(&self, since: Instant) -> impl Iterator<Item = Mac> + '_ {
+        let claims = self.known.present();
+        let late = claims.filter(move |(_, one)| one.last >= since);
+        late.map(|(mac, _)| mac)
+    }
+
     /// The owners that are gone, and since when.
     pub(crate) fn past(&self) -> impl Iterator<Item = (Mac, Instant)> + '_ {
         let gone = |(mac, one): (Mac, &Claimant)| Some((mac, one.gone?));

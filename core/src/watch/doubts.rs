@@ -1,0 +1,249 @@
+//! Claims of other hosts to VIPs that are elsewhere. A claim alone changes nothing: whoever has the VIP
+//! is asked, if the claim is not by the MAC of this kernel's entry, and only answers count.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::{Duration, Instant};
+
+use crate::address::{InterfaceIndex, Mac, Vip};
+use crate::ask::{OwnerSearch, Refusal, Subject};
+use crate::host::PlacedVip;
+use crate::wire::Frame;
+
+/// Claims lead to one question at most in this time, for a VIP on a link.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// They lead to one look at the kernel's entry at most in this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// That time doubles so many times, to a minute, while nothing changes: an entry that stays wrong is
+/// PERMANENT, or there is a conflict.
+const MOST_DOUBLINGS: u32 = 6;
+/// So many answers by one host, and none by others, make it the owner.
+const ENOUGH: u32 = 3;
+
+/// Where a VIP is claimed.
+type Key = (Vip, InterfaceIndex);
+
+/// A claim to compare with this kernel's entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The VIP.
+    pub placed: PlacedVip,
+    /// Where the claim came in.
+    pub interface: InterfaceIndex,
+    /// Who claims it.
+    pub mac: Mac,
+}
+
+/// Who has a VIP that is not where this kernel's entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The VIP.
+    pub placed: PlacedVip,
+    /// Its link.
+    pub interface: InterfaceIndex,
+    /// Its owner; several: a conflict.
+    pub owners: Vec<Mac>,
+}
+
+/// What is known of the claims to a VIP on a link.
+#[derive(Debug)]
+struct Doubt {
+    placed: PlacedVip,
+    /// The last claim, until it is compared.
+    claim: Option<Mac>,
+    /// The kernel's entry had this MAC, then.
+    right: Option<(Mac, Instant)>,
+    look_from: Instant,
+    ask_from: Instant,
+    /// The search for the owner, and the MAC of the kernel's entry.
+    search: Option<(OwnerSearch, Mac)>,
+    /// What the last searches found, and how many of them the same.
+    found: (Vec<Mac>, u32),
+}
+
+impl Doubt {
+    /// When the claim is to be compared.
+    fn due(&self) -> Option<Instant> {
+        let waits = self.claim.is_some() && self.search.is_none();
+        waits.then(|| self.look_from.max(self.ask_from))
+    }
+
+    /// Whether the search may ask again: an answer supports the claim.
+    fn may_ask(&self) -> bool {
+        self.search.as_ref().is_some_and(|(search, cached)| {
+            search.probes() == 0 || search.answers().any(|(mac, _)| mac != *cached)
+        })
+    }
+}
+
+/// The claims to all VIPs: one for each VIP and link at most.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    all: BTreeMap<Key, Doubt>,
+    /// Whose question left last, or will.
+    asking: Option<Key>,
+}
+
+impl Doubts {
+    /// Another host claims a VIP that is not here.
+    pub(super) fn on_claim(
+        &mut self,
+        now: Instant,
+        placed: &PlacedVip,
+        interface: InterfaceIndex,
+        mac: Mac,
+    ) {
+        let doubt = match self.all.entry((placed.vip, interface)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(none) => none.insert(Doubt {
+                placed: placed.clone(),
+                claim: None,
+                right: None,
+                look_from: now,
+                ask_from: now,
+                search: None,
+                found: (Vec::new(), 0),
+            }),
+        };
+        let is_right = |(right, at): (Mac, Instant)| right == mac && now < at + ASK_AGAIN;
+        if !doubt.right.is_some_and(is_right) {
+            doubt.claim = Some(mac);
+        }
+    }
+
+    /// The claims to compare now with the kernel's entries.
+    pub(super) fn take_claims(&mut self, now: Instant) -> Vec<Claimed> {
+        let mut claims = Vec::new();
+        for ((_, interface), doubt) in &mut self.all {
+            if doubt.due().is_some_and(|due| due <= now)
+                && let Some(mac) = doubt.claim.take()
+            {
+                doubt.look_from = now + LOOK_AGAIN;
+                claims.push(Claimed {
+                    placed: doubt.placed.clone(),
+                    interface: *interface,
+                    mac,
+                });
+            }
+        }
+        claims
+    }
+
+    /// The kernel's entry for a claimed VIP has the MAC `cached`. If that is another one, `subject` is
+    /// asked for.
+    pub(super) fn compare(
+        &mut self,
+        now: Instant,
+        claimed: &Claimed,
+        cached: Option<Mac>,
+        subject: Option<Subject>,
+    ) {
+        let key = (claimed.placed.vip, claimed.interface);
+        let Some(doubt) = self.all.get_mut(&key) else {
+            return;
+        };
+        match (cached, subject) {
+            // Without an entry, the kernel asks before it sends anything.
+            (None, _) => doubt.right = Some((claimed.mac, now)),
+            (Some(cached), _) if cached == claimed.mac => doubt.right = Some((cached, now)),
+            (Some(cached), Some(subject)) => {
+                doubt.ask_from = now + ASK_AGAIN;
+                doubt.search = Some((OwnerSearch::new(subject, now), cached));
+            }
+            _ => {}
+        }
+    }
+
+    /// What the searches found since the last call.
+    pub(super) fn take_found(&mut self, now: Instant) -> Vec<Found> {
+        let mut found = Vec::new();
+        for ((_, interface), doubt) in &mut self.all {
+            let Some((search, cached)) = &doubt.search else {
+                continue;
+            };
+            let answers: Vec<_> = search.answers().collect();
+            let is_over = search.is_over(now) || now >= doubt.ask_from;
+            let owners = match answers[..] {
+                // The claim is false, or the path loses too much to tell.
+                [] if !is_over => continue,
+                [(owner, _)] if owner == *cached => Vec::new(),
+                [(_, count)] if count < ENOUGH && !is_over => continue,
+                [(owner, count)] if count >= ENOUGH => vec![owner],
+                [] | [_] => Vec::new(),
+                _ => answers.iter().map(|(mac, _)| *mac).collect(),
+            };
+            doubt.search = None;
+            if !owners.is_empty() {
+                doubt.found.1 = match doubt.found.0 == owners {
+                    true => MOST_DOUBLINGS.min(doubt.found.1 + 1),
+                    false => 0,
+                };
+                doubt.found.0.clone_from(&owners);
+                doubt.ask_from = now + ASK_AGAIN * (1 << doubt.found.1);
+                found.push(Found {
+                    placed: doubt.placed.clone(),
+                    interface: *interface,
+                    owners,
+                });
+            }
+        }
+        found
+    }
+
+    /// The next question, and the interface to ask on.
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(InterfaceIndex, Frame)> {
+        let due = self.all.iter().find_map(|(key, doubt)| {
+            let (search, _) = doubt.search.as_ref().filter(|_| doubt.may_ask())?;
+            Some((*key, search.poll_transmit(now)?))
+        });
+        let (key, frame) = due?;
+        self.asking = Some(key);
+        Some((key.1, frame))
+    }
+
+    fn asking(&mut self) -> Option<&mut OwnerSearch> {
+        let doubt = self.all.get_mut(&self.asking.take()?)?;
+        doubt.search.as_mut().map(|(search, _)| search)
+    }
+
+    pub(super) fn sent(&mut self, now: Instant) {
+        if let Some(search) = self.asking() {
+            search.sent(now);
+        }
+    }
+
+    pub(super) fn wait(&mut self, now: Instant, until: Instant) {
+        if let Some(search) = self.asking() {
+            search.wait(now, until);
+        }
+    }
+
+    pub(super) fn refused(&mut self, now: Instant, why: Refusal) {
+        if let Some(search) = self.asking() {
+            search.refused(now, why);
+        }
+    }
+
+    pub(super) fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
+        let there = self.all.iter_mut().filter(|((_, on), _)| *on == interface);
+        for (search, _) in there.filter_map(|(_, doubt)| doubt.search.as_mut()) {
+            search.received(now, frame);
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let due = self.all.values().filter_map(|doubt| match &doubt.search {
+            Some((search, _)) if doubt.may_ask() => Some(search.next_deadline(now)),
+            Some(_) => Some(doubt.ask_from),
+            None => doubt.due(),
+        });
+        due.min()
+    }
+
+    /// Keeps those that `is_it`.
+    pub(super) fn retain(&mut self, is_it: impl Fn(Vip, InterfaceIndex) -> bool) {
+        self.all
+            .retain(|(vip, interface), _| is_it(*vip, *interface));
+    }
+}

@@ -1,0 +1,245 @@
+//! The hosts of each link that were heard: whom to ask once a VIP comes here. Askers are those that asked
+//! for a VIP, or that a VIP's owner asked; they use it. Anybody can forge senders, so the memory is
+//! bounded, and no other host takes an asker's place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::address::{InterfaceIndex, Mac, Vip};
+use crate::ask::Observed;
+
+/// The most hosts to remember on a link.
+pub const MOST_OBSERVED: usize = 4096;
+/// The most askers among them.
+const MOST_ASKERS: usize = MOST_OBSERVED / 2;
+/// The most links.
+const MOST_LINKS: usize = 64;
+/// A peer that an announcement did not reach is asked if it is heard within this time.
+const LATE: Duration = Duration::from_secs(3600);
+/// A host that was heard within this time is there.
+const RECENT: Duration = Duration::from_secs(600);
+
+/// Hosts of one kind, the least recently heard first to go.
+#[derive(Clone, Debug, Default)]
+struct Level {
+    hosts: BTreeMap<IpAddr, (Option<Mac>, Instant)>,
+    by_age: BTreeSet<(Instant, IpAddr)>,
+}
+
+impl Level {
+    /// Whether it is known. If so, it was heard now.
+    fn refresh(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>) -> bool {
+        let Some((known, at)) = self.hosts.get_mut(&ip) else {
+            return false;
+        };
+        self.by_age.remove(&(*at, ip));
+        self.by_age.insert((now, ip));
+        (*known, *at) = (mac.or(*known), now);
+        true
+    }
+
+    fn insert(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>) {
+        self.hosts.insert(ip, (mac, now));
+        self.by_age.insert((now, ip));
+    }
+
+    fn remove(&mut self, ip: IpAddr) -> Option<Mac> {
+        let (mac, at) = self.hosts.remove(&ip)?;
+        self.by_age.remove(&(at, ip));
+        mac
+    }
+
+    fn shrink_to(&mut self, most: usize) {
+        while self.hosts.len() > most
+            && let Some((_, ip)) = self.by_age.pop_first()
+        {
+            self.hosts.remove(&ip);
+        }
+    }
+
+    /// The most recently heard first.
+    fn all(&self, now: Instant, asks: bool) -> impl Iterator<Item = Observed> + '_ {
+        self.by_age.iter().rev().map(move |(at, ip)| Observed {
+            ip: *ip,
+            mac: self.hosts.get(ip).and_then(|(mac, _)| *mac),
+            asks,
+            is_recent: now.saturating_duration_since(*at) <= RECENT,
+        })
+    }
+}
+
+/// The hosts of all links.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    heard: BTreeMap<InterfaceIndex, [Level; 2]>,
+    /// The peers of VIPs here that an announcement did not reach, until when.
+    silent: BTreeMap<(InterfaceIndex, IpAddr), BTreeMap<Vip, Instant>>,
+}
+
+impl Hosts {
+    /// A host was heard, or asked for by a VIP's owner.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+        mac: Option<Mac>,
+        asks: bool,
+    ) {
+        if ip.is_unspecified() || ip.is_multicast() || !mac.is_none_or(Mac::is_unicast) {
+            return;
+        }
+        if !self.heard.contains_key(&interface) && self.heard.len() >= MOST_LINKS {
+            return;
+        }
+        let [askers, others] = self.heard.entry(interface).or_default();
+        if askers.refresh(now, ip, mac) {
+            return;
+        }
+        if asks {
+            let mac = mac.or(others.remove(ip));
+            askers.insert(now, ip, mac);
+            askers.shrink_to(MOST_ASKERS);
+        } else if mac.is_some() && !others.refresh(now, ip, mac) {
+            others.insert(now, ip, mac);
+        }
+        others.shrink_to(MOST_OBSERVED - askers.hosts.len());
+    }
+
+    /// Forgets the hosts of links that are gone.
+    pub(super) fn retain(&mut self, is_it: impl Fn(InterfaceIndex) -> bool) {
+        self.heard.retain(|interface, _| is_it(*interface));
+        self.silent.retain(|(interface, _), _| is_it(*interface));
+    }
+
+    /// An announcement of a VIP ended, and this peer had answered (`false`) or not.
+    pub fn answered(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        (vip, peer): (Vip, IpAddr),
+        is_silent: bool,
+    ) {
+        let key = (interface, peer);
+        if is_silent && (self.silent.len() < MOST_OBSERVED || self.silent.contains_key(&key)) {
+            self.silent.entry(key).or_default().insert(vip, now + LATE);
+        } else if let Some(vips) = self.silent.get_mut(&key) {
+            vips.remove(&vip);
+            if vips.is_empty() {
+                self.silent.remove(&key);
+            }
+        }
+    }
+
+    /// The VIPs whose announcement did not reach a host that is heard now. Forgets that.
+    pub(super) fn take_late(
+        &mut self,
+        now: Instant,
+        interface: InterfaceIndex,
+        ip: IpAddr,
+    ) -> Vec<Vip> {
+        let vips = self.silent.remove(&(interface, ip)).unwrap_or_default();
+        let vips = vips.into_iter().filter(|(_, until)| now < *until);
+        vips.map(|(vip, _)| vip).collect()
+    }
+
+    /// The hosts of a link: askers first, and then who was heard last.
+    #[must_use]
+    pub fn on(&self, interface: InterfaceIndex, now: Instant) -> Vec<Observed> {
+        let Some([askers, others]) = self.heard.get(&interface) else {
+            return Vec::new();
+        };
+        askers
+            .all(now, true)
+            .chain(others.all(now, false))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ETH: InterfaceIndex = InterfaceIndex(2);
+
+    fn ip(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into()
+    }
+
+    fn mac(number: u32) -> Option<Mac> {
+        let [_, a, b, c] = number.to_be_bytes();
+        Some(Mac::new([2, 0, 0, a, b, c]))
+    }
+
+    #[test]
+    fn a_flood_of_forged_senders_evicts_no_asker_and_takes_bounded_memory() {
+        let start = Instant::now();
+        let mut hosts = Hosts::default();
+        for number in 1..=100 {
+            hosts.heard(start, ETH, ip(number), mac(number), true);
+        }
+        for number in 1000..100_000 {
+            let now = start + Duration::from_micros(number.into());
+            hosts.heard(now, ETH, ip(number), mac(number), false);
+        }
+        let all = hosts.on(ETH, start);
+        assert_eq!(all.len(), MOST_OBSERVED);
+        assert!(all[..100].iter().all(|one| one.asks));
+        assert!(all[100..].iter().all(|one| !one.asks));
+        // The least recently heard have gone.
+        assert_eq!(all[100].ip, ip(99_999));
+        for number in 200_000..300_000 {
+            hosts.heard(start, ETH, ip(number), mac(number), true);
+        }
+        let all = hosts.on(ETH, start);
+        assert_eq!(all.len(), MOST_OBSERVED);
+        assert_eq!(all.iter().filter(|one| one.asks).count(), MOST_ASKERS);
+    }
+
+    #[test]
+    fn a_peer_that_was_silent_is_late_for_an_hour_and_once() {
+        let start = Instant::now();
+        let vip: Vip = "10.0.0.10".parse().unwrap();
+        let mut hosts = Hosts::default();
+        hosts.answered(start, ETH, (vip, ip(1)), true);
+        hosts.answered(start, ETH, (vip, ip(2)), false);
+        hosts.answered(start, ETH, (vip, ip(3)), true);
+        assert_eq!(hosts.take_late(start, ETH, ip(1)), [vip]);
+        for number in [1, 2] {
+            assert_eq!(hosts.take_late(start, ETH, ip(number)), []);
+        }
+        assert_eq!(hosts.take_late(start + LATE, ETH, ip(3)), []);
+        for number in 0..100_000 {
+            hosts.answered(start, ETH, (vip, ip(number)), true);
+        }
+        assert_eq!(hosts.silent.len(), MOST_OBSERVED);
+        hosts.answered(start, ETH, (vip, ip(5)), false);
+        assert_eq!(hosts.take_late(start, ETH, ip(5)), []);
+    }
+
+    #[test]
+    fn what_is_heard_later_adds_to_what_is_known() {
+        let start = Instant::now();
+        let mut hosts = Hosts::default();
+        hosts.heard(start, ETH, ip(1), mac(1), false);
+        // A VIP's owner asks for it.
+        hosts.heard(start, ETH, ip(1), None, true);
+        let later = start + RECENT + Duration::from_secs(1);
+        let known = hosts.on(ETH, later);
+        assert_eq!(
+            (known.len(), known[0].mac, known[0].asks),
+            (1, mac(1), true)
+        );
+        assert!(!known[0].is_recent);
+        hosts.heard(later, ETH, ip(1), mac(2), false);
+        let known = hosts.on(ETH, later);
+        assert_eq!((known[0].mac, known[0].is_recent), (mac(2), true));
+        for nobody in ["0.0.0.0", "::", "224.0.0.1"] {
+            hosts.heard(later, ETH, nobody.parse().unwrap(), mac(9), true);
+        }
+        assert_eq!(hosts.on(ETH, later).len(), 1);
+        hosts.retain(|_| false);
+        assert_eq!(hosts.on(ETH, later), []);
+    }
+}

@@ -1,0 +1,226 @@
+//! What `fifo` and `watch` do when VIPs move.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+use vipherald_core::address::Mac;
+use vipherald_core::host::PlacedVip;
+use vipherald_core::keepalived::Configuration;
+use vipherald_core::log_limit::RateLimit;
+use vipherald_core::watch::{COME_WITHIN, Found};
+
+use super::advice::with_advice;
+use super::announce;
+use super::output::{Done, Printer};
+use super::purge::run as purge_and_report;
+use super::target::Target;
+use crate::announce::{Heard, Start};
+use crate::cli::Global;
+use crate::error::Error;
+use crate::fifo::Stop;
+use crate::history::keeper::Keeper;
+use crate::kernel::Kernel;
+use crate::purge::{self, Entry, Kept};
+use crate::report::PurgeReport;
+use crate::settings::Settings;
+use crate::watch::{Act, Units};
+
+/// Late hosts to name in a line.
+const NAMED: usize = 8;
+/// Conflicts to log a minute.
+const CONFLICTS: u32 = 6;
+/// How long the kernel may take to resolve a VIP again.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
+
+/// The VIPs and peers of each unit, by its name.
+pub(super) type Targets = BTreeMap<String, Target>;
+
+/// Those of each instance.
+pub(super) fn targets(configuration: &Configuration) -> Targets {
+    let instances = configuration.instances().iter();
+    instances
+        .map(|one| (one.name.clone(), Target::of_instance(one, configuration)))
+        .collect()
+}
+
+/// Announces the VIPs that come, purges those that leave, and reports.
+pub(super) struct Resident {
+    /// `fifo` or `watch`.
+    command: &'static str,
+    targets: RefCell<Targets>,
+    pub(super) settings: Rc<Settings>,
+    pub(super) global: Global,
+    printer: Printer,
+    history: Rc<Keeper>,
+    /// Whether something could not be done.
+    failed: Rc<Cell<bool>>,
+    /// The hosts that it hears.
+    pub(super) heard: Heard,
+    /// How often conflicts are logged.
+    conflicts: RefCell<RateLimit>,
+}
+
+impl Resident {
+    pub(super) fn new(
+        command: &'static str,
+        targets: Targets,
+        settings: Rc<Settings>,
+        global: &Global,
+        printer: Printer,
+        history: Rc<Keeper>,
+    ) -> Self {
+        Self {
+            command,
+            targets: RefCell::new(targets),
+            settings,
+            global: global.clone(),
+            printer,
+            history,
+            failed: Rc::default(),
+            heard: Heard::default(),
+            conflicts: RefCell::new(RateLimit::a_minute(CONFLICTS)),
+        }
+    }
+
+    /// What to watch.
+    pub(super) fn units(&self) -> Units {
+        let targets = self.targets.borrow();
+        let units = targets.iter();
+        units
+            .map(|(name, target)| (name.clone(), target.vips.iter().cloned().collect()))
+            .collect()
+    }
+
+    /// Watches these from now on.
+    pub(super) fn watch(&self, targets: Targets) {
+        self.targets.replace(targets);
+    }
+
+    /// Whether it watches just these.
+    pub(super) fn watches(&self, targets: &Targets) -> bool {
+        *self.targets.borrow() == *targets
+    }
+
+    /// What is known of a unit.
+    pub(super) fn known(&self, unit: &str) -> Option<Target> {
+        self.targets.borrow().get(unit).cloned()
+    }
+
+    /// Whether something could not be done, now or later.
+    pub(super) fn failed(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.failed)
+    }
+
+    /// Something could not be done.
+    pub(super) fn has_failed(&self) {
+        self.failed.set(true);
+    }
+
+    /// Prints or logs what came of a unit's or a group's move.
+    pub(super) fn report(&self, name: &str, done: Result<Done, Error>) {
+        match done {
+            Ok(done) => {
+                self.history.keep(done.receipts);
+                self.printer.print(done.stdout);
+            }
+            Err(error) => {
+                self.has_failed();
+                error!("{name}: {}", with_advice(self.command, &error));
+            }
+        }
+    }
+
+    /// These VIPs of a unit; `None` if the unit is no longer watched.
+    fn target(&self, unit: &str, vips: Vec<PlacedVip>) -> Option<Target> {
+        let target = self.known(unit)?;
+        Some(Target { vips, ..target })
+    }
+}
+
+impl Act for Resident {
+    async fn came(
+        &self,
+        unit: &str,
+        vips: Vec<PlacedVip>,
+        late: BTreeSet<IpAddr>,
+        start: Option<Start>,
+        newer: Stop,
+    ) {
+        let Some(target) = self.target(unit, vips) else {
+            return;
+        };
+        let mut request = target.to_announce(&self.settings);
+        request.expects_all = false;
+        if !late.is_empty() {
+            let hosts: Vec<_> = late.iter().take(NAMED).map(IpAddr::to_string).collect();
+            info!("{unit}: heard again after silence: {}", hosts.join(", "));
+            request.pace.census = false;
+            request.late = late;
+        }
+        request.heard = Some(Heard::clone(&self.heard));
+        request.pace.wait = request.pace.wait.max(COME_WITHIN);
+        request.pace.conflict_watch = self.settings.conflict_watch;
+        let done = announce::run_from(start, &target, &request, &self.global, newer).await;
+        self.report(unit, done);
+    }
+
+    async fn left(&self, unit: &str, vips: Vec<PlacedVip>) {
+        let Some(target) = self.target(unit, vips) else {
+            return;
+        };
+        let request = target.to_purge(&self.global);
+        let done = purge_and_report(&target, &request, &self.global).await;
+        self.report(unit, done);
+    }
+
+    async fn is_elsewhere(&self, found: Found) {
+        let vip = found.placed.vip;
+        if let Err(error) = self.mend(found).await {
+            self.has_failed();
+            error!("{vip}: {error}");
+        }
+    }
+}
+
+impl Resident {
+    /// Replaces the entry for a VIP of another host, as `check --fix` does.
+    async fn mend(&self, found: Found) -> Result<(), Error> {
+        let (vip, interface) = (found.placed.vip, found.interface);
+        let [owner] = found.owners[..] else {
+            if self.conflicts.borrow_mut().take(Instant::now()) {
+                let macs: Vec<_> = found.owners.iter().map(Mac::to_string).collect();
+                let macs = macs.join(" and ");
+                error!("{vip}: {macs} both answer for it: this host's entry stays");
+            }
+            return Ok(());
+        };
+        let kernel = Kernel::connect()?;
+        let Some(link) = kernel.link(interface).await? else {
+            return Ok(());
+        };
+        let request = purge::Request {
+            vips: vec![found.placed],
+            interface: Some(link.name),
+            permanent: self.settings.orders.permanent,
+            right: Some(owner),
+            dry_run: self.global.dry_run,
+        };
+        let purged = purge::purge(&kernel, &request).await?;
+        let wrong = |entry: &&Entry| entry.kept != Some(Kept::Right);
+        if purged.entries.iter().find(wrong).is_none() {
+            // The kernel has taken in the answers.
+            return Ok(());
+        }
+        info!("{vip}: {owner} answers for it");
+        if purged.entries.iter().any(|entry| entry.kept.is_none()) {
+            kernel.resolve(interface, vip.ip(), RESOLVED_WITHIN).await?;
+        }
+        let report = PurgeReport::new(None, &request, &purged);
+        self.report(&vip.to_string(), Done::report(&self.global, report));
+        Ok(())
+    }
+}

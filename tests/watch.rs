@@ -1,0 +1,552 @@
+//! The resident: whatever moves a VIP, the kernel reports it, and `watch` and `fifo` act on that.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+mod events;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use vipherald_lab::{Frame, Host, Lab, Mac, State, eventually};
+
+use common::arp::{Arp, is_request_for, is_sent};
+use common::{
+    Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_followed, give, old_mac, peer_in, remember_old,
+    second_interface, signal, take, verdict_in, vipherald, wait_for_announcement,
+    wait_until_followed, watch_for,
+};
+use events::{
+    fifo, file, hook, instance, sent_for, wait_for_frame_after, wait_until_forgotten, with,
+};
+
+const OTHER_VIP: &str = "10.9.0.101";
+
+/// A resident on a host, with its log and what it prints.
+struct Resident {
+    run: Run,
+    log: PathBuf,
+    printed: PathBuf,
+}
+
+impl Resident {
+    /// Starts it, and waits until it follows the kernel.
+    fn start(lab: &Lab, host: &Host, arguments: &str) -> Self {
+        Self::of(lab, vipherald(host, arguments))
+    }
+
+    fn of(lab: &Lab, mut command: Command) -> Self {
+        let number = fs::read_dir(lab.directory()).unwrap().count();
+        let [log, printed] =
+            ["log", "printed"].map(|what| lab.directory().join(format!("{what}-{number}")));
+        command
+            .stderr(File::create(&log).unwrap())
+            .stdout(File::create(&printed).unwrap());
+        let run = Run::start(command);
+        run.wait_until_it_waits();
+        Self { run, log, printed }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn wait_for_log(&self, part: &str) {
+        let what = format!("the log says {part:?}");
+        eventually(&what, SOON, || self.log().contains(part).then_some(()));
+    }
+
+    /// What it has printed: a report in each line.
+    fn reports(&self) -> Vec<Value> {
+        let printed = fs::read_to_string(&self.printed).unwrap();
+        let lines = printed.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn wait_for_reports(&self, count: usize) -> Vec<Value> {
+        eventually("it reports", SOON, || {
+            let reports = self.reports();
+            (reports.len() >= count).then_some(reports)
+        })
+    }
+}
+
+/// Settings by which an announcement takes two seconds.
+fn short(lab: &Lab) -> String {
+    let settings = file(lab, "settings.toml", "timeout = 2\n");
+    format!("--config {}", settings.display())
+}
+
+/// The VIPs of a report and its command.
+fn about(report: &Value) -> (String, Vec<String>) {
+    let vips = report["vips"].as_array().into_iter().flatten();
+    let vips = vips.map(|vip| vip["address"].as_str().unwrap().to_owned());
+    (
+        report["command"].as_str().unwrap().to_owned(),
+        vips.collect(),
+    )
+}
+
+#[test]
+fn vips_that_are_added_by_hand_are_announced_and_purged_once_they_are_removed() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    // Of these only questions and oblique requests change the entries.
+    b.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+    let resident = Resident::start(&lab, &a, &format!("watch {VIP} {VIP6}"));
+    for _ in 0..2 {
+        for vip in [VIP, VIP6] {
+            remember_old([&b], &[vip]);
+            give(&a, vip, "eth0");
+            wait_until_followed([&b], &[vip], a.mac());
+            a.remember(vip, OLD_MAC);
+            take(&a, vip, "eth0");
+            wait_until_forgotten(&a, vip);
+        }
+    }
+    resident.run.goes_on();
+}
+
+#[test]
+fn an_address_counts_once_duplicate_address_detection_has_ended() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let resident = Resident::start(&lab, &a, &format!("watch {VIP6}"));
+    remember_old([&b], &[VIP6]);
+    let capture = a.capture();
+    a.sysctl("net/ipv6/conf/eth0/accept_dad", "1");
+    a.run(&format!("ip addr add {VIP6}/128 dev eth0"));
+    wait_until_followed([&b], &[VIP6], a.mac());
+    let tentative = a.run("ip -6 addr show dev eth0 tentative");
+    assert!(!tentative.contains(VIP6), "{tentative}");
+    wait_for_announcement(&capture, VIP6, 1);
+    resident.run.goes_on();
+}
+
+#[test]
+fn what_is_here_at_a_start_is_announced_and_so_again_after_a_kill() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, VIP, "eth0");
+    for _ in 0..2 {
+        remember_old([&b], &[VIP]);
+        let resident = Resident::start(&lab, &a, &format!("watch {VIP}"));
+        wait_until_followed([&b], &[VIP], a.mac());
+        signal(resident.run.pid(), Signal::SIGKILL);
+        assert_eq!(resident.run.end().status, 137);
+    }
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_back_is_another_one() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let resident = Resident::start(&lab, &a, &format!("watch {VIP} -i v0"));
+    // The same address elsewhere is none of its business.
+    let capture = a.capture();
+    give(&a, VIP, "eth0");
+    for _ in 0..2 {
+        second_interface(&a);
+        let there = a.capture_on("v0");
+        give(&a, VIP, "v0");
+        wait_for_frame_after(&there, VIP, SystemTime::UNIX_EPOCH);
+        a.run("ip link del v0");
+    }
+    assert_eq!(sent_for(&capture.frames(), VIP), []);
+    resident.run.goes_on();
+}
+
+/// The address changes of a busy host fill the queue while the resident can't read it.
+#[test]
+fn after_lost_reports_no_vip_is_missed() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    give(&a, OTHER_VIP, "eth0");
+    let resident = Resident::start(&lab, &a, &format!("-v watch {VIP} {OTHER_VIP}"));
+    remember_old([&b], &[VIP]);
+    signal(resident.run.pid(), Signal::SIGSTOP);
+    second_interface(&a);
+    let addresses = |what: &str| {
+        let lines = (0..4000).map(|n| {
+            let (high, low) = (n / 250, n % 250);
+            format!("addr {what} 10.77.{high}.{low}/32 dev v0\n")
+        });
+        lines.collect::<String>()
+    };
+    a.ip(&addresses("add"));
+    a.remember(OTHER_VIP, OLD_MAC);
+    take(&a, OTHER_VIP, "eth0");
+    give(&a, VIP, "eth0");
+    a.ip(&addresses("del"));
+    signal(resident.run.pid(), Signal::SIGCONT);
+    wait_until_followed([&b], &[VIP], a.mac());
+    wait_until_forgotten(&a, OTHER_VIP);
+    resident.run.goes_on();
+}
+
+#[test]
+fn a_reload_that_adds_a_vip_has_it_announced() {
+    for resident in ["watch --all", "fifo"] {
+        let lab = Lab::new();
+        let (a, b) = (lab.host("a"), lab.host("b"));
+        b.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+        remember_old([&b], &[VIP, OTHER_VIP]);
+        let conf = lab.directory().join("wired.conf");
+        let log = lab.directory().join("fifo.log");
+        let arguments = with(&conf, &format!("--log file:{} fifo", log.display()));
+        let wired = match resident {
+            "fifo" => format!(
+                "global_defs {{\n script_user root\n vrrp_notify_fifo {}\n \
+                 vrrp_notify_fifo_script \"{} {arguments}\"\n}}\n",
+                lab.directory().join("fifo").display(),
+                hook(&lab)
+            ),
+            _ => String::new(),
+        };
+        let configuration = |vips: &[&str]| {
+            let text = wired.clone() + &instance("VI_1", 51, 100, vips, "");
+            fs::write(&conf, &text).unwrap();
+            text
+        };
+        let first = configuration(&[VIP]);
+        let watching =
+            (resident != "fifo").then(|| Resident::start(&lab, &a, &with(&conf, resident)));
+        let mut keepalived = a.keepalived(&first);
+        keepalived.wait_for_state("VI_1", "MASTER", SOON);
+        wait_until_followed([&b], &[VIP], a.mac());
+        assert_followed([&b], &[OTHER_VIP], old_mac());
+        keepalived.reload(&configuration(&[VIP, OTHER_VIP]));
+        wait_until_followed([&b], &[OTHER_VIP], a.mac());
+        if let Some(watching) = watching {
+            watching.run.goes_on();
+        }
+        assert!(keepalived.stop().success());
+    }
+}
+
+#[test]
+fn keepalived_s_event_for_a_move_starts_nothing_twice() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let conf = file(
+        &lab,
+        "keepalived.conf",
+        &instance("VI_1", 51, 100, &[VIP], ""),
+    );
+    let (path, mut writer) = fifo(&lab, "fifo");
+    let arguments = format!("{} --json fifo {}", short(&lab), path.display());
+    let resident = Resident::start(&lab, &a, &with(&conf, &arguments));
+    let mut tell =
+        |state: &str| writer.write_all(format!("INSTANCE \"VI_1\" {state} 100\n").as_bytes());
+    tell("BACKUP").unwrap();
+    resident.wait_for_reports(1);
+    give(&a, VIP, "eth0");
+    tell("MASTER").unwrap();
+    resident.wait_for_reports(2);
+    // It is not the move that this is about.
+    tell("MASTER_RX_LOWER_PRI").unwrap();
+    resident.wait_for_reports(3);
+    take(&a, VIP, "eth0");
+    tell("BACKUP").unwrap();
+    resident.wait_for_reports(4);
+    drop(writer);
+    let Resident { run, printed, log } = resident;
+    run.end().exits(0);
+    let log = fs::read_to_string(log).unwrap();
+    let printed = fs::read_to_string(printed).unwrap();
+    let commands = printed
+        .lines()
+        .map(|line| about(&serde_json::from_str(line).unwrap()).0);
+    let commands: Vec<_> = commands.collect();
+    assert_eq!(
+        commands,
+        ["purge", "announce", "announce", "purge"],
+        "{printed} {log}"
+    );
+}
+
+#[test]
+fn of_two_residents_one_announces() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let arguments = format!("{} --json watch {VIP}", short(&lab));
+    let both = [(); 2].map(|()| Resident::start(&lab, &a, &arguments));
+    remember_old([&b], &[VIP]);
+    give(&a, VIP, "eth0");
+    wait_until_followed([&b], &[VIP], a.mac());
+    let mut results = both
+        .each_ref()
+        .map(|one| one.wait_for_reports(1)[0]["result"].clone());
+    results.sort_by_key(ToString::to_string);
+    assert_eq!(results, ["ok", "superseded"]);
+    for one in both {
+        one.run.goes_on();
+    }
+}
+
+#[test]
+fn the_file_counts_as_it_is_and_a_broken_one_as_it_was() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let peers = [&b];
+    let one = instance("VI_1", 51, 100, &[VIP], "");
+    let include = file(&lab, "more.inc", "");
+    let conf = file(
+        &lab,
+        "keepalived.conf",
+        &format!("{one}include {}\n", include.display()),
+    );
+    let resident = Resident::start(&lab, &a, &with(&conf, "watch --all"));
+    give(&a, OTHER_VIP, "eth0");
+    remember_old(peers, &[OTHER_VIP]);
+    // An include that changes.
+    file(
+        &lab,
+        "more.inc",
+        &instance("VI_2", 52, 100, &[OTHER_VIP], ""),
+    );
+    resident.wait_for_log("watching 2 virtual IPs");
+    wait_until_followed(peers, &[OTHER_VIP], a.mac());
+    // What keepalived would refuse.
+    file(
+        &lab,
+        "keepalived.conf",
+        &one.replace("interface eth0", "interface"),
+    );
+    resident.wait_for_log("what was read before still counts");
+    remember_old(peers, &[VIP]);
+    give(&a, VIP, "eth0");
+    wait_until_followed(peers, &[VIP], a.mac());
+    // A file that takes the old one's place.
+    let new = file(&lab, "new", &instance("VI_3", 53, 100, &["10.9.0.102"], ""));
+    fs::rename(new, &conf).unwrap();
+    resident.wait_for_log("watching 1 virtual IP");
+    // At SIGHUP it is read though nothing changed.
+    signal(resident.run.pid(), Signal::SIGHUP);
+    watch_for(Duration::from_millis(300));
+    resident.run.goes_on();
+}
+
+/// The gratuitous request of a host.
+fn claim(mac: Mac) -> Vec<u8> {
+    let vip = VIP.parse().unwrap();
+    let arp = Arp {
+        operation: 1,
+        sender: (mac, vip),
+        target: (Mac([0; 6]), vip),
+    };
+    arp.frame(mac, Mac([0xff; 6]))
+}
+
+/// `b` gets the VIP, and says so once, in a way that `c` ignores.
+fn moves_to(b: &Host, c: &Host) {
+    c.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+    give(b, VIP, "eth0");
+    b.send(&claim(b.mac()));
+}
+
+#[test]
+fn a_host_without_the_vip_follows_a_claim_that_its_kernel_ignores() {
+    let lab = Lab::new();
+    let (b, c) = (lab.host("b"), lab.host("c"));
+    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+    remember_old([&c], &[VIP]);
+    moves_to(&b, &c);
+    wait_until_followed([&c], &[VIP], b.mac());
+    resident.run.goes_on();
+}
+
+/// As at boot: the link is down and has no address when the resident starts.
+#[test]
+fn a_link_that_comes_up_later_is_heard_too() {
+    let lab = Lab::new();
+    let (b, c) = (lab.host("b"), lab.host("c"));
+    let own = c.ipv4();
+    c.ip(&format!("link set eth0 down\naddr del {own}/24 dev eth0\n"));
+    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+    c.ip(&format!("link set eth0 up\naddr add {own}/24 dev eth0\n"));
+    remember_old([&c], &[VIP]);
+    moves_to(&b, &c);
+    eventually("it follows", SOON, || {
+        b.send(&claim(b.mac()));
+        (c.neighbour(VIP)?.mac? == b.mac()).then_some(())
+    });
+    resident.run.goes_on();
+}
+
+#[test]
+fn a_permanent_entry_is_replaced_only_with_the_setting() {
+    for setting in [false, true] {
+        let lab = Lab::new();
+        let (b, c) = (lab.host("b"), lab.host("c"));
+        let settings = file(
+            &lab,
+            "settings.toml",
+            &format!("orders.permanent = {setting}\n"),
+        );
+        let arguments = format!("--config {} watch {VIP}", settings.display());
+        let resident = Resident::start(&lab, &c, &arguments);
+        c.remember_as(VIP, OLD_MAC, State::Permanent);
+        moves_to(&b, &c);
+        resident.wait_for_log(&format!("{VIP}: {} answers for it", b.mac()));
+        if setting {
+            wait_until_followed([&c], &[VIP], b.mac());
+        } else {
+            resident.wait_for_log("PERMANENT");
+            assert_followed([&c], &[VIP], old_mac());
+        }
+        resident.run.goes_on();
+    }
+}
+
+#[test]
+fn a_claim_that_nobody_confirms_changes_nothing_and_costs_one_question() {
+    let lab = Lab::new();
+    let (b, c, forger) = (lab.host("b"), lab.host("c"), lab.host("forger"));
+    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+    c.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+    c.remember(VIP, b.mac());
+    give(&b, VIP, "eth0");
+    let capture = c.capture();
+    let began = Instant::now();
+    for _ in 0..100 {
+        forger.send(&claim(forger.mac()));
+    }
+    let vip = VIP.parse().unwrap();
+    let asks = |frame: &Frame| is_sent(frame) && is_request_for(frame, vip);
+    capture.wait_for(SOON, asks).expect("it asks");
+    watch_for(Duration::from_millis(300));
+    let asked = capture.frames().iter().filter(|frame| asks(frame)).count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(asked <= 1 + seconds, "{asked} questions");
+    assert_followed([&c], &[VIP], b.mac());
+    resident.run.goes_on();
+}
+
+#[test]
+fn two_answers_are_a_conflict_that_is_logged() {
+    let lab = Lab::new();
+    let (b, c, d) = (lab.host("b"), lab.host("c"), lab.host("d"));
+    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+    remember_old([&c], &[VIP]);
+    give(&d, VIP, "eth0");
+    moves_to(&b, &c);
+    resident.wait_for_log("both answer for it");
+    resident.run.goes_on();
+}
+
+#[test]
+fn hosts_that_used_a_vip_elsewhere_are_asked_when_it_comes() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let clients = lab.hosts("client", 3);
+    let arguments = format!("{} --json watch {VIP} {VIP6}", short(&lab));
+    let resident = Resident::start(&lab, &a, &arguments);
+    for vip in [VIP, VIP6] {
+        give(&b, vip, "eth0");
+        for client in &clients {
+            client.run(&format!("ping -c 1 -W 5 {vip}"));
+        }
+        take(&b, vip, "eth0");
+    }
+    // The standby's kernel knows none of them.
+    for client in &clients {
+        assert_eq!(
+            (a.cached(client.ipv4()), a.cached(client.ipv6())),
+            (None, None)
+        );
+    }
+    give(&a, VIP, "eth0");
+    give(&a, VIP6, "eth0");
+    let reports = eventually("both are announced", SOON, || {
+        let reports = resident.reports();
+        let reported = |vip: &str| {
+            let announced =
+                |one: &Value| about(one) == ("announce".to_owned(), vec![vip.to_owned()]);
+            reports.iter().find(|one| announced(one)).cloned()
+        };
+        let both = || Some(vec![reported(VIP)?, reported(VIP6)?]);
+        both().or_else(|| {
+            let together = reports.iter().find(|one| about(one).1.len() == 2)?;
+            Some(vec![together.clone(), together.clone()])
+        })
+    });
+    for client in &clients {
+        for (report, vip, ip) in [
+            (&reports[0], VIP, IpAddr::from(client.ipv4())),
+            (&reports[1], VIP6, client.ipv6().into()),
+        ] {
+            let peer = peer_in(report, vip, ip);
+            let told = (&peer["source"], &peer["verdict"]);
+            assert_eq!(told, (&"observed".into(), &"proven".into()), "{peer}");
+        }
+    }
+    wait_until_followed(&clients, &[VIP, VIP6], a.mac());
+    resident.run.goes_on();
+}
+
+#[test]
+fn a_host_that_was_cut_off_is_asked_once_it_is_heard_again() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    let arguments = format!("{} --json watch {VIP}", short(&lab));
+    let resident = Resident::start(&lab, &a, &arguments);
+    remember_old([&b], &[VIP]);
+    a.remember(b.ipv4(), b.mac());
+    lab.blackout(&b);
+    give(&a, VIP, "eth0");
+    resident.wait_for_reports(1);
+    assert_followed([&b], &[VIP], old_mac());
+    lab.restore(&b);
+    // What it says is not about the VIP.
+    b.run(&format!("ping -c 1 -W 5 {}", c.ipv4()));
+    wait_until_followed([&b], &[VIP], a.mac());
+    let reports = resident.wait_for_reports(2);
+    assert_eq!(verdict_in(&reports[1], VIP, b.ipv4()), "proven");
+    resident.run.goes_on();
+}
+
+#[test]
+fn systemd_hears_that_it_is_ready_and_lives_and_stops() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let path = lab.directory().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let settings = file(&lab, "settings.toml", &format!("watch = [\"{VIP}\"]\n"));
+    let mut command = vipherald(&a, &format!("--config {} watch", settings.display()));
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "100000");
+    let resident = Resident::of(&lab, command);
+    let hear = || {
+        let mut octets = [0; 256];
+        let length = manager.recv(&mut octets).unwrap();
+        String::from_utf8_lossy(&octets[..length]).into_owned()
+    };
+    assert_eq!(hear(), "READY=1\nSTATUS=watching 1 virtual IP");
+    assert_eq!([hear(), hear()], ["WATCHDOG=1", "WATCHDOG=1"]);
+    resident.run.goes_on();
+    while hear() != "STOPPING=1" {}
+}
+
+#[test]
+fn what_can_not_be_watched_is_said() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let missing = Path::new("/nowhere/keepalived.conf");
+    let run = |arguments: &str| -> Ended { common::run(&a, arguments) };
+    run(&with(missing, "watch"))
+        .exits(1)
+        .logs("can't read /nowhere");
+    run("watch 10.9.0.100 --all").exits(2);
+}
