@@ -178,8 +178,9 @@ container: build
 	mkdir -p $(PACKAGES)
 	packaging/container/build $(BINARY) $(VERSION) $(DEB_ARCHITECTURE) $(PACKAGES)
 
+# ELSEWHERE is a folder of packaging/elsewhere, if that has run already.
 test-packages: packages
-	packaging/test $(PACKAGES) $(DEB_ARCHITECTURE) $(CPU)
+	packaging/test $(PACKAGES) $(DEB_ARCHITECTURE) $(CPU) $(ELSEWHERE)
 
 # Debian's bullseye, bookworm and trixie have 2.1.5, 2.2.7 and 2.3.3.
 test-keepalived-versions: prerequisites
