@@ -104,8 +104,11 @@ fn the_log_line_of_the_readmes_is_that_of_a_failover_that_all_follow() {
         common::VIP
     );
     fs::write(&conf, instance).unwrap();
+    let settings = lab.directory().join("vipherald.toml");
+    fs::write(&settings, "timeout = 2\n").unwrap();
     let notify = format!(
-        "notify INSTANCE VI_1 MASTER 100 --timeout 2 --keepalived-conf {}",
+        "--config {} --keepalived-conf {} notify INSTANCE VI_1 MASTER 100",
+        settings.display(),
         conf.display()
     );
     let logged = run(&owner, &notify).exits(0).stderr;
@@ -130,15 +133,13 @@ fn the_log_line_of_the_readmes_is_that_of_a_failover_that_all_follow() {
 fn the_fifo_of_the_readmes_is_wired() {
     let lab = Lab::new();
     let host = lab.host("a");
+    let program = lab.install_hook(VIPHERALD);
     for name in ["README.md", "README.zh-CN.md"] {
         let blocks = fenced(&doc(name));
         let fifo = blocks
             .iter()
             .find(|block| block.contains("vrrp_notify_fifo"));
-        let text = fifo
-            .unwrap()
-            .replace(INSTALLED, VIPHERALD)
-            .replace("enable_script_security", "")
+        let text = fifo.unwrap().replace(INSTALLED, program.to_str().unwrap())
             + "vrrp_instance VI_1 {\ninterface eth0\nvirtual_router_id 51\n\
                virtual_ipaddress {\n192.0.2.10/24\n}\n}\n";
         let conf = lab.directory().join(name);
