@@ -10,10 +10,13 @@
 # make bench-convergence   measures and plots who follows when, against keepalived alone and arping
 # make instructions   counts instructions, fails if a tenth was added; ACCEPT=1 accepts them
 # make install   installs into DESTDIR (staging) and PREFIX; run `make build` first
-# make packages   reproducible Debian and RPM packages, in target/packages
-# make test-packages   checks their contents, and that two builds are equal
+# make packages   reproducible Debian and RPM packages, in target/packages; ARCH=arm64 cross-compiles
+# make container   an image with the program alone, an OCI archive in target/packages; ARCH=arm64 likewise
+# make test-packages   checks their contents, and that two builds are equal; ARCH=arm64 likewise
+# make test-keepalived-versions   the tests with keepalived, with 2.1.5, 2.2.7 and 2.3.3 of it
 # make test-fleet   checks the examples for Ansible and Kubernetes
-# make test-vm   a virtual machine with the packages: failovers on VLAN and bond, real systemd
+# make test-vm   a virtual machine with the packages: failovers on VLAN and bond, real systemd;
+#                ARCH=arm64 emulates that machine
 # make clean   removes everything that was built
 
 PREFIX ?= /usr
@@ -25,12 +28,21 @@ QUESTIONS ?=
 MINUTES ?= 120
 
 CARGO ?= cargo
+# The architectures, by Debian's names, for which this cross-compiles. Without ARCH, it is this machine's.
+CPU_amd64 := x86_64
+CPU_arm64 := aarch64
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+CPU := $(if $(ARCH),$(or $(CPU_$(ARCH)),$(error ARCH can be amd64 or arm64, not $(ARCH))),$(firstword $(subst -, ,$(HOST))))
+PLATFORM := $(if $(filter $(CPU)-%,$(HOST)),$(HOST),$(CPU)-unknown-linux-gnu)
+# A program for another architecture runs under emulation.
+CROSS := $(if $(filter $(HOST),$(PLATFORM)),,$(ARCH))
+EMULATOR := $(if $(CROSS),qemu-$(CPU)-static)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-BINARY := $(TARGET)/$(HOST)/release/vipherald
-GENERATED := $(TARGET)/generated
-GENERATE = $(CARGO) run --quiet --locked --package vipherald-generate -- $(HOST) $(GENERATED)
+BINARY := $(TARGET)/$(PLATFORM)/release/vipherald
+GENERATED := $(TARGET)/generated/$(PLATFORM)
+GENERATE = $(CARGO) run --quiet --locked --package vipherald-generate -- $(PLATFORM) $(GENERATED)
 PACKAGES := $(TARGET)/packages
+DEB_ARCHITECTURE = $(or $(ARCH),$(shell dpkg --print-architecture))
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # No file in a package has a later time, so the same source makes the same package.
@@ -44,17 +56,20 @@ STATIC := -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-W
 	-C link-arg=packaging/no-unwinding.ld \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates \
 	--remap-path-prefix=$(shell rustc --print sysroot)/lib/rustlib/src/rust=rust
+# rustc links with its own lld here, but with the cross compiler's GNU ld elsewhere, which folds nothing.
+LLD = -C link-arg=-fuse-ld=lld -C link-arg=-B$(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/gcc-ld
+LINKER = CARGO_TARGET_$(shell echo $(PLATFORM) | tr a-z- A-Z_)_LINKER=$(CPU)-linux-gnu-gcc
 # Tests and the demo run in temporary namespaces of their own, also without root.
 ISOLATED := $(CARGO) --config 'target."cfg(unix)".runner="tests/lab/isolate"'
 BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --quiet --locked \
 	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
 
 .PHONY: build test lint demo bench bench-convergence instructions soak fuzz mutants install \
-	packages test-fuzz test-packages test-fleet test-vm clean prerequisites
+	packages container test-fuzz test-packages test-keepalived-versions test-fleet test-vm clean prerequisites cross
 
-build:
-	RUSTFLAGS='$(STATIC)' $(CARGO) build --release --locked --target $(HOST)
-	@$(BINARY) --version >/dev/null || { echo "It does not start: packed relocations need glibc 2.36." >&2; exit 1; }
+build: $(if $(CROSS),cross)
+	RUSTFLAGS='$(STATIC)$(if $(CROSS), $(LLD))' $(if $(CROSS),$(LINKER)) $(CARGO) build --release --locked --target $(PLATFORM)
+	@$(EMULATOR) $(BINARY) --version >/dev/null || { echo "It does not start: packed relocations need glibc 2.36." >&2; exit 1; }
 	$(GENERATE)
 
 test: prerequisites
@@ -77,6 +92,7 @@ lint: prerequisites
 		bans licenses sources; fi
 	grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=target --exclude-dir=.git . | xargs shellcheck
 	$(GENERATE)
+	.ci/actionlint/run $(TARGET)/actionlint
 	mandoc -T lint -W warning $(GENERATED)/*.[58]
 	@for page in $(GENERATED)/*.[58]; do \
 		if LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings --local-file -Tutf8 -Z $$page 2>&1 >/dev/null | \
@@ -138,7 +154,7 @@ install:
 	install -D -m 644 $(GENERATED)/vipherald.bash $(SHARE)/bash-completion/completions/vipherald
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) $(GENERATED)/_vipherald
 	install -D -m 644 -t $(SHARE)/fish/vendor_completions.d $(GENERATED)/vipherald.fish
-	install -D -m 644 -t $(SHARE)/doc/vipherald README.md docs/* \
+	install -D -m 644 -t $(SHARE)/doc/vipherald README.md README.zh-CN.md docs/*.* \
 		$(GENERATED)/copyright $(GENERATED)/vipherald.cdx.json
 	install -m 644 CHANGELOG.md $(SHARE)/doc/vipherald/changelog
 	gzip --force --best --no-name $(SHARE)/doc/vipherald/changelog
@@ -149,26 +165,48 @@ install:
 
 # On Debian, zsh reads completions from another directory.
 packages: prerequisites build
-	rm -rf $(PACKAGES) $(TARGET)/stage
 	mkdir -p $(PACKAGES)
+	rm -rf $(TARGET)/stage $(PACKAGES)/*_$(DEB_ARCHITECTURE).deb $(PACKAGES)/*.$(CPU).rpm
 	umask 022 && $(MAKE) --no-print-directory install DESTDIR=$(TARGET)/stage/rpm
-	packaging/rpm/build $(TARGET)/stage/rpm $(VERSION) $(PACKAGES)
+	packaging/rpm/build $(TARGET)/stage/rpm $(VERSION) $(CPU) $(PACKAGES)
 	umask 022 && $(MAKE) --no-print-directory install DESTDIR=$(TARGET)/stage/deb \
 		ZSHDIR=$(PREFIX)/share/zsh/vendor-completions
-	packaging/deb/build $(TARGET)/stage/deb $(VERSION) $(PACKAGES)
+	packaging/deb/build $(TARGET)/stage/deb $(VERSION) $(DEB_ARCHITECTURE) $(PACKAGES)
+
+container: build
+	.ci/packages packaging/container/packages.txt
+	mkdir -p $(PACKAGES)
+	packaging/container/build $(BINARY) $(VERSION) $(DEB_ARCHITECTURE) $(PACKAGES)
 
 # ELSEWHERE is a folder of packaging/elsewhere, if that has run already.
 test-packages: packages
-	packaging/test $(PACKAGES) $(ELSEWHERE)
+	packaging/test $(PACKAGES) $(DEB_ARCHITECTURE) $(CPU) $(ELSEWHERE)
+
+# Debian's bullseye, bookworm and trixie have 2.1.5, 2.2.7 and 2.3.3.
+test-keepalived-versions: prerequisites
+	.ci/packages tests/versions/packages.txt
+	for release in bullseye bookworm trixie; do \
+		folder=$(abspath $(TARGET))/keepalived/$$release && \
+		tests/versions/keepalived $$release $$folder && \
+		echo "--- $$($$folder/bin/keepalived --version 2>&1 | head -n 1)" && \
+		PATH=$$folder/bin:$$PATH $(ISOLATED) test --locked --no-fail-fast \
+			--package vipherald --test keepalived_conf --test notify --test failover \
+			--package vipherald-lab --test keepalived || exit 1; done
 
 test-fleet: prerequisites build
 	tests/fleet/run $(BINARY) $(TARGET)/fleet
 
 test-vm: packages
-	tests/vm/run
+	$(if $(CROSS),.ci/packages tests/vm/$(CROSS).txt)
+	ARCH=$(ARCH) tests/vm/run
 
 clean:
 	$(CARGO) clean
 
 prerequisites:
 	@.ci/packages
+
+# Debian's compiler links, and rustup has Rust's standard library.
+cross:
+	@.ci/packages packaging/cross/$(CROSS).txt
+	@rustup target list --installed | grep -qx $(PLATFORM) || rustup target add $(PLATFORM)

@@ -233,6 +233,8 @@ pub enum Command {
     History(With<History>),
     /// Write a key for orders
     Keygen(With<Keygen>),
+    /// Copy this program into a directory
+    Copy(With<Copy>),
 }
 
 impl Command {
@@ -252,6 +254,7 @@ impl Command {
             Self::Release(_) => "release",
             Self::History(_) => "history",
             Self::Keygen(_) => "keygen",
+            Self::Copy(_) => "copy",
         }
     }
 
@@ -308,7 +311,8 @@ impl Command {
             | Self::Order(With { global, .. })
             | Self::Release(With { global, .. })
             | Self::History(With { global, .. })
-            | Self::Keygen(With { global, .. }) => global,
+            | Self::Keygen(With { global, .. })
+            | Self::Copy(With { global, .. }) => global,
         }
     }
 }
@@ -546,6 +550,14 @@ pub struct History {
     /// Write this plot to a file, as SVG
     #[arg(long, value_name = "FILE", conflicts_with_all = ["plot", "peers"])]
     pub svg: Option<PathBuf>,
+}
+
+/// Copy this program into a directory, for keepalived in another container to run
+#[derive(Args, Debug)]
+pub struct Copy {
+    /// The directory, such as a volume that both containers mount
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
 }
 
 /// Write a key for orders

@@ -90,6 +90,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The program could not be copied.
+    #[error("cannot write {}: {source}{}", path.display(), advice_on_file(.source))]
+    Copy {
+        /// Where to.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The runtime could not be started, or broke.
     #[error("cannot wait for events: {0}{advice}", advice = advice_on_call(.0))]
     Runtime(io::Error),

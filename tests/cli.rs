@@ -897,3 +897,29 @@ fn no_socket_takes_the_place_of_a_closed_standard_descriptor() {
     }
     announcing.terminate();
 }
+
+#[test]
+fn copy_replaces_the_program_as_a_whole() {
+    use std::os::unix::fs::PermissionsExt;
+    let watched = Watched::new();
+    let own = watched.lab.directory();
+    let copied = own.join("vipherald");
+    for _ in 0..2 {
+        let ended = run(&watched.host, &format!("copy {}", own.display())).exits(0);
+        assert!(ended.stderr.contains("vipherald written"), "{ended:?}");
+        assert_eq!(
+            fs::read(&copied).unwrap(),
+            fs::read(common::VIPHERALD).unwrap()
+        );
+        assert_eq!(
+            fs::metadata(&copied).unwrap().permissions().mode() & 0o7777,
+            0o755
+        );
+    }
+    assert!(!own.join("vipherald.new").exists());
+    let ended = run(&watched.host, "copy /absent").exits(1);
+    assert!(
+        ended.stderr.contains("cannot write /absent/vipherald: "),
+        "{ended:?}"
+    );
+}

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use vipherald::cli::{Cli, Command, Notify, With};
 use vipherald::settings::Settings;
 use vipherald_core::event::{Call, Event};
@@ -23,6 +24,18 @@ use common::{OLD_MAC, VIPHERALD, run};
 const INSTALLED: &str = "/usr/libexec/keepalived/vipherald";
 /// An instance waits for three advertisements of 1 s, on a machine busy with other tests.
 const SOON: Duration = Duration::from_secs(40);
+/// What shows users what to write and run.
+const DOCS: [&str; 9] = [
+    "README.md",
+    "README.zh-CN.md",
+    "docs/json.md",
+    "docs/keepalived-conf.md",
+    "docs/orders.md",
+    "docs/robustness.md",
+    "docs/systemd.md",
+    "docs/troubleshooting.md",
+    "docs/troubleshooting.zh-CN.md",
+];
 /// Where the FIFO example has its FIFO.
 const FIFO: &str = "/run/vipherald.fifo";
 
@@ -48,6 +61,173 @@ fn a_master_that_another_one_yields_to_announces_again() {
 #[test]
 fn a_master_that_another_one_yields_to_announces_again_by_fifo() {
     a_master_announces_again_with("fifo.conf");
+}
+
+#[test]
+fn what_the_readmes_say_that_show_prints_it_prints() {
+    let lab = Lab::new();
+    let host = lab.host("a");
+    for name in ["README.md", "README.zh-CN.md"] {
+        let blocks = fenced(&doc(name));
+        let with = |word: &str| {
+            let mut blocks = blocks.iter().filter(|block| block.contains(word));
+            blocks.next().unwrap_or_else(|| panic!("{name}: {word}"))
+        };
+        // The line of the next block goes to the end of the instance.
+        let instance =
+            with("vrrp_instance VI_1 {").replace("# …", "interface eth0\nvirtual_router_id 51");
+        let instance = instance.trim_end().trim_end_matches('}').to_owned()
+            + with("notify_master_rx_lower_pri")
+            + "}\n";
+        // The program is elsewhere here, where others may write.
+        let text = instance
+            .replace(INSTALLED, VIPHERALD)
+            .replace("enable_script_security", "");
+        let conf = lab.directory().join(name);
+        fs::write(&conf, text).unwrap();
+        let shown = run(&host, &format!("show --keepalived-conf {}", conf.display())).exits(0);
+        let expected = with("$ vipherald show\n").replace("$ vipherald show\n", "");
+        assert_eq!(shown.stdout, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_log_line_of_the_readmes_is_that_of_a_failover_that_all_follow() {
+    let lab = Lab::new();
+    let (owner, peers) = (lab.host("owner"), lab.hosts("peer", 3));
+    common::give(&owner, common::VIP, "eth0");
+    common::meet(&owner, &peers);
+    let conf = lab.directory().join("keepalived.conf");
+    let instance = format!(
+        "vrrp_instance VI_1 {{\ninterface eth0\nvirtual_router_id 51\n\
+         virtual_ipaddress {{\n{}/24\n}}\n}}\n",
+        common::VIP
+    );
+    fs::write(&conf, instance).unwrap();
+    let settings = lab.directory().join("vipherald.toml");
+    fs::write(&settings, "timeout = 2\n").unwrap();
+    let notify = format!(
+        "--config {} --keepalived-conf {} notify INSTANCE VI_1 MASTER 100",
+        settings.display(),
+        conf.display()
+    );
+    let logged = run(&owner, &notify).exits(0).stderr;
+    for name in ["README.md", "README.zh-CN.md"] {
+        let blocks = fenced(&doc(name));
+        let block = blocks.iter().find(|block| block.contains("announced on"));
+        // journald puts the time, the host and the process in front.
+        let (_, line) = block
+            .and_then(|block| block.trim_end().split_once("]: "))
+            .unwrap();
+        assert_eq!(
+            without_values(line),
+            without_values(logged.trim_end()),
+            "{name}"
+        );
+    }
+}
+
+/// The READMEs' FIFO, with the instance of their hooks: the real keepalived takes both, and `show` finds
+/// that the FIFO wires the instance.
+#[test]
+fn the_fifo_of_the_readmes_is_wired() {
+    let lab = Lab::new();
+    let host = lab.host("a");
+    let program = lab.install_hook(VIPHERALD);
+    for name in ["README.md", "README.zh-CN.md"] {
+        let blocks = fenced(&doc(name));
+        let fifo = blocks
+            .iter()
+            .find(|block| block.contains("vrrp_notify_fifo"));
+        let text = fifo.unwrap().replace(INSTALLED, program.to_str().unwrap())
+            + "vrrp_instance VI_1 {\ninterface eth0\nvirtual_router_id 51\n\
+               virtual_ipaddress {\n192.0.2.10/24\n}\n}\n";
+        let conf = lab.directory().join(name);
+        fs::write(&conf, text).unwrap();
+        let shown = run(&host, &format!("show --keepalived-conf {}", conf.display())).exits(0);
+        assert!(shown.stdout.contains("wired by FIFO"), "{}", shown.stdout);
+        let keepalived = host
+            .command("keepalived")
+            .arg("--config-test")
+            .arg("--use-file")
+            .arg(&conf)
+            .output()
+            .unwrap();
+        assert!(keepalived.status.success(), "{name}: {keepalived:?}");
+    }
+}
+
+/// A line without its addresses, and the time at its end.
+fn without_values(line: &str) -> String {
+    let (line, time) = line.rsplit_once(" after ").unwrap();
+    assert!(time.ends_with(" ms") || time.ends_with(" s"), "{time}");
+    let words = line.split_whitespace().map(|word| {
+        let mac = word.trim_end_matches(':').matches(':').count() == 5;
+        if mac || word.parse::<IpAddr>().is_ok() {
+            "*"
+        } else {
+            word
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_command_of_the_docs_is_one_that_vipherald_takes() {
+    let mut count = 0;
+    for name in DOCS {
+        for command in commands(&doc(name)) {
+            let words = command.split_whitespace();
+            let refused = Cli::read(words).err().map(|error| error.kind());
+            // `vipherald release` may name the command; help is for people.
+            let may_be = [
+                ErrorKind::MissingRequiredArgument,
+                ErrorKind::DisplayHelp,
+                ErrorKind::DisplayVersion,
+            ];
+            let is_right = refused.is_none_or(|kind| may_be.contains(&kind));
+            assert!(is_right, "{name}: {command}: {refused:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} commands found");
+}
+
+fn doc(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The contents of the fenced blocks of a document.
+fn fenced(text: &str) -> Vec<String> {
+    let mut parts = text.split("```");
+    let mut blocks = Vec::new();
+    while let (Some(_), Some(block)) = (parts.next(), parts.next()) {
+        let (_, block) = block.split_once('\n').unwrap();
+        blocks.push(block.to_owned());
+    }
+    blocks
+}
+
+/// The commands of vipherald in a document's code, with values in place of the placeholders.
+fn commands(text: &str) -> Vec<String> {
+    let inline = text.split('`').skip(1).step_by(2);
+    let blocks = text.lines().filter_map(|line| {
+        let code = line.strip_prefix("    ").or(line.strip_prefix("$ "));
+        code.map(|code| code.trim().trim_start_matches("sudo "))
+    });
+    let all = inline.filter(|code| !code.contains("\n\n")).chain(blocks);
+    let all = all.filter(|code| code.starts_with("vipherald ") && !code.contains(" …"));
+    all.map(|code| {
+        let code = code.split([';', '#', '|', '&', '>']).next().unwrap();
+        let mut words = code.split_whitespace().map(|word| match word {
+            "VIP…" | "VIP" => "192.0.2.10",
+            "PEER" => "192.0.2.2",
+            _ => word,
+        });
+        let first = words.next().unwrap().to_owned();
+        words.fold(first, |command, word| command + " " + word)
+    })
+    .collect()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod advice;
 mod announce;
 mod check;
+mod copy;
 mod fifo;
 mod history;
 mod keygen;
@@ -100,6 +101,7 @@ async fn execute(
         Command::Release(args) => release::release(&args.own, settings, global).await,
         Command::History(args) => history::history(&args.own, settings, global),
         Command::Keygen(args) => keygen::keygen(&args.own),
+        Command::Copy(args) => copy::copy(&args.own),
     }
 }
 
