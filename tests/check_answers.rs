@@ -248,6 +248,7 @@ fn who_answers_as_a_proxy_for_the_vip_alone_may_be_one_and_the_words_say_so() {
     second_interface(&proxy);
     proxy.run("ip addr add 192.0.2.1/24 dev v0");
     proxy.sysctl("net/ipv4/conf/all/forwarding", "1");
+    proxy.sysctl("net/ipv6/conf/all/forwarding", "1");
     proxy.sysctl("net/ipv6/conf/eth0/proxy_ndp", "1");
     proxy.run("ip route add 10.9.0.64/26 via 192.0.2.2 dev v0");
     for (vip, show) in [(VIP, "`ip neigh"), (VIP6, "`ip -6 neigh")] {

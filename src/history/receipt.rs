@@ -300,7 +300,8 @@ fn printable(value: &Value) -> Value {
 fn shortened(text: &str) -> String {
     let mut receipt: Value = serde_json::from_str(text).unwrap_or_default();
     for name in ["vips", "entries", "orders", "addresses"] {
-        if let Some(all) = receipt[name].as_array_mut()
+        // Indexing would add what is missing, as null, which is no list.
+        if let Some(all) = receipt.get_mut(name).and_then(Value::as_array_mut)
             && all.len() > MOST_VIPS
         {
             let left_out = all.len() - MOST_VIPS;
@@ -312,7 +313,8 @@ fn shortened(text: &str) -> String {
     if text.len() <= LONGEST {
         return text;
     }
-    for vip in receipt["vips"].as_array_mut().into_iter().flatten() {
+    let vips = receipt.get_mut("vips").and_then(Value::as_array_mut);
+    for vip in vips.into_iter().flatten() {
         let Ok(about) = AboutVip::deserialize(&*vip) else {
             continue;
         };
