@@ -536,7 +536,7 @@ pub struct History {
     pub instance: Option<String>,
     /// Only what began at this time or later: `2026-11-26`, `2026-11-26 11:17` (UTC), or an age such as
     /// `90s`, `15m`, `2h` or `7d`
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    #[arg(long, value_name = "WHEN", value_parser = parse_when, allow_hyphen_values = true)]
     pub since: Option<Duration>,
     /// Only the last so many receipts; with --plot or --svg, announcements [default there: 1]
     #[arg(long, value_name = "N", value_parser = parse_some)]
@@ -592,13 +592,14 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     checked_seconds(text.parse().map_err(|_| "not a number".to_owned())?)
 }
 
-/// A moment, or an age, as the time since 1970.
+/// A moment, or an age, as the time since 1970. Ages such as `-15min` are those of journalctl(1).
 fn parse_when(text: &str) -> Result<Duration, &'static str> {
     let age = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let age = text.strip_prefix('-').unwrap_or(text);
+        let (number, unit) = age.split_at(age.find(|digit: char| !digit.is_ascii_digit())?);
         let seconds = match unit {
             "s" => 1,
-            "m" => 60,
+            "m" | "min" => 60,
             "h" => 3_600,
             "d" => 86_400,
             _ => return None,

@@ -190,9 +190,13 @@ fn check_folders(path: &Path) -> Result<(), Problem> {
             ))?;
         }
         if about.mode() & 0o022 != 0 {
+            // A folder with the sticky bit, such as /tmp, is meant for all.
+            let fix = match about.mode() & 0o1000 {
+                0 => format!("`chmod go-w {place}`, or move the key"),
+                _ => "move the key".to_owned(),
+            };
             Err(format!(
-                "is below {place}, where others than root may write (mode {:04o}): \
-                 `chmod go-w {place}`, or move the key",
+                "is below {place}, where others than root may write (mode {:04o}): {fix}",
                 about.mode() & 0o7777
             ))?;
         }
@@ -355,7 +359,10 @@ mod tests {
         for (at, mode) in [(&deep, 0o777), (&folder, 0o775), (&folder, 0o1777)] {
             fs::set_permissions(at, Permissions::from_mode(mode)).unwrap();
             let told = refusal(&file);
-            let fix = format!("(mode {mode:04o}): `chmod go-w {}`", at.display());
+            let fix = match mode {
+                0o1777 => format!("(mode {mode:04o}): move the key"),
+                _ => format!("(mode {mode:04o}): `chmod go-w {}`", at.display()),
+            };
             assert!(told.contains(&fix), "{told}");
             fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
         }

@@ -66,6 +66,7 @@ pub(crate) fn read(text: &str) -> Option<Duration> {
         "" => 0,
         _ => format!("{fraction:0<3}").get(..3)?.parse().ok()?,
     };
+    let of_month = day;
     // The inverse of the above.
     let (month, year) = match month {
         3.. => (month - 3, year),
@@ -76,7 +77,10 @@ pub(crate) fn read(text: &str) -> Option<Duration> {
         + day
         - 1;
     let days = days.checked_sub(EPOCH)?;
-    well_formed.then(|| Duration::from_secs(days * DAY + seconds) + Duration::from_millis(millis))
+    let moment = Duration::from_secs(days * DAY + seconds) + Duration::from_millis(millis);
+    // The 31st of February would be a day of March.
+    let is_day = self::text(moment).get(8..10)?.parse() == Ok(of_month);
+    (well_formed && is_day).then_some(moment)
 }
 
 #[cfg(test)]
@@ -114,6 +118,10 @@ mod tests {
             ("2000-02-29 01", None),
             ("2000-02-29 24:00", None),
             ("2000-13-01", None),
+            ("2000-02-30", None),
+            ("2001-02-29", None),
+            ("2000-2-29", Some(day)),
+            ("2000-02-29 23:59:60", None),
             ("2000-02", None),
             ("1969-12-31", None),
             ("yesterday", None),

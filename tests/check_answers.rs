@@ -241,6 +241,33 @@ fn a_proxy_is_told_from_a_second_owner() {
     assert!(run(&c, &format!("check {VIP}")).stdout.contains("a proxy"));
 }
 
+#[test]
+fn who_answers_as_a_proxy_for_the_vip_alone_may_be_one_and_the_words_say_so() {
+    let lab = Lab::new();
+    let (a, proxy) = (lab.host("a"), lab.host("proxy"));
+    second_interface(&proxy);
+    proxy.run("ip addr add 192.0.2.1/24 dev v0");
+    proxy.sysctl("net/ipv4/conf/all/forwarding", "1");
+    proxy.sysctl("net/ipv6/conf/all/forwarding", "1");
+    proxy.sysctl("net/ipv6/conf/eth0/proxy_ndp", "1");
+    proxy.run("ip route add 10.9.0.64/26 via 192.0.2.2 dev v0");
+    for (vip, show) in [(VIP, "`ip neigh"), (VIP6, "`ip -6 neigh")] {
+        proxy.run(&format!("ip neigh add proxy {vip} dev eth0"));
+        give(&a, vip, "eth0");
+        wait_for_status(&a, vip, 4);
+        let words = words(&run(&a, &format!("check {vip}")).exits(4));
+        let advice = format!(
+            "If such a host does not have the VIP, a proxy entry answers for it: {show} show proxy` \
+             there shows it."
+        );
+        for part in ["two hosts hold it, it seems", &advice] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+        let told = run(&a, &format!("announce {vip} --timeout 3")).exits(4);
+        told.logs(&format!("see whether it is a proxy ({show} show proxy`)"));
+    }
+}
+
 /// On the owner, the check is unproven and says why.
 fn is_silent(owner: &Host, vip: &str, words: &[&str]) {
     let told = check(owner, vip, 3);

@@ -355,6 +355,49 @@ fn one_failover_is_plotted_and_its_laggards_are_named() {
 }
 
 #[test]
+fn of_a_run_for_many_vips_each_has_its_row_and_who_followed_it() {
+    let lab = Lab::new();
+    let (a, peers) = (lab.host("a"), lab.hosts("p", 3));
+    let metrics = lab.directory().join("v.prom");
+    let more = format!("timeout = 2\nmetrics_file = \"{}\"", metrics.display());
+    let settings = settings(&lab, "a", &more);
+    common::meet(&a, &peers);
+    let vips: Vec<_> = (1..=250).map(|last| format!("10.9.200.{last}")).collect();
+    let batch = vips
+        .iter()
+        .map(|vip| format!("addr add {vip}/32 dev eth0\n"));
+    a.ip(&batch.collect::<String>());
+    peers[2].remember_as(&vips[199], OLD_MAC, State::Permanent);
+    let announce = format!(
+        "--config {} announce {}",
+        settings.display(),
+        vips.join(" ")
+    );
+    run(&a, &announce).exits(3);
+
+    let table = history(&a, &settings, &format!("{} --peers", vips[199])).stdout;
+    let rows: Vec<_> = table.lines().collect();
+    assert_eq!(rows.len(), 4, "{table}");
+    let stale = format!("{} stale", peers[2].ipv4());
+    assert!(
+        rows[1].contains("unproven  2 of 3") && rows[1].ends_with(&stale),
+        "{table}"
+    );
+    assert!(rows[3].ends_with("not listed  2 proven"), "{table}");
+    let table = history(&a, &settings, &vips[100]).stdout;
+    assert!(table.contains("ok      3 of 3"), "{table}");
+    let plot = history(&a, &settings, &format!("--plot {}", vips[100])).stdout;
+    assert!(plot.contains(": 3 of 3 follow, the last after "), "{plot}");
+    let metrics = fs::read_to_string(metrics).unwrap();
+    let proven = metrics.matches("verdict=\"proven\"} 3\n").count();
+    assert_eq!(proven, 249, "{metrics}");
+    for (result, vips) in [("ok", 249), ("unproven", 1)] {
+        let counted = format!("result=\"{result}\"}} 1\n");
+        assert_eq!(metrics.matches(&counted).count(), vips, "{metrics}");
+    }
+}
+
+#[test]
 fn since_takes_a_moment_or_an_age() {
     let lab = Lab::new();
     let a = lab.host("a");
@@ -363,6 +406,7 @@ fn since_takes_a_moment_or_an_age() {
     run(&a, &format!("--config {} purge {VIP}", settings.display())).exits(0);
     for (since, count) in [
         ("1h", 1),
+        ("-15min", 1),
         ("2026-01-01", 1),
         ("2999-01-01", 0),
         ("2026-01-01T00:00", 1),
@@ -376,7 +420,9 @@ fn since_takes_a_moment_or_an_age() {
     run(&a, "history --since soon")
         .exits(2)
         .logs("90s, 15m, 2h, 7d");
-    run(&a, "history --last 0").exits(2);
+    for wrong in ["--since 2026-02-30", "--since -1x", "--since=", "--last 0"] {
+        run(&a, &format!("history {wrong}")).exits(2);
+    }
     assert_eq!(receipts(&a, &settings, VIP6).len(), 0);
 }
 

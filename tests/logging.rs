@@ -16,11 +16,11 @@ use std::thread;
 use std::time::SystemTime;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-use vipherald_lab::{Host, Lab};
+use vipherald_lab::{Host, Lab, State, eventually};
 
 use common::{
-    BEFORE_THE_ROUNDS_END, Ended, Run, VIP, VIP6, give, in_shell, taken, told_frames, vipherald,
-    with_own_directory,
+    BEFORE_THE_ROUNDS_END, Ended, Run, SOON, VIP, VIP6, give, in_shell, taken, told_frames,
+    vipherald, with_own_directory,
 };
 
 const ABSENT: &str = "10.9.0.101";
@@ -699,6 +699,46 @@ fn the_journal_gets_a_record_instead_of_the_line_and_never_both() {
             "8acd8be1571944f78f51216ef8bcead7",
             "1488b4f159bf482e8672b5eeb1e13629"
         ]
+    );
+
+    // What a run finds out while it goes on.
+    let lab = Lab::new();
+    let (owner, peer, rival) = (lab.host("owner"), lab.host("peer"), lab.host("rival"));
+    give(&owner, VIP, "eth0");
+    owner.remember(peer.ipv4(), peer.mac());
+    peer.remember_as(VIP, common::OLD_MAC, State::Permanent);
+    let announce = Run::start(as_hook(&owner, Some(&dev_log), &format!("announce {VIP}")));
+    let is_recorded = |id: &str, field: &str| {
+        let mut told = Vec::new();
+        eventually(field, 2 * SOON, || {
+            told.extend(messages(&records));
+            let has = |record: &String, wanted: &str| record.lines().any(|line| line == wanted);
+            let id = format!("MESSAGE_ID={id}");
+            let mut of_kind = told.iter().filter(|record| has(record, &id));
+            of_kind.any(|record| has(record, field)).then_some(())
+        });
+    };
+    let of_peer = format!("VIPHERALD_PEER={}", peer.ipv4());
+    let of_rival = format!("VIPHERALD_MAC={}", rival.mac());
+    is_recorded("6ec7825850ae469693db75f70f3b891d", &of_peer);
+    peer.ip(&format!("neigh del {VIP} dev eth0\n"));
+    is_recorded("31518abfbac64607afc712afc2649e27", &of_peer);
+    give(&rival, VIP, "eth0");
+    is_recorded("6be11a6486ed4603bfc2fd7a050564b6", &of_rival);
+    rival.ip("addr flush dev eth0\n");
+    is_recorded("e2819a04b01441d79866871daa624cec", &of_rival);
+    announce.terminate();
+    let conf = lab.directory().join("keepalived.conf");
+    let instance =
+        format!("vrrp_instance VI_1 {{\n interface eth0\n virtual_ipaddress {{\n {VIP}\n }}\n}}\n");
+    fs::write(&conf, instance).unwrap();
+    let release = format!("--keepalived-conf {} release {VIP}", conf.display());
+    Run::start(as_hook(&owner, Some(&dev_log), &release))
+        .end()
+        .exits(0);
+    is_recorded(
+        "f4fd67af0d214d128d5afc94a0c9a80c",
+        &format!("VIPHERALD_VIP={VIP}"),
     );
 
     // If the journal does not take it, the line is not lost.

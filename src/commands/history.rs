@@ -14,6 +14,7 @@ use crate::history::receipt::Receipt;
 use crate::history::store::Store;
 use crate::history::table::table;
 use crate::history::{Selection, plot};
+use crate::printable::one_line;
 use crate::report::{Line, Report};
 use crate::settings::Settings;
 
@@ -27,7 +28,8 @@ pub(super) fn history(args: &History, settings: &Settings, global: &Global) -> R
     let draws = args.svg.is_some() || args.plot;
     let selection = Selection {
         vips: args.vips.iter().map(|vip| vip.vip.to_string()).collect(),
-        instance: args.instance.clone(),
+        // As it is shown.
+        instance: args.instance.as_deref().map(|name| one_line(name).into()),
         since: args.since,
         // The last failover may be followed by other receipts.
         last: args.last.filter(|_| !draws),

@@ -144,7 +144,15 @@ fn append(store: &Store, receipts: Vec<Fresh>, told: &mut bool) {
         }
         Err(error) if !*told => {
             *told = true;
-            debug!("no receipt is kept in {}: {error}", store.path().display());
+            let path = store.path();
+            let path = path.display();
+            match store.metrics() {
+                Some(metrics) => warn!(
+                    "no receipt is kept in {path}, and {} is not brought up to date: {error}",
+                    metrics.display()
+                ),
+                None => debug!("no receipt is kept in {path}: {error}"),
+            }
         }
         _ => {}
     }

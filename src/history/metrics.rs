@@ -213,7 +213,8 @@ impl Totals {
 
 impl OfVip {
     fn add_takeover(&mut self, receipt: &Receipt, vip: &AboutVip) {
-        let result = receipt.result.clone().unwrap_or_default();
+        let result = vip.result.as_ref().or(receipt.result.as_ref());
+        let result = result.cloned().unwrap_or_default();
         *self.takeovers.entry(result).or_default() += 1;
         self.last_takeover = Some(self.changed);
         self.followed_after = vip.followed_after().last().map(|after| after / 1e3);
@@ -222,11 +223,14 @@ impl OfVip {
         self.conflicts += (vip.conflicts.len() + vip.past_conflicts.len()) as u64;
         // With 0 for a verdict that no longer occurs, an alert about it ends.
         self.peers.values_mut().for_each(|count| *count = 0);
-        for peer in &vip.peers {
-            *self.peers.entry(peer.verdict.clone()).or_default() += 1;
-            if let Some(order) = &peer.order {
-                *self.orders_sent.entry(order.clone()).or_default() += 1;
-            }
+        for (verdict, count) in vip.verdicts() {
+            self.peers.insert(verdict.to_owned(), count);
+        }
+        let kept = vip.peers.iter().filter_map(|peer| peer.order.as_ref());
+        let orders = kept.map(|order| (order, 1));
+        let not_kept = vip.orders_not_kept.iter();
+        for (order, count) in orders.chain(not_kept.map(|(order, count)| (order, *count))) {
+            *self.orders_sent.entry(order.clone()).or_default() += count;
         }
     }
 

@@ -36,6 +36,11 @@ impl Selection {
         let read = |value: Value| Receipt::read(&value).map(|receipt| (value, receipt));
         let mut chosen: Vec<_> = all.into_iter().filter_map(read).collect();
         chosen.retain(|(_, receipt)| self.has(receipt));
+        if !self.vips.is_empty() {
+            // A run may be about many other VIPs, too.
+            let receipts = chosen.iter_mut().map(|(_, receipt)| receipt);
+            receipts.for_each(|receipt| receipt.keep(&self.vips));
+        }
         // Runs overlap: the file has them in the order in which they ended.
         chosen.sort_by(|(_, a), (_, b)| a.time.cmp(&b.time));
         let surplus = self

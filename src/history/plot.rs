@@ -4,15 +4,19 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::receipt::{AboutVip, Receipt};
-use super::svg::{self, Axis, HEIGHT, Line, OWN, Panel, WIDTH};
+use super::svg::{self, Axis, CAPTION, HEIGHT, Line, OWN, Panel, WIDTH};
 use super::table::{after, laggards};
 
 /// Characters of a whole bar.
 const BAR: usize = 50;
 const LEFT: f64 = 60.0;
 const TOP: f64 = 70.0;
-/// Room below a chart for its axis and captions.
-const BELOW: f64 = 90.0;
+/// Room below a chart for its axis, and the gap to the next one.
+const BELOW: f64 = 60.0;
+/// Charts of one picture.
+const MOST_PANELS: usize = 40;
+/// Characters that fit on a line below a chart.
+const LINE: usize = 62;
 
 /// The announcement as bars of text, for a terminal.
 pub(crate) fn bars(receipt: &Receipt) -> String {
@@ -20,13 +24,19 @@ pub(crate) fn bars(receipt: &Receipt) -> String {
     for vip in &receipt.vips {
         let (followed, of) = (vip.followed_after(), counting(vip));
         // A String takes all.
-        let _ = writeln!(text, "{}: {}", title(receipt, vip), caption(&followed, of));
+        let _ = writeln!(
+            text,
+            "{}, {}: {}",
+            title(vip),
+            receipt.time,
+            caption(&followed, of)
+        );
         for until in steps(&followed) {
             let count = followed.iter().filter(|at| **at <= until).count();
-            let bar = "#".repeat(BAR * count / of.max(1));
+            let bar = "#".repeat(BAR.saturating_mul(count) / of.max(1));
             let _ = writeln!(text, "{:>9}  {bar:BAR$}  {count}", after(until));
         }
-        if let Some(laggards) = laggards(&vip.peers) {
+        if let Some(laggards) = laggards(vip) {
             let _ = writeln!(text, "{:>9}  {laggards}", "never");
         }
     }
@@ -39,14 +49,25 @@ pub(crate) fn picture(receipts: &[Receipt]) -> String {
         let vips = receipt.vips.iter();
         vips.map(move |vip| panel(receipt, vip))
     });
-    let panels: Vec<_> = panels.collect();
-    let height = TOP + (HEIGHT + BELOW) * svg::number(panels.len());
+    let mut panels: Vec<_> = panels.collect();
+    let more = panels.len().saturating_sub(MOST_PANELS);
+    panels.truncate(MOST_PANELS);
+    let below = |panel: &Panel| {
+        let lines = panel.lines.iter().map(|line| line.captions.len());
+        HEIGHT + BELOW + CAPTION * svg::number(lines.sum())
+    };
+    let height = TOP + panels.iter().map(below).sum::<f64>();
     let mut picture = svg::begin(LEFT + WIDTH + 160.0, height);
     let heading = "Share of peers that follow, over the time since the announcement began";
     svg::text(&mut picture, (LEFT, 28.0), "fill=\"#59636e\"", heading);
-    for (row, panel) in panels.iter().enumerate() {
-        let y = TOP + (HEIGHT + BELOW) * svg::number(row);
+    let mut y = TOP;
+    for panel in &panels {
         panel.draw(&mut picture, LEFT, y);
+        y += below(panel);
+    }
+    if more > 0 {
+        let text = format!("{more} more charts are not drawn: name the VIPs that matter");
+        svg::text(&mut picture, (LEFT, y - CAPTION), "fill=\"#59636e\"", &text);
     }
     picture + "</svg>\n"
 }
@@ -55,18 +76,19 @@ fn panel(receipt: &Receipt, vip: &AboutVip) -> Panel {
     let (followed, of) = (vip.followed_after(), counting(vip));
     let end = steps(&followed).last().copied().unwrap_or(1.0);
     let mark = |part: f64| (end * part / 1e3, after(end * part));
-    let captions = std::iter::once(caption(&followed, of)).chain(laggards(&vip.peers));
+    let mut captions = vec![receipt.time.clone(), caption(&followed, of)];
+    captions.extend(laggards(vip).iter().flat_map(|laggards| wrapped(laggards)));
     let line = Line {
         style: OWN,
         of,
-        captions: captions.collect(),
+        captions,
         followed: followed
             .iter()
             .map(|ms| Duration::from_secs_f64(ms / 1e3))
             .collect(),
     };
     Panel {
-        title: title(receipt, vip),
+        title: title(vip),
         shaded_until: None,
         axis: Axis {
             seconds: end / 1e3,
@@ -76,14 +98,9 @@ fn panel(receipt: &Receipt, vip: &AboutVip) -> Panel {
     }
 }
 
-fn title(receipt: &Receipt, vip: &AboutVip) -> String {
+fn title(vip: &AboutVip) -> String {
     let on = vip.interface.as_ref().map(|on| format!(" on {on}"));
-    format!(
-        "{}{}, {}",
-        vip.address,
-        on.unwrap_or_default(),
-        receipt.time
-    )
+    vip.address.clone() + &on.unwrap_or_default()
 }
 
 fn caption(followed: &[f64], of: usize) -> String {
@@ -100,7 +117,21 @@ fn caption(followed: &[f64], of: usize) -> String {
 }
 
 fn counting(vip: &AboutVip) -> usize {
-    vip.peers.iter().filter(|peer| peer.counts()).count()
+    usize::try_from(vip.counting()).unwrap_or(usize::MAX)
+}
+
+/// The text in lines that end after a comma, where they would be too long.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in text.split_inclusive(", ") {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + part.trim_end().chars().count() <= LINE => {
+                *line += part;
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Times in milliseconds, 1, 2, 5, 10 and so on, from the first one at which somebody follows to the one
@@ -162,6 +193,33 @@ mod tests {
         for part in ["10.0.0.4 stale", "on e&lt;1", "20.0 ms", "</svg>"] {
             assert!(picture.contains(part), "{part}: {picture}");
         }
+    }
+
+    #[test]
+    fn long_names_stay_within_the_picture() {
+        let peer = |number: u32| json!({"address": format!("2001:db8:1234:5678:9abc:def0:1234:{number:x}"), "verdict": "stale"});
+        let vip = json!({"address": peer(0x1111)["address"], "interface": "bond0.1234",
+                          "peers": (0x1000..0x1009).map(peer).collect::<Vec<_>>()});
+        let receipt = Receipt::read(&json!({"command": "announce",
+            "time": "2026-11-27T02:00:51.272Z", "vips": [vip]}))
+        .unwrap();
+        let picture = picture(&[receipt]);
+        let texts = picture
+            .lines()
+            .filter_map(|line| line.strip_suffix("</text>"));
+        let texts: Vec<_> = texts.filter_map(|line| line.rsplit('>').next()).collect();
+        assert!(texts.iter().all(|text| text.len() < 75), "{texts:?}");
+        assert_eq!(texts.last(), Some(&"5 more do not follow"), "{texts:?}");
+    }
+
+    #[test]
+    fn of_many_vips_the_first_are_drawn() {
+        let vip = |number| json!({"address": format!("10.0.0.{number}"), "peers": []});
+        let vips: Vec<_> = (0..250).map(vip).collect();
+        let receipt = Receipt::read(&json!({"command": "announce", "vips": vips})).unwrap();
+        let picture = picture(&[receipt]);
+        assert_eq!(picture.matches("0 of 0 follow").count(), MOST_PANELS);
+        assert!(picture.contains("210 more charts are not drawn"));
     }
 
     #[test]

@@ -9,11 +9,16 @@ use serde_json::{Value, json};
 
 use super::metrics::Totals;
 use crate::moment;
+use crate::printable::one_line;
 
-/// A longer receipt loses its peers first, then VIPs: a history of 1 MiB shall hold more than one.
-const LONGEST: usize = 128 * 1024;
-/// The VIPs that are left of a receipt that is too long without peers.
-const MOST_VIPS: usize = 100;
+/// A longer receipt loses its peers, too: a history of 1 MiB shall hold more than one.
+const LONGEST: usize = 256 * 1024;
+/// VIPs, entries, orders and addresses that are left of a receipt that is too long.
+const MOST_VIPS: usize = 500;
+/// A longer time since the start of a run is none, in milliseconds.
+const MOST_AFTER_MS: f64 = 1e9;
+/// More peers than any run asks.
+const MOST_FOLLOWERS: u64 = 100_000;
 
 /// What a run did, as far as this program reads it. The file may have more fields, of other versions.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -45,12 +50,20 @@ pub(crate) struct Receipt {
 pub(super) struct AboutVip {
     pub(super) address: String,
     pub(super) interface: Option<String>,
+    /// Of an announcement. Of a version that told only of the whole run: none.
+    pub(super) result: Option<String>,
     pub(super) verdict: Option<String>,
     pub(super) action: Option<String>,
     pub(super) reach: Option<Reach>,
     pub(super) conflicts: Vec<Owner>,
     pub(super) past_conflicts: Vec<Owner>,
     pub(super) peers: Vec<Peer>,
+    /// What other peers did, which a long receipt does not list.
+    #[serde(rename = "verdicts_not_kept")]
+    pub(super) not_kept: BTreeMap<String, u64>,
+    #[serde(rename = "peer_orders_not_kept")]
+    pub(super) orders_not_kept: BTreeMap<String, u64>,
+    after_ms_not_kept: Vec<f64>,
 }
 
 /// Whether anybody can be reached.
@@ -106,20 +119,24 @@ pub(super) struct Ordered {
     pub(super) now: Option<String>,
 }
 
+fn follows(verdict: &str) -> bool {
+    matches!(verdict, "proven" | "acknowledged")
+}
+
+/// Whether such a peer could follow: a real server has the VIP itself, and some are not on the link.
+fn counts(verdict: &str) -> bool {
+    !matches!(verdict, "holder" | "offlink" | "unasked")
+}
+
 impl Peer {
     pub(super) fn follows(&self) -> bool {
-        matches!(self.verdict.as_str(), "proven" | "acknowledged")
-    }
-
-    /// Whether it could follow: a real server has the VIP itself, and some are not on the link.
-    pub(super) fn counts(&self) -> bool {
-        !matches!(self.verdict.as_str(), "holder" | "offlink" | "unasked")
+        follows(&self.verdict)
     }
 
     /// Whether somebody should look after it. Neighbours come and go, so that one that is merely silent
     /// is no sign of anything.
     pub(super) fn needs_attention(&self) -> bool {
-        self.counts() && !self.follows() && (self.required || self.verdict != "silent")
+        counts(&self.verdict) && !self.follows() && (self.required || self.verdict != "silent")
     }
 }
 
@@ -135,18 +152,58 @@ impl AboutVip {
         reach.any(|reach| reach.path == "silent" && reach.broadcasts > 0)
     }
 
-    /// When those peers that follow began to, in milliseconds, the first one first.
+    /// How many peers there were of each verdict.
+    pub(super) fn verdicts(&self) -> BTreeMap<&str, u64> {
+        let not_kept = self.not_kept.iter();
+        let mut all: BTreeMap<_, _> = not_kept
+            .map(|(verdict, count)| (verdict.as_str(), *count))
+            .collect();
+        for peer in &self.peers {
+            let count: &mut u64 = all.entry(&peer.verdict).or_default();
+            *count = count.saturating_add(1);
+        }
+        all
+    }
+
+    fn sum(&self, of: fn(&str) -> bool) -> u64 {
+        let verdicts = self.verdicts().into_iter();
+        let counts = verdicts.filter(|(verdict, _)| of(verdict));
+        counts.fold(0, |sum, (_, count)| sum.saturating_add(count))
+    }
+
+    /// How many peers follow.
+    pub(super) fn following(&self) -> u64 {
+        self.sum(follows)
+    }
+
+    /// How many could.
+    pub(super) fn counting(&self) -> u64 {
+        self.sum(counts)
+    }
+
+    /// When those peers that follow began to, in milliseconds, the first one first. A long receipt has
+    /// quantiles of their times.
     pub(super) fn followed_after(&self) -> Vec<f64> {
         let follow = self.peers.iter().filter(|peer| peer.follows());
-        let mut times: Vec<_> = follow.filter_map(|peer| peer.after_ms).collect();
+        let times = follow.filter_map(|peer| peer.after_ms);
+        let mut times: Vec<_> = times
+            .chain(self.after_ms_not_kept.iter().copied())
+            .filter(|ms| (0.0..MOST_AFTER_MS).contains(ms))
+            .collect();
         times.sort_by(f64::total_cmp);
-        times
+        let following = self.following().min(MOST_FOLLOWERS);
+        let following = usize::try_from(following).unwrap_or_default();
+        if times.is_empty() || times.len() >= following {
+            return times;
+        }
+        let quantile = |peer: usize| times[(peer * times.len()).div_ceil(following) - 1];
+        (1..=following).map(quantile).collect()
     }
 }
 
 impl Receipt {
     pub(super) fn read(value: &Value) -> Option<Self> {
-        Self::deserialize(value).ok()
+        Self::deserialize(printable(value)).ok()
     }
 
     /// When the run began, since 1970.
@@ -167,6 +224,16 @@ impl Receipt {
         let orders = self.orders.iter().map(|one| &one.address);
         let mut all = vips.chain(entries).chain(addresses).chain(orders);
         all.any(|address| address == vip)
+    }
+
+    /// Leaves what is about these VIPs.
+    pub(super) fn keep(&mut self, vips: &[String]) {
+        let is_one = |address: &String| vips.contains(address);
+        self.vips.retain(|one| is_one(&one.address));
+        self.entries.retain(|one| is_one(&one.address));
+        self.addresses.retain(|one| is_one(&one.address));
+        self.orders.retain(|one| is_one(&one.address));
+        self.refused.clear();
     }
 }
 
@@ -215,10 +282,26 @@ impl Fresh {
     }
 }
 
+/// The same with texts that can be shown as they are: names come from elsewhere.
+fn printable(value: &Value) -> Value {
+    match value {
+        Value::String(text) => one_line(text).into(),
+        Value::Array(all) => all.iter().map(printable).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            fields
+                .map(|(name, value)| (one_line(name).into_owned(), printable(value)))
+                .collect()
+        }
+        other => other.clone(),
+    }
+}
+
 fn shortened(text: &str) -> String {
     let mut receipt: Value = serde_json::from_str(text).unwrap_or_default();
     for name in ["vips", "entries", "orders", "addresses"] {
-        if let Some(all) = receipt[name].as_array_mut()
+        // Indexing would add what is missing, as null, which is no list.
+        if let Some(all) = receipt.get_mut(name).and_then(Value::as_array_mut)
             && all.len() > MOST_VIPS
         {
             let left_out = all.len() - MOST_VIPS;
@@ -230,7 +313,13 @@ fn shortened(text: &str) -> String {
     if text.len() <= LONGEST {
         return text;
     }
-    for vip in receipt["vips"].as_array_mut().into_iter().flatten() {
+    let vips = receipt.get_mut("vips").and_then(Value::as_array_mut);
+    for vip in vips.into_iter().flatten() {
+        let Ok(about) = AboutVip::deserialize(&*vip) else {
+            continue;
+        };
+        vip["verdicts_not_kept"] = json!(about.verdicts());
+        vip["peers_not_kept"] = json!(about.verdicts().into_values().sum::<u64>());
         vip["peers"] = json!([]);
     }
     receipt.to_string()
@@ -268,7 +357,46 @@ mod tests {
         let short = line(json!({"entries": many}));
         assert!(short.len() < LONGEST);
         let read: Value = serde_json::from_str(&short).unwrap();
-        assert_eq!(read["entries_not_kept"], 9_900);
+        assert_eq!(read["entries_not_kept"], 9_500);
+    }
+
+    #[test]
+    fn peers_that_are_left_out_still_count() {
+        let peer = |verdict| json!({"address": "10.0.0.1", "verdict": verdict, "after_ms": 1.5});
+        let mut peers = vec![peer("stale"); 4_000];
+        peers.extend(vec![peer("proven"); 2_000]);
+        let vip =
+            json!({"address": "10.0.0.100", "peers": peers, "verdicts_not_kept": {"proven": 1}});
+        let line = line(json!({"command": "announce", "vips": [vip]}));
+        assert!(line.len() < 300, "{}", line.len());
+        let read: Value = serde_json::from_str(&line).unwrap();
+        let vip = &Receipt::read(&read).unwrap().vips[0];
+        assert_eq!((vip.following(), vip.counting()), (2_001, 6_001));
+        assert_eq!(read["vips"][0]["peers_not_kept"], 6_001);
+    }
+
+    #[test]
+    fn no_time_is_too_odd() {
+        let peer = |ms| json!({"address": "10.0.0.1", "verdict": "proven", "after_ms": ms});
+        let peers = [1e300, -5.0, 3.0].map(peer);
+        let vip = json!({"vips": [{"peers": peers, "verdicts_not_kept": {"silent": u64::MAX}}]});
+        let receipt = Receipt::read(&vip).unwrap();
+        assert_eq!(receipt.vips[0].followed_after(), [3.0, 3.0, 3.0]);
+        assert_eq!(receipt.vips[0].counting(), u64::MAX);
+    }
+
+    #[test]
+    fn quantiles_stand_for_all_who_follow() {
+        let vip = json!({"vips": [{"verdicts_not_kept": {"proven": 4, "acknowledged": 1, "stale": 9},
+                                   "after_ms_not_kept": [1.0, 7.0]}]});
+        let receipt = Receipt::read(&vip).unwrap();
+        assert_eq!(receipt.vips[0].followed_after(), [1.0, 1.0, 7.0, 7.0, 7.0]);
+    }
+
+    #[test]
+    fn names_can_be_shown_as_they_are() {
+        let receipt = Receipt::read(&json!({"instance": "VI\n\u{1b}[2J"})).unwrap();
+        assert_eq!(receipt.instance.as_deref(), Some("VI\\n\\u{1b}[2J"));
     }
 
     #[test]

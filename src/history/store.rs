@@ -71,6 +71,11 @@ impl Store {
         self.directory.join("history")
     }
 
+    /// The file of the metrics, if there shall be one.
+    pub(super) fn metrics(&self) -> Option<&Path> {
+        self.metrics.as_deref()
+    }
+
     fn older(&self) -> PathBuf {
         self.directory.join("history.1")
     }
@@ -86,7 +91,7 @@ impl Store {
         let Some(file) = &self.metrics else {
             return Ok(Ok(()));
         };
-        let totals = totals(&self.path())?;
+        let totals = self.totals()?;
         let written = replace(file, &totals.exposition());
         Ok(written.map_err(|source| MetricsError {
             file: file.clone(),
@@ -104,6 +109,17 @@ impl Store {
             all.extend(newer);
         }
         Ok(all)
+    }
+
+    /// What all receipts add up to. The older file counts where the newer one does not begin with its
+    /// totals: a crash has torn that line, or somebody has deleted the file.
+    fn totals(&self) -> io::Result<Totals> {
+        let newer = lines(&self.path())?;
+        let begins = newer.first().and_then(Receipt::read);
+        if begins.is_some_and(|first| first.totals.is_some()) {
+            return Ok(totals([&newer]));
+        }
+        Ok(totals([&lines(&self.older())?, &newer]))
     }
 
     /// Locks the history, whose directory it makes if that is missing. The lock is a file of its own that
@@ -140,7 +156,7 @@ impl Store {
             before = 0;
         }
         let text = if before == 0 {
-            let totals = totals(&self.older())?;
+            let totals = totals([&lines(&self.older())?]);
             match totals == Totals::default() {
                 true => line,
                 false => json!({"command": "totals", "totals": totals}).to_string() + "\n" + &line,
@@ -224,12 +240,12 @@ fn lines(path: &Path) -> io::Result<Vec<Value>> {
     }
 }
 
-fn totals(path: &Path) -> io::Result<Totals> {
+/// What the receipts of these files add up to, the older one first.
+fn totals<const FILES: usize>(files: [&[Value]; FILES]) -> Totals {
     let mut totals = Totals::default();
-    for receipt in lines(path)?.iter().filter_map(Receipt::read) {
-        totals.add(&receipt);
-    }
-    Ok(totals)
+    let receipts = files.into_iter().flatten().filter_map(Receipt::read);
+    receipts.for_each(|receipt| totals.add(&receipt));
+    totals
 }
 
 /// Replaces a file that all may read, so that readers see the old text or the new one.
@@ -345,6 +361,23 @@ mod tests {
         let read = scratch.0.read().unwrap();
         assert_eq!(read.last().unwrap()["number"], 100);
         assert!(read.len() > 8);
+    }
+
+    #[test]
+    fn counters_do_not_fall_if_a_crash_tears_the_first_line() {
+        let scratch = Scratch::new();
+        for number in 1..=3 {
+            scratch.append(announced(number));
+        }
+        fs::rename(scratch.0.path(), scratch.0.older()).unwrap();
+        scratch.append(announced(4));
+        let text = fs::read_to_string(scratch.0.path()).unwrap();
+        let (totals, receipt) = text.split_once('\n').unwrap();
+        let torn = format!("{}\n{receipt}", &totals[..totals.len() / 2]);
+        fs::write(scratch.0.path(), torn).unwrap();
+        scratch.append(announced(5));
+        let metrics = fs::read_to_string(scratch.0.metrics.as_ref().unwrap()).unwrap();
+        assert!(metrics.contains("result=\"ok\"} 5\n"), "{metrics}");
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(crate) const OWN: Style = Style {
 // Lengths in pixels.
 pub(crate) const WIDTH: f64 = 290.0;
 pub(crate) const HEIGHT: f64 = 130.0;
+/// A line below a chart.
+pub(crate) const CAPTION: f64 = 15.0;
 
 impl Panel {
     /// Draws it with its upper left corner there.
@@ -82,7 +84,7 @@ impl Panel {
             for caption in &curve.captions {
                 let fill = format!("fill=\"{}\"", curve.style.colour);
                 text(svg, (x, below), &fill, caption);
-                below += 15.0;
+                below += CAPTION;
             }
         }
     }

@@ -35,8 +35,9 @@ pub(crate) fn table(receipts: &[Receipt], peers: bool) -> String {
     let mut text = line(&HEAD.map(str::to_owned));
     for row in &rows {
         text += &line(&row.cells);
-        if peers {
-            row.peers.iter().for_each(|peer| text += &about_peer(peer));
+        if let Some(vip) = row.vip.filter(|_| peers) {
+            vip.peers.iter().for_each(|peer| text += &about_peer(peer));
+            text += &about_others(vip);
         }
     }
     text
@@ -45,7 +46,7 @@ pub(crate) fn table(receipts: &[Receipt], peers: bool) -> String {
 #[derive(Default)]
 struct Row<'a> {
     cells: [String; 9],
-    peers: &'a [Peer],
+    vip: Option<&'a AboutVip>,
 }
 
 fn rows(receipt: &Receipt) -> Vec<Row<'_>> {
@@ -64,21 +65,9 @@ fn rows(receipt: &Receipt) -> Vec<Row<'_>> {
             String::new(),
             details,
         ],
-        peers: &[],
+        vip: None,
     };
     let result = receipt.result.as_deref().unwrap_or_default();
-    let of_vip = |vip| {
-        about_vip(
-            vip,
-            receipt,
-            row(
-                &vip_address(vip),
-                vip.interface.as_deref(),
-                result,
-                String::new(),
-            ),
-        )
-    };
     let touched = |one: &Touched| {
         let was = [one.mac.as_deref(), one.state.as_deref()];
         let was: Vec<_> = was.into_iter().flatten().collect();
@@ -109,7 +98,17 @@ fn rows(receipt: &Receipt) -> Vec<Row<'_>> {
     };
     let refused = receipt.refused.iter();
     let refused = refused.map(|(why, count)| row("", None, "refused", format!("{count} {why}")));
-    let vips = receipt.vips.iter().map(of_vip);
+    let vips = receipt.vips.iter().map(|vip| {
+        let AboutVip {
+            address,
+            interface,
+            result: own,
+            ..
+        } = vip;
+        let result = own.as_deref().unwrap_or(result);
+        let row = row(address, interface.as_deref(), result, String::new());
+        about_vip(vip, receipt, row)
+    });
     let entries = receipt
         .entries
         .iter()
@@ -119,15 +118,9 @@ fn rows(receipt: &Receipt) -> Vec<Row<'_>> {
     vips.chain(entries).chain(orders).chain(refused).collect()
 }
 
-fn vip_address(vip: &AboutVip) -> String {
-    vip.address.clone()
-}
-
 fn about_vip<'a>(vip: &'a AboutVip, receipt: &Receipt, mut row: Row<'a>) -> Row<'a> {
-    let counting: Vec<_> = vip.peers.iter().filter(|peer| peer.counts()).collect();
-    let follow = counting.iter().filter(|peer| peer.follows()).count();
-    if !counting.is_empty() {
-        row.cells[6] = format!("{follow} of {}", counting.len());
+    if vip.counting() > 0 {
+        row.cells[6] = format!("{} of {}", vip.following(), vip.counting());
     }
     if let Some(last) = vip.followed_after().last() {
         row.cells[7] = after(*last);
@@ -159,25 +152,32 @@ fn about_vip<'a>(vip: &'a AboutVip, receipt: &Receipt, mut row: Row<'a>) -> Row<
     details.extend(blocked.then(|| "blocked on the way out".to_owned()));
     let silent = vip.is_path_silent();
     details.extend(silent.then(|| "no frame of another host".to_owned()));
-    details.extend(laggards(&vip.peers));
+    details.extend(laggards(vip));
     row.cells[8] = details.join("; ");
-    row.peers = &vip.peers;
+    row.vip = Some(vip);
     row
 }
 
 /// Who does not follow, in words: each that somebody should look after, and how many others.
-pub(super) fn laggards(peers: &[Peer]) -> Option<String> {
-    let wrong: Vec<_> = peers.iter().filter(|peer| peer.needs_attention()).collect();
+pub(super) fn laggards(vip: &AboutVip) -> Option<String> {
+    let peers = vip.peers.iter();
+    let wrong: Vec<_> = peers.filter(|peer| peer.needs_attention()).collect();
     let named = wrong.iter().take(NAMED);
     let mut all: Vec<_> = named
         .map(|peer| format!("{} {}", peer.address, peer.verdict))
         .collect();
-    match wrong.len().saturating_sub(NAMED) {
+    // Of those that are not listed, it is not known whether they are required.
+    let not_kept = vip.not_kept.get("stale").copied().unwrap_or_default();
+    let wrong = (wrong.len() as u64).saturating_add(not_kept);
+    let named = all.len() as u64;
+    match wrong - named {
         0 => {}
+        1 if named > 0 => all.push("1 more does not follow".to_owned()),
+        more if named == 0 => all.push(format!("{more} do not follow")),
         more => all.push(format!("{more} more do not follow")),
     }
-    let not_following = peers.iter().filter(|peer| peer.counts() && !peer.follows());
-    match not_following.count() - wrong.len() {
+    let not_following = vip.counting().saturating_sub(vip.following());
+    match not_following.saturating_sub(wrong) {
         0 => {}
         1 => all.push("1 neighbour silent".to_owned()),
         silent => all.push(format!("{silent} neighbours silent")),
@@ -185,11 +185,25 @@ pub(super) fn laggards(peers: &[Peer]) -> Option<String> {
     (!all.is_empty()).then(|| all.join(", "))
 }
 
+/// How many peers a long receipt does not list.
+fn about_others(vip: &AboutVip) -> String {
+    let others = vip.not_kept.iter();
+    let others: Vec<_> = others
+        .map(|(verdict, count)| format!("{count} {verdict}"))
+        .collect();
+    match others.is_empty() {
+        true => String::new(),
+        false => format!("    not listed  {}\n", others.join(", ")),
+    }
+}
+
 fn about_peer(peer: &Peer) -> String {
     let mac = peer.mac.as_deref().unwrap_or("-");
     let order = peer.order.as_ref().map(|order| format!(", order {order}"));
     let proof = peer.proof.as_ref().map(|proof| format!(" by {proof}"));
-    let when = peer.after_ms.map(|ms| format!(" after {}", after(ms)));
+    // One that is stale may have acknowledged before.
+    let when = peer.after_ms.filter(|_| peer.follows());
+    let when = when.map(|ms| format!(" after {}", after(ms)));
     format!(
         "    {}  {mac}  {}{}{}{}\n",
         peer.address,

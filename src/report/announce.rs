@@ -14,10 +14,10 @@ use vipherald_core::ask::{Confirmation, Peer, PeerVerdict, Proof, Refusal, Sourc
 use vipherald_core::host::PlacedVip;
 use vipherald_core::order::{Fate, Outcome};
 
-use super::caps::{MOST_PEERS, Similar, shorten};
+use super::caps::{MOST_PEERS, NotKept, Similar, shorten};
 use super::news::{Followers, Told};
 use super::order::words;
-use super::{Header, Line, NAMED, Report, count, list, proxy_off, seconds};
+use super::{Header, Line, NAMED, Report, count, list, proxy_off, seconds, show_proxies};
 use crate::answering::Silence;
 use crate::exit::{AnnounceResult, Exit};
 use crate::journal::{Kind, Notice};
@@ -67,6 +67,7 @@ pub struct AnnounceReport {
 #[derive(Debug, Serialize)]
 struct AnnouncedVip {
     address: Vip,
+    result: AnnounceResult,
     interface: Option<String>,
     mac: Option<Mac>,
     held: bool,
@@ -84,8 +85,8 @@ struct AnnouncedVip {
     #[serde(skip_serializing_if = "Option::is_none")]
     more_peers: Option<NonZeroUsize>,
     /// Those that the receipt leaves out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peers_not_kept: Option<NonZeroUsize>,
+    #[serde(flatten)]
+    not_kept: NotKept,
     /// Neighbours beyond those that were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_left_out: Option<NonZeroUsize>,
@@ -179,13 +180,17 @@ impl AnnounceReport {
         let mut findings = Findings::new(core, background, &told, lines);
         // One line for all VIPs that ended alike.
         let mut alike: BTreeMap<(AnnounceResult, String), Group<'_>> = BTreeMap::new();
+        let counts_silent_paths = !dry_run && cut_short.is_none();
+        let mut of_claims = Vec::new();
         for claim in core.claims() {
-            let group = alike.entry(fate_of(claim, dry_run)).or_default();
+            let fate = fate_of(claim, dry_run);
+            let result = findings.result_of(claim, counts_silent_paths).min(fate.0);
+            of_claims.push(result);
+            let group = alike.entry(fate).or_default();
             group.vips.push(claim.vip);
             group.claims.push(claim);
-            findings.of_claim(claim);
         }
-        if !dry_run && cut_short.is_none() {
+        if counts_silent_paths {
             findings.of_silent_paths();
         }
         let mut add = |result, vip, fate| alike.entry((result, fate)).or_default().vips.push(vip);
@@ -226,10 +231,14 @@ impl AnnounceReport {
             .collect();
         let lasted = now.duration_since(core.started());
         let mut room = MOST_PEERS;
-        let claimed = core.claims().iter();
-        let claimed = claimed.map(|claim| AnnouncedVip::of(core, claim, &mut room));
+        let claimed = core.claims().iter().zip(of_claims);
+        let claimed =
+            claimed.map(|(claim, result)| AnnouncedVip::of(core, claim, result, &mut room));
         let absent = core.absent().map(|placed| placed.vip);
-        let absent = absent.chain(core.yielded()).map(AnnouncedVip::absent);
+        let absent = absent.map(|vip| AnnouncedVip::absent(vip, AnnounceResult::NotHeld));
+        let yielded = core.yielded();
+        let yielded = yielded.map(|vip| AnnouncedVip::absent(vip, AnnounceResult::Superseded));
+        let absent = absent.chain(yielded);
         Self {
             header: Header::new("announce", result).about(name).dry_run(dry_run),
             cut_short,
@@ -459,6 +468,28 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// What was found about this VIP alone.
+    fn result_of(&mut self, claim: &Claim, counts_silent_path: bool) -> AnnounceResult {
+        let of_others = std::mem::replace(&mut self.worst, AnnounceResult::Ok);
+        self.of_claim(claim);
+        let found = self.worst;
+        self.worst = found.min(of_others);
+        let mut silences = self.background.silences.iter();
+        let is_silent = silences.any(|(vip, on, _)| *vip == claim.vip && *on == claim.link.name);
+        let is_unproven =
+            is_silent || self.core.is_blind() || counts_silent_path && self.has_silent_path(claim);
+        match is_unproven {
+            true => found.min(AnnounceResult::Unproven),
+            false => found,
+        }
+    }
+
+    /// Whether it was broadcast where no frame of another host came in.
+    fn has_silent_path(&self, claim: &Claim) -> bool {
+        let is_alive = self.core.is_path_alive(claim.interface());
+        claim.state() == State::Ready && claim.broadcasts > 0 && !is_alive
+    }
+
     /// Conflicts, stale peers, required peers that are silent, and other peers that prove nothing.
     pub(super) fn of_claim(&mut self, claim: &Claim) {
         let (vip, name, core) = (claim.vip, &claim.link.name, self.core);
@@ -559,8 +590,7 @@ impl<'a> Findings<'a> {
     fn of_silent_paths(&mut self) {
         let mut silent: BTreeMap<&str, Vec<&Claim>> = BTreeMap::new();
         for claim in self.core.claims() {
-            let is_silent = !self.core.is_path_alive(claim.interface());
-            if claim.state() == State::Ready && claim.broadcasts > 0 && is_silent {
+            if self.has_silent_path(claim) {
                 silent.entry(&claim.link.name).or_default().push(claim);
             }
         }
@@ -686,7 +716,8 @@ pub(super) fn conflict(core: &Announcement, claim: &Claim, by: &[Mac], are_proxi
         ),
         false => format!(
             "; on that host run `vipherald release {vip}` if its keepalived is dead, or find out \
-             why both are master"
+             why both are master; if it does not have the VIP, see whether it is a proxy (`{}`)",
+            show_proxies(vip)
         ),
     };
     let owners = hosts(core, by);
@@ -879,7 +910,7 @@ impl AskedPeer {
 
 impl AnnouncedVip {
     /// With at most `room` peers, from which it takes what it needs.
-    fn of(core: &Announcement, claim: &Claim, room: &mut usize) -> Self {
+    fn of(core: &Announcement, claim: &Claim, result: AnnounceResult, room: &mut usize) -> Self {
         let conflict = |mac| Conflict {
             mac: Some(mac),
             host: core.host_of(mac),
@@ -911,15 +942,16 @@ impl AnnouncedVip {
             more_conflicts: NonZeroU64::new(claim.more_conflicts()),
             peers,
             more_peers,
-            peers_not_kept: None,
+            not_kept: NotKept::default(),
             peers_left_out: NonZeroUsize::new(claim.left_out),
-            ..Self::absent(claim.vip)
+            ..Self::absent(claim.vip, result)
         }
     }
 
-    fn absent(vip: Vip) -> Self {
+    fn absent(vip: Vip, result: AnnounceResult) -> Self {
         Self {
             address: vip,
+            result,
             interface: None,
             mac: None,
             held: false,
@@ -931,7 +963,7 @@ impl AnnouncedVip {
             more_conflicts: None,
             peers: Vec::new(),
             more_peers: None,
-            peers_not_kept: None,
+            not_kept: NotKept::default(),
             peers_left_out: None,
         }
     }
@@ -944,7 +976,7 @@ impl Report for AnnounceReport {
 
     fn shorten(&mut self) {
         let vips = self.vips.iter_mut();
-        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.peers_not_kept)));
+        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.not_kept)));
     }
 
     fn exit(&self) -> Exit {

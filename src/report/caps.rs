@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use log::Level;
+use serde::Serialize;
 use vipherald_core::ask::PeerVerdict;
 
 use super::Line;
@@ -13,28 +14,82 @@ use super::announce::AskedPeer;
 pub(super) const MOST_PEERS: usize = 4_096;
 /// VIPs and peers of one receipt.
 const MOST_KEPT: usize = 500;
-/// Peers of one VIP if a receipt has more.
-const MOST_WRONG: usize = 100;
+/// Peers of one receipt that has more, and of one of its VIPs.
+const MOST_WRONG: usize = 400;
+const MOST_WRONG_OF_VIP: usize = 100;
+/// Times of one receipt at which those followed that it leaves out.
+const MOST_TIMES: usize = 2_000;
 /// Lines of one kind.
 const MOST_LINES: usize = 16;
 
-/// Leaves to a receipt the peers that somebody should look after, if the VIPs have many. Counts the others.
-pub(super) fn shorten<'a>(
-    vips: impl Iterator<Item = (&'a mut Vec<AskedPeer>, &'a mut Option<NonZeroUsize>)>,
-) {
+/// The peers of a VIP that a receipt leaves out: what they did in all.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(super) struct NotKept {
+    #[serde(rename = "peers_not_kept", skip_serializing_if = "Option::is_none")]
+    count: Option<NonZeroUsize>,
+    #[serde(
+        rename = "verdicts_not_kept",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    verdicts: BTreeMap<PeerVerdict, usize>,
+    #[serde(
+        rename = "peer_orders_not_kept",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    orders: BTreeMap<&'static str, usize>,
+    /// When they followed, in milliseconds; if they are many, quantiles, of which the last is the
+    /// greatest.
+    #[serde(rename = "after_ms_not_kept", skip_serializing_if = "Vec::is_empty")]
+    followed: Vec<f64>,
+}
+
+impl NotKept {
+    fn of(peers: &[AskedPeer], most_times: usize) -> Self {
+        let mut all = Self {
+            count: NonZeroUsize::new(peers.len()),
+            ..Self::default()
+        };
+        for peer in peers {
+            *all.verdicts.entry(peer.verdict).or_default() += 1;
+            if let Some(order) = peer.order {
+                *all.orders.entry(order).or_default() += 1;
+            }
+            let follows = matches!(
+                peer.verdict,
+                PeerVerdict::Proven | PeerVerdict::Acknowledged
+            );
+            all.followed.extend(peer.after_ms.filter(|_| follows));
+        }
+        all.followed.sort_by(f64::total_cmp);
+        let (count, most) = (all.followed.len(), most_times);
+        if count > most {
+            let quantiles = (1..=most).map(|part| all.followed[count * part / most - 1]);
+            all.followed = quantiles.collect();
+        }
+        all
+    }
+}
+
+/// Leaves to a receipt the peers that somebody should look after, if the VIPs have many. Adds up the
+/// others.
+pub(super) fn shorten<'a>(vips: impl Iterator<Item = (&'a mut Vec<AskedPeer>, &'a mut NotKept)>) {
     let vips: Vec<_> = vips.collect();
     if vips.iter().map(|(peers, _)| 1 + peers.len()).sum::<usize>() <= MOST_KEPT {
         return;
     }
+    let share = |of: usize| (of / vips.len()).max(1);
+    let (most_wrong, most_times) = (share(MOST_WRONG).min(MOST_WRONG_OF_VIP), share(MOST_TIMES));
     for (peers, not_kept) in vips {
-        let all = peers.len();
         // Neighbours come and go, so that one that is merely silent is no sign of anything.
-        peers.retain(|peer| match peer.verdict {
+        let is_wrong = |peer: &AskedPeer| match peer.verdict {
             PeerVerdict::Stale => true,
             verdict => verdict == PeerVerdict::Silent && peer.required,
-        });
-        peers.truncate(MOST_WRONG);
-        *not_kept = NonZeroUsize::new(all - peers.len());
+        };
+        let (mut wrong, mut others): (Vec<_>, Vec<_>) =
+            std::mem::take(peers).into_iter().partition(is_wrong);
+        others.extend(wrong.drain(most_wrong.min(wrong.len())..));
+        *not_kept = NotKept::of(&others, most_times);
+        *peers = wrong;
     }
 }
 
@@ -100,7 +155,7 @@ mod tests {
                 8 | 9 => PeerVerdict::Silent,
                 _ => PeerVerdict::Proven,
             },
-            after_ms: None,
+            after_ms: (number > 9).then_some(1.0),
             proof: None,
             answered_by: None,
             forwarded_by: None,
@@ -111,13 +166,26 @@ mod tests {
 
     #[test]
     fn a_receipt_of_many_peers_keeps_who_has_to_follow_and_does_not() {
-        let (mut few, mut many, mut kept) = (peers(400), peers(5_000), [None; 2]);
-        let [first, second] = &mut kept;
-        shorten([(&mut few, first)].into_iter());
-        assert_eq!(few.len(), 400);
-        shorten([(&mut many, second)].into_iter());
+        let (mut few, mut many, mut not_kept) = (peers(400), peers(5_000), NotKept::default());
+        shorten([(&mut few, &mut not_kept)].into_iter());
+        assert_eq!((few.len(), &not_kept), (400, &NotKept::default()));
+        shorten([(&mut many, &mut not_kept)].into_iter());
         let verdicts: Vec<_> = many.iter().map(|peer| peer.verdict).collect();
         assert_eq!(verdicts, [PeerVerdict::Stale, PeerVerdict::Silent]);
-        assert_eq!(kept, [None, NonZeroUsize::new(4_998)]);
+        assert_eq!(not_kept.count, NonZeroUsize::new(4_998));
+        let verdicts = [(PeerVerdict::Proven, 4_997), (PeerVerdict::Silent, 1)];
+        assert_eq!(not_kept.verdicts, verdicts.into());
+    }
+
+    #[test]
+    fn of_many_times_quantiles_and_the_last_one_are_kept() {
+        let mut all = peers(1_010);
+        for (peer, after) in all.iter_mut().skip(10).zip((1..=1_000).rev()) {
+            peer.after_ms = Some(f64::from(after));
+        }
+        let of_four = NotKept::of(&all, 4);
+        assert_eq!(of_four.followed, [250.0, 500.0, 750.0, 1_000.0]);
+        assert_eq!(NotKept::of(&all, 1).followed, [1_000.0]);
+        assert_eq!(NotKept::of(&all, 2_000).followed.len(), 1_000);
     }
 }

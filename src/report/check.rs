@@ -12,9 +12,9 @@ use vipherald_core::ask::{Confirmation, PeerVerdict, VipVerdict};
 use vipherald_core::host::{Neighbour, NeighbourState};
 
 use super::announce::AskedPeer;
-use super::caps::{MOST_PEERS, shorten};
+use super::caps::{MOST_PEERS, NotKept, shorten};
 use super::purge::state_name;
-use super::{Action, Header, Line, Report, list, proxy_off};
+use super::{Action, Header, Line, Report, list, proxy_off, show_proxies};
 use crate::check::{Finding, Mended, Role};
 use crate::exit::{Exit, Plugin};
 use crate::printable::one_line;
@@ -88,8 +88,8 @@ struct CheckedVip {
     #[serde(skip_serializing_if = "Option::is_none")]
     more_peers: Option<NonZeroUsize>,
     /// Those that the receipt leaves out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peers_not_kept: Option<NonZeroUsize>,
+    #[serde(flatten)]
+    not_kept: NotKept,
     reason: Option<String>,
     notes: Vec<String>,
     before: Option<VipVerdict>,
@@ -218,7 +218,7 @@ impl CheckedVip {
             frames_sent: finding.frames,
             peers,
             more_peers,
-            peers_not_kept: None,
+            not_kept: NotKept::default(),
             reason: finding.why.clone().or(kept),
             notes: finding.notes.clone(),
             before: checked.before,
@@ -248,12 +248,13 @@ fn all_hosts(owners: &[(Mac, Option<IpAddr>)]) -> String {
     owners.iter().map(host).collect::<Vec<_>>().join(" and ")
 }
 
-/// How many hosts hold a VIP for which several answer, as the end of a sentence. A proxy holds none.
+/// How many hosts hold a VIP for which several answer, as far as is known, as the end of a sentence. A
+/// proxy for every address holds none.
 fn how_many(finding: &Finding) -> String {
     match finding.owners.len().saturating_sub(finding.proxies.len()) {
         0 | 1 => String::new(),
-        2 => ": two hosts hold it".to_owned(),
-        number => format!(": {number} hosts hold it"),
+        2 => ": two hosts hold it, it seems".to_owned(),
+        number => format!(": {number} hosts hold it, it seems"),
     }
 }
 
@@ -420,6 +421,11 @@ fn end_conflict(finding: &Finding) -> String {
                 named(others)
             ),
         });
+        // A proxy for single addresses can't be told from an owner: nobody has the other addresses.
+        steps.push(format!(
+            "If such a host does not have the VIP, a proxy entry answers for it: `{}` there shows it.",
+            show_proxies(vip)
+        ));
     }
     steps.push(format!(
         "Until then nothing is repaired here, because the next answer would decide again. Then run \
@@ -504,10 +510,11 @@ fn peer_rows(peers: &[(Confirmation, PeerVerdict)]) -> Vec<String> {
     std::iter::once(row("peers", &all)).chain(wrong).collect()
 }
 
-/// A clause as a sentence, in lines.
+/// A clause as a sentence, in lines. An address stays as it is.
 fn sentence(clause: &str) -> Vec<String> {
     let mut text = format!("{clause}.");
-    if let Some(first) = text.get_mut(..1) {
+    let begins_with_word = !clause.split(' ').next().unwrap_or_default().contains(':');
+    if let Some(first) = text.get_mut(..1).filter(|_| begins_with_word) {
         first.make_ascii_uppercase();
     }
     wrapped(&text)
@@ -540,7 +547,7 @@ impl Report for CheckReport {
 
     fn shorten(&mut self) {
         let vips = self.vips.iter_mut();
-        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.peers_not_kept)));
+        shorten(vips.map(|vip| (&mut vip.peers, &mut vip.not_kept)));
     }
 
     fn exit(&self) -> Exit {

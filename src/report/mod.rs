@@ -215,6 +215,14 @@ fn proxy_off(vip: Vip) -> &'static str {
     }
 }
 
+/// How a Linux host shows the single addresses, such as this VIP, for which it answers as a proxy.
+fn show_proxies(vip: Vip) -> &'static str {
+    match vip.ip() {
+        IpAddr::V4(_) => "ip neigh show proxy",
+        IpAddr::V6(_) => "ip -6 neigh show proxy",
+    }
+}
+
 fn list(addresses: &[impl ToString]) -> String {
     let named = addresses.iter().take(NAMED);
     let named: Vec<_> = named.map(ToString::to_string).collect();
