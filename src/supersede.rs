@@ -5,7 +5,7 @@
 //! else could take first, leaves nothing behind when a process dies, and the kernel vouches for the
 //! sender's user. No lock file is as safe.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,7 +19,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 use rtnetlink::sys::{Socket, SocketAddr};
-use vipherald_core::address::{InterfaceIndex, Vip};
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::announce::{RunPlace, overlap};
 
 use crate::readable::Readable;
@@ -29,6 +29,11 @@ const USERSOCK: isize = 2;
 /// The multicast group, as a mask. Messages of other programs there lack the magic.
 const GROUP: u32 = 1 << 21;
 const MAGIC: [u8; 8] = *b"vipherld";
+/// The magic of a report: behind it a VIP, and the address and MAC of a host that still sends to its old
+/// owner.
+const REPORT: [u8; 8] = *b"vipherst";
+/// Reports that wait for the run; more are lost.
+const MOST_REPORTS: usize = 64;
 /// Octets before the VIPs: the magic, and the run_id.
 const HEADER: usize = 8 + AGE;
 const AGE: usize = 12;
@@ -76,6 +81,49 @@ impl RunId {
     }
 }
 
+/// A host that still sends to the old owner of a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The VIP.
+    pub vip: Vip,
+    /// The host's address.
+    pub ip: IpAddr,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
+impl Reported {
+    /// Tells all runs of this network namespace.
+    ///
+    /// # Errors
+    /// If the process may open no more sockets.
+    pub fn tell(all: &[Self]) -> io::Result<()> {
+        let socket = Socket::new(USERSOCK)?;
+        socket.set_non_blocking(true)?;
+        for one in all {
+            let ips = [mapped(one.vip.ip()), mapped(one.ip)].map(|ip| ip.octets());
+            let message = [&REPORT[..], &ips.concat(), &one.mac.octets()].concat();
+            // As in `Runs::tell`.
+            let _ = socket.send_to(&message, &SocketAddr::new(0, GROUP), 0);
+        }
+        Ok(())
+    }
+
+    fn parse(message: &[u8]) -> Option<Self> {
+        let rest = message.strip_prefix(&REPORT)?;
+        let (ips, mac) = rest.split_at_checked(32)?;
+        let ip = |at: usize| {
+            let octets = <[u8; 16]>::try_from(&ips[at..at + 16]).ok()?;
+            Some(Ipv6Addr::from(octets).to_canonical())
+        };
+        Some(Self {
+            vip: Vip::try_from(ip(0)?).ok()?,
+            ip: ip(16)?,
+            mac: Mac::from_slice(mac)?,
+        })
+    }
+}
+
 /// This run's place among the runs of this network namespace.
 #[derive(Debug)]
 pub struct Runs {
@@ -85,9 +133,27 @@ pub struct Runs {
     unread: Cell<bool>,
     /// Whether messages were lost since this run last announced its places.
     lost: Cell<bool>,
+    reported: RefCell<Vec<Reported>>,
 }
 
 impl Runs {
+    /// Only listens, and never makes another run yield.
+    ///
+    /// # Errors
+    /// As [`Runs::claim`].
+    pub fn overhear() -> io::Result<Self> {
+        let oldest = RunId {
+            nanos_since_boot: 0,
+            process: 0,
+        };
+        Self::claim(oldest, &[])
+    }
+
+    /// The reports that [`Runs::taken`] has read.
+    pub fn take_reported(&self) -> Vec<Reported> {
+        self.reported.take()
+    }
+
     /// Starts to listen to other runs, and tells them that this one has these places from now on.
     ///
     /// # Errors
@@ -102,6 +168,7 @@ impl Runs {
             run_id,
             unread: Cell::new(false),
             lost: Cell::new(false),
+            reported: RefCell::default(),
         };
         runs.tell(places);
         Ok(runs)
@@ -143,6 +210,13 @@ impl Runs {
                     break;
                 }
             };
+            if let Some(reported) = Reported::parse(&message) {
+                let mut all = self.reported.borrow_mut();
+                if all.len() < MOST_REPORTS {
+                    all.push(reported);
+                }
+                continue;
+            }
             let Some((run_id, claimed)) = parse(&message) else {
                 continue;
             };
@@ -171,7 +245,7 @@ impl Runs {
         for (interface, vips) in chunks {
             let mut message = [MAGIC.as_slice(), &self.run_id.to_bytes()].concat();
             for vip in vips {
-                message.extend_from_slice(&mapped(*vip).octets());
+                message.extend_from_slice(&mapped(vip.ip()).octets());
             }
             if let Some(interface) = interface {
                 message.extend_from_slice(&interface.0.to_be_bytes());
@@ -248,8 +322,8 @@ fn parse(message: &[u8]) -> Option<(RunId, Vec<RunPlace>)> {
 }
 
 /// An IPv4 VIP as an IPv4-mapped address, which no IPv6 VIP is.
-fn mapped(vip: Vip) -> Ipv6Addr {
-    match vip.ip() {
+fn mapped(ip: IpAddr) -> Ipv6Addr {
+    match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
     }
@@ -265,6 +339,24 @@ mod tests {
         let second = RunId::now();
         assert!(first < second);
         assert_eq!(RunId::from_bytes(&first.to_bytes()), Some(first));
+    }
+
+    #[test]
+    fn a_report_is_told_whole_or_not_at_all() {
+        let (vip, ip) = ([10, 0, 0, 1].into(), [10, 0, 0, 7].into());
+        let reported = Reported {
+            vip: Vip::try_from(vip).unwrap(),
+            ip,
+            mac: Mac::new([2, 0, 0, 0, 0, 7]),
+        };
+        let ips = [mapped(vip), mapped(ip)].map(|ip| ip.octets()).concat();
+        let whole = [&REPORT[..], &ips, &reported.mac.octets()].concat();
+        assert_eq!(Reported::parse(&whole), Some(reported));
+        assert_eq!(parse(&whole), None);
+        for cut in 0..whole.len() {
+            assert_eq!(Reported::parse(&whole[..cut]), None);
+        }
+        assert_eq!(Reported::parse(&[&whole[..], &[0]].concat()), None);
     }
 
     #[test]
