@@ -37,7 +37,10 @@ pub(crate) fn run(program: &Path) {
         ("4,096 hosts ask for the VIP", Sends::Hosts),
     ] {
         let (share, memory) = measure(program, sends);
-        println!("| {name} | {:.2} % of a core | {memory} KiB |", share * 100.0);
+        println!(
+            "| {name} | {:.2} % of a core | {memory} KiB |",
+            share * 100.0
+        );
         writeln!(csv, "\"{name}\",{share:.6},{memory}").expect("a String takes all");
     }
     println!();

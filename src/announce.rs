@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix};
 use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, State};
-use vipherald_core::ask::{Asker, Confirm, LinkView, PeerVerdict};
+use vipherald_core::ask::{Asker, Confirm, LinkView, Observed, PeerVerdict};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
 use vipherald_core::watch::Hosts;
@@ -98,6 +98,8 @@ pub struct Session {
     instance: String,
     heard: Option<Heard>,
     late: Late,
+    /// What residents know of the links, until the VIPs' peers are known.
+    known: Vec<(InterfaceIndex, Observed)>,
     /// What old owners reported and that was not asked yet.
     reported: Vec<Reported>,
     /// `None` without a key.
@@ -160,6 +162,7 @@ impl Session {
             instance: request.instance.clone(),
             heard: request.heard.clone(),
             late: request.late.clone(),
+            known: Vec::new(),
             reported: reported(request),
             order_sockets: None,
             opened_order_sockets: false,
@@ -241,7 +244,7 @@ impl Session {
                 self.take_over().await?;
             }
             self.publish_new_claims();
-            if self.ask_reported(now) {
+            if self.ask_known(now) | self.ask_reported(now) {
                 continue;
             }
             if self.core.awaits_peers() && self.loading_views.is_none() {
@@ -283,6 +286,23 @@ impl Session {
         };
         let claims = self.core.claims();
         claims.iter().any(|claim| claim.frames_sent > 0) && !claims.iter().any(is_due)
+    }
+
+    /// Asks the hosts that residents know of. Returns whether there were any.
+    fn ask_known(&mut self, now: Instant) -> bool {
+        let runs = self.runs.iter();
+        self.known.extend(runs.flat_map(Runs::take_known));
+        if self.confirm != Confirm::All || self.core.awaits_peers() || self.known.is_empty() {
+            return false;
+        }
+        let mut by_link: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (interface, host) in std::mem::take(&mut self.known) {
+            by_link.entry(interface).or_default().push(host);
+        }
+        for (interface, hosts) in by_link {
+            self.core.observed(now, interface, &hosts);
+        }
+        true
     }
 
     /// Asks the hosts that old owners report. Returns whether there were any.
@@ -390,6 +410,11 @@ impl Session {
             for view in &mut views {
                 view.observed = heard.on(view.link.index, now);
             }
+        }
+        for view in &mut views {
+            let on = view.link.index;
+            let known = self.known.extract_if(.., |(interface, _)| *interface == on);
+            view.observed.extend(known.map(|(_, host)| host));
         }
         if !self.late.is_empty() {
             for view in &mut views {

@@ -20,8 +20,8 @@ use vipherald_core::stragglers::{Straggler, Stragglers};
 
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::key_file;
 use crate::journal::{Kind, Notice};
+use crate::key_file;
 use crate::order::sockets::{connected, random_id};
 use crate::order::{send, wall_clock};
 use crate::readable::{self, Readable};
@@ -134,7 +134,11 @@ impl Look {
         }
         let links: Vec<_> = self.core.links().cloned().collect();
         self.driver.listen_on(links.iter());
-        let places: Vec<_> = self.core.places().map(|(vip, on)| (vip, Some(on))).collect();
+        let places: Vec<_> = self
+            .core
+            .places()
+            .map(|(vip, on)| (vip, Some(on)))
+            .collect();
         match &self.runs {
             Some(runs) => runs.tell(&places),
             None => {
@@ -148,7 +152,12 @@ impl Look {
 
     fn yield_to_newer_runs(&mut self) {
         let Some(runs) = &self.runs else { return };
-        let places = || self.core.places().map(|(vip, on)| (vip, Some(on))).collect();
+        let places = || {
+            self.core
+                .places()
+                .map(|(vip, on)| (vip, Some(on)))
+                .collect()
+        };
         let taken = runs.taken(places);
         for (vip, _) in taken {
             self.core.forget(vip);

@@ -4,7 +4,8 @@
 
 mod common;
 mod events;
-mod orders;
+#[path = "orders/mod.rs"]
+mod helpers;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use vipherald_lab::{Host, Lab, State, eventually};
 
 use common::{Run, SOON, VIP, VIP6, give, signal, take, vipherald};
 use events::{file, instance, with};
-use orders::Orders;
+use helpers::{Orders, wait_until_it_listens};
 
 /// Who sends once does so again after this time at the latest.
 const NEXT_PACKET: Duration = Duration::from_millis(200);
@@ -70,7 +71,9 @@ fn addresses(hosts: &[Host]) -> BTreeSet<String> {
 /// Who is named in a log, with how many lines.
 fn named(log: &Path) -> Vec<String> {
     let text = fs::read_to_string(log).unwrap();
-    let lines = text.lines().filter(|line| line.contains(" still sends to "));
+    let lines = text
+        .lines()
+        .filter(|line| line.contains(" still sends to "));
     let words = lines.map(|line| {
         let (before, _) = line.split_once(" (").unwrap();
         before.rsplit(' ').next().unwrap().to_owned()
@@ -93,17 +96,29 @@ fn assert_named(lab: &Lab, count: usize, old_by_hook: bool) {
     for vip in vips {
         clients[2].remember_as(vip, a.mac(), State::Permanent);
     }
-    let peer = |host: &Host| format!("peers = [\"{}\", \"{}\"]\ntimeout = 3", host.ipv4(), host.ipv6());
+    let peer = |host: &Host| {
+        format!(
+            "peers = [\"{}\", \"{}\"]\ntimeout = 3",
+            host.ipv4(),
+            host.ipv6()
+        )
+    };
     let at_a = orders.settings(lab, "a.toml", &peer(&b), "");
     let at_b = orders.settings(lab, "b.toml", "timeout = 3", "");
     let (listening, listens) = logging(
         lab,
         "listen.log",
-        vipherald(&b, &format!("--config {} listen --bind [::]:11120", at_b.display())),
+        vipherald(
+            &b,
+            &format!("--config {} listen --bind [::]:11120", at_b.display()),
+        ),
     );
-    orders::wait_until_it_listens(&b, &listening);
+    wait_until_it_listens(&b, &listening);
     let watch = |host: &Host, settings: &Path| {
-        vipherald(host, &format!("--json --config {} watch {VIP} {VIP6}", settings.display()))
+        vipherald(
+            host,
+            &format!("--json --config {} watch {VIP} {VIP6}", settings.display()),
+        )
     };
     let (at_new, new) = logging(lab, "new.log", watch(&b, &at_b));
     at_new.wait_until_it_waits();
@@ -121,7 +136,10 @@ fn assert_named(lab: &Lab, count: usize, old_by_hook: bool) {
     let conf = instance("VI_1", 51, 100, &[&format!("{VIP}/24")], &excluded);
     let conf = file(lab, "keepalived.conf", &conf);
     let (old, log) = resident.unwrap_or_else(|| {
-        let arguments = format!("--config {} notify INSTANCE VI_1 BACKUP 100", at_a.display());
+        let arguments = format!(
+            "--config {} notify INSTANCE VI_1 BACKUP 100",
+            at_a.display()
+        );
         logging(lab, "old.log", vipherald(&a, &with(&conf, &arguments)))
     });
     let expected = addresses(&clients[..3]);

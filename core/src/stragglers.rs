@@ -70,7 +70,8 @@ impl Left {
         let macs: BTreeSet<_> = self.frames.keys().map(|(mac, _)| *mac).collect();
         macs.into_iter().filter(|mac| {
             let of = self.frames.iter().filter(|((other, _), _)| other == mac);
-            let (addresses, frames) = of.fold((0, 0), |(n, sum), (_, frames)| (n + 1, sum + frames));
+            let (addresses, frames) =
+                of.fold((0, 0), |(n, sum), (_, frames)| (n + 1, sum + frames));
             addresses >= MOST_ADDRESSES || frames >= ENOUGH_FRAMES
         })
     }
@@ -87,7 +88,13 @@ pub struct Stragglers {
 
 impl Stragglers {
     /// These VIPs left at `since`, unless `host` has them. Frames to them count until `until`.
-    pub fn left(&mut self, since: Instant, until: Instant, vips: &[PlacedVip], host: &HostSnapshot) {
+    pub fn left(
+        &mut self,
+        since: Instant,
+        until: Instant,
+        vips: &[PlacedVip],
+        host: &HostSnapshot,
+    ) {
         for placed in vips {
             let on = near(placed, host);
             let is_back = !host.holders(placed).is_empty();
@@ -209,10 +216,14 @@ impl Asker for Stragglers {
             return;
         };
         let own = self.links.get(&interface).and_then(|link| link.mac);
-        let Some(left) = Vip::try_from(ip).ok().and_then(|vip| self.left.get_mut(&vip)) else {
+        let Some(left) = Vip::try_from(ip)
+            .ok()
+            .and_then(|vip| self.left.get_mut(&vip))
+        else {
             return;
         };
-        let is_host = header.source.is_unicast() && !sender.is_unspecified() && !sender.is_multicast();
+        let is_host =
+            header.source.is_unicast() && !sender.is_unspecified() && !sender.is_multicast();
         let is_owner = left.owner.is_some_and(|(owner, _)| owner == header.source);
         if own != Some(header.destination)
             || !left.on.contains(&interface)
@@ -243,7 +254,10 @@ impl Asker for Stragglers {
     }
 
     fn listening_changed(&mut self, _: Instant, interface: InterfaceIndex) -> Option<Listening> {
-        let there = self.left.values().filter(|left| left.on.contains(&interface));
+        let there = self
+            .left
+            .values()
+            .filter(|left| left.on.contains(&interface));
         let open = there.filter(|left| left.frames.len() < MOST_STRAGGLERS);
         let mut wanted = Listening::default();
         let mut well_known: Option<BTreeSet<Mac>> = None;
@@ -297,7 +311,9 @@ impl Asker for Stragglers {
     }
 
     fn addresses_are(&mut self, _: Instant, addresses: &[Address]) {
-        addresses.iter().for_each(|address| self.may_be_back(address));
+        addresses
+            .iter()
+            .for_each(|address| self.may_be_back(address));
     }
 }
 

@@ -183,11 +183,7 @@ impl Act for Resident {
         let request = target.to_purge(&self.global);
         let done = purge_and_report(&target, &request, &self.global).await;
         self.report(unit, done);
-        if !self.global.dry_run
-            && self
-                .departures
-                .add(target.departure(&self.settings, since))
-        {
+        if !self.global.dry_run && self.departures.add(target.departure(&self.settings, since)) {
             // Nobody waits for it.
             let (departures, settings) = (Rc::clone(&self.departures), Rc::clone(&self.settings));
             spawn_local(async move { departures.watch(&settings.orders).await });

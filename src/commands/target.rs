@@ -12,12 +12,12 @@ use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived;
 use vipherald_core::keepalived::{Configuration, Instance};
 
+use crate::announce::Late;
 use crate::cli::{Global, Which, Whose};
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::stragglers::Departure;
 use crate::supersede::RunId;
-use crate::announce::Late;
 use crate::{announce, check, keepalived_conf, purge};
 
 /// The VIPs that a command is about.

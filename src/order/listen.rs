@@ -374,7 +374,7 @@ impl Listener {
                     answer: Some(answer),
                     notes: Vec::new(),
                 };
-                self.finish_order(order, executed, from, socket);
+                self.finish_order(&order, executed, from, socket);
             }
             Decision::New(order) => {
                 let context = Arc::clone(&self.context);
@@ -420,7 +420,7 @@ impl Listener {
                 executed,
                 from,
                 socket,
-            } => self.finish_order(order, executed, from, socket),
+            } => self.finish_order(&order, executed, from, socket),
             Work::Report {
                 report,
                 known,
@@ -454,7 +454,8 @@ impl Listener {
                     .with_each("INTERFACE", interfaces)
                     .with("PEER", ip)
                     .with("MAC", mac);
-                let text = format!("{ip} ({mac}) still sends to {vip} at {old}, which had it before");
+                let text =
+                    format!("{ip} ({mac}) still sends to {vip} at {old}, which had it before");
                 logging::say(Level::Warn, &text, Some(&notice));
             }
         }
@@ -463,13 +464,7 @@ impl Listener {
         self.admission.answered(&report.id, bytes);
     }
 
-    fn finish_order(
-        &mut self,
-        order: Order,
-        executed: Executed,
-        from: SocketAddr,
-        socket: usize,
-    ) {
+    fn finish_order(&mut self, order: &Order, executed: Executed, from: SocketAddr, socket: usize) {
         for note in executed.notes {
             self.say(Instant::now(), "with trouble", || note);
         }
@@ -477,7 +472,7 @@ impl Listener {
             self.dropped.count("for other hosts");
             return;
         };
-        let obeyed = OrderReport::obeyed(&order, &answer.done, from.ip());
+        let obeyed = OrderReport::obeyed(order, &answer.done, from.ip());
         if obeyed.is_worth_a_receipt() {
             self.history.keep(vec![Fresh::of(obeyed, moment::now())]);
         }

@@ -121,7 +121,12 @@ impl OrderSockets {
         let to = socket_address(datagram.route, self.port);
         let socket = match self.sockets.entry(datagram.outgoing) {
             Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(none) => none.insert(Readable::new(open(datagram.route, datagram.broadcast, to, vips)?)?),
+            Entry::Vacant(none) => none.insert(Readable::new(open(
+                datagram.route,
+                datagram.broadcast,
+                to,
+                vips,
+            )?)?),
         };
         let socket = socket.get();
         let sent = match datagram.broadcast {

@@ -233,6 +233,7 @@ impl Watcher {
         let Some(runs) = &self.runs else { return };
         // Other runs' places are none of its concern.
         let _ = runs.taken(Vec::new);
+        runs.tell_known(|interface| self.core.heard_on(interface, Instant::now()));
         for one in runs.take_reported() {
             self.core.reported(one.vip, one.ip, one.mac);
         }

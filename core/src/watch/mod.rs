@@ -18,7 +18,7 @@ use unit::Presence;
 pub use unit::Unit;
 
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
-use crate::ask::{AskedFrom, Asker, Refusal, Subject as Asked, Transmit};
+use crate::ask::{AskedFrom, Asker, Observed, Refusal, Subject as Asked, Transmit};
 use crate::event::{Call, Event, Subject};
 use crate::host::{Address, HostSnapshot, Link, Place, PlacedVip, Usability, asking_address};
 use crate::wire::{ArpOperation, Frame, NdpMessage, Payload};
@@ -274,6 +274,12 @@ impl Watch {
             moves.extend(self.take_late());
         }
         moves
+    }
+
+    /// The hosts that were heard on a link: see [`Hosts::on`].
+    #[must_use]
+    pub fn heard_on(&self, interface: InterfaceIndex, now: Instant) -> Vec<Observed> {
+        self.hosts.borrow().on(interface, now)
     }
 
     /// The old owner of a VIP that is here reports a host that still sends there.

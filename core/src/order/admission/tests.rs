@@ -253,8 +253,16 @@ fn a_report_is_passed_on_once_and_only_in_time() {
     assert_eq!(again, Decision::Again(first.to, vec![7]));
     for (from, datagram, why) in [
         (elsewhere(), datagram, Dropped::Replayed),
-        (sender(), report(2, NOW - 30_001).to_bytes(&keys(1)), Dropped::Unwelcome),
-        (sender(), report(3, NOW).to_bytes(&keys(2)), Dropped::Unauthenticated),
+        (
+            sender(),
+            report(2, NOW - 30_001).to_bytes(&keys(1)),
+            Dropped::Unwelcome,
+        ),
+        (
+            sender(),
+            report(3, NOW).to_bytes(&keys(2)),
+            Dropped::Unauthenticated,
+        ),
     ] {
         let decision = admission.decide(NOW, from, &datagram);
         assert_eq!(decision, Decision::Dropped(why));
