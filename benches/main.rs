@@ -13,6 +13,7 @@ mod comparison;
 mod convergence;
 mod failover;
 mod first_frame;
+mod passive;
 mod responders;
 mod scale;
 mod stopwatch;
@@ -25,9 +26,10 @@ use std::{env, fs};
 type Answer = fn(&Path);
 
 /// The questions, and who answers them.
-const QUESTIONS: [(&str, Answer); 4] = [
+const QUESTIONS: [(&str, Answer); 5] = [
     ("first_frame", first_frame::run),
     ("failover", failover::run),
+    ("passive", passive::run),
     ("scale", scale::run),
     ("tables", tables::run),
 ];

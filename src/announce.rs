@@ -2,7 +2,7 @@
 //! yields to newer runs, finds peers, and sends orders.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{self, Future};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -16,9 +16,9 @@ use log::{debug, warn};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
-use vipherald_core::address::{InterfaceIndex, Prefix};
+use vipherald_core::address::{InterfaceIndex, Mac, Prefix};
 use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, State};
-use vipherald_core::ask::{Asker, Confirm, LinkView, PeerVerdict};
+use vipherald_core::ask::{Asker, Confirm, LinkView, Observed, PeerVerdict};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
 use vipherald_core::watch::Hosts;
@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::kernel::{self, Kernel};
 use crate::order::sockets::OrderSockets;
 use crate::settings::Orders;
-use crate::supersede::{RunId, Runs};
+use crate::supersede::{Reported, RunId, Runs};
 use crate::{descriptors, readable};
 
 /// What to announce or check.
@@ -58,9 +58,16 @@ pub struct Request {
     pub instance: String,
     /// The hosts that a resident hears.
     pub heard: Option<Heard>,
-    /// Of the hosts that nobody named, only these are asked; if there is none, all.
-    pub late: BTreeSet<IpAddr>,
+    /// Of the hosts that nobody named, only these are asked; if there is none, all. Those with a MAC were
+    /// reported by the old owner.
+    pub late: Late,
 }
+
+/// Hosts that an announcement did not reach.
+pub type Late = BTreeMap<IpAddr, Option<Mac>>;
+
+/// The most reported hosts that wait until the VIPs' peers are known.
+const MOST_REPORTED: usize = 256;
 
 /// The hosts that a resident hears.
 pub type Heard = Rc<RefCell<Hosts>>;
@@ -90,7 +97,11 @@ pub struct Session {
     orders: Orders,
     instance: String,
     heard: Option<Heard>,
-    late: BTreeSet<IpAddr>,
+    late: Late,
+    /// What residents know of the links, until the VIPs' peers are known.
+    known: Vec<(InterfaceIndex, Observed)>,
+    /// What old owners reported and that was not asked yet.
+    reported: Vec<Reported>,
     /// `None` without a key.
     order_sockets: Option<OrderSockets>,
     /// Opened when the first order may be due.
@@ -151,6 +162,8 @@ impl Session {
             instance: request.instance.clone(),
             heard: request.heard.clone(),
             late: request.late.clone(),
+            known: Vec::new(),
+            reported: reported(request),
             order_sockets: None,
             opened_order_sockets: false,
             first_round: Arc::default(),
@@ -231,6 +244,9 @@ impl Session {
                 self.take_over().await?;
             }
             self.publish_new_claims();
+            if self.ask_known(now) | self.ask_reported(now) {
+                continue;
+            }
             if self.core.awaits_peers() && self.loading_views.is_none() {
                 self.start_loading_views();
             }
@@ -270,6 +286,35 @@ impl Session {
         };
         let claims = self.core.claims();
         claims.iter().any(|claim| claim.frames_sent > 0) && !claims.iter().any(is_due)
+    }
+
+    /// Asks the hosts that residents know of. Returns whether there were any.
+    fn ask_known(&mut self, now: Instant) -> bool {
+        let runs = self.runs.iter();
+        self.known.extend(runs.flat_map(Runs::take_known));
+        if self.confirm != Confirm::All || self.core.awaits_peers() || self.known.is_empty() {
+            return false;
+        }
+        let mut by_link: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (interface, host) in std::mem::take(&mut self.known) {
+            by_link.entry(interface).or_default().push(host);
+        }
+        for (interface, hosts) in by_link {
+            self.core.observed(now, interface, &hosts);
+        }
+        true
+    }
+
+    /// Asks the hosts that old owners report. Returns whether there were any.
+    fn ask_reported(&mut self, now: Instant) -> bool {
+        let runs = self.runs.iter();
+        self.reported.extend(runs.flat_map(Runs::take_reported));
+        let before = self.reported.len();
+        let core = &mut self.core;
+        self.reported
+            .retain(|one| !core.reported(now, one.vip, one.ip, one.mac));
+        self.reported.truncate(MOST_REPORTED);
+        self.reported.len() < before
     }
 
     async fn take_over(&mut self) -> Result<(), Error> {
@@ -366,11 +411,17 @@ impl Session {
                 view.observed = heard.on(view.link.index, now);
             }
         }
+        for view in &mut views {
+            let on = view.link.index;
+            let known = self.known.extract_if(.., |(interface, _)| *interface == on);
+            view.observed.extend(known.map(|(_, host)| host));
+        }
         if !self.late.is_empty() {
             for view in &mut views {
                 view.neighbours
-                    .retain(|known| self.late.contains(&known.ip));
-                view.observed.retain(|heard| self.late.contains(&heard.ip));
+                    .retain(|known| self.late.contains_key(&known.ip));
+                view.observed
+                    .retain(|heard| self.late.contains_key(&heard.ip));
             }
         }
         // Known links are newer in the core: changes updated them since the dump.
@@ -479,6 +530,17 @@ impl Session {
         let due = order_sockets.and_then(OrderSockets::next_due);
         due.map_or(core, |due| due.min(core))
     }
+}
+
+/// What the old owner reported of the hosts of a request.
+fn reported(request: &Request) -> Vec<Reported> {
+    let hosts = request.late.iter();
+    let hosts = hosts.filter_map(|(ip, mac)| Some((*ip, (*mac)?)));
+    let of_each = |(ip, mac)| {
+        let vips = request.vips.iter().map(|placed| placed.vip);
+        vips.map(move |vip| Reported { vip, ip, mac })
+    };
+    hosts.flat_map(of_each).take(MOST_REPORTED).collect()
 }
 
 /// Loads these interfaces' addresses and, if `everyone`, gateways and neighbours.

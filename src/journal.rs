@@ -33,6 +33,8 @@ pub enum Kind {
     SilentPeer,
     /// A peer follows that did not at first.
     Straggler,
+    /// A host still sends to the VIP's old owner.
+    StillSends,
     /// Another host has the VIP.
     Conflict,
     /// Another host had the VIP, and is gone.
@@ -57,6 +59,7 @@ impl Kind {
             Self::StalePeer => "6ec7825850ae469693db75f70f3b891d",
             Self::SilentPeer => "823e7d600275413d8b9fa3e796e3621c",
             Self::Straggler => "31518abfbac64607afc712afc2649e27",
+            Self::StillSends => "7a4f8749e706485083c8ded272a03b8a",
             Self::Conflict => "6be11a6486ed4603bfc2fd7a050564b6",
             Self::ConflictOver => "e2819a04b01441d79866871daa624cec",
             Self::Purged => "c563b6a10cb84cf3bcc0637b056170ec",
@@ -145,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
         Kind::TakenOver,
         Kind::AllFollow,
         Kind::PathSilent,
@@ -153,6 +156,7 @@ mod tests {
         Kind::StalePeer,
         Kind::SilentPeer,
         Kind::Straggler,
+        Kind::StillSends,
         Kind::Conflict,
         Kind::ConflictOver,
         Kind::Purged,

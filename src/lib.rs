@@ -45,6 +45,7 @@ pub mod report;
 mod service;
 pub mod settings;
 mod signals;
+mod stragglers;
 pub mod supersede;
 mod watch;
 pub mod wiring;

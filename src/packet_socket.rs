@@ -14,7 +14,7 @@ use nix::sys::socket::{
     setsockopt, socket,
 };
 use socket2::{SockFilter, SockRef};
-use vipherald_core::address::InterfaceIndex;
+use vipherald_core::address::{InterfaceIndex, Mac};
 use vipherald_core::ask::Listening;
 use vipherald_core::host::Link;
 
@@ -210,7 +210,7 @@ fn filter(wanted: &Listening) -> Vec<SockFilter> {
         program.extend(ANY);
     } else {
         program.extend(ANSWERS);
-        if !wanted.from.is_empty() {
+        if !wanted.from.is_empty() || wanted.from_all_but.is_some() {
             program.extend(traffic(wanted));
         }
     }
@@ -298,16 +298,26 @@ fn traffic(wanted: &Listening) -> Vec<SockFilter> {
     }
     program.push(DROP);
     for from in &wanted.from {
-        let [a, b, c, d, e, f] = from.octets();
-        program.extend([
-            load(WORD, 6),
-            equal(u32::from_be_bytes([a, b, c, d]), 0, 3),
-            load(HALF, 10),
-            equal(u16::from_be_bytes([e, f]).into(), 0, 1),
-            ADMIT_HEADERS,
-        ]);
+        program.extend(if_from(*from, ADMIT_HEADERS));
+    }
+    if let Some(but) = &wanted.from_all_but {
+        but.iter()
+            .for_each(|from| program.extend(if_from(*from, DROP)));
+        program.push(ADMIT_HEADERS);
     }
     program
+}
+
+/// What becomes of a frame with this source.
+fn if_from(from: Mac, verdict: SockFilter) -> [SockFilter; 5] {
+    let [a, b, c, d, e, f] = from.octets();
+    [
+        load(WORD, 6),
+        equal(u32::from_be_bytes([a, b, c, d]), 0, 3),
+        load(HALF, 10),
+        equal(u16::from_be_bytes([e, f]).into(), 0, 1),
+        verdict,
+    ]
 }
 
 fn last_word(octets: [u8; 16]) -> u32 {

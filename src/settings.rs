@@ -55,6 +55,9 @@ pub struct Settings {
     /// How long to probe again and again while an instance's VIP has another owner.
     #[serde(deserialize_with = "seconds_or_none")]
     pub conflict_watch: Duration,
+    /// How long to look for hosts that still send to a VIP which has left.
+    #[serde(deserialize_with = "seconds_or_none")]
+    pub straggler_watch: Duration,
     /// How long to wait for a VIP that is not here yet.
     #[serde(deserialize_with = "seconds_or_none")]
     pub wait: Duration,
@@ -139,6 +142,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(60),
             wait: Duration::from_secs(1),
             conflict_watch: Duration::from_secs(600),
+            straggler_watch: Duration::from_secs(60),
             watch: Vec::new(),
             log: LogTo::Auto,
             history: true,
@@ -457,7 +461,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let settings = parse(
-            "rate = 10\narp_rate = 15\ncensus = false\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nconfirm = \"peers\"\n\
+            "rate = 10\narp_rate = 15\ncensus = false\ntimeout = 2.5\nwait = 0\nconflict_watch = 3\nstraggler_watch = 4\nconfirm = \"peers\"\n\
              peers = [\"10.0.0.1\"]\nwatch = [\"10.0.0.9\"]\nlog = \"file:/l\"\n\
              history = false\nhistory_dir = \"/h\"\nmetrics_file = \"/m\"\n",
         )
@@ -468,6 +472,7 @@ mod tests {
         assert_eq!(settings.timeout, Duration::from_millis(2500));
         assert_eq!(settings.wait, Duration::ZERO);
         assert_eq!(settings.conflict_watch, Duration::from_secs(3));
+        assert_eq!(settings.straggler_watch, Duration::from_secs(4));
         assert_eq!(settings.confirm, Confirm::Peers);
         assert_eq!(settings.peers, [IpAddr::from([10, 0, 0, 1])]);
         assert_eq!(settings.watch, ["10.0.0.9".parse().unwrap()]);

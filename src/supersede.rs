@@ -5,8 +5,8 @@
 //! else could take first, leaves nothing behind when a process dies, and the kernel vouches for the
 //! sender's user. No lock file is as safe.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
@@ -15,12 +15,16 @@ use std::task::{Context, Poll};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::PassCred;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, NetlinkAddr, UnixCredentials, recvmsg, setsockopt,
+};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 use rtnetlink::sys::{Socket, SocketAddr};
-use vipherald_core::address::{InterfaceIndex, Vip};
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::announce::{RunPlace, overlap};
+use vipherald_core::ask::Observed;
+use vipherald_core::watch::MOST_OBSERVED;
 
 use crate::readable::Readable;
 
@@ -29,6 +33,23 @@ const USERSOCK: isize = 2;
 /// The multicast group, as a mask. Messages of other programs there lack the magic.
 const GROUP: u32 = 1 << 21;
 const MAGIC: [u8; 8] = *b"vipherld";
+/// The magic of a report: behind it a VIP, and the address and MAC of a host that still sends to its old
+/// owner.
+const REPORT: [u8; 8] = *b"vipherst";
+/// Reports that wait for the run; more are lost.
+const MOST_REPORTS: usize = 64;
+/// The magic of what a resident knows: behind it the index of an interface, and hosts that it has heard
+/// there, each with its address, its MAC (zeroes: unknown), and two flags.
+const KNOWN: [u8; 8] = *b"vipherkn";
+/// Octets of a host in it.
+const HOST: usize = 16 + 6 + 1;
+/// Hosts in one message.
+const HOSTS_AT_ONCE: usize = 256;
+/// It has asked for a VIP; it was heard lately.
+const ASKS: u8 = 1;
+const RECENT: u8 = 2;
+/// Runs that a resident remembers to have told; after more it forgets all of them.
+const MOST_TOLD: usize = 256;
 /// Octets before the VIPs: the magic, and the run_id.
 const HEADER: usize = 8 + AGE;
 const AGE: usize = 12;
@@ -76,6 +97,49 @@ impl RunId {
     }
 }
 
+/// A host that still sends to the old owner of a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The VIP.
+    pub vip: Vip,
+    /// The host's address.
+    pub ip: IpAddr,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
+impl Reported {
+    /// Tells all runs of this network namespace.
+    ///
+    /// # Errors
+    /// If the process may open no more sockets.
+    pub fn tell(all: &[Self]) -> io::Result<()> {
+        let socket = Socket::new(USERSOCK)?;
+        socket.set_non_blocking(true)?;
+        for one in all {
+            let ips = [mapped(one.vip.ip()), mapped(one.ip)].map(|ip| ip.octets());
+            let message = [&REPORT[..], &ips.concat(), &one.mac.octets()].concat();
+            // As in `Runs::tell`.
+            let _ = socket.send_to(&message, &SocketAddr::new(0, GROUP), 0);
+        }
+        Ok(())
+    }
+
+    fn parse(message: &[u8]) -> Option<Self> {
+        let rest = message.strip_prefix(&REPORT)?;
+        let (ips, mac) = rest.split_at_checked(32)?;
+        let ip = |at: usize| {
+            let octets = <[u8; 16]>::try_from(&ips[at..at + 16]).ok()?;
+            Some(Ipv6Addr::from(octets).to_canonical())
+        };
+        Some(Self {
+            vip: Vip::try_from(ip(0)?).ok()?,
+            ip: ip(16)?,
+            mac: Mac::from_slice(mac)?,
+        })
+    }
+}
+
 /// This run's place among the runs of this network namespace.
 #[derive(Debug)]
 pub struct Runs {
@@ -85,9 +149,83 @@ pub struct Runs {
     unread: Cell<bool>,
     /// Whether messages were lost since this run last announced its places.
     lost: Cell<bool>,
+    reported: RefCell<Vec<Reported>>,
+    /// What residents said they know.
+    known: RefCell<Vec<(InterfaceIndex, Observed)>>,
+    /// Who asks a resident what it knows, if this is one's.
+    asking: Option<RefCell<Asking>>,
+}
+
+/// Runs that ask a resident by telling their places, and that it told.
+#[derive(Debug, Default)]
+struct Asking {
+    new: Vec<(u32, InterfaceIndex)>,
+    told: BTreeSet<(RunId, InterfaceIndex)>,
 }
 
 impl Runs {
+    /// Only listens, and never makes another run yield.
+    ///
+    /// # Errors
+    /// As [`Runs::claim`].
+    pub fn overhear() -> io::Result<Self> {
+        let oldest = RunId {
+            nanos_since_boot: 0,
+            process: 0,
+        };
+        let runs = Self::claim(oldest, &[])?;
+        let asking = Some(RefCell::default());
+        Ok(Self { asking, ..runs })
+    }
+
+    /// Tells the runs that have begun since the last call what hosts this process knows on their
+    /// interfaces.
+    pub fn tell_known(&self, of: impl Fn(InterfaceIndex) -> Vec<Observed>) {
+        let asking = self.asking.iter();
+        let new = asking.flat_map(|asking| std::mem::take(&mut asking.borrow_mut().new));
+        for (port, interface) in new {
+            for hosts in of(interface).chunks(HOSTS_AT_ONCE) {
+                let mut message = [&KNOWN[..], &interface.0.to_be_bytes()].concat();
+                hosts
+                    .iter()
+                    .for_each(|host| message.extend(host_to_bytes(host)));
+                // A run that does not take it goes on with what the kernel knows.
+                let _ = self
+                    .socket
+                    .get()
+                    .send_to(&message, &SocketAddr::new(port, 0), 0);
+            }
+        }
+    }
+
+    /// What residents know, as [`Runs::taken`] has read it.
+    pub fn take_known(&self) -> Vec<(InterfaceIndex, Observed)> {
+        self.known.take()
+    }
+
+    fn asks(&self, port: u32, run_id: RunId, claimed: &[RunPlace]) {
+        let Some(asking) = &self.asking else { return };
+        // This process's runs know what it knows.
+        if run_id.process == std::process::id() {
+            return;
+        }
+        let mut asking = asking.borrow_mut();
+        if asking.told.len() >= MOST_TOLD {
+            asking.told.clear();
+        }
+        let interfaces: BTreeSet<_> = claimed.iter().filter_map(|(_, on)| *on).collect();
+        for interface in interfaces {
+            if asking.told.insert((run_id, interface)) {
+                asking.new.push((port, interface));
+            }
+        }
+    }
+
+    /// The reports that [`Runs::taken`] has read.
+    pub fn take_reported(&self) -> Vec<Reported> {
+        self.reported.take()
+    }
+
     /// Starts to listen to other runs, and tells them that this one has these places from now on.
     ///
     /// # Errors
@@ -102,6 +240,9 @@ impl Runs {
             run_id,
             unread: Cell::new(false),
             lost: Cell::new(false),
+            reported: RefCell::default(),
+            known: RefCell::default(),
+            asking: None,
         };
         runs.tell(places);
         Ok(runs)
@@ -127,8 +268,8 @@ impl Runs {
         // Bounded, so that a flood can't delay the run.
         self.unread.set(true);
         for _ in 0..AT_ONCE {
-            let message = match self.receive() {
-                Heard::Message(message) => message,
+            let (message, port) = match self.receive() {
+                Heard::Message(message, port) => (message, port),
                 Heard::Nothing => continue,
                 Heard::Overrun => {
                     self.lost.set(true);
@@ -143,9 +284,23 @@ impl Runs {
                     break;
                 }
             };
+            if let Some(reported) = Reported::parse(&message) {
+                let mut all = self.reported.borrow_mut();
+                if all.len() < MOST_REPORTS {
+                    all.push(reported);
+                }
+                continue;
+            }
+            if let Some(known) = parse_known(&message) {
+                let mut all = self.known.borrow_mut();
+                let room = MOST_OBSERVED.saturating_sub(all.len());
+                all.extend(known.into_iter().take(room));
+                continue;
+            }
             let Some((run_id, claimed)) = parse(&message) else {
                 continue;
             };
+            self.asks(port, run_id, &claimed);
             if run_id > self.run_id {
                 taken.extend(claimed);
                 continue;
@@ -171,7 +326,7 @@ impl Runs {
         for (interface, vips) in chunks {
             let mut message = [MAGIC.as_slice(), &self.run_id.to_bytes()].concat();
             for vip in vips {
-                message.extend_from_slice(&mapped(*vip).octets());
+                message.extend_from_slice(&mapped(vip.ip()).octets());
             }
             if let Some(interface) = interface {
                 message.extend_from_slice(&interface.0.to_be_bytes());
@@ -189,13 +344,13 @@ impl Runs {
         let mut buffer = vec![0; HEADER + VIPS_AT_ONCE * 16 + INTERFACE];
         let mut control = cmsg_space!(UnixCredentials);
         let mut octets = [IoSliceMut::new(&mut buffer)];
-        let received = recvmsg::<()>(
+        let received = recvmsg::<NetlinkAddr>(
             self.socket.get().as_raw_fd(),
             &mut octets,
             Some(&mut control),
             MsgFlags::MSG_DONTWAIT,
         );
-        let (length, trusted) = match received {
+        let (length, trusted, port) = match received {
             Ok(message) => {
                 let trusted = message.cmsgs().is_ok_and(|mut all| {
                     all.any(|one| match one {
@@ -203,7 +358,8 @@ impl Runs {
                         _ => false,
                     })
                 });
-                (message.bytes, trusted)
+                let port = message.address.map_or(0, |from| from.pid());
+                (message.bytes, trusted, port)
             }
             Err(Errno::ENOBUFS) => return Heard::Overrun,
             Err(Errno::EINTR) => return Heard::Nothing,
@@ -211,7 +367,7 @@ impl Runs {
         };
         buffer.truncate(length);
         if trusted {
-            Heard::Message(buffer)
+            Heard::Message(buffer, port)
         } else {
             Heard::Nothing
         }
@@ -220,8 +376,8 @@ impl Runs {
 
 /// What was read.
 enum Heard {
-    /// A message of a process that runs as root or as this one does.
-    Message(Vec<u8>),
+    /// A message of a process that runs as root or as this one does, and its socket's port.
+    Message(Vec<u8>, u32),
     /// A message to ignore.
     Nothing,
     /// A flood by others made messages be lost; the rest can still be read.
@@ -247,9 +403,35 @@ fn parse(message: &[u8]) -> Option<(RunId, Vec<RunPlace>)> {
     Some((RunId::from_bytes(run_id)?, places))
 }
 
+fn host_to_bytes(host: &Observed) -> Vec<u8> {
+    let flags = [(host.asks, ASKS), (host.is_recent, RECENT)];
+    let flags = flags.iter().filter(|(is_set, _)| *is_set);
+    let flags = flags.fold(0, |all, (_, flag)| all | flag);
+    let mac = host.mac.unwrap_or(Mac::ZERO).octets();
+    [&mapped(host.ip).octets()[..], &mac, &[flags]].concat()
+}
+
+fn parse_known(message: &[u8]) -> Option<Vec<(InterfaceIndex, Observed)>> {
+    let rest = message.strip_prefix(&KNOWN)?;
+    let (index, hosts) = rest.split_at_checked(INTERFACE)?;
+    let interface = InterfaceIndex(u32::from_be_bytes(index.try_into().ok()?));
+    let host = |octets: &[u8]| {
+        let ip = Ipv6Addr::from(<[u8; 16]>::try_from(&octets[..16]).ok()?).to_canonical();
+        let mac = Mac::from_slice(&octets[16..22])?;
+        let observed = Observed {
+            ip,
+            mac: Some(mac).filter(|mac| *mac != Mac::ZERO),
+            asks: octets[22] & ASKS != 0,
+            is_recent: octets[22] & RECENT != 0,
+        };
+        Some((interface, observed))
+    };
+    Some(hosts.chunks_exact(HOST).filter_map(host).collect())
+}
+
 /// An IPv4 VIP as an IPv4-mapped address, which no IPv6 VIP is.
-fn mapped(vip: Vip) -> Ipv6Addr {
-    match vip.ip() {
+fn mapped(ip: IpAddr) -> Ipv6Addr {
+    match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
     }
@@ -265,6 +447,45 @@ mod tests {
         let second = RunId::now();
         assert!(first < second);
         assert_eq!(RunId::from_bytes(&first.to_bytes()), Some(first));
+    }
+
+    #[test]
+    fn a_report_is_told_whole_or_not_at_all() {
+        let (vip, ip) = ([10, 0, 0, 1].into(), [10, 0, 0, 7].into());
+        let reported = Reported {
+            vip: Vip::try_from(vip).unwrap(),
+            ip,
+            mac: Mac::new([2, 0, 0, 0, 0, 7]),
+        };
+        let ips = [mapped(vip), mapped(ip)].map(|ip| ip.octets()).concat();
+        let whole = [&REPORT[..], &ips, &reported.mac.octets()].concat();
+        assert_eq!(Reported::parse(&whole), Some(reported));
+        assert_eq!(parse(&whole), None);
+        for cut in 0..whole.len() {
+            assert_eq!(Reported::parse(&whole[..cut]), None);
+        }
+        assert_eq!(Reported::parse(&[&whole[..], &[0]].concat()), None);
+    }
+
+    #[test]
+    fn what_a_resident_knows_is_read_as_it_was_told() {
+        let host = |last, mac, asks| Observed {
+            ip: [10, 0, 0, last].into(),
+            mac,
+            asks,
+            is_recent: !asks,
+        };
+        let mac = Mac::new([2, 0, 0, 0, 0, 7]);
+        let hosts = [host(7, Some(mac), true), host(8, None, false)];
+        let mut message = [&KNOWN[..], &3_u32.to_be_bytes()].concat();
+        hosts
+            .iter()
+            .for_each(|host| message.extend(host_to_bytes(host)));
+        let expected = hosts.map(|host| (InterfaceIndex(3), host));
+        assert_eq!(parse_known(&message).unwrap(), expected);
+        assert_eq!(parse_known(&message[..40]).unwrap(), expected[..1]);
+        assert_eq!(parse_known(&message[..9]), None);
+        assert_eq!((parse(&message), Reported::parse(&message)), (None, None));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::env;
 use std::fs::{self, File};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,6 +48,8 @@ use rng::{Rng, number};
 
 /// The node whose events one process reads from a FIFO; the others have a hook for each.
 const READER: usize = 1;
+/// The node on which `watch` runs beside the hooks.
+const WATCHED: usize = 2;
 const NODES: usize = 3;
 const CLIENTS: usize = 4;
 const VIPS: [&str; 2] = [VIP, VIP6];
@@ -101,7 +104,8 @@ impl Chaos {
         let settings = orders.settings(
             &lab,
             "vipherald.toml",
-            &format!("timeout = 12\npeers = {peers:?}"),
+            // Nor does a hook stay for long that looks who still sends here.
+            &format!("timeout = 12\nstraggler_watch = 5\npeers = {peers:?}"),
             "permanent = true",
         );
         let conf = lab.directory().join("keepalived.conf");
@@ -140,7 +144,10 @@ impl Chaos {
                 }
             })
             .collect();
-        let mut lasting = vec![read_events(&nodes[READER].host, &hooks, &fifo)];
+        let mut lasting = vec![
+            read_events(&nodes[READER].host, &hooks, &fifo),
+            watch(&nodes[WATCHED].host, &hooks),
+        ];
         lasting.extend(clients.iter().map(|client| listen(client, &hooks)));
         Self {
             rng: Rng::new(seed),
@@ -495,15 +502,21 @@ fn remove(host: &Host, vip: &str) {
     }
 }
 
-/// Starts what answers the events that come through the FIFO.
-fn read_events(host: &Host, hooks: &Hooks, fifo: &Path) -> Lasting {
+/// A resident, in the group of the hooks.
+fn resident(host: &Host, hooks: &Hooks) -> Command {
     let mut command = host.command("setpriv");
     command
         .args(["--regid", GROUP, "--clear-groups"])
         .arg(hooks.program)
         .args(hooks.options.split_whitespace())
-        .args(["--log", "stderr", "fifo"])
-        .arg(fifo);
+        .args(["--log", "stderr"]);
+    command
+}
+
+/// Starts what answers the events that come through the FIFO.
+fn read_events(host: &Host, hooks: &Hooks, fifo: &Path) -> Lasting {
+    let mut command = resident(host, hooks);
+    command.arg("fifo").arg(fifo);
     let run = log_to(command, hooks.log);
     eventually("it reads the FIFO", SOON, || {
         let comm = fs::read_to_string(format!("/proc/{}/comm", run.pid())).unwrap();
@@ -512,6 +525,15 @@ fn read_events(host: &Host, hooks: &Hooks, fifo: &Path) -> Lasting {
         (comm.trim_end() == "vipherald" && opened.any(|path| path == fifo)).then_some(())
     });
     Lasting::new(format!("fifo on {}", host.name()), run)
+}
+
+/// Starts what follows the kernel.
+fn watch(host: &Host, hooks: &Hooks) -> Lasting {
+    let mut command = resident(host, hooks);
+    command.args(["watch", "--all"]);
+    let run = log_to(command, hooks.log);
+    run.wait_until_it_waits();
+    Lasting::new(format!("watch on {}", host.name()), run)
 }
 
 /// Starts what carries out orders on a host.

@@ -20,7 +20,7 @@ use vipherald_lab::{Frame, Host, Lab, Mac, State, eventually};
 use common::arp::{Arp, is_request_for, is_sent};
 use common::{
     Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_followed, give, old_mac, peer_in, remember_old,
-    second_interface, signal, take, verdict_in, vipherald, wait_for_announcement,
+    run, second_interface, signal, take, verdict_in, vipherald, wait_for_announcement,
     wait_until_followed, watch_for,
 };
 use events::{
@@ -441,6 +441,25 @@ fn two_answers_are_a_conflict_that_is_logged() {
     give(&d, VIP, "eth0");
     moves_to(&b, &c);
     resident.wait_for_log("both answer for it");
+    resident.run.goes_on();
+}
+
+#[test]
+fn an_announcement_asks_the_hosts_that_a_resident_beside_it_has_heard() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let client = lab.host("client");
+    let resident = Resident::start(&lab, &a, &format!("watch {VIP}"));
+    give(&b, VIP, "eth0");
+    client.run(&format!("ping -c 1 -W 5 {VIP}"));
+    assert_eq!(a.cached(client.ipv4()), None);
+    // The resident does not watch this one.
+    give(&a, OTHER_VIP, "eth0");
+    let arguments = format!("--json announce --timeout 3 {OTHER_VIP}");
+    let report = run(&a, &arguments).exits(0).report();
+    let peer = peer_in(&report, OTHER_VIP, client.ipv4());
+    let told = (&peer["source"], &peer["verdict"]);
+    assert_eq!(told, (&"observed".into(), &"proven".into()), "{peer}");
     resident.run.goes_on();
 }
 

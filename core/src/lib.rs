@@ -8,6 +8,7 @@
 //! - [`announce`]: when what is sent for a VIP that is here
 //! - [`watch`]: what a resident does when VIPs come and go
 //! - [`order`]: authenticated requests that other hosts purge
+//! - [`stragglers`]: who still sends to a VIP that has left
 //! - [`log_limit`]: how often something is logged that anybody can trigger
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -23,5 +24,6 @@ pub mod host;
 pub mod keepalived;
 pub mod log_limit;
 pub mod order;
+pub mod stragglers;
 pub mod watch;
 pub mod wire;

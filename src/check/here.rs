@@ -1,7 +1,7 @@
 //! Checks the VIPs that are here: an [`Announcement`] in [`Mode::Check`] asks their peers, while an
 //! [`Observer`] watches how this host answers.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ async fn prepare(vips: &[PlacedVip], request: &Request) -> Result<Session, Error
         sweeps_all: false,
         expects_all: true,
         heard: None,
-        late: BTreeSet::new(),
+        late: announce::Late::new(),
         pace: Pace {
             rate: request.rate,
             arp_rate: request.arp_rate,

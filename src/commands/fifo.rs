@@ -1,7 +1,5 @@
 //! `fifo`: do what keepalived's events call for, in order, and what moves of VIPs do.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +16,7 @@ use super::output::{Done, Printer};
 use super::resident::{Resident, targets};
 use super::target::{Target, read_configuration};
 use super::then::Then;
-use crate::announce::{Heard, Start};
+use crate::announce::{Heard, Late, Start};
 use crate::cli::{Fifo, Global};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -161,7 +159,7 @@ impl Act for Reader {
         &self,
         unit: &str,
         vips: Vec<PlacedVip>,
-        late: BTreeSet<IpAddr>,
+        late: Late,
         start: Option<Start>,
         newer: Stop,
     ) {

@@ -35,6 +35,7 @@ use crate::logging::{self, LogTo};
 use crate::report::{FailureReport, plugin_line};
 use crate::settings::Settings;
 use crate::signals::termination;
+use crate::stragglers::{Departure, Departures};
 
 /// Runs a command line, and prints what it reports. Returns the exit status.
 pub async fn run(cli: &Cli, began: Instant) -> Exit {
@@ -57,15 +58,33 @@ async fn command(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     let settings = Rc::new(settings(cli)?);
     let history = Rc::new(Keeper::new(Rc::clone(&settings)));
     let done = execute(cli, &settings, &history, began).await;
+    let mut departure = None;
     let written = match done {
         Ok(mut done) => {
             history.write(std::mem::take(&mut done.receipts));
+            departure = done.departure.take();
             done.write().await
         }
         Err(error) => Err(error),
     };
     history.finish().await;
-    written
+    match (written, departure) {
+        (Ok(Exit::Done), Some(departure)) => Ok(look_for_stragglers(departure, &settings).await),
+        (written, _) => written,
+    }
+}
+
+/// The last thing that a hook does: nobody waits for it, and a signal ends it.
+async fn look_for_stragglers(departure: Departure, settings: &Settings) -> Exit {
+    let departures = Departures::default();
+    if !departures.add(departure) {
+        return Exit::Done;
+    }
+    tokio::select! {
+        biased;
+        ended = termination() => ended,
+        () = departures.watch(&settings.orders) => Exit::Done,
+    }
 }
 
 async fn execute(
@@ -137,6 +156,7 @@ fn unknown(why: &str) -> Done {
         exit: Plugin::Unknown.into(),
         stdout: plugin_line(Plugin::Unknown, why, ""),
         receipts: Vec::new(),
+        departure: None,
     }
 }
 

@@ -65,7 +65,17 @@ async fn respond(
         then,
     };
     let stop = Box::pin(termination());
-    responder.respond(&event, call, began, stop).await
+    let mut done = responder.respond(&event, call, began, stop).await;
+    if let Ok(done) = &mut done
+        && call == Call::Purge
+        && has_yielded(&event, global)
+    {
+        let (target, _) = Target::of_event(&event, &configuration)?;
+        let mut departure = target.departure(settings, began);
+        departure.lasts = args.straggler_watch.unwrap_or(departure.lasts);
+        done.departure = Some(departure);
+    }
+    done
 }
 
 /// What it takes to do what an event calls for.

@@ -22,6 +22,7 @@ use crate::moment;
 use crate::privileges::Capability;
 use crate::report::Report;
 use crate::signals::termination;
+use crate::stragglers::Departure;
 
 /// Reports that may wait for stdout; more are lost.
 const MOST_WAITING: usize = 1000;
@@ -37,6 +38,8 @@ pub(super) struct Done {
     pub(super) stdout: String,
     /// What to keep in the history.
     pub(super) receipts: Vec<Fresh>,
+    /// VIPs that left: who still sends to them is looked for after all else.
+    pub(super) departure: Option<Departure>,
 }
 
 impl Done {
@@ -46,6 +49,7 @@ impl Done {
             exit,
             stdout: String::new(),
             receipts: Vec::new(),
+            departure: None,
         }
     }
 
@@ -89,6 +93,7 @@ impl Done {
             exit,
             stdout,
             receipts: Vec::new(),
+            departure: None,
         })
     }
 

@@ -1,12 +1,12 @@
 //! What `fifo` and `watch` do when VIPs move.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::{error, info};
+use tokio::task::spawn_local;
 use vipherald_core::address::Mac;
 use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived::Configuration;
@@ -18,7 +18,7 @@ use super::announce;
 use super::output::{Done, Printer};
 use super::purge::run as purge_and_report;
 use super::target::Target;
-use crate::announce::{Heard, Start};
+use crate::announce::{Heard, Late, Start};
 use crate::cli::Global;
 use crate::error::Error;
 use crate::fifo::Stop;
@@ -27,6 +27,7 @@ use crate::kernel::Kernel;
 use crate::purge::{self, Entry, Kept};
 use crate::report::PurgeReport;
 use crate::settings::Settings;
+use crate::stragglers::Departures;
 use crate::watch::{Act, Units};
 
 /// Late hosts to name in a line.
@@ -62,6 +63,8 @@ pub(super) struct Resident {
     pub(super) heard: Heard,
     /// How often conflicts are logged.
     conflicts: RefCell<RateLimit>,
+    /// The VIPs that leave.
+    departures: Rc<Departures>,
 }
 
 impl Resident {
@@ -83,6 +86,7 @@ impl Resident {
             failed: Rc::default(),
             heard: Heard::default(),
             conflicts: RefCell::new(RateLimit::a_minute(CONFLICTS)),
+            departures: Rc::default(),
         }
     }
 
@@ -146,7 +150,7 @@ impl Act for Resident {
         &self,
         unit: &str,
         vips: Vec<PlacedVip>,
-        late: BTreeSet<IpAddr>,
+        late: Late,
         start: Option<Start>,
         newer: Stop,
     ) {
@@ -156,8 +160,11 @@ impl Act for Resident {
         let mut request = target.to_announce(&self.settings);
         request.expects_all = false;
         if !late.is_empty() {
-            let hosts: Vec<_> = late.iter().take(NAMED).map(IpAddr::to_string).collect();
-            info!("{unit}: heard again after silence: {}", hosts.join(", "));
+            let silent = late.iter().filter(|(_, mac)| mac.is_none());
+            let hosts: Vec<_> = silent.take(NAMED).map(|(ip, _)| ip.to_string()).collect();
+            if !hosts.is_empty() {
+                info!("{unit}: heard again after silence: {}", hosts.join(", "));
+            }
             request.pace.census = false;
             request.late = late;
         }
@@ -172,9 +179,15 @@ impl Act for Resident {
         let Some(target) = self.target(unit, vips) else {
             return;
         };
+        let since = Instant::now();
         let request = target.to_purge(&self.global);
         let done = purge_and_report(&target, &request, &self.global).await;
         self.report(unit, done);
+        if !self.global.dry_run && self.departures.add(target.departure(&self.settings, since)) {
+            // Nobody waits for it.
+            let (departures, settings) = (Rc::clone(&self.departures), Rc::clone(&self.settings));
+            spawn_local(async move { departures.watch(&settings.orders).await });
+        }
     }
 
     async fn is_elsewhere(&self, found: Found) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use vipherald_core::address::WrittenVip;
@@ -12,9 +12,11 @@ use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived;
 use vipherald_core::keepalived::{Configuration, Instance};
 
+use crate::announce::Late;
 use crate::cli::{Global, Which, Whose};
 use crate::error::Error;
 use crate::settings::Settings;
+use crate::stragglers::Departure;
 use crate::supersede::RunId;
 use crate::{announce, check, keepalived_conf, purge};
 
@@ -161,7 +163,7 @@ impl Target {
             orders: settings.orders.clone(),
             instance: self.name.clone().unwrap_or_default(),
             heard: None,
-            late: BTreeSet::new(),
+            late: Late::new(),
         }
     }
 
@@ -179,6 +181,17 @@ impl Target {
             census: settings.census,
             wait: check::WAIT,
             openly: false,
+        }
+    }
+
+    /// Its VIPs left.
+    pub(super) fn departure(&self, settings: &Settings, since: Instant) -> Departure {
+        Departure {
+            name: self.name.clone(),
+            vips: self.vips.clone(),
+            peers: [self.peers.as_slice(), &settings.peers].concat(),
+            since,
+            lasts: settings.straggler_watch,
         }
     }
 

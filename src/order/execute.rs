@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use log::debug;
 use tokio::time::Instant;
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::keepalived;
 use vipherald_core::order::admission::HostFacts;
 use vipherald_core::order::message::{Answer, Done, Order, Outcome, Reason};
+use vipherald_core::order::report::Report;
 
 use super::wall_clock;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::purge::{self, Entry, Kept};
 use crate::release::{self, Doubt};
+use crate::supersede::Reported;
 use crate::{keepalived_conf, settings};
 
 /// How long to wait for the new owner's answers to ARP or ND, for all VIPs of an order together.
@@ -45,7 +48,51 @@ pub(super) struct Context {
     pub(super) options: keepalived::Options,
 }
 
+/// Whether this host has the VIP of a report.
+#[derive(Debug)]
+pub(super) enum OwnVip {
+    /// It has, on these interfaces.
+    Here(Vec<String>),
+    /// It does not, or does not know.
+    Elsewhere,
+}
+
 impl Context {
+    /// Passes a report that came in by `link` on to whatever announces the VIP here. `None`: it is not
+    /// for this host, or the kernel does not say.
+    pub(super) async fn take_report(
+        &self,
+        report: &Report,
+        link: InterfaceIndex,
+    ) -> Option<OwnVip> {
+        let work = Work {
+            context: self,
+            kernel: Kernel::connect().ok()?,
+            notes: Vec::new(),
+        };
+        let facts = work.facts().await.ok()?;
+        if !facts.is_meant(report.to, link) {
+            return None;
+        }
+        let placed = facts.placed(report.vip);
+        let holders = placed.iter().flat_map(|placed| facts.host.holders(placed));
+        let interfaces: Vec<_> = holders.map(|link| link.name.clone()).collect();
+        if interfaces.is_empty() {
+            return Some(OwnVip::Elsewhere);
+        }
+        let own: BTreeSet<_> = facts.host.addresses.iter().map(|own| own.ip).collect();
+        let others = report.stragglers.iter().filter(|(ip, _)| !own.contains(ip));
+        let reported = others.map(|(ip, mac)| Reported {
+            vip: report.vip,
+            ip: *ip,
+            mac: *mac,
+        });
+        if let Err(error) = Reported::tell(&reported.collect::<Vec<_>>()) {
+            debug!("a report is not passed on: {error}");
+        }
+        Some(OwnVip::Here(interfaces))
+    }
+
     /// Executes an order that came in by `link`.
     pub(super) async fn execute(&self, order: &Order, link: InterfaceIndex) -> Executed {
         self.attempt(order, link)

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{Level, error, log, warn};
+use log::{Level, debug, error, log, warn};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::task::{JoinSet, yield_now};
@@ -21,8 +21,9 @@ use vipherald_core::keepalived;
 use vipherald_core::log_limit::{LogLimiter, RateLimit};
 use vipherald_core::order::admission::{Admission, Decision, Dropped};
 use vipherald_core::order::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
+use vipherald_core::order::report::{Report as StragglerReport, acknowledgement};
 
-use super::execute::{Context, Executed};
+use super::execute::{Context, Executed, OwnVip};
 use super::{clock_difference, explain, socket_activation, sockets, wall_clock};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -40,6 +41,8 @@ const AT_ONCE: usize = 256;
 const MOST_AT_WORK: usize = 16;
 /// Lines a minute about orders, and about refusals; the rest is counted.
 const LINES: u32 = 6;
+/// Hosts a minute that are named because an old owner reports them; the rest is counted.
+const NAMED: u32 = 64;
 /// Refusals a second in answer to datagrams that somebody may have recorded and sent again.
 const REFUSALS: u32 = 2;
 /// How often the history counts refused datagrams: a flood of them must not crowd out its receipts.
@@ -110,6 +113,7 @@ async fn obey(
         done: LogLimiter::default(),
         lines: RateLimit::a_minute(LINES),
         refusals: RateLimit::a_second(REFUSALS),
+        named: RateLimit::a_minute(NAMED),
         history: request.history,
         refused: BTreeMap::new(),
         refused_kept: Instant::now(),
@@ -196,18 +200,27 @@ struct Listener {
     done: LogLimiter<&'static str>,
     lines: RateLimit,
     refusals: RateLimit,
+    named: RateLimit,
     history: Rc<Keeper>,
     /// Datagrams that were refused since the history last heard of it.
     refused: BTreeMap<&'static str, u64>,
     refused_kept: Instant,
 }
 
-/// An order that was executed, and where its answer goes.
-struct Work {
-    order: Order,
-    executed: Executed,
-    from: SocketAddr,
-    socket: usize,
+/// What was done, and where the answer goes.
+enum Work {
+    Order {
+        order: Order,
+        executed: Executed,
+        from: SocketAddr,
+        socket: usize,
+    },
+    Report {
+        report: StragglerReport,
+        known: Option<OwnVip>,
+        from: SocketAddr,
+        socket: usize,
+    },
 }
 
 impl Listener {
@@ -310,6 +323,7 @@ impl Listener {
                     Dropped::Unauthenticated => "signed with none of the keys",
                     Dropped::Malformed => "malformed",
                     Dropped::Replayed => "sent again",
+                    Dropped::Unwelcome => "reports by another clock, or too many",
                 };
                 self.dropped.count(why);
                 self.count_refused(why);
@@ -338,23 +352,35 @@ impl Listener {
                 });
                 self.refuse(now, socket, from, &order, Reason::Busy);
             }
+            Decision::Report(_) if self.at_work.len() >= MOST_AT_WORK => {
+                // Not acknowledged: its sender has told others, too.
+                debug!("a report from {from} is dropped: too much to do");
+            }
+            Decision::Report(report) => {
+                let context = Arc::clone(&self.context);
+                self.at_work.spawn(async move {
+                    let known = context.take_report(&report, link).await;
+                    Work::Report {
+                        report,
+                        known,
+                        from,
+                        socket,
+                    }
+                });
+            }
             Decision::New(order) if self.at_work.len() >= MOST_AT_WORK => {
                 let answer = Answer::refusal(&order, wall_clock(), Reason::Busy);
-                self.finish(Work {
-                    order,
-                    executed: Executed {
-                        answer: Some(answer),
-                        notes: Vec::new(),
-                    },
-                    from,
-                    socket,
-                });
+                let executed = Executed {
+                    answer: Some(answer),
+                    notes: Vec::new(),
+                };
+                self.finish_order(&order, executed, from, socket);
             }
             Decision::New(order) => {
                 let context = Arc::clone(&self.context);
                 self.at_work.spawn(async move {
                     let executed = context.execute(&order, link).await;
-                    Work {
+                    Work::Order {
                         order,
                         executed,
                         from,
@@ -388,23 +414,74 @@ impl Listener {
     }
 
     fn finish(&mut self, work: Work) {
-        for note in work.executed.notes {
-            self.say(Instant::now(), "with trouble", || note);
+        match work {
+            Work::Order {
+                order,
+                executed,
+                from,
+                socket,
+            } => self.finish_order(&order, executed, from, socket),
+            Work::Report {
+                report,
+                known,
+                from,
+                socket,
+            } => self.finish_report(&report, known.as_ref(), from, socket),
         }
-        let Some(answer) = work.executed.answer else {
+    }
+
+    /// Names who still sends to the sender of a report, and acknowledges that.
+    fn finish_report(
+        &mut self,
+        report: &StragglerReport,
+        known: Option<&OwnVip>,
+        from: SocketAddr,
+        socket: usize,
+    ) {
+        let Some(own) = known else {
             self.dropped.count("for other hosts");
             return;
         };
-        let obeyed = OrderReport::obeyed(&work.order, &answer.done, work.from.ip());
+        let (vip, old) = (report.vip, from.ip().to_canonical());
+        if let OwnVip::Here(interfaces) = own {
+            for (ip, mac) in &report.stragglers {
+                if !self.named.take(Instant::now()) {
+                    self.done.count("reported hosts");
+                    continue;
+                }
+                let notice = Notice::new(Kind::StillSends)
+                    .with("VIP", &vip)
+                    .with_each("INTERFACE", interfaces)
+                    .with("PEER", ip)
+                    .with("MAC", mac);
+                let text =
+                    format!("{ip} ({mac}) still sends to {vip} at {old}, which had it before");
+                logging::say(Level::Warn, &text, Some(&notice));
+            }
+        }
+        let bytes = acknowledgement(wall_clock(), report.id, self.admission.keys());
+        self.send(socket, from, report.to, &bytes);
+        self.admission.answered(&report.id, bytes);
+    }
+
+    fn finish_order(&mut self, order: &Order, executed: Executed, from: SocketAddr, socket: usize) {
+        for note in executed.notes {
+            self.say(Instant::now(), "with trouble", || note);
+        }
+        let Some(answer) = executed.answer else {
+            self.dropped.count("for other hosts");
+            return;
+        };
+        let obeyed = OrderReport::obeyed(order, &answer.done, from.ip());
         if obeyed.is_worth_a_receipt() {
             self.history.keep(vec![Fresh::of(obeyed, moment::now())]);
         }
-        let about = match work.order.instance.as_str() {
+        let about = match order.instance.as_str() {
             "" => String::new(),
             instance => format!("{instance}: "),
         };
         for done in &answer.done {
-            let (vip, from, on) = (done.vip, work.from.ip(), &done.interface);
+            let (vip, from, on) = (done.vip, from.ip(), &done.interface);
             let was = done.was.map_or("no MAC".to_owned(), |mac| mac.to_string());
             let (kind, text) = match done.outcome {
                 Outcome::Purged => {
@@ -436,7 +513,7 @@ impl Listener {
                     .with("INTERFACE", on)
                     .with("PEER", &from.to_canonical())
                     .with_each("MAC", done.was)
-                    .with("INSTANCE", &work.order.instance);
+                    .with("INSTANCE", &order.instance);
                 self.say_of(Instant::now(), kind, Some(&notice), || {
                     about.clone() + &text
                 });
@@ -445,8 +522,8 @@ impl Listener {
             }
         }
         let bytes = answer.to_bytes(self.admission.keys());
-        self.send(work.socket, work.from, work.order.to, &bytes);
-        self.admission.answered(&work.order.id, bytes);
+        self.send(socket, from, order.to, &bytes);
+        self.admission.answered(&order.id, bytes);
     }
 
     /// Sends an answer from the address that the order was sent to: the sender accepts no other.

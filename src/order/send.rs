@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
-use vipherald_core::host::PlacedVip;
+use vipherald_core::host::{HostSnapshot, PlacedVip};
 use vipherald_core::order::outbox::{Fate, Retry, Route};
 
 use super::sockets::OrderSockets;
@@ -63,16 +63,8 @@ pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
     }
     let mut all: Vec<Ordered> = Vec::new();
     for peer in &request.peers {
-        let own = host.addresses.iter().find(|own| {
-            let is_vip = request.vips.iter().any(|placed| placed.vip.ip() == own.ip);
-            !is_vip && !Prefix::of(own).is_host() && Prefix::of(own).contains(*peer)
-        });
-        let route = Route {
-            to: *peer,
-            // The kernel might choose the VIP as the source.
-            from: own.map(|own| own.ip),
-            interface: own.map_or(InterfaceIndex(0), |own| own.interface),
-        };
+        let vips: Vec<_> = told.iter().map(|(vip, _)| vip.ip()).collect();
+        let route = route(&host, *peer, &vips);
         for (vip, mac) in &told {
             let twice = all
                 .iter()
@@ -89,6 +81,19 @@ pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
         }
     }
     Ok(all)
+}
+
+/// The way to a peer, from an own address that is none of these VIPs: the kernel might choose one.
+pub(crate) fn route(host: &HostSnapshot, peer: IpAddr, vips: &[IpAddr]) -> Route {
+    let own = host.addresses.iter().find(|own| {
+        let subnet = Prefix::of(own);
+        !vips.contains(&own.ip) && !subnet.is_host() && subnet.contains(peer)
+    });
+    Route {
+        to: peer,
+        from: own.map(|own| own.ip),
+        interface: own.map_or(InterfaceIndex(0), |own| own.interface),
+    }
 }
 
 /// Sends the orders until all peers have answered, or time is up, or `stop` ends, whose result it then

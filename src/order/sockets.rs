@@ -121,7 +121,12 @@ impl OrderSockets {
         let to = socket_address(datagram.route, self.port);
         let socket = match self.sockets.entry(datagram.outgoing) {
             Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(none) => none.insert(Readable::new(open(datagram, to, vips)?)?),
+            Entry::Vacant(none) => none.insert(Readable::new(open(
+                datagram.route,
+                datagram.broadcast,
+                to,
+                vips,
+            )?)?),
         };
         let socket = socket.get();
         let sent = match datagram.broadcast {
@@ -165,16 +170,21 @@ impl OrderSockets {
     }
 }
 
-fn open(datagram: &Datagram, to: SocketAddr, vips: &[Vip]) -> io::Result<UdpSocket> {
+/// A socket that sends to a peer and receives from it alone.
+pub(crate) fn connected(route: Route, port: u16) -> io::Result<Readable<UdpSocket>> {
+    Readable::new(open(route, false, socket_address(route, port), &[])?)
+}
+
+fn open(route: Route, broadcast: bool, to: SocketAddr, vips: &[Vip]) -> io::Result<UdpSocket> {
     let any = if to.is_ipv4() {
         IpAddr::from([0, 0, 0, 0])
     } else {
         Ipv6Addr::UNSPECIFIED.into()
     };
-    let from = SocketAddr::new(datagram.route.from.unwrap_or(any), 0);
+    let from = SocketAddr::new(route.from.unwrap_or(any), 0);
     let socket = UdpSocket::bind(from)?;
     socket.set_nonblocking(true)?;
-    if datagram.broadcast {
+    if broadcast {
         // The answers come from everywhere.
         socket.set_broadcast(true)?;
     } else {

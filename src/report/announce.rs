@@ -791,7 +791,9 @@ pub(super) fn silent(claim: &Claim, confirmation: &Confirmation, nodes: &[IpAddr
     let what = match peer.source {
         Source::Gateway => "the gateway",
         Source::Configured => "the configured peer",
-        Source::Learned | Source::Census | Source::Observed | Source::Subnet => "the neighbour",
+        Source::Learned | Source::Census | Source::Observed | Source::Reported | Source::Subnet => {
+            "the neighbour"
+        }
     };
     let who = Who(peer);
     let (level, text) = match is_dead {

@@ -106,7 +106,7 @@ impl Line {
     }
 
     /// The same with what the journal is told.
-    fn of(self, notice: Notice) -> Self {
+    pub(crate) fn of(self, notice: Notice) -> Self {
         Self {
             notice: Some(notice),
             ..self
@@ -119,7 +119,7 @@ impl Line {
     }
 
     /// Puts the name of the instance or group in front.
-    fn about(self, name: Option<&str>) -> Self {
+    pub(crate) fn about(self, name: Option<&str>) -> Self {
         match name {
             Some(name) => Self {
                 text: format!("{name}: {}", self.text),

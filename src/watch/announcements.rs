@@ -57,6 +57,11 @@ impl<A: Act + 'static> Announcements<A> {
             peers,
             vips,
         } = moved;
+        // One that goes on asks them itself.
+        let is_announcing = |one: &Announcing| vips.iter().any(|vip| one.vips.contains(vip));
+        if how == Move::AreAskedFor && self.begun.iter().any(is_announcing) {
+            return;
+        }
         let act = Rc::clone(&self.act);
         if how == Move::Left {
             let is_left = |vips: &[PlacedVip]| !vips.iter().any(|vip| watcher.holds(vip));

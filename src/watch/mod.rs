@@ -7,7 +7,6 @@ mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -23,10 +22,12 @@ pub(crate) use announcements::Announcements;
 pub(crate) use files::FileChanges;
 use groups::Groups;
 
-use crate::announce::{Heard, Start};
+use crate::announce::{Heard, Late, Start};
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::fifo::Stop;
+use crate::readable;
+use crate::supersede::Runs;
 
 /// The VIPs to watch, by unit: an instance, or those that the user named.
 pub(crate) type Units = BTreeMap<String, BTreeSet<PlacedVip>>;
@@ -39,7 +40,7 @@ pub(crate) trait Act {
         &self,
         unit: &str,
         vips: Vec<PlacedVip>,
-        late: BTreeSet<IpAddr>,
+        late: Late,
         start: Option<Start>,
         newer: Stop,
     );
@@ -75,6 +76,8 @@ pub(crate) struct Watcher {
     delivered: u64,
     /// When to open them.
     open_at: Instant,
+    /// Hears what old owners report.
+    runs: Option<Runs>,
 }
 
 impl Watcher {
@@ -100,6 +103,9 @@ impl Watcher {
             next: None,
             delivered: 0,
             open_at: now,
+            runs: Runs::overhear()
+                .inspect_err(|error| debug!("reports of old owners are not heard: {error}"))
+                .ok(),
         };
         watcher.open_next(now);
         watcher.listen();
@@ -197,8 +203,13 @@ impl Watcher {
             Some(_) => self.core.next_deadline(Instant::now()),
             None => self.open_at,
         };
+        let readable = std::future::poll_fn(|context| {
+            let mut polls = vec![self.driver.poll_readable(context)];
+            polls.extend(self.runs.iter().map(|runs| runs.poll_readable(context)));
+            readable::any(polls)
+        });
         tokio::select! {
-            readable = std::future::poll_fn(|context| self.driver.poll_readable(context)) => readable,
+            readable = readable => readable,
             () = sleep_until(deadline.into()) => Ok(()),
         }
     }
@@ -211,9 +222,21 @@ impl Watcher {
             return Ok(moves);
         }
         // No frame waits for this.
+        self.hear_reports();
         self.open_next(now);
         self.look_at_links().await?;
         Ok(self.core.take_moves(now))
+    }
+
+    /// Hears what old owners report.
+    fn hear_reports(&mut self) {
+        let Some(runs) = &self.runs else { return };
+        // Other runs' places are none of its concern.
+        let _ = runs.taken(Vec::new);
+        runs.tell_known(|interface| self.core.heard_on(interface, Instant::now()));
+        for one in runs.take_reported() {
+            self.core.reported(one.vip, one.ip, one.mac);
+        }
     }
 
     /// See [`Watch::has_done`].

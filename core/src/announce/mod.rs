@@ -6,6 +6,7 @@ mod news;
 mod orders;
 mod presence;
 mod receive;
+mod reported;
 mod rounds;
 mod sources;
 

@@ -73,6 +73,7 @@ impl Bench {
             destination: mac(0x77),
             source,
             wanted: None,
+            sender: None,
         };
         self.core.heard(self.now, ETH, &header);
     }
@@ -1149,6 +1150,7 @@ fn traffic_proves_who_answers_no_echo() {
             destination,
             source,
             wanted: Some(to.into()),
+            sender: None,
         };
         bench.core.heard(bench.now, ETH, &header);
     };
@@ -1192,6 +1194,7 @@ fn traffic_proves_nothing_about_a_host_that_answers_echoes() {
         destination: MAC,
         source: OTHER,
         wanted: Some([10, 0, 0, 10].into()),
+        sender: None,
     };
     bench.core.heard(bench.now, ETH, &header);
     assert_eq!(bench.verdict(), PeerVerdict::Stale);

@@ -31,6 +31,8 @@ pub struct Listening {
     pub any: bool,
     /// Frames of these hosts for `to`: they show that a host follows.
     pub from: BTreeSet<Mac>,
+    /// Frames of all hosts but these for `to`: they show that a host does not follow.
+    pub from_all_but: Option<BTreeSet<Mac>>,
     /// The VIPs.
     pub to: BTreeSet<IpAddr>,
 }

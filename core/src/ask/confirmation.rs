@@ -55,6 +55,8 @@ pub enum Source {
     Census,
     /// A resident has heard it on the link.
     Observed,
+    /// The old owner reports that it still sends there.
+    Reported,
     /// Its address is in the VIP's subnet, and it answered.
     Subnet,
 }

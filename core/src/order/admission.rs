@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::Keys;
 use super::message::{Id, ORDER_LENGTH, Order, Reason};
+use super::report::Report;
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::host::{HostSnapshot, PlacedVip};
 
@@ -49,6 +50,8 @@ pub enum Decision {
     Again(IpAddr, Vec<u8>),
     /// Execute it. Its id is now remembered.
     New(Order),
+    /// A report to pass on. Its id is now remembered.
+    Report(Report),
 }
 
 /// Why a datagram is ignored.
@@ -66,6 +69,8 @@ pub enum Dropped {
     Malformed,
     /// Received before, from another address, or still in progress, or too often.
     Replayed,
+    /// A report whose time differs too much from this host's clock, or one too many.
+    Unwelcome,
 }
 
 /// The checks that need only the datagram, the keys and the clock.
@@ -112,7 +117,8 @@ impl Admission {
         if !(ORDER_LENGTH.0..=ORDER_LENGTH.1).contains(&datagram.len()) {
             return Decision::Dropped(Dropped::Size);
         }
-        if !Order::is_begun_by(datagram) {
+        let is_report = Report::is_begun_by(datagram);
+        if !is_report && !Order::is_begun_by(datagram) {
             let is_old = Order::is_old(datagram);
             return Decision::Dropped(if is_old {
                 Dropped::Old
@@ -123,35 +129,77 @@ impl Admission {
         let Some(signed) = self.keys.authenticate(datagram) else {
             return Decision::Dropped(Dropped::Unauthenticated);
         };
+        if is_report {
+            return match Report::parse(signed) {
+                Some(report) => self.decide_on_report(now, from, report),
+                None => Decision::Dropped(Dropped::Malformed),
+            };
+        }
         let Some(order) = Order::parse(signed) else {
             return Decision::Dropped(Dropped::Malformed);
         };
-        let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
-        if order.time.abs_diff(now) > window {
+        if !self.is_in_time(now, order.time) {
             let skew = difference(order.time, now);
             return Decision::OutOfTime(order, skew);
         }
-        if let Some(seen) = self.seen.get(&order.id) {
-            return match &seen.answer {
-                Some(answer) if seen.from == from && take(&mut self.again, from.ip(), now) => {
-                    Decision::Again(order.to, answer.clone())
-                }
-                _ => Decision::Dropped(Dropped::Replayed),
-            };
+        if let Some(decision) = self.again(now, from, &order.id, order.to) {
+            return decision;
         }
+        if self.remember(now, from, order.id, order.time) {
+            Decision::New(order)
+        } else {
+            Decision::Crowded(order)
+        }
+    }
+
+    fn decide_on_report(&mut self, now: u64, from: SocketAddr, report: Report) -> Decision {
+        if !self.is_in_time(now, report.time) {
+            return Decision::Dropped(Dropped::Unwelcome);
+        }
+        if let Some(decision) = self.again(now, from, &report.id, report.to) {
+            return decision;
+        }
+        if self.remember(now, from, report.id, report.time) {
+            Decision::Report(report)
+        } else {
+            Decision::Dropped(Dropped::Unwelcome)
+        }
+    }
+
+    fn window(&self) -> u64 {
+        u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_in_time(&self, now: u64, time: u64) -> bool {
+        time.abs_diff(now) <= self.window()
+    }
+
+    /// What to do with a datagram for `to` whose id is remembered.
+    fn again(&mut self, now: u64, from: SocketAddr, id: &Id, to: IpAddr) -> Option<Decision> {
+        let seen = self.seen.get(id)?;
+        Some(match &seen.answer {
+            Some(answer) if seen.from == from && take(&mut self.again, from.ip(), now) => {
+                Decision::Again(to, answer.clone())
+            }
+            _ => Decision::Dropped(Dropped::Replayed),
+        })
+    }
+
+    /// Remembers an id; `false` if there is no room.
+    fn remember(&mut self, now: u64, from: SocketAddr, id: Id, time: u64) -> bool {
         if self.seen.len() >= MOST_REMEMBERED {
             self.forget(now);
         }
-        if self.seen.len() >= MOST_REMEMBERED {
-            return Decision::Crowded(order);
+        let has_room = self.seen.len() < MOST_REMEMBERED;
+        if has_room {
+            let seen = Seen {
+                from,
+                until: time.saturating_add(self.window()),
+                answer: None,
+            };
+            self.seen.insert(id, seen);
         }
-        let seen = Seen {
-            from,
-            until: order.time.saturating_add(window),
-            answer: None,
-        };
-        self.seen.insert(order.id, seen);
-        Decision::New(order)
+        has_room
     }
 
     /// Remembers the answer to an order.

@@ -48,9 +48,11 @@ const INTERFACE: usize = 16;
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
-enum Kind {
+pub(super) enum Kind {
     Order = 1,
     Answer = 2,
+    Report = 3,
+    Acknowledgement = 4,
 }
 
 /// An order's random id: 128 bits.
@@ -318,7 +320,7 @@ impl Outcome {
     }
 }
 
-fn head(kind: Kind, count: usize, time: u64, id: Id) -> Vec<u8> {
+pub(super) fn head(kind: Kind, count: usize, time: u64, id: Id) -> Vec<u8> {
     let mut head = Vec::with_capacity(ANSWER_LENGTH.1);
     head.extend_from_slice(&MAGIC);
     head.extend_from_slice(&[VERSION, kind as u8, 0]);
@@ -328,7 +330,7 @@ fn head(kind: Kind, count: usize, time: u64, id: Id) -> Vec<u8> {
     head
 }
 
-fn has_head(datagram: &[u8], kind: Kind) -> bool {
+pub(super) fn has_head(datagram: &[u8], kind: Kind) -> bool {
     has_head_of(VERSION, datagram, kind)
 }
 
@@ -337,7 +339,7 @@ fn has_head_of(version: u8, datagram: &[u8], kind: Kind) -> bool {
 }
 
 /// An address in 16 octets: IPv6, or IPv4-mapped IPv6.
-fn mapped(ip: IpAddr) -> [u8; 16] {
+pub(super) fn mapped(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -345,7 +347,7 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
 }
 
 /// The octets not parsed yet.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
@@ -355,7 +357,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The number of VIPs, the time and the id.
-    fn head(&mut self, kind: Kind) -> Option<(usize, u64, Id)> {
+    pub(super) fn head(&mut self, kind: Kind) -> Option<(usize, u64, Id)> {
         let head = self.take(HEAD)?;
         let count = usize::from(head[COUNT]);
         let valid = has_head(head, kind) && head[FLAGS] == 0 && (1..=MOST_VIPS).contains(&count);
@@ -367,16 +369,16 @@ impl<'a> Reader<'a> {
         self.take(1)?.first().copied()
     }
 
-    fn ip(&mut self) -> Option<IpAddr> {
+    pub(super) fn ip(&mut self) -> Option<IpAddr> {
         let octets: [u8; 16] = self.take(16)?.try_into().ok()?;
         Some(Ipv6Addr::from(octets).to_canonical())
     }
 
-    fn vip(&mut self) -> Option<Vip> {
+    pub(super) fn vip(&mut self) -> Option<Vip> {
         Vip::try_from(self.ip()?).ok()
     }
 
-    fn mac(&mut self) -> Option<Mac> {
+    pub(super) fn mac(&mut self) -> Option<Mac> {
         Mac::from_slice(self.take(6)?)
     }
 

@@ -6,11 +6,13 @@
 //! - [`message`]: the two datagrams, octet by octet; [`Keys`] sign and verify them
 //! - [`admission`]: the receiver's checks
 //! - [`outbox`]: when the sender sends and repeats orders, and which answers it accepts
+//! - [`report`]: how an old owner tells its peers who still sends to it
 
 pub mod admission;
 mod keys;
 pub mod message;
 pub mod outbox;
+pub mod report;
 
 pub use keys::Keys;
 pub use message::{Answer, Done, Order, Outcome, Reason};

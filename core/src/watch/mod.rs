@@ -18,7 +18,7 @@ use unit::Presence;
 pub use unit::Unit;
 
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
-use crate::ask::{AskedFrom, Asker, Refusal, Subject as Asked, Transmit};
+use crate::ask::{AskedFrom, Asker, Observed, Refusal, Subject as Asked, Transmit};
 use crate::event::{Call, Event, Subject};
 use crate::host::{Address, HostSnapshot, Link, Place, PlacedVip, Usability, asking_address};
 use crate::wire::{ArpOperation, Frame, NdpMessage, Payload};
@@ -51,8 +51,8 @@ pub struct Moved {
     pub unit: String,
     /// What they did.
     pub how: Move,
-    /// The hosts to ask besides the VIPs' other peers.
-    pub peers: BTreeSet<IpAddr>,
+    /// The hosts to ask; those with a MAC were reported by the old owner.
+    pub peers: BTreeMap<IpAddr, Option<Mac>>,
     /// The VIPs; of those that came, also the unit's VIPs that are yet to come.
     pub vips: Vec<PlacedVip>,
 }
@@ -68,6 +68,8 @@ pub enum AtStart {
 
 /// Late hosts lead to one announcement of a unit at most in this time.
 const LATE_AGAIN: Duration = Duration::from_secs(5);
+/// The most hosts that reports add to the late ones of a VIP.
+const MOST_REPORTED: usize = 64;
 /// How long a search for the owner of a claimed VIP lasts.
 const SEARCH: Duration = Duration::from_secs(1);
 
@@ -91,7 +93,7 @@ pub struct Watch {
     /// Who was heard, for the announcements in progress, too.
     hosts: Rc<RefCell<Hosts>>,
     /// Hosts that announcements did not reach and that are heard, by VIP.
-    late: BTreeMap<Vip, BTreeSet<IpAddr>>,
+    late: BTreeMap<Vip, BTreeMap<IpAddr, Option<Mac>>>,
     /// When late hosts may be asked.
     late_from: Option<Instant>,
     /// Claims of other hosts.
@@ -255,7 +257,7 @@ impl Watch {
             let moved = |how, vips: Vec<_>| Moved {
                 unit: name.clone(),
                 how,
-                peers: BTreeSet::new(),
+                peers: BTreeMap::new(),
                 vips,
             };
             let left = unit.take_left();
@@ -274,6 +276,20 @@ impl Watch {
         moves
     }
 
+    /// The hosts that were heard on a link: see [`Hosts::on`].
+    #[must_use]
+    pub fn heard_on(&self, interface: InterfaceIndex, now: Instant) -> Vec<Observed> {
+        self.hosts.borrow().on(interface, now)
+    }
+
+    /// The old owner of a VIP that is here reports a host that still sends there.
+    pub fn reported(&mut self, vip: Vip, ip: IpAddr, mac: Mac) {
+        let late = self.late.entry(vip).or_default();
+        if late.len() < MOST_REPORTED {
+            late.insert(ip, Some(mac));
+        }
+    }
+
     /// The VIPs of each unit that late hosts are to be asked about.
     fn take_late(&mut self) -> Vec<Moved> {
         let late = std::mem::take(&mut self.late);
@@ -283,7 +299,7 @@ impl Watch {
             let vips = unit.vips().filter(is_late).filter(|vip| self.holds(vip));
             let vips: Vec<_> = vips.cloned().collect();
             let peers = vips.iter().flat_map(|placed| &late[&placed.vip]);
-            let peers = peers.copied().collect();
+            let peers = peers.map(|(ip, mac)| (*ip, *mac)).collect();
             if !vips.is_empty() {
                 moves.push(Moved {
                     unit: name.clone(),
@@ -344,7 +360,8 @@ impl Watch {
         let is_vip = |ip: IpAddr| self.vips.contains_key(&ip);
         let hosts = Rc::clone(&self.hosts);
         for vip in hosts.borrow_mut().take_late(now, interface, ip) {
-            self.late.entry(vip).or_default().insert(ip);
+            let late = self.late.entry(vip).or_default();
+            late.entry(ip).or_default();
         }
         let mut hosts = hosts.borrow_mut();
         match target {

@@ -23,6 +23,8 @@ pub struct Header {
     /// for. `None` for ARP replies and neighbour advertisements: some hosts send these to whoever asked,
     /// whatever their table says.
     pub wanted: Option<IpAddr>,
+    /// Who sent the IP packet, and over how many routers it may still go. `None` for ARP.
+    pub sender: Option<(IpAddr, u8)>,
 }
 
 impl Header {
@@ -31,18 +33,21 @@ impl Header {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (header, body) = bytes.split_at_checked(ETHERNET_HEADER)?;
         let v4 = |at| array_at::<4>(body, at).map(|ip| Ipv4Addr::from(ip).into());
-        let wanted = match EtherType(u16_at(header, 12)?) {
-            EtherTypes::Arp if u16_at(body, 6) == Some(ARP_REQUEST) => v4(24),
-            EtherTypes::Arp => None,
-            EtherTypes::Ipv4 => v4(16),
-            EtherTypes::Ipv6 if is_advertisement(body) => None,
-            EtherTypes::Ipv6 => array_at::<16>(body, 24).map(|ip| Ipv6Addr::from(ip).into()),
+        let octet = |at: usize| body.get(at).copied();
+        let v6 = |at| array_at::<16>(body, at).map(|ip| Ipv6Addr::from(ip).into());
+        let (sender, wanted) = match EtherType(u16_at(header, 12)?) {
+            EtherTypes::Arp if u16_at(body, 6) == Some(ARP_REQUEST) => (None, v4(24)),
+            EtherTypes::Arp => (None, None),
+            EtherTypes::Ipv4 => (v4(12).zip(octet(8)), v4(16)),
+            EtherTypes::Ipv6 if is_advertisement(body) => (None, None),
+            EtherTypes::Ipv6 => (v6(8).zip(octet(7)), v6(24)),
             _ => return None,
         };
         Some(Self {
             destination: mac_at(header, 0)?,
             source: mac_at(header, 6)?,
             wanted,
+            sender,
         })
     }
 }

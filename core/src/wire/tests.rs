@@ -180,16 +180,18 @@ fn listener_reports_match_the_capture() {
 #[test]
 fn the_header_of_any_frame_tells_who_is_alive() {
     let (a4, a6) = (Some(IpAddr::V4(A4)), Some(IpAddr::V6(A6)));
-    for (captured, wanted) in [
-        (ARP_REPLY, None),
-        (ADVERTISEMENT, None),
-        (ECHO_REPLY_4, a4),
-        (ECHO_REPLY_6, a6),
+    let (b4, b6) = (IpAddr::V4(B4), IpAddr::V6(B6));
+    for (captured, wanted, sender) in [
+        (ARP_REPLY, None, None),
+        (ADVERTISEMENT, None, None),
+        (ECHO_REPLY_4, a4, Some((b4, 64))),
+        (ECHO_REPLY_6, a6, Some((b6, 64))),
     ] {
         let header = Header {
             destination: A,
             source: B,
             wanted,
+            sender,
         };
         assert_eq!(Header::parse(&octets(captured)), Some(header));
     }

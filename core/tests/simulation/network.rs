@@ -1546,6 +1546,7 @@ fn header(frame: &Frame) -> Header {
     Header {
         destination: frame.destination,
         source: frame.source,
+        sender: None,
         wanted: match &frame.payload {
             Payload::Arp(arp) if arp.operation == ArpOperation::Request => {
                 Some(arp.target_ip.into())

@@ -233,3 +233,38 @@ proptest! {
         prop_assert!(!admission.forget(NOW));
     }
 }
+
+#[test]
+fn a_report_is_passed_on_once_and_only_in_time() {
+    let report = |number: u8, time| Report {
+        time,
+        id: [number; 16],
+        to: "192.0.2.3".parse().unwrap(),
+        vip: "192.0.2.10".parse().unwrap(),
+        stragglers: vec![([192, 0, 2, 7].into(), Mac::new([2, 0, 0, 0, 0, 7]))],
+    };
+    let mut admission = admission();
+    let first = report(1, NOW);
+    let datagram = first.to_bytes(&keys(1));
+    let decision = admission.decide(NOW, sender(), &datagram);
+    assert_eq!(decision, Decision::Report(first.clone()));
+    admission.answered(&first.id, vec![7]);
+    let again = admission.decide(NOW, sender(), &datagram);
+    assert_eq!(again, Decision::Again(first.to, vec![7]));
+    for (from, datagram, why) in [
+        (elsewhere(), datagram, Dropped::Replayed),
+        (
+            sender(),
+            report(2, NOW - 30_001).to_bytes(&keys(1)),
+            Dropped::Unwelcome,
+        ),
+        (
+            sender(),
+            report(3, NOW).to_bytes(&keys(2)),
+            Dropped::Unauthenticated,
+        ),
+    ] {
+        let decision = admission.decide(NOW, from, &datagram);
+        assert_eq!(decision, Decision::Dropped(why));
+    }
+}

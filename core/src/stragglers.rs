@@ -1,0 +1,321 @@
+//! Who still sends to a VIP that has left this host. Anybody on the link can forge such frames, so all
+//! of it is bounded, and nothing but a line and a report follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
+use crate::ask::{Asker, Listening, Refusal, Transmit};
+use crate::host::{Address, HostSnapshot, Link, Place, PlacedVip, Usability};
+use crate::wire::{Frame, Header, NdpMessage, Payload};
+
+/// The most stragglers of one VIP.
+pub const MOST_STRAGGLERS: usize = 64;
+/// The most addresses behind one MAC: a gateway's has many.
+const MOST_ADDRESSES: usize = 4;
+/// Frames of so many are enough to hear of a MAC.
+const ENOUGH_FRAMES: u64 = 64;
+/// The most VIPs: the socket's filter compares each frame with them.
+const MOST_VIPS: usize = 512;
+/// Who sends for so long after the VIP left, although another host claims it, does not follow.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
+/// After the first claim of another host, at least this much.
+const HANDED_OVER: Duration = Duration::from_millis(500);
+/// The same if no claim of another host is heard: it may take three intervals of VRRP until one has it.
+const UNCLAIMED: Duration = Duration::from_secs(5);
+/// The packets of a probe for who holds a VIP go no further than this.
+const PROBE_TTL: u8 = 1;
+
+/// A host that still sends to a VIP here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Straggler {
+    /// The VIP.
+    pub vip: Vip,
+    /// Where its frame came in.
+    pub interface: InterfaceIndex,
+    /// The source of its packet.
+    pub ip: IpAddr,
+    /// The source of its frame.
+    pub mac: Mac,
+    /// How long before the VIP left.
+    pub after: Duration,
+}
+
+/// A VIP that left.
+#[derive(Debug)]
+struct Left {
+    placed: PlacedVip,
+    since: Instant,
+    until: Instant,
+    /// Another host was heard that claims it.
+    owner: Option<(Mac, Instant)>,
+    /// Where frames may come in.
+    on: BTreeSet<InterfaceIndex>,
+    /// The frames of each straggler.
+    frames: BTreeMap<(Mac, IpAddr), u64>,
+}
+
+impl Left {
+    /// From when on a sender is a straggler.
+    fn certain_from(&self) -> Instant {
+        match self.owner {
+            Some((_, claimed)) => (self.since + FOLLOWS_WITHIN).max(claimed + HANDED_OVER),
+            None => self.since + UNCLAIMED,
+        }
+    }
+
+    /// The MACs of which enough is known.
+    fn well_known(&self) -> impl Iterator<Item = Mac> + '_ {
+        let macs: BTreeSet<_> = self.frames.keys().map(|(mac, _)| *mac).collect();
+        macs.into_iter().filter(|mac| {
+            let of = self.frames.iter().filter(|((other, _), _)| other == mac);
+            let (addresses, frames) =
+                of.fold((0, 0), |(n, sum), (_, frames)| (n + 1, sum + frames));
+            addresses >= MOST_ADDRESSES || frames >= ENOUGH_FRAMES
+        })
+    }
+}
+
+/// The VIPs that left, and who still sends to them.
+#[derive(Debug, Default)]
+pub struct Stragglers {
+    left: BTreeMap<Vip, Left>,
+    links: BTreeMap<InterfaceIndex, Link>,
+    news: Vec<Straggler>,
+    listening: BTreeMap<InterfaceIndex, Listening>,
+}
+
+impl Stragglers {
+    /// These VIPs left at `since`, unless `host` has them. Frames to them count until `until`.
+    pub fn left(
+        &mut self,
+        since: Instant,
+        until: Instant,
+        vips: &[PlacedVip],
+        host: &HostSnapshot,
+    ) {
+        for placed in vips {
+            let on = near(placed, host);
+            let is_back = !host.holders(placed).is_empty();
+            if is_back || on.is_empty() || self.left.len() >= MOST_VIPS {
+                continue;
+            }
+            for link in &on {
+                self.links.insert(link.index, (*link).clone());
+            }
+            let left = Left {
+                placed: placed.clone(),
+                since,
+                until,
+                owner: None,
+                on: on.iter().map(|link| link.index).collect(),
+                frames: BTreeMap::new(),
+            };
+            self.left.insert(placed.vip, left);
+        }
+    }
+
+    /// The links where frames may come in.
+    pub fn links(&self) -> impl Iterator<Item = &Link> + '_ {
+        self.links.values()
+    }
+
+    /// The VIPs, and where frames to them may come in.
+    pub fn places(&self) -> impl Iterator<Item = (Vip, InterfaceIndex)> + '_ {
+        let all = self.left.iter();
+        all.flat_map(|(vip, left)| left.on.iter().map(|on| (*vip, *on)))
+    }
+
+    /// Another run cares for a VIP.
+    pub fn forget(&mut self, vip: Vip) {
+        self.left.remove(&vip);
+    }
+
+    /// The stragglers that were found since the last call.
+    pub fn take(&mut self) -> Vec<Straggler> {
+        std::mem::take(&mut self.news)
+    }
+
+    fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
+        let is_own = self.links.values().any(|link| link.mac == Some(mac));
+        let Ok(vip) = Vip::try_from(ip) else { return };
+        if let Some(left) = self.left.get_mut(&vip)
+            && left.on.contains(&interface)
+            && !is_own
+            && mac.can_own()
+        {
+            left.owner.get_or_insert((mac, now));
+        }
+    }
+
+    /// This host may have an address again.
+    fn may_be_back(&mut self, address: &Address) {
+        let link = self.links.get(&address.interface);
+        let is_it = |left: &Left| {
+            let is_there = match link {
+                Some(link) => left.placed.is_held_on(link, None),
+                // keepalived has made a new interface.
+                None => matches!(left.placed.place, Place::Vmac { .. }),
+            };
+            is_there && address.usability != Usability::DadFailed
+        };
+        if let Ok(vip) = Vip::try_from(address.ip)
+            && self.left.get(&vip).is_some_and(is_it)
+        {
+            self.left.remove(&vip);
+        }
+    }
+}
+
+/// The links where a VIP may have been.
+fn near<'a>(placed: &PlacedVip, host: &'a HostSnapshot) -> Vec<&'a Link> {
+    let links = host.links.iter();
+    let is_near = |link: &&Link| {
+        let own = host.addresses.iter();
+        let mut own = own.filter(|own| own.interface == link.index);
+        placed.place.is_link(link, host.lower(link))
+            && link.is_askable()
+            && (placed.place != Place::Anywhere
+                || own.any(|own| Prefix::of(own).contains(placed.vip.ip())))
+    };
+    links.filter(is_near).collect()
+}
+
+impl Asker for Stragglers {
+    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        self.left.retain(|_, left| now < left.until);
+        None
+    }
+
+    fn sent(&mut self, _: Instant, _: &Transmit) {}
+
+    fn put_off(&mut self, _: Instant, _: &Transmit) {}
+
+    fn over_budget(&mut self, _: Instant, _: &Transmit, _: Instant) {}
+
+    fn refused(&mut self, _: Instant, _: &Transmit, _: Refusal) {}
+
+    fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
+        match &frame.payload {
+            Payload::Arp(arp) => {
+                self.on_claim(now, interface, arp.sender_ip.into(), arp.sender_mac);
+            }
+            Payload::Ndp(ndp) => {
+                if let NdpMessage::Advertisement(na) = ndp.message {
+                    let mac = na.target_lladdr.unwrap_or(frame.source);
+                    self.on_claim(now, interface, na.target.into(), mac);
+                }
+            }
+            Payload::Echo(_) | Payload::Mld(_) => {}
+        }
+    }
+
+    fn heard(&mut self, now: Instant, interface: InterfaceIndex, header: &Header) {
+        let (Some(ip), Some((sender, ttl))) = (header.wanted, header.sender) else {
+            return;
+        };
+        let own = self.links.get(&interface).and_then(|link| link.mac);
+        let Some(left) = Vip::try_from(ip)
+            .ok()
+            .and_then(|vip| self.left.get_mut(&vip))
+        else {
+            return;
+        };
+        let is_host =
+            header.source.is_unicast() && !sender.is_unspecified() && !sender.is_multicast();
+        let is_owner = left.owner.is_some_and(|(owner, _)| owner == header.source);
+        if own != Some(header.destination)
+            || !left.on.contains(&interface)
+            || !is_host
+            || is_owner
+            || ttl <= PROBE_TTL
+            || now < left.certain_from()
+        {
+            return;
+        }
+        let of_mac = left.frames.keys().filter(|(mac, _)| *mac == header.source);
+        let has_room = of_mac.count() < MOST_ADDRESSES && left.frames.len() < MOST_STRAGGLERS;
+        let key = (header.source, sender);
+        match left.frames.get_mut(&key) {
+            Some(frames) => *frames += 1,
+            None if has_room => {
+                left.frames.insert(key, 1);
+                self.news.push(Straggler {
+                    vip: left.placed.vip,
+                    interface,
+                    ip: sender,
+                    mac: header.source,
+                    after: now.saturating_duration_since(left.since),
+                });
+            }
+            None => {}
+        }
+    }
+
+    fn listening_changed(&mut self, _: Instant, interface: InterfaceIndex) -> Option<Listening> {
+        let there = self
+            .left
+            .values()
+            .filter(|left| left.on.contains(&interface));
+        let open = there.filter(|left| left.frames.len() < MOST_STRAGGLERS);
+        let mut wanted = Listening::default();
+        let mut well_known: Option<BTreeSet<Mac>> = None;
+        for left in open {
+            wanted.to.insert(left.placed.vip.ip());
+            let of_this: BTreeSet<_> = left.well_known().collect();
+            // What is well known as sender to one VIP may be news about another.
+            well_known = Some(match well_known {
+                Some(others) => others.intersection(&of_this).copied().collect(),
+                None => of_this,
+            });
+        }
+        wanted.from_all_but = well_known;
+        let changed = self.listening.get(&interface) != Some(&wanted);
+        self.listening.insert(interface, wanted.clone());
+        changed.then_some(wanted)
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.left.values().all(|left| left.until <= now)
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        let ends = self.left.values().map(|left| left.until);
+        ends.min().unwrap_or(now)
+    }
+
+    fn link(&self, interface: InterfaceIndex) -> Option<&Link> {
+        self.links.get(&interface)
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceIndex> {
+        self.links.keys().copied().collect()
+    }
+
+    fn link_changed(&mut self, _: Instant, link: &Link) {
+        self.links.insert(link.index, link.clone());
+    }
+
+    fn link_gone(&mut self, _: Instant, interface: InterfaceIndex) {
+        self.links.remove(&interface);
+        self.listening.remove(&interface);
+        for left in self.left.values_mut() {
+            left.on.remove(&interface);
+        }
+        self.left.retain(|_, left| !left.on.is_empty());
+    }
+
+    fn address_changed(&mut self, _: Instant, address: &Address) {
+        self.may_be_back(address);
+    }
+
+    fn addresses_are(&mut self, _: Instant, addresses: &[Address]) {
+        addresses
+            .iter()
+            .for_each(|address| self.may_be_back(address));
+    }
+}
+
+#[cfg(test)]
+mod tests;

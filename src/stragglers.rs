@@ -1,0 +1,300 @@
+//! Looks who still sends to VIPs that have left this host, names them, and tells the peers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::future;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use log::{Level, debug, warn};
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+use vipherald_core::address::Vip;
+use vipherald_core::ask::Asker;
+use vipherald_core::host::{HostSnapshot, PlacedVip};
+use vipherald_core::order::outbox::Route;
+use vipherald_core::order::report::{MOST_STRAGGLERS, Report, Reports};
+use vipherald_core::stragglers::{Straggler, Stragglers};
+
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::journal::{Kind, Notice};
+use crate::key_file;
+use crate::order::sockets::{connected, random_id};
+use crate::order::{send, wall_clock};
+use crate::readable::{self, Readable};
+use crate::report::Line;
+use crate::settings::Orders;
+use crate::supersede::{RunId, Runs};
+
+/// Datagrams to read at once.
+const AT_ONCE: usize = 64;
+/// Reports leave at most so often: whoever forges frames makes this host send no more.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+/// VIPs that left this host.
+#[derive(Clone, Debug)]
+pub(crate) struct Departure {
+    /// Their instance or group.
+    pub(crate) name: Option<String>,
+    pub(crate) vips: Vec<PlacedVip>,
+    /// Whom to tell, if there is a key.
+    pub(crate) peers: Vec<IpAddr>,
+    /// When they left.
+    pub(crate) since: Instant,
+    /// How long to look.
+    pub(crate) lasts: Duration,
+}
+
+/// The VIPs that leave, for one [`Departures::watch`] at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Departures {
+    new: RefCell<Vec<Departure>>,
+    arrived: Notify,
+    is_watched: Cell<bool>,
+}
+
+impl Departures {
+    /// Adds some. Returns whether [`Departures::watch`] is to be called.
+    pub(crate) fn add(&self, departure: Departure) -> bool {
+        if departure.lasts.is_zero() {
+            return false;
+        }
+        self.new.borrow_mut().push(departure);
+        self.arrived.notify_one();
+        !self.is_watched.replace(true)
+    }
+
+    /// Watches until nothing is left to look for. A failure is no more than that nobody is named.
+    pub(crate) async fn watch(&self, orders: &Orders) {
+        if let Err(error) = self.look(orders).await {
+            debug!("who still sends to VIPs that left is not known: {error}");
+        }
+        self.is_watched.set(false);
+    }
+
+    async fn look(&self, orders: &Orders) -> Result<(), Error> {
+        let mut look = Look {
+            driver: Driver::open(None)?,
+            core: Stragglers::default(),
+            runs: None,
+            run_id: RunId::now(),
+            about: BTreeMap::new(),
+            host: HostSnapshot::default(),
+            mail: Mail::open(orders),
+        };
+        loop {
+            let new = self.new.take();
+            if !new.is_empty() {
+                look.add(new).await?;
+            }
+            let now = look.driver.send_due(&mut look.core, |_| ()).await?;
+            look.yield_to_newer_runs();
+            look.name(now);
+            look.mail.send(now, &look.host);
+            if look.core.is_over(now) && self.new.borrow().is_empty() {
+                return Ok(());
+            }
+            let due = look.mail.next_due();
+            let deadline = look.core.next_deadline(now);
+            let deadline = due.map_or(deadline, |due| due.min(deadline));
+            tokio::select! {
+                readable = look.readable() => readable.map_err(Error::Runtime)?,
+                () = self.arrived.notified() => {}
+                () = sleep_until(deadline.into()) => {}
+            }
+        }
+    }
+}
+
+struct Look {
+    driver: Driver,
+    core: Stragglers,
+    runs: Option<Runs>,
+    run_id: RunId,
+    /// The instance and the peers of each VIP.
+    about: BTreeMap<Vip, (Option<String>, Vec<IpAddr>)>,
+    host: HostSnapshot,
+    mail: Mail,
+}
+
+impl Look {
+    async fn add(&mut self, new: Vec<Departure>) -> Result<(), Error> {
+        self.host = self.driver.kernel().snapshot().await?;
+        for departure in new {
+            let until = departure.since + departure.lasts;
+            self.core
+                .left(departure.since, until, &departure.vips, &self.host);
+            for placed in &departure.vips {
+                let about = (departure.name.clone(), departure.peers.clone());
+                self.about.insert(placed.vip, about);
+            }
+        }
+        let links: Vec<_> = self.core.links().cloned().collect();
+        self.driver.listen_on(links.iter());
+        let places: Vec<_> = self
+            .core
+            .places()
+            .map(|(vip, on)| (vip, Some(on)))
+            .collect();
+        match &self.runs {
+            Some(runs) => runs.tell(&places),
+            None => {
+                let runs = Runs::claim(self.run_id, &places);
+                let runs = runs.inspect_err(|error| debug!("newer runs are not heard of: {error}"));
+                self.runs = runs.ok();
+            }
+        }
+        Ok(())
+    }
+
+    fn yield_to_newer_runs(&mut self) {
+        let Some(runs) = &self.runs else { return };
+        let places = || {
+            self.core
+                .places()
+                .map(|(vip, on)| (vip, Some(on)))
+                .collect()
+        };
+        let taken = runs.taken(places);
+        for (vip, _) in taken {
+            self.core.forget(vip);
+        }
+    }
+
+    /// Logs the stragglers that were found, and reports them.
+    fn name(&mut self, now: Instant) {
+        for found in self.core.take() {
+            let link = self.core.link(found.interface);
+            let notice = Notice::new(Kind::StillSends)
+                .with("VIP", &found.vip)
+                .with_each("INTERFACE", link.map(|link| &link.name))
+                .with("PEER", &found.ip)
+                .with("MAC", &found.mac);
+            let text = format!(
+                "{} ({}) still sends to {} here, {} s after it left",
+                found.ip,
+                found.mac,
+                found.vip,
+                found.after.as_secs()
+            );
+            let (name, peers) = self.about.get(&found.vip).cloned().unwrap_or_default();
+            let line = Line::new(Level::Warn, text).of(notice);
+            line.about(name.as_deref()).log();
+            self.mail.post(now, &found, &peers);
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        future::poll_fn(|context| {
+            let mut polls = vec![self.driver.poll_readable(context)];
+            polls.extend(self.runs.iter().map(|runs| runs.poll_readable(context)));
+            let sockets = self.mail.sockets.values();
+            polls.extend(sockets.map(|socket| socket.poll_readable(context)));
+            readable::any(polls)
+        })
+        .await
+    }
+}
+
+/// The reports to the peers.
+struct Mail {
+    /// `None` without a key.
+    reports: Option<Reports>,
+    port: u16,
+    /// What is to be reported to each peer of each VIP.
+    waiting: BTreeMap<(IpAddr, Vip), Vec<Straggler>>,
+    next: Option<Instant>,
+    last: Option<Instant>,
+    sockets: HashMap<IpAddr, Readable<UdpSocket>>,
+}
+
+impl Mail {
+    fn open(orders: &Orders) -> Self {
+        let reports = match key_file::of(orders) {
+            Ok(keys) => Some(Reports::new(keys)),
+            Err(key_file::Error::Unset) => None,
+            Err(error) => {
+                warn!("no peer is told who still sends here: {error}");
+                None
+            }
+        };
+        Self {
+            reports,
+            port: orders.port.get(),
+            waiting: BTreeMap::new(),
+            next: None,
+            last: None,
+            sockets: HashMap::new(),
+        }
+    }
+
+    fn post(&mut self, now: Instant, found: &Straggler, peers: &[IpAddr]) {
+        if self.reports.is_none() {
+            return;
+        }
+        for peer in peers {
+            let waiting = self.waiting.entry((*peer, found.vip)).or_default();
+            waiting.push(*found);
+            let from = self.last.map_or(now, |last| last + REPORT_EVERY);
+            self.next.get_or_insert(from);
+        }
+    }
+
+    /// Sends what is due, and takes in what is acknowledged.
+    fn send(&mut self, now: Instant, host: &HostSnapshot) {
+        let Some(reports) = &mut self.reports else {
+            return;
+        };
+        if self.next.is_some_and(|next| next <= now) {
+            for ((peer, vip), found) in std::mem::take(&mut self.waiting) {
+                for some in found.chunks(MOST_STRAGGLERS) {
+                    let Ok(id) = random_id() else { continue };
+                    let report = Report {
+                        time: wall_clock(),
+                        id,
+                        to: peer,
+                        vip,
+                        stragglers: some.iter().map(|one| (one.ip, one.mac)).collect(),
+                    };
+                    reports.send(now, send::route(host, peer, &[vip.ip()]), &report);
+                }
+            }
+            (self.next, self.last) = (None, Some(now));
+        }
+        let mut datagram = [0; 1024];
+        for socket in self.sockets.values() {
+            for _ in 0..AT_ONCE {
+                let Ok(length) = socket.get().recv(&mut datagram) else {
+                    break;
+                };
+                reports.received(&datagram[..length]);
+            }
+        }
+        while let Some((route, datagram)) = reports.poll(now) {
+            let sent = socket_to(&mut self.sockets, route, self.port)
+                .and_then(|socket| socket.get().send(&datagram));
+            if let Err(error) = sent {
+                debug!("report to {}: {error}", route.to);
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let reports = self.reports.as_ref().and_then(Reports::next_due);
+        reports.into_iter().chain(self.next).min()
+    }
+}
+
+fn socket_to(
+    sockets: &mut HashMap<IpAddr, Readable<UdpSocket>>,
+    route: Route,
+    port: u16,
+) -> io::Result<&Readable<UdpSocket>> {
+    Ok(match sockets.entry(route.to) {
+        Entry::Occupied(open) => open.into_mut(),
+        Entry::Vacant(none) => none.insert(connected(route, port)?),
+    })
+}
