@@ -220,7 +220,7 @@ fn commands(text: &str) -> Vec<String> {
     all.map(|code| {
         let code = code.split([';', '#', '|', '&', '>']).next().unwrap();
         let mut words = code.split_whitespace().map(|word| match word {
-            "VIP…" | "VIP" => "192.0.2.10",
+            "[VIP…]" | "VIP…" | "VIP" => "192.0.2.10",
             "PEER" => "192.0.2.2",
             _ => word,
         });

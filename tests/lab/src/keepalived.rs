@@ -177,7 +177,14 @@ impl Keepalived {
 
     fn wait_until_started(&mut self) {
         self.wait_until("started", SOON, |keepalived| {
-            keepalived.log().contains("Startup complete").then_some(())
+            let log = keepalived.log();
+            // 2.1 does not say so: this is the last thing that it does before.
+            let ready = if log.contains("Starting Keepalived v2.1") {
+                "Registering gratuitous "
+            } else {
+                "Startup complete"
+            };
+            log.contains(ready).then_some(())
         });
     }
 
