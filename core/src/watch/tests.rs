@@ -426,7 +426,7 @@ fn a_host_that_an_announcement_did_not_reach_is_asked_when_it_is_heard() {
     let expected = Moved {
         unit: "A".to_owned(),
         how: Move::AreAskedFor,
-        peers: [late].into(),
+        peers: [(late, None)].into(),
         vips: vec![placed(VIP)],
     };
     assert_eq!(asked, [expected]);
