@@ -1443,7 +1443,11 @@ impl Network {
             match member.source {
                 Source::Gateway => base.gateways.push(member.host.ip),
                 Source::Configured => configured.push(member.host.ip),
-                Source::Learned | Source::Census | Source::Observed | Source::Subnet => {}
+                Source::Learned
+                | Source::Census
+                | Source::Observed
+                | Source::Reported
+                | Source::Subnet => {}
             }
             if member.known_mac.is_some() {
                 base.neighbours.push(Neighbour {
