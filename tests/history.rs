@@ -359,10 +359,10 @@ fn of_a_run_for_many_vips_each_has_its_row_and_who_followed_it() {
     let lab = Lab::new();
     let (a, peers) = (lab.host("a"), lab.hosts("p", 3));
     let metrics = lab.directory().join("v.prom");
-    let more = format!("timeout = 2\nmetrics_file = \"{}\"", metrics.display());
+    let more = format!("timeout = 6\nmetrics_file = \"{}\"", metrics.display());
     let settings = settings(&lab, "a", &more);
     common::meet(&a, &peers);
-    let vips: Vec<_> = (1..=250).map(|last| format!("10.9.200.{last}")).collect();
+    let vips: Vec<_> = (50..250).map(|last| format!("10.9.0.{last}")).collect();
     let batch = vips
         .iter()
         .map(|vip| format!("addr add {vip}/32 dev eth0\n"));
@@ -390,8 +390,8 @@ fn of_a_run_for_many_vips_each_has_its_row_and_who_followed_it() {
     assert!(plot.contains(": 3 of 3 follow, the last after "), "{plot}");
     let metrics = fs::read_to_string(metrics).unwrap();
     let proven = metrics.matches("verdict=\"proven\"} 3\n").count();
-    assert_eq!(proven, 249, "{metrics}");
-    for (result, vips) in [("ok", 249), ("unproven", 1)] {
+    assert_eq!(proven, 199, "{metrics}");
+    for (result, vips) in [("ok", 199), ("unproven", 1)] {
         let counted = format!("result=\"{result}\"}} 1\n");
         assert_eq!(metrics.matches(&counted).count(), vips, "{metrics}");
     }

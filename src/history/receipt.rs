@@ -1,5 +1,6 @@
 //! A receipt: the JSON report of a run, with the time when the run began.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -203,7 +204,10 @@ impl AboutVip {
 
 impl Receipt {
     pub(super) fn read(value: &Value) -> Option<Self> {
-        Self::deserialize(printable(value)).ok()
+        match is_printable(value) {
+            true => Self::deserialize(value).ok(),
+            false => Self::deserialize(printable(value)).ok(),
+        }
     }
 
     /// When the run began, since 1970.
@@ -279,6 +283,19 @@ impl Fresh {
             line = shortened(&line);
         }
         Some(line + "\n")
+    }
+}
+
+/// Whether all texts can be shown as they are. They nearly always can, and a copy takes time.
+fn is_printable(value: &Value) -> bool {
+    let is_shown = |text: &str| matches!(one_line(text), Cow::Borrowed(_));
+    match value {
+        Value::String(text) => is_shown(text),
+        Value::Array(all) => all.iter().all(is_printable),
+        Value::Object(fields) => fields
+            .iter()
+            .all(|(name, value)| is_shown(name) && is_printable(value)),
+        _ => true,
     }
 }
 
