@@ -143,10 +143,13 @@ fn assert_named(lab: &Lab, count: usize, old_by_hook: bool) {
         logging(lab, "old.log", vipherald(&a, &with(&conf, &arguments)))
     });
     let expected = addresses(&clients[..3]);
-    for log in [&log, &listens] {
-        eventually("the stragglers are named", SOON, || {
-            (named(log).iter().cloned().collect::<BTreeSet<_>>() == expected).then_some(())
-        });
+    let both = [&log, &listens];
+    let deadline = left + SOON;
+    let are_named = || both.map(|log| BTreeSet::from_iter(named(log)) == expected);
+    while are_named() != [true; 2] {
+        let all = both.map(|log| named(log));
+        assert!(Instant::now() < deadline, "{all:?}, not {expected:?}");
+        std::thread::sleep(Duration::from_millis(20));
     }
     println!("named on both after {:?}", left.elapsed());
     // The new owner asks them, and says where it knows them from.
