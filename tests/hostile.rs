@@ -112,6 +112,16 @@ fn no_flood_costs_many_announcements_more_than_their_ceilings() {
 }
 
 #[test]
+fn no_guess_makes_a_stale_peer_look_proven_or_a_proven_one_stale() {
+    withstands(
+        &[("guessed answers", During::Guesses)],
+        &[VIP, VIP6],
+        announcements::one,
+        &ceilings::ANNOUNCE,
+    );
+}
+
+#[test]
 fn sigterm_is_obeyed_at_once_with_many_vips_and_a_full_table() {
     let times = [50, 300, 2000].map(|millis| ("SIGTERM", Duration::from_millis(millis)));
     withstands(

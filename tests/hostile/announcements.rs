@@ -6,13 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vipherald_lab::{Lab, State};
+use vipherald_core::address::Mac;
+use vipherald_lab::{Host, Lab, State};
 
 use crate::ceilings::{Cost, frames_sent};
 use crate::common::{
     OLD_MAC, Run, address_beside, assert_at_once, give, give_all, meet, vipherald,
 };
-use crate::flood::{Flooder, Forged};
+use crate::flood::{Flooder, Forged, Guesses};
 use crate::floods::{Over, watch};
 
 /// Longer than a run lasts.
@@ -29,6 +30,9 @@ pub(crate) enum During {
     Claims,
     /// ARP requests of forged hosts: the one stale peer is found all the same.
     ForgedHosts,
+    /// Guesses at what the peers would answer: none makes a stale one look proven, a proven one stale,
+    /// or ends the run.
+    Guesses,
 }
 
 /// Floods an announcement of one VIP. One peer is named, and follows whatever is claimed; another has a
@@ -46,6 +50,11 @@ pub(crate) fn one(during: During, vip: &str) -> Cost {
             // The forged ones are only counted.
             let listed = report["vips"][0]["peers"].as_array().unwrap().len();
             assert!(listed < 10, "{listed}");
+        }
+        During::Guesses => {
+            assert_eq!(status, 3, "{report}");
+            assert_eq!(verdict(&report, "configured"), "proven", "{report}");
+            assert_eq!(verdict(&report, "learned"), "stale", "{report}");
         }
     }
     cost
@@ -147,6 +156,15 @@ fn flooded(during: During, vips: &[String]) -> (Cost, i32, Value) {
     let forged = match during {
         During::Claims => Forged::Claims(vip.parse().unwrap()),
         During::ForgedHosts => Forged::Senders(owner.ipv4()),
+        During::Guesses => {
+            lab.learn_nothing_from(&attacker);
+            let host = |host: &Host| (address_beside(vip, host), Mac::new(host.mac().0));
+            Forged::Guesses(Guesses {
+                vip: vip.parse().unwrap(),
+                own: host(&owner),
+                peers: [host(&peer), host(&stale)],
+            })
+        }
     };
     let mut flooder = Flooder::on(&attacker, forged);
     let began = Instant::now();

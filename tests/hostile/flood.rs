@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, send};
+use vipherald_core::address::Mac;
+use vipherald_core::wire::{
+    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Token,
+};
 use vipherald_lab::Host;
 
 /// What the frames are.
@@ -15,8 +19,87 @@ pub(crate) enum Forged {
     Claims(IpAddr),
     /// ARP requests for an address, each by another host of 10.9.128.0/17 with another MAC.
     Senders(Ipv4Addr),
+    /// What would answer a new owner's questions, if it were not guessed.
+    Guesses(Guesses),
     /// Frames of a protocol that nobody speaks.
     Junk,
+}
+
+/// What an adversary knows who sees broadcasts alone: addresses and MACs, but no question.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guesses {
+    pub(crate) vip: IpAddr,
+    /// The new owner.
+    pub(crate) own: (IpAddr, Mac),
+    /// Those that it asks.
+    pub(crate) peers: [(IpAddr, Mac); 2],
+}
+
+impl Guesses {
+    /// A frame for the owner alone, as if one of the peers had sent it.
+    fn frame(&self, random: u64, mut nonce: u64) -> Vec<u8> {
+        let [kind, who, whose, x, identifier @ .., y, z] = random.to_be_bytes();
+        let (peer, mac) = self.peers[usize::from(who) % self.peers.len()];
+        let source = match whose % 4 {
+            0 => Mac::new([2, 0xee, 0, 0, x, y]),
+            _ => mac,
+        };
+        if nonce.is_multiple_of(16) {
+            nonce = 0;
+        }
+        let echo = |kind, from, to| {
+            Payload::Echo(Echo {
+                source: from,
+                destination: to,
+                kind,
+                token: Token {
+                    identifier: u16::from_be_bytes(identifier),
+                    sequence: u16::from_be_bytes([y, z]),
+                    nonce,
+                },
+                hop_limit: if x.is_multiple_of(2) { 64 } else { 63 },
+            })
+        };
+        let (own, owner_mac) = self.own;
+        let payload = match kind % 6 {
+            0 => echo(EchoKind::Reply, peer, self.vip),
+            1 => echo(EchoKind::Reply, peer, own),
+            2 => echo(EchoKind::Reply, self.vip, own),
+            3 => echo(EchoKind::Request, peer, self.vip),
+            asks => self.answer((peer, source), if asks == 4 { self.vip } else { own }),
+        };
+        let frame = Frame {
+            destination: owner_mac,
+            source,
+            payload,
+        };
+        frame.to_bytes()
+    }
+
+    /// The answer to a directed request.
+    fn answer(&self, (peer, mac): (IpAddr, Mac), to: IpAddr) -> Payload {
+        match (peer, to) {
+            (IpAddr::V4(peer), IpAddr::V4(to)) => Payload::Arp(Arp {
+                operation: ArpOperation::Reply,
+                sender_mac: mac,
+                sender_ip: peer,
+                target_mac: self.own.1,
+                target_ip: to,
+            }),
+            (IpAddr::V6(peer), IpAddr::V6(to)) => Payload::Ndp(Ndp {
+                source: peer,
+                destination: to,
+                message: NdpMessage::Advertisement(Advertisement {
+                    router: false,
+                    solicited: true,
+                    override_cached: true,
+                    target: peer,
+                    target_lladdr: Some(mac),
+                }),
+            }),
+            _ => panic!("{self:?}: of two families"),
+        }
+    }
 }
 
 /// A raw sender on a host's `eth0`.
@@ -59,6 +142,7 @@ impl Flooder {
             Forged::Claims(IpAddr::V4(vip)) => arp(2, mac, vip, vip),
             Forged::Claims(IpAddr::V6(vip)) => advertisement(mac, vip),
             Forged::Senders(asked) => arp(1, mac, Ipv4Addr::new(10, 9, e | 0x80, f), asked),
+            Forged::Guesses(guesses) => guesses.frame(self.next(), self.next()),
             Forged::Junk => [&[0xff; 6][..], &mac, &[0x88, 0xb5], &[0; 46]].concat(),
         }
     }

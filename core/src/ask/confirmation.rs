@@ -38,6 +38,8 @@ const MOST_PAIRS: u32 = u64::BITS;
 const INITIAL_HOP_LIMITS: [u8; 4] = [32, 64, 128, 255];
 /// The most orders to one peer.
 const MOST_ORDERS: u32 = 3;
+/// A host answers each solicitation once. With more answers for each than this, somebody forges them.
+const MOST_ANSWERS: u32 = 2;
 /// One in this many directed requests to a silent peer is a broadcast: its MAC may have changed.
 const BROADCAST_EVERY: u32 = 4;
 
@@ -166,6 +168,8 @@ pub struct Confirmation {
     orders: u32,
     /// Directed requests when the last answer came.
     directed_when_answered: u32,
+    /// Answers to directed requests, from whichever MAC.
+    answers: u32,
     /// Source address of directed requests. `None` once this host has lost it: then it sends none.
     from: Option<IpAddr>,
     /// Whether that is the VIP: then an answer to a solicitation shows the peer's entry.
@@ -205,6 +209,7 @@ impl Confirmation {
             order: None,
             orders: 0,
             directed_when_answered: 0,
+            answers: 0,
             control_reply: None,
             control_answers: 0,
             odd_reply: None,
@@ -232,7 +237,7 @@ impl Confirmation {
         self.control_answers = 0;
         self.asked = [0; QUESTIONS.len()];
         self.asked_while_dead = self.asked;
-        self.directed_when_answered = 0;
+        (self.directed_when_answered, self.answers) = (0, 0);
     }
 
     /// Asks again whether it has the VIP. If it then answers nothing, it remains a holder.
@@ -525,6 +530,7 @@ impl Confirmation {
     /// `mac` answered a directed request. Returns whether that is new.
     pub(crate) fn on_answer(&mut self, now: Instant, mac: Mac) -> bool {
         self.directed_when_answered = self.count(Question::Directed);
+        self.answers = self.answers.saturating_add(1);
         let settled = self.acknowledged.is_some() || self.proven.is_some() || self.holds_vip;
         if self.count(Question::Directed) == 0 || settled {
             return false;
@@ -668,11 +674,14 @@ impl Confirmation {
     fn is_stale(&self) -> bool {
         let in_vips_subnet = |control: Control| control.in_vips_subnet;
         // The answer to a solicitation goes to the MAC in the peer's table, unlike the answer to an ARP
-        // request: who answers has the right entry.
-        let unanswered = self.count(Question::Directed) - self.directed_when_answered;
+        // request: who answers has the right entry. But nothing tells a forged answer from a real one.
+        let asked = self.count(Question::Directed);
+        let unanswered = asked - self.directed_when_answered;
+        let is_flooded = self.answers > asked.saturating_mul(MOST_ANSWERS);
         let entry_is_right = self.peer.ip.is_ipv6()
             && self.acknowledged.is_some()
             && self.asks_as_vip
+            && !is_flooded
             && unanswered < STALE_AFTER;
         self.peer.control.is_some_and(in_vips_subnet)
             && !entry_is_right
@@ -836,6 +845,26 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(turn(&mut swept, Some(5)).0, [Question::Directed]);
         }
+    }
+
+    #[test]
+    fn a_flood_of_forged_advertisements_hides_no_stale_peer() {
+        let stale_after = |answers_a_turn| {
+            let mut asked = peer(Some(PEER));
+            asked.peer.ip = "fd00::2".parse().unwrap();
+            for _ in 0..10 {
+                turn(&mut asked, Some(5));
+                for _ in 0..answers_a_turn {
+                    asked.on_answer(Instant::now(), PEER);
+                }
+                let last = asked.count(Question::Control).saturating_sub(1);
+                control_echo(&mut asked, PEER, last);
+            }
+            asked.verdict()
+        };
+        // Its firewall drops echoes from the VIP.
+        assert_eq!(stale_after(1), PeerVerdict::Acknowledged);
+        assert_eq!(stale_after(3), PeerVerdict::Stale);
     }
 
     #[test]

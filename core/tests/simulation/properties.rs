@@ -574,6 +574,7 @@ pub(crate) fn hold(network: &Network, statistics: &mut Statistics) {
                 statistics.owners_without_echo += 1;
             }
             seen.claims_no_more_than_the_truth();
+            seen.no_forgery_decides();
             if settled {
                 seen.finds_the_truth(statistics);
             }
@@ -668,6 +669,26 @@ impl Seen<'_> {
             !(is_real_server && follows) || is_forged,
             "it drops packets from the VIP: {who}"
         );
+    }
+
+    /// Who knows no nonce makes no peer look proven that answers only this host's own address, and none
+    /// stale whose answer to the VIP came.
+    fn no_forgery_decides(&self) {
+        let Self { truth, who, .. } = self;
+        if !self.network.scenario.adversary {
+            return;
+        }
+        let restarted = self.network.vips[self.vip].starts > 1;
+        match self.verdict {
+            PeerVerdict::Proven if truth.control && !truth.followed => {
+                let is_two = self.member.host.link_local.is_some();
+                assert!(restarted || is_two, "a forgery proved it: {who}");
+            }
+            PeerVerdict::Stale if truth.followed && !truth.forwarded => {
+                assert!(restarted, "a forgery made it stale: {who}");
+            }
+            _ => {}
+        }
     }
 
     fn finds_the_truth(&self, statistics: &mut Statistics) {

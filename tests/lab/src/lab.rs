@@ -183,6 +183,13 @@ impl Lab {
         self.ip(&format!("link set {} up\n", host.port()));
     }
 
+    /// From now on the switch learns no MAC from this host's frames, which may forge any: frames for
+    /// others do not reach it.
+    pub fn learn_nothing_from(&self, host: &Host) {
+        let port = host.port();
+        self.ip(&format!("link set {port} type bridge_slave learning off\n"));
+    }
+
     /// Copies a program to where keepalived's `enable_script_security` lets it run as a hook. It
     /// is removed with the lab. A copy that is there already stays: it may be running.
     pub fn install_hook(&self, program: impl AsRef<Path>) -> PathBuf {
