@@ -264,7 +264,7 @@ fn who_answers_as_a_proxy_for_the_vip_alone_may_be_one_and_the_words_say_so() {
             assert!(words.contains(part), "{part}: {words}");
         }
         let told = run(&a, &format!("announce {vip} --timeout 3")).exits(4);
-        told.logs(&format!("see whether it is a proxy ({show} show proxy`)"));
+        told.logs(format!("see whether it is a proxy ({show} show proxy`)"));
     }
 }
 

@@ -563,7 +563,7 @@ fn what_can_not_be_watched_is_said() {
     let lab = Lab::new();
     let a = lab.host("a");
     let missing = Path::new("/nowhere/keepalived.conf");
-    let run = |arguments: &str| -> Ended { common::run(&a, arguments) };
+    let run = |arguments: &str| -> Ended { run(&a, arguments) };
     run(&with(missing, "watch"))
         .exits(1)
         .logs("can't read /nowhere");

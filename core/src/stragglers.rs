@@ -222,8 +222,13 @@ impl Asker for Stragglers {
         else {
             return;
         };
-        let is_host =
-            header.source.is_unicast() && !sender.is_unspecified() && !sender.is_multicast();
+        // A host's kernel solicits from its link-local address; its packets have another one.
+        let is_kernel =
+            Vip::try_from(sender).is_ok_and(Vip::is_link_local) && !left.placed.vip.is_link_local();
+        let is_host = header.source.is_unicast()
+            && !sender.is_unspecified()
+            && !sender.is_multicast()
+            && !is_kernel;
         let is_owner = left.owner.is_some_and(|(owner, _)| owner == header.source);
         if own != Some(header.destination)
             || !left.on.contains(&interface)

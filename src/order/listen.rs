@@ -16,7 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
-use vipherald_core::address::InterfaceIndex;
+use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::keepalived;
 use vipherald_core::log_limit::{LogLimiter, RateLimit};
 use vipherald_core::order::admission::{Admission, Decision, Dropped};
@@ -43,6 +43,8 @@ const MOST_AT_WORK: usize = 16;
 const LINES: u32 = 6;
 /// Hosts a minute that are named because an old owner reports them; the rest is counted.
 const NAMED: u32 = 64;
+/// A host is named once in this time, whichever of this host's addresses reports go to.
+const NAMED_AGAIN: Duration = Duration::from_secs(60);
 /// Refusals a second in answer to datagrams that somebody may have recorded and sent again.
 const REFUSALS: u32 = 2;
 /// How often the history counts refused datagrams: a flood of them must not crowd out its receipts.
@@ -114,6 +116,7 @@ async fn obey(
         lines: RateLimit::a_minute(LINES),
         refusals: RateLimit::a_second(REFUSALS),
         named: RateLimit::a_minute(NAMED),
+        named_at: BTreeMap::new(),
         history: request.history,
         refused: BTreeMap::new(),
         refused_kept: Instant::now(),
@@ -201,6 +204,8 @@ struct Listener {
     lines: RateLimit,
     refusals: RateLimit,
     named: RateLimit,
+    /// When a host was last named as one that still sends to a VIP's old owner.
+    named_at: BTreeMap<(Vip, IpAddr, Mac), Instant>,
     history: Rc<Keeper>,
     /// Datagrams that were refused since the history last heard of it.
     refused: BTreeMap<&'static str, u64>,
@@ -444,11 +449,19 @@ impl Listener {
         };
         let (vip, old) = (report.vip, from.ip().to_canonical());
         if let OwnVip::Here(interfaces) = own {
+            let now = Instant::now();
+            self.named_at
+                .retain(|_, at| now.duration_since(*at) < NAMED_AGAIN);
             for (ip, mac) in &report.stragglers {
-                if !self.named.take(Instant::now()) {
+                let host = (vip, *ip, *mac);
+                if self.named_at.contains_key(&host) {
+                    continue;
+                }
+                if !self.named.take(now) {
                     self.done.count("reported hosts");
                     continue;
                 }
+                self.named_at.insert(host, now);
                 let notice = Notice::new(Kind::StillSends)
                     .with("VIP", &vip)
                     .with_each("INTERFACE", interfaces)

@@ -173,3 +173,27 @@ fn it_ends_in_time_and_once_the_vip_is_back_or_another_run_has_it() {
     core.left(start, start + Duration::from_secs(60), &[placed()], &host);
     assert!(core.is_over(start));
 }
+
+#[test]
+fn a_kernel_that_solicits_from_its_link_local_address_is_no_other_host() {
+    let vip: IpAddr = "fd00::10".parse().unwrap();
+    let (mut core, now) = (Stragglers::default(), Instant::now());
+    let placed = PlacedVip::anywhere(Vip::try_from(vip).unwrap());
+    let host = HostSnapshot {
+        addresses: vec![address("fd00::1/64", ETH)],
+        ..host()
+    };
+    core.left(now, now + Duration::from_secs(60), &[placed], &host);
+    let later = now + UNCLAIMED;
+    for from in ["fe80::7", "fd00::7"] {
+        let header = Header {
+            destination: own(),
+            source: mac(7),
+            wanted: Some(vip),
+            sender: Some((from.parse().unwrap(), 255)),
+        };
+        core.heard(later, ETH, &header);
+    }
+    let found: Vec<_> = core.take().into_iter().map(|one| one.ip).collect();
+    assert_eq!(found, ["fd00::7".parse::<IpAddr>().unwrap()]);
+}
