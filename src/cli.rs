@@ -445,7 +445,8 @@ pub struct Notify {
     pub state: String,
     /// Its VRRP priority, which is ignored
     pub priority: Option<String>,
-    /// After BACKUP, name the hosts that still send to the VIPs here, for this long [default: 60]
+    /// After BACKUP, name the hosts that still send to the VIPs here, for this long [default: 60 if
+    /// keepalived itself runs it, else 0]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     pub straggler_watch: Option<Duration>,
     /// When the first round is out, also run this script, with these arguments and then keepalived's

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use log::{Level, debug, warn};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
-use vipherald_core::address::Vip;
+use vipherald_core::address::{Mac, Prefix, Vip};
 use vipherald_core::ask::Asker;
 use vipherald_core::host::{HostSnapshot, PlacedVip};
+use vipherald_core::log_limit::RateLimit;
 use vipherald_core::order::outbox::Route;
 use vipherald_core::order::report::{MOST_STRAGGLERS, Report, Reports};
 use vipherald_core::stragglers::{Straggler, Stragglers};
@@ -31,6 +32,8 @@ use crate::supersede::{RunId, Runs};
 
 /// Datagrams to read at once.
 const AT_ONCE: usize = 64;
+/// Hosts a minute that are named; the rest is counted.
+const NAMED: u32 = 64;
 /// Reports leave at most so often: whoever forges frames makes this host send no more.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
@@ -42,6 +45,8 @@ pub(crate) struct Departure {
     pub(crate) vips: Vec<PlacedVip>,
     /// Whom to tell, if there is a key.
     pub(crate) peers: Vec<IpAddr>,
+    /// Runs that began later care for them instead.
+    pub(crate) run_id: RunId,
     /// When they left.
     pub(crate) since: Instant,
     /// How long to look.
@@ -49,11 +54,27 @@ pub(crate) struct Departure {
 }
 
 /// The VIPs that leave, for one [`Departures::watch`] at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Departures {
     new: RefCell<Vec<Departure>>,
+    /// How often a host is named.
+    lines: RefCell<RateLimit>,
+    /// Those that were not, since the last line that said so.
+    unnamed: Cell<u32>,
     arrived: Notify,
     is_watched: Cell<bool>,
+}
+
+impl Default for Departures {
+    fn default() -> Self {
+        Self {
+            new: RefCell::default(),
+            lines: RefCell::new(RateLimit::a_minute(NAMED)),
+            unnamed: Cell::default(),
+            arrived: Notify::default(),
+            is_watched: Cell::default(),
+        }
+    }
 }
 
 impl Departures {
@@ -72,7 +93,29 @@ impl Departures {
         if let Err(error) = self.look(orders).await {
             debug!("who still sends to VIPs that left is not known: {error}");
         }
+        self.tell_unnamed();
         self.is_watched.set(false);
+    }
+
+    /// Logs the stragglers that were found.
+    fn name(&self, look: &mut Look, now: Instant) {
+        for found in look.core.take() {
+            let Some(line) = look.line(now, &found) else {
+                continue;
+            };
+            if !self.lines.borrow_mut().take(now) {
+                self.unnamed.set(self.unnamed.get().saturating_add(1));
+                continue;
+            }
+            self.tell_unnamed();
+            line.log();
+        }
+    }
+
+    fn tell_unnamed(&self) {
+        if let more @ 1.. = self.unnamed.take() {
+            warn!("{more} more hosts still send to VIPs that left");
+        }
     }
 
     async fn look(&self, orders: &Orders) -> Result<(), Error> {
@@ -80,9 +123,10 @@ impl Departures {
             driver: Driver::open(None)?,
             core: Stragglers::default(),
             runs: None,
-            run_id: RunId::now(),
+            run_id: None,
             about: BTreeMap::new(),
             host: HostSnapshot::default(),
+            routers: BTreeSet::new(),
             mail: Mail::open(orders),
         };
         loop {
@@ -92,9 +136,10 @@ impl Departures {
             }
             let now = look.driver.send_due(&mut look.core, |_| ()).await?;
             look.yield_to_newer_runs();
-            look.name(now);
+            self.name(&mut look, now);
             look.mail.send(now, &look.host);
-            if look.core.is_over(now) && self.new.borrow().is_empty() {
+            let is_done = look.core.is_over(now) && look.mail.next_due().is_none();
+            if is_done && self.new.borrow().is_empty() {
                 return Ok(());
             }
             let due = look.mail.next_due();
@@ -113,10 +158,13 @@ struct Look {
     driver: Driver,
     core: Stragglers,
     runs: Option<Runs>,
-    run_id: RunId,
+    /// That of the first departure.
+    run_id: Option<RunId>,
     /// The instance and the peers of each VIP.
     about: BTreeMap<Vip, (Option<String>, Vec<IpAddr>)>,
     host: HostSnapshot,
+    /// Those that were named.
+    routers: BTreeSet<(Vip, Mac)>,
     mail: Mail,
 }
 
@@ -124,6 +172,7 @@ impl Look {
     async fn add(&mut self, new: Vec<Departure>) -> Result<(), Error> {
         self.host = self.driver.kernel().snapshot().await?;
         for departure in new {
+            self.run_id.get_or_insert(departure.run_id);
             let until = departure.since + departure.lasts;
             self.core
                 .left(departure.since, until, &departure.vips, &self.host);
@@ -142,7 +191,8 @@ impl Look {
         match &self.runs {
             Some(runs) => runs.tell(&places),
             None => {
-                let runs = Runs::claim(self.run_id, &places);
+                let run_id = self.run_id.unwrap_or_else(RunId::now);
+                let runs = Runs::claim(run_id, &places);
                 let runs = runs.inspect_err(|error| debug!("newer runs are not heard of: {error}"));
                 self.runs = runs.ok();
             }
@@ -164,27 +214,41 @@ impl Look {
         }
     }
 
-    /// Logs the stragglers that were found, and reports them.
-    fn name(&mut self, now: Instant) {
-        for found in self.core.take() {
-            let link = self.core.link(found.interface);
-            let notice = Notice::new(Kind::StillSends)
-                .with("VIP", &found.vip)
-                .with_each("INTERFACE", link.map(|link| &link.name))
-                .with("PEER", &found.ip)
-                .with("MAC", &found.mac);
-            let text = format!(
-                "{} ({}) still sends to {} here, {} s after it left",
-                found.ip,
-                found.mac,
-                found.vip,
-                found.after.as_secs()
-            );
-            let (name, peers) = self.about.get(&found.vip).cloned().unwrap_or_default();
-            let line = Line::new(Level::Warn, text).of(notice);
-            line.about(name.as_deref()).log();
-            self.mail.post(now, &found, &peers);
-        }
+    /// Whether a sender is beyond a router of the link where its frame came in.
+    fn is_routed(&self, found: &Straggler) -> bool {
+        let own = self.host.addresses.iter();
+        let subnets = own.filter(|own| {
+            own.interface == found.interface
+                && own.ip.is_ipv4() == found.ip.is_ipv4()
+                && own.prefix_len < if own.ip.is_ipv4() { 32 } else { 128 }
+        });
+        let mut subnets = subnets.map(Prefix::of).peekable();
+        subnets.peek().is_some() && !subnets.any(|subnet| subnet.contains(found.ip))
+    }
+
+    /// What to log of a straggler, which it reports; `None` if that has been logged.
+    fn line(&mut self, now: Instant, found: &Straggler) -> Option<Line> {
+        let link = self.core.link(found.interface);
+        let notice = Notice::new(Kind::StillSends)
+            .with("VIP", &found.vip)
+            .with_each("INTERFACE", link.map(|link| &link.name))
+            .with("MAC", &found.mac);
+        let (vip, ip, mac) = (found.vip, found.ip, found.mac);
+        let after = format!("{} s after it left", found.after.as_secs());
+        let (name, peers) = self.about.get(&vip).cloned().unwrap_or_default();
+        let (notice, text) = if self.is_routed(found) {
+            if !self.routers.insert((vip, mac)) {
+                return None;
+            }
+            let text = format!("a router ({mac}) still sends to {vip} here, for {ip}, {after}");
+            (notice, text)
+        } else {
+            self.mail.post(now, found, &peers);
+            let text = format!("{ip} ({mac}) still sends to {vip} here, {after}");
+            (notice.with("PEER", &ip), text)
+        };
+        let line = Line::new(Level::Warn, text).of(notice);
+        Some(line.about(name.as_deref()))
     }
 
     async fn readable(&self) -> io::Result<()> {

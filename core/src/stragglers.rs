@@ -12,18 +12,25 @@ use crate::wire::{Frame, Header, NdpMessage, Payload};
 
 /// The most stragglers of one VIP.
 pub const MOST_STRAGGLERS: usize = 64;
+/// The most senders of one VIP that are not named yet: beyond, it is a flood.
+const MOST_SENDERS: usize = 1024;
 /// The most addresses behind one MAC: a gateway's has many.
 const MOST_ADDRESSES: usize = 4;
-/// Frames of so many are enough to hear of a MAC.
+/// So many frames to a VIP are enough to hear of a MAC.
 const ENOUGH_FRAMES: u64 = 64;
+/// So many to all VIPs.
+const ENOUGH_FRAMES_OF_ALL: u64 = 4 * ENOUGH_FRAMES;
+/// The most hosts that claim a VIP one after the other.
+const MOST_OWNERS: usize = 4;
 /// The most VIPs: the socket's filter compares each frame with them.
 const MOST_VIPS: usize = 512;
-/// Who sends for so long after the VIP left, although another host claims it, does not follow.
-const FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
-/// After the first claim of another host, at least this much.
+/// Who sends so long after the VIP left may not follow: the new owner has announced it four times.
+const FOLLOWS_WITHIN: Duration = Duration::from_millis(1200);
+/// After the first claim of each other host, at least this much.
 const HANDED_OVER: Duration = Duration::from_millis(500);
-/// The same if no claim of another host is heard: it may take three intervals of VRRP until one has it.
-const UNCLAIMED: Duration = Duration::from_secs(5);
+/// One frame may have been on its way, or be the last before its sender learns. Who sends again so long
+/// after the first does not follow.
+const SENDS_AGAIN: Duration = Duration::from_millis(700);
 /// The packets of a probe for who holds a VIP go no further than this.
 const PROBE_TTL: u8 = 1;
 
@@ -48,32 +55,61 @@ struct Left {
     placed: PlacedVip,
     since: Instant,
     until: Instant,
-    /// Another host was heard that claims it.
-    owner: Option<(Mac, Instant)>,
+    /// The other hosts that were heard to claim it, and when each first did.
+    owners: BTreeMap<Mac, Instant>,
     /// Where frames may come in.
     on: BTreeSet<InterfaceIndex>,
-    /// The frames of each straggler.
-    frames: BTreeMap<(Mac, IpAddr), u64>,
+    /// Who sent frames to it since that is certain.
+    frames: BTreeMap<(Mac, IpAddr), Sent>,
+}
+
+/// The frames of a sender.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    first: Instant,
+    frames: u64,
+    is_named: bool,
 }
 
 impl Left {
-    /// From when on a sender is a straggler.
-    fn certain_from(&self) -> Instant {
-        match self.owner {
-            Some((_, claimed)) => (self.since + FOLLOWS_WITHIN).max(claimed + HANDED_OVER),
-            None => self.since + UNCLAIMED,
-        }
+    /// From when on its frames count. `None` while nobody is heard to claim the VIP: its clients have
+    /// nobody else to send to. Nor does the new owner of a virtual MAC claim it with another one.
+    fn certain_from(&self) -> Option<Instant> {
+        let claimed = self.owners.values().max()?;
+        Some((self.since + FOLLOWS_WITHIN).max(*claimed + HANDED_OVER))
     }
 
-    /// The MACs of which enough is known.
-    fn well_known(&self) -> impl Iterator<Item = Mac> + '_ {
-        let macs: BTreeSet<_> = self.frames.keys().map(|(mac, _)| *mac).collect();
-        macs.into_iter().filter(|mac| {
-            let of = self.frames.iter().filter(|((other, _), _)| other == mac);
-            let (addresses, frames) =
-                of.fold((0, 0), |(n, sum), (_, frames)| (n + 1, sum + frames));
-            addresses >= MOST_ADDRESSES || frames >= ENOUGH_FRAMES
-        })
+    /// The MACs of which enough is known, for now or for good.
+    fn well_known(&self, now: Instant) -> BTreeSet<Mac> {
+        let mut macs = BTreeSet::new();
+        let mut named = BTreeMap::<Mac, usize>::new();
+        for ((mac, _), sent) in &self.frames {
+            let addresses = named.entry(*mac).or_default();
+            *addresses += usize::from(sent.is_named);
+            if *addresses >= MOST_ADDRESSES || sent.is_enough(now) {
+                macs.insert(*mac);
+            }
+        }
+        macs
+    }
+
+    /// Whether frames of further senders tell anything.
+    fn is_open(&self, now: Instant) -> bool {
+        let named = self.frames.values().filter(|sent| sent.is_named);
+        self.certain_from().is_some_and(|from| from <= now)
+            && self.frames.len() < MOST_SENDERS
+            && named.count() < MOST_STRAGGLERS
+    }
+}
+
+impl Sent {
+    /// From when on one more frame tells something.
+    fn again_at(&self) -> Option<Instant> {
+        (!self.is_named).then(|| self.first + SENDS_AGAIN)
+    }
+
+    fn is_enough(&self, now: Instant) -> bool {
+        self.frames >= ENOUGH_FRAMES && self.again_at().is_none_or(|again| now < again)
     }
 }
 
@@ -97,8 +133,9 @@ impl Stragglers {
     ) {
         for placed in vips {
             let on = near(placed, host);
-            let is_back = !host.holders(placed).is_empty();
-            if is_back || on.is_empty() || self.left.len() >= MOST_VIPS {
+            // It may also hold it as a real server of the new owner, which forwards all clients' packets.
+            let is_here = host.addresses.iter().any(|own| own.ip == placed.vip.ip());
+            if is_here || on.is_empty() || self.left.len() >= MOST_VIPS {
                 continue;
             }
             for link in &on {
@@ -108,7 +145,7 @@ impl Stragglers {
                 placed: placed.clone(),
                 since,
                 until,
-                owner: None,
+                owners: BTreeMap::new(),
                 on: on.iter().map(|link| link.index).collect(),
                 frames: BTreeMap::new(),
             };
@@ -134,7 +171,22 @@ impl Stragglers {
 
     /// The stragglers that were found since the last call.
     pub fn take(&mut self) -> Vec<Straggler> {
-        std::mem::take(&mut self.news)
+        // The VIP may have come back meanwhile.
+        let mut news = std::mem::take(&mut self.news);
+        news.retain(|one| self.left.contains_key(&one.vip));
+        news
+    }
+
+    /// The named MACs that sent so much to all VIPs that no more has to be received of them.
+    fn too_much(&self) -> BTreeSet<Mac> {
+        let mut sums = BTreeMap::<Mac, (u64, bool)>::new();
+        for ((mac, _), sent) in self.left.values().flat_map(|left| &left.frames) {
+            let (frames, all_named) = sums.entry(*mac).or_insert((0, true));
+            *frames += sent.frames;
+            *all_named &= sent.is_named;
+        }
+        sums.retain(|_, (frames, all_named)| *all_named && *frames >= ENOUGH_FRAMES_OF_ALL);
+        sums.into_keys().collect()
     }
 
     fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
@@ -144,8 +196,9 @@ impl Stragglers {
             && left.on.contains(&interface)
             && !is_own
             && mac.can_own()
+            && left.owners.len() < MOST_OWNERS
         {
-            left.owner.get_or_insert((mac, now));
+            left.owners.entry(mac).or_insert(now);
         }
     }
 
@@ -154,7 +207,10 @@ impl Stragglers {
         let link = self.links.get(&address.interface);
         let is_it = |left: &Left| {
             let is_there = match link {
-                Some(link) => left.placed.is_held_on(link, None),
+                Some(link) => {
+                    let lower = link.lower.and_then(|lower| self.links.get(&lower));
+                    left.placed.is_held_on(link, lower)
+                }
                 // keepalived has made a new interface.
                 None => matches!(left.placed.place, Place::Vmac { .. }),
             };
@@ -229,53 +285,64 @@ impl Asker for Stragglers {
             && !sender.is_unspecified()
             && !sender.is_multicast()
             && !is_kernel;
-        let is_owner = left.owner.is_some_and(|(owner, _)| owner == header.source);
+        let is_owner = left.owners.contains_key(&header.source);
         if own != Some(header.destination)
             || !left.on.contains(&interface)
             || !is_host
             || is_owner
             || ttl <= PROBE_TTL
-            || now < left.certain_from()
+            || !left.is_open(now)
         {
             return;
         }
         let of_mac = left.frames.keys().filter(|(mac, _)| *mac == header.source);
-        let has_room = of_mac.count() < MOST_ADDRESSES && left.frames.len() < MOST_STRAGGLERS;
+        let has_room = of_mac.count() < MOST_ADDRESSES;
         let key = (header.source, sender);
-        match left.frames.get_mut(&key) {
-            Some(frames) => *frames += 1,
-            None if has_room => {
-                left.frames.insert(key, 1);
-                self.news.push(Straggler {
-                    vip: left.placed.vip,
-                    interface,
-                    ip: sender,
-                    mac: header.source,
-                    after: now.saturating_duration_since(left.since),
-                });
-            }
-            None => {}
+        if !has_room && !left.frames.contains_key(&key) {
+            return;
+        }
+        let sent = left.frames.entry(key).or_insert(Sent {
+            first: now,
+            frames: 0,
+            is_named: false,
+        });
+        sent.frames += 1;
+        if !sent.is_named && sent.first + SENDS_AGAIN <= now {
+            sent.is_named = true;
+            self.news.push(Straggler {
+                vip: left.placed.vip,
+                interface,
+                ip: sender,
+                mac: header.source,
+                after: now.saturating_duration_since(left.since),
+            });
         }
     }
 
-    fn listening_changed(&mut self, _: Instant, interface: InterfaceIndex) -> Option<Listening> {
+    fn listening_changed(&mut self, now: Instant, interface: InterfaceIndex) -> Option<Listening> {
         let there = self
             .left
             .values()
             .filter(|left| left.on.contains(&interface));
-        let open = there.filter(|left| left.frames.len() < MOST_STRAGGLERS);
+        // Until then a busy host pays nothing.
+        let open = there.filter(|left| left.is_open(now));
         let mut wanted = Listening::default();
         let mut well_known: Option<BTreeSet<Mac>> = None;
         for left in open {
             wanted.to.insert(left.placed.vip.ip());
-            let of_this: BTreeSet<_> = left.well_known().collect();
+            let of_this = left.well_known(now);
             // What is well known as sender to one VIP may be news about another.
             well_known = Some(match well_known {
                 Some(others) => others.intersection(&of_this).copied().collect(),
                 None => of_this,
             });
         }
-        wanted.from_all_but = well_known;
+        wanted.from_all_but = well_known.map(|mut macs| {
+            macs.append(&mut self.too_much());
+            let owners = self.left.values().flat_map(|left| left.owners.keys());
+            macs.extend(owners);
+            macs
+        });
         let changed = self.listening.get(&interface) != Some(&wanted);
         self.listening.insert(interface, wanted.clone());
         changed.then_some(wanted)
@@ -286,8 +353,13 @@ impl Asker for Stragglers {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
+        let certain = self.left.values().filter_map(Left::certain_from);
+        let sent = self.left.values().flat_map(|left| left.frames.values());
+        let muted = sent.filter(|sent| sent.is_enough(now));
+        let again = muted.filter_map(Sent::again_at);
+        let opens = certain.chain(again).filter(|from| now < *from);
         let ends = self.left.values().map(|left| left.until);
-        ends.min().unwrap_or(now)
+        ends.chain(opens).min().unwrap_or(now)
     }
 
     fn link(&self, interface: InterfaceIndex) -> Option<&Link> {

@@ -1,8 +1,10 @@
 //! `notify`: do what an event of keepalived calls for.
 
-use std::time::Instant;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use log::{debug, error, warn};
+use nix::unistd::getppid;
 use vipherald_core::event::{Call, Event};
 use vipherald_core::keepalived::Configuration;
 
@@ -19,6 +21,7 @@ use crate::fifo::Stop;
 use crate::privileges::Capability;
 use crate::settings::Settings;
 use crate::signals::termination;
+use crate::supersede::RunId;
 
 pub(super) async fn notify(
     args: &Notify,
@@ -65,17 +68,29 @@ async fn respond(
         then,
     };
     let stop = Box::pin(termination());
+    let run_id = RunId::now();
     let mut done = responder.respond(&event, call, began, stop).await;
     if let Ok(done) = &mut done
         && call == Call::Purge
         && has_yielded(&event, global)
     {
         let (target, _) = Target::of_event(&event, &configuration)?;
-        let mut departure = target.departure(settings, began);
-        departure.lasts = args.straggler_watch.unwrap_or(departure.lasts);
+        let mut departure = target.departure(settings, (run_id, began));
+        // Who else waits for this run would wait for that, too.
+        departure.lasts = match args.straggler_watch {
+            Some(given) => given,
+            None if is_run_by_keepalived() => departure.lasts,
+            None => Duration::ZERO,
+        };
         done.departure = Some(departure);
     }
     done
+}
+
+/// Whether keepalived itself started this run, and so does not wait for it.
+fn is_run_by_keepalived() -> bool {
+    fs::read_to_string(format!("/proc/{}/comm", getppid()))
+        .is_ok_and(|name| name.trim_end() == "keepalived")
 }
 
 /// What it takes to do what an event calls for.

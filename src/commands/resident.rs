@@ -28,6 +28,7 @@ use crate::purge::{self, Entry, Kept};
 use crate::report::PurgeReport;
 use crate::settings::Settings;
 use crate::stragglers::Departures;
+use crate::supersede::RunId;
 use crate::watch::{Act, Units};
 
 /// Late hosts to name in a line.
@@ -179,7 +180,7 @@ impl Act for Resident {
         let Some(target) = self.target(unit, vips) else {
             return;
         };
-        let since = Instant::now();
+        let since = (RunId::now(), Instant::now());
         let request = target.to_purge(&self.global);
         let done = purge_and_report(&target, &request, &self.global).await;
         self.report(unit, done);

@@ -185,11 +185,16 @@ impl Target {
     }
 
     /// Its VIPs left.
-    pub(super) fn departure(&self, settings: &Settings, since: Instant) -> Departure {
+    pub(super) fn departure(
+        &self,
+        settings: &Settings,
+        (run_id, since): (RunId, Instant),
+    ) -> Departure {
         Departure {
             name: self.name.clone(),
             vips: self.vips.clone(),
             peers: [self.peers.as_slice(), &settings.peers].concat(),
+            run_id,
             since,
             lasts: settings.straggler_watch,
         }

@@ -34,7 +34,7 @@ const GROUPS: &str = "/etc/group";
 const LONGEST_GROUPS: u64 = 1 << 20;
 const MODE: u32 = 0o640;
 /// How long to wait for other processes that write.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How soon to try again.
 const TRY_AGAIN: Duration = Duration::from_millis(2);
 

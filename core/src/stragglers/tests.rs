@@ -1,6 +1,6 @@
 use super::*;
 use crate::ask::testing::{address, mac};
-use crate::wire::Arp;
+use crate::wire::{Arp, Ndp};
 
 const ETH: InterfaceIndex = InterfaceIndex(2);
 const VIP: [u8; 4] = [10, 0, 0, 10];
@@ -39,6 +39,12 @@ fn send(core: &mut Stragglers, now: Instant, last: u8, by: u8) {
     core.heard(now, ETH, &header);
 }
 
+/// The same twice, so long before as makes it certain.
+fn send_twice(core: &mut Stragglers, now: Instant, last: u8, by: u8) {
+    send(core, now, last, by);
+    send(core, now + SENDS_AGAIN, last, by);
+}
+
 /// The new owner announces the VIP.
 fn claim(core: &mut Stragglers, now: Instant) {
     let frame = Arp::gratuitous_request(VIP.into(), mac(2));
@@ -56,16 +62,19 @@ fn take(core: &mut Stragglers) -> Vec<u8> {
 }
 
 #[test]
-fn who_still_sends_once_another_host_has_the_vip_is_named_once() {
+fn who_sends_again_once_another_host_has_the_vip_is_named_once() {
     let (mut core, start) = left();
     claim(&mut core, start);
-    send(&mut core, start + Duration::from_millis(900), 7, 7);
-    assert!(take(&mut core).is_empty());
+    for millis in [900, 1500] {
+        send(&mut core, start + Duration::from_millis(millis), 7, 7);
+    }
+    assert!(take(&mut core).is_empty(), "the first came too early");
     let later = start + Duration::from_secs(3);
     for _ in 0..2 {
         send(&mut core, later, 7, 7);
-        // The new owner asks who has the VIP.
+        // The new owner asks who has the VIP, and one frame may be the last.
         send(&mut core, later, 2, 2);
+        send(&mut core, later, 8, 8);
     }
     let found = core.take();
     assert_eq!(found.len(), 1);
@@ -74,17 +83,43 @@ fn who_still_sends_once_another_host_has_the_vip_is_named_once() {
 }
 
 #[test]
-fn without_another_owner_all_may_still_send_for_a_while() {
+fn without_another_owner_nobody_is_named() {
     let (mut core, start) = left();
-    send(&mut core, start + Duration::from_secs(4), 7, 7);
+    send_twice(&mut core, start + Duration::from_secs(30), 7, 7);
     assert!(take(&mut core).is_empty());
-    send(&mut core, start + Duration::from_secs(5), 7, 7);
+    claim(&mut core, start + Duration::from_secs(40));
+    send_twice(&mut core, start + Duration::from_secs(50), 7, 7);
     assert_eq!(take(&mut core), [7]);
+}
+
+#[test]
+fn clients_may_take_a_moment_to_follow_each_new_owner() {
+    let (mut core, start) = left();
+    claim(&mut core, start);
+    let second = start + Duration::from_secs(20);
+    let frame = Arp::gratuitous_request(VIP.into(), mac(3));
+    core.received(second, ETH, &frame);
+    send(&mut core, second + Duration::from_millis(100), 7, 7);
+    send(&mut core, second + Duration::from_millis(900), 7, 7);
+    assert!(take(&mut core).is_empty());
+    // Both owners may send to this host.
+    send_twice(&mut core, second + Duration::from_secs(3), 3, 3);
+    assert!(take(&mut core).is_empty());
+}
+
+#[test]
+fn once_the_vip_is_back_nobody_is_named() {
+    let (mut core, start) = left();
+    claim(&mut core, start);
+    send_twice(&mut core, start + Duration::from_secs(3), 7, 7);
+    core.address_changed(start, &address("10.0.0.10/32", ETH));
+    assert!(take(&mut core).is_empty());
 }
 
 #[test]
 fn frames_for_others_and_probes_do_not_count() {
     let (mut core, start) = left();
+    claim(&mut core, start);
     let later = start + Duration::from_secs(10);
     let good = Header {
         destination: own(),
@@ -123,32 +158,75 @@ fn frames_for_others_and_probes_do_not_count() {
         },
     ] {
         core.heard(later, ETH, &header);
+        core.heard(later + SENDS_AGAIN, ETH, &header);
     }
     core.heard(later, InterfaceIndex(9), &good);
+    core.heard(later + SENDS_AGAIN, InterfaceIndex(9), &good);
     assert!(take(&mut core).is_empty());
     core.heard(later, ETH, &good);
+    core.heard(later + SENDS_AGAIN, ETH, &good);
     assert_eq!(take(&mut core), [7]);
+}
+
+#[test]
+fn only_what_tells_something_is_received() {
+    let (mut core, start) = left();
+    assert_eq!(
+        core.listening_changed(start, ETH),
+        Some(Listening::default()),
+        "nobody claims the VIP"
+    );
+    claim(&mut core, start);
+    let certain = start + FOLLOWS_WITHIN;
+    assert_eq!(core.next_deadline(start), certain);
+    let received = |core: &mut Stragglers, now| {
+        let listening = core.listening_changed(now, ETH).unwrap();
+        assert_eq!(listening.to, [VIP.into()].into());
+        listening.from_all_but.unwrap()
+    };
+    assert_eq!(received(&mut core, certain), [mac(2)].into(), "the owner");
+    // A host with many frames, until the one that makes it certain.
+    (0..ENOUGH_FRAMES).for_each(|_| send(&mut core, certain, 8, 8));
+    assert_eq!(received(&mut core, certain), [mac(2), mac(8)].into());
+    let again = certain + SENDS_AGAIN;
+    assert_eq!(core.next_deadline(certain), again);
+    assert_eq!(received(&mut core, again), [mac(2)].into());
+    send(&mut core, again, 8, 8);
+    assert_eq!(take(&mut core), [8]);
+    assert_eq!(received(&mut core, again), [mac(2), mac(8)].into());
+    // A router, for many hosts.
+    (1..=250).for_each(|last| send_twice(&mut core, again, last, 7));
+    assert_eq!(take(&mut core).len(), MOST_ADDRESSES);
+    assert_eq!(
+        received(&mut core, again + SENDS_AGAIN),
+        [mac(2), mac(7), mac(8)].into()
+    );
 }
 
 #[test]
 fn a_flood_of_forged_senders_is_named_in_part_and_then_not_even_received() {
     let (mut core, start) = left();
+    claim(&mut core, start);
     let later = start + Duration::from_secs(10);
-    let listening = core.listening_changed(start, ETH).unwrap();
-    assert_eq!(listening.to, [VIP.into()].into());
-    assert_eq!(listening.from_all_but, Some(BTreeSet::new()));
-    // One MAC with many addresses.
-    (1..=250).for_each(|last| send(&mut core, later, last, 7));
-    assert_eq!(take(&mut core).len(), MOST_ADDRESSES);
+    (9..=250).for_each(|last| send_twice(&mut core, later, last, last));
+    assert_eq!(take(&mut core).len(), MOST_STRAGGLERS);
     let listening = core.listening_changed(later, ETH).unwrap();
-    assert_eq!(listening.from_all_but, Some([mac(7)].into()));
-    // One host with many frames.
-    (0..ENOUGH_FRAMES).for_each(|_| send(&mut core, later, 8, 8));
-    let listening = core.listening_changed(later, ETH).unwrap();
-    assert_eq!(listening.from_all_but, Some([mac(7), mac(8)].into()));
-    // Many MACs.
-    (9..=250).for_each(|last| send(&mut core, later, last, last));
-    assert_eq!(take(&mut core).len(), MOST_STRAGGLERS - MOST_ADDRESSES);
+    assert_eq!(listening, Listening::default());
+    // Or each has another MAC.
+    let (mut core, start) = left();
+    claim(&mut core, start);
+    let later = start + Duration::from_secs(10);
+    for number in 0..=u16::MAX {
+        let [high, low] = number.to_be_bytes();
+        let header = Header {
+            destination: own(),
+            source: Mac::new([2, 9, 9, 9, high, low]),
+            wanted: Some(VIP.into()),
+            sender: Some(([10, 9, high, low].into(), 64)),
+        };
+        core.heard(later, ETH, &header);
+    }
+    assert!(take(&mut core).is_empty());
     let listening = core.listening_changed(later, ETH).unwrap();
     assert_eq!(listening, Listening::default());
 }
@@ -184,15 +262,26 @@ fn a_kernel_that_solicits_from_its_link_local_address_is_no_other_host() {
         ..host()
     };
     core.left(now, now + Duration::from_secs(60), &[placed], &host);
-    let later = now + UNCLAIMED;
-    for from in ["fe80::7", "fd00::7"] {
+    let IpAddr::V6(claimed) = vip else {
+        unreachable!("it is IPv6");
+    };
+    core.received(
+        now,
+        ETH,
+        &Ndp::unsolicited_advertisement(claimed, mac(2), false),
+    );
+    let later = now + Duration::from_secs(10);
+    for (from, at) in ["fe80::7", "fd00::7"]
+        .into_iter()
+        .flat_map(|from| [(from, later), (from, later + SENDS_AGAIN)])
+    {
         let header = Header {
             destination: own(),
             source: mac(7),
             wanted: Some(vip),
             sender: Some((from.parse().unwrap(), 255)),
         };
-        core.heard(later, ETH, &header);
+        core.heard(at, ETH, &header);
     }
     let found: Vec<_> = core.take().into_iter().map(|one| one.ip).collect();
     assert_eq!(found, ["fd00::7".parse::<IpAddr>().unwrap()]);
