@@ -522,7 +522,7 @@ fn node_exporter_serves_metrics_that_prometheus_and_the_examples_understand() {
         &instance("VI_1", 51, 100, &[&format!("{VIP}/24")], ""),
     );
     let master = with(&conf, "notify INSTANCE VI_1 MASTER 100");
-    let backup = with(&conf, "notify --straggler-watch 0 INSTANCE VI_1 BACKUP 100");
+    let backup = with(&conf, "notify INSTANCE VI_1 BACKUP 100");
 
     a.remember(b.ipv4(), b.mac());
     a.remember_as(VIP, OLD_MAC, State::Stale);

@@ -105,10 +105,7 @@ fn for_an_instance_only_its_own_interface_counts() {
     assert!(common::taken(&capture).is_empty());
     // To its entry on eth0, that somebody has it on v0 is no contradiction either.
     a.remember(VIP, OLD_MAC);
-    let ended = run(
-        &a,
-        &with(&conf, "notify --straggler-watch 0 INSTANCE VI_1 BACKUP 100"),
-    );
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100"));
     assert_eq!((ended.status, a.cached(VIP)), (0, None), "{ended:?}");
     remember_old(&peers, &[VIP]);
     give(&a, VIP, "eth0");
@@ -128,7 +125,7 @@ fn a_real_server_purges_though_the_vip_is_on_lo() {
     let conf = conf(&lab);
     make_real_server(&a);
     for arguments in [
-        with(&conf, "notify --straggler-watch 0 INSTANCE VI_1 BACKUP 100"),
+        with(&conf, "notify INSTANCE VI_1 BACKUP 100"),
         with(&conf, "purge --instance VI_1"),
         format!("purge {VIP} {VIP6}"),
     ] {

@@ -50,14 +50,7 @@ fn backup_with_the_vip_purges_nothing() {
     give(&a, VIP, "eth0");
     a.remember(VIP, OLD_MAC);
     for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
-        let ended = run(
-            &a,
-            &with(
-                &conf,
-                &format!("notify --straggler-watch 0 INSTANCE VI_1 {state} 0"),
-            ),
-        )
-        .exits(5);
+        let ended = run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0"))).exits(5);
         ended.logs("held here");
         assert_eq!(a.cached(VIP), Some(old_mac()));
     }
@@ -70,14 +63,7 @@ fn every_state_without_the_vip_purges_it_and_nothing_else() {
     let conf = file(&lab, "conf", &instance("VI_1", 51, 100, &[VIP], ""));
     for state in ["BACKUP", "FAULT", "STOP", "DELETED"] {
         remember_old([&a], &[VIP, OTHER_VIP]);
-        run(
-            &a,
-            &with(
-                &conf,
-                &format!("notify --straggler-watch 0 INSTANCE VI_1 {state} 0"),
-            ),
-        )
-        .exits(0);
+        run(&a, &with(&conf, &format!("notify INSTANCE VI_1 {state} 0"))).exits(0);
         assert_eq!(a.neighbour(VIP), None);
         assert_followed([&a], &[OTHER_VIP], old_mac());
     }
@@ -208,7 +194,7 @@ fn every_event_warns_of_a_missing_capability() {
     // There is nothing to purge, so that nothing is refused.
     for (command, missing) in [
         (
-            "notify --straggler-watch 0 INSTANCE VI_1 BACKUP 100",
+            "notify INSTANCE VI_1 BACKUP 100",
             &["CAP_NET_ADMIN", "CAP_NET_RAW"][..],
         ),
         ("purge --instance VI_1", &["CAP_NET_ADMIN"]),
@@ -231,10 +217,7 @@ fn every_event_warns_of_a_missing_capability() {
     );
     ended.logs("no CAP_NET_ADMIN");
     // With all capabilities, there is no warning.
-    let ended = run(
-        &a,
-        &with(&conf, "notify --straggler-watch 0 INSTANCE VI_1 BACKUP 100"),
-    );
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100"));
     ended.logs_no("CAP_");
 }
 
@@ -353,11 +336,7 @@ fn a_group_acts_for_its_members() {
     master.goes_on();
 
     remember_old(peers, &[VIP, OTHER_VIP, third]);
-    run(
-        &b,
-        &with(&conf, "notify --straggler-watch 0 GROUP G BACKUP 0"),
-    )
-    .exits(0);
+    run(&b, &with(&conf, "notify GROUP G BACKUP 0")).exits(0);
     let left = [VIP, OTHER_VIP, third].map(|vip| b.cached(vip));
     assert_eq!(left, [None, None, Some(old_mac())]);
 }
@@ -941,10 +920,7 @@ fn the_users_script_runs_whatever_happens_and_changes_no_exit_status() {
         ("INSTANCE VI_7 MASTER 100", 1),
         ("GROUP VG_7 MASTER 0", 1),
     ] {
-        let arguments = with(
-            &conf,
-            &format!("notify --straggler-watch 0 --then {then} a {event}"),
-        );
+        let arguments = with(&conf, &format!("notify --then {then} a {event}"));
         run(&a, &arguments).exits(status);
         eventually(event, SOON, || {
             let text = fs::read_to_string(&told).ok()?;
@@ -969,7 +945,7 @@ fn the_users_script_runs_whatever_happens_and_changes_no_exit_status() {
     assert!(!told.exists());
     let missing = with(
         &conf,
-        "notify --straggler-watch 0 --then /nowhere/script INSTANCE VI_1 BACKUP 100",
+        "notify --then /nowhere/script INSTANCE VI_1 BACKUP 100",
     );
     run(&a, &missing)
         .exits(0)
@@ -991,10 +967,7 @@ fn nobody_waits_for_the_users_script() {
     );
     let arguments = with(
         &conf,
-        &format!(
-            "notify --straggler-watch 0 --then {} INSTANCE VI_1 BACKUP 100",
-            slow.display()
-        ),
+        &format!("notify --then {} INSTANCE VI_1 BACKUP 100", slow.display()),
     );
     let ended = run(&a, &arguments).exits(0);
     assert!(ended.lasted < Duration::from_secs(60), "{ended:?}");

@@ -306,11 +306,7 @@ fn an_event_logs_the_warnings_about_its_instance() {
     let a = lab.host("a");
     let odd = |name, id| instance(name, id, 100, &[VIP], "mcast_src_ip x");
     let conf = file(&lab, "conf", &(odd("VI_1", 51) + &odd("VI_2", 52)));
-    let ended = run(
-        &a,
-        &with(&conf, "notify --straggler-watch 0 INSTANCE VI_1 BACKUP 100"),
-    )
-    .exits(0);
+    let ended = run(&a, &with(&conf, "notify INSTANCE VI_1 BACKUP 100")).exits(0);
     ended.logs("conf:11: vrrp_instance VI_1: x is no address");
     ended.logs_no("VI_2");
 }

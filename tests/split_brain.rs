@@ -221,7 +221,7 @@ fn a_node_that_yields_orders_its_peers_to_purge_its_mac() {
     give(&stays, VIP, "eth0");
     peer.remember(VIP, yields.mac());
     let backup = format!(
-        "--config {} notify --straggler-watch 0 INSTANCE VI_1 BACKUP 100",
+        "--config {} notify INSTANCE VI_1 BACKUP 100",
         mine.display()
     );
     run(&yields, &with(&conf, &backup)).exits(0);

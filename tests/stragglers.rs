@@ -136,7 +136,7 @@ fn assert_named(lab: &Lab, count: usize, old_by_hook: bool) {
     let conf = file(lab, "keepalived.conf", &conf);
     let (old, log) = resident.unwrap_or_else(|| {
         let arguments = format!(
-            "--config {} notify INSTANCE VI_1 BACKUP 100",
+            "--config {} notify --straggler-watch 60 INSTANCE VI_1 BACKUP 100",
             at_a.display()
         );
         logging(lab, "old.log", vipherald(&a, &with(&conf, &arguments)))

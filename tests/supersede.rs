@@ -398,10 +398,7 @@ fn two_hundred_moves_through_concurrent_runs_end_as_the_kernel_has_it() {
     );
     let mut runs = Vec::new();
     storm(&lab, |host, state| {
-        let arguments = with(
-            &conf,
-            &format!("notify --straggler-watch 0 INSTANCE VI_1 {state} 100"),
-        );
+        let arguments = with(&conf, &format!("notify INSTANCE VI_1 {state} 100"));
         runs.push(Run::start(vipherald(host, &arguments)));
     });
     // The owner's newest run goes on, and every other ends by itself.

@@ -163,10 +163,7 @@ impl Scene {
             Task::Announce => format!("--json announce --timeout 1 {vip} -p {peer}"),
             Task::Purge => format!("purge {vip}"),
             Task::Check => format!("--json check {vip}"),
-            Task::Notify => with(
-                &self.conf,
-                "notify --straggler-watch 0 INSTANCE VI_1 BACKUP",
-            ),
+            Task::Notify => with(&self.conf, "notify INSTANCE VI_1 BACKUP"),
             Task::Fifo => with(&self.conf, &format!("fifo {}", self.fifo().display())),
             Task::Listen => format!("{key} listen --bind [::]:{PORT}"),
             Task::Order => format!("{key} --json order {vip} -p {peer} --timeout 1"),
