@@ -357,8 +357,9 @@ impl Listener {
                 });
                 self.refuse(now, socket, from, &order, Reason::Busy);
             }
-            Decision::Report(_) if self.at_work.len() >= MOST_AT_WORK => {
-                // Not acknowledged: its sender has told others, too.
+            Decision::Report(report) if self.at_work.len() >= MOST_AT_WORK => {
+                // Not acknowledged: its sender tries again.
+                self.admission.not_taken(&report.id);
                 debug!("a report from {from} is dropped: too much to do");
             }
             Decision::Report(report) => {

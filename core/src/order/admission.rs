@@ -209,6 +209,11 @@ impl Admission {
         }
     }
 
+    /// Nothing was done about it: its sender may send it again.
+    pub fn not_taken(&mut self, id: &Id) {
+        self.seen.remove(id);
+    }
+
     /// Forgets the orders whose time has passed. `true` if any id is left that an attacker could
     /// still replay: keep this value until then.
     pub fn forget(&mut self, now: u64) -> bool {

@@ -110,7 +110,7 @@ impl Statistics {
             ("called stale", self.wrongly_stale, 1000, self.honest),
             ("holders missed", self.missed_holders, 250, self.holders),
             ("holders silent", self.silent_holders, 25, self.holders),
-            ("stale missed", self.missed_stale, 100, self.stale),
+            ("stale missed", self.missed_stale, 75, self.stale),
         ] {
             assert!(count * least < of, "{what}: {count} of {of}");
         }

@@ -248,6 +248,10 @@ fn a_report_is_passed_on_once_and_only_in_time() {
     let datagram = first.to_bytes(&keys(1));
     let decision = admission.decide(NOW, sender(), &datagram);
     assert_eq!(decision, Decision::Report(first.clone()));
+    // There was too much to do.
+    admission.not_taken(&first.id);
+    let decision = admission.decide(NOW, sender(), &datagram);
+    assert_eq!(decision, Decision::Report(first.clone()));
     admission.answered(&first.id, vec![7]);
     let again = admission.decide(NOW, sender(), &datagram);
     assert_eq!(again, Decision::Again(first.to, vec![7]));
