@@ -13,7 +13,6 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use vipherald_core::log_limit::RateLimit;
 
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::signals::Stop;
 use crate::watch::{Act, Announcements, Watcher};
 
 /// No line of keepalived has more octets; a longer one is garbage.
@@ -44,9 +44,6 @@ const PIPE: i32 = 1024 * 1024;
 const ALL_MENTIONED_WITHIN: Duration = Duration::from_secs(1);
 /// Warnings a minute about lines that make no sense, and errors about instances that are not known.
 const WARNINGS: u32 = 6;
-
-/// Ends the work in progress, and gives the exit status.
-pub(crate) type Stop = Pin<Box<dyn Future<Output = Exit>>>;
 
 /// What calls for an announcement or a purge.
 #[derive(Clone, Debug)]

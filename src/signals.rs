@@ -1,5 +1,6 @@
 //! SIGTERM, SIGINT and SIGHUP.
 
+use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::{future, io};
 
@@ -9,6 +10,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::exit::Exit;
 use crate::readable::Readable;
+
+/// Ends the work in progress, and gives the exit status.
+pub(crate) type Stop = Pin<Box<dyn Future<Output = Exit>>>;
 
 /// Ends when SIGTERM or SIGINT comes, with the exit status for it. Until this is first polled, or if no
 /// descriptor is left for it, the signals kill the process, as by default.

@@ -18,11 +18,10 @@ use crate::answering::{Observer, Silence, why_silent};
 use crate::cli::{Announce, Global};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::fifo::Stop;
 use crate::kernel::{self, Kernel};
 use crate::report::{AnnounceReport, Background, Line, Told};
 use crate::settings::Settings;
-use crate::signals::termination;
+use crate::signals::{Stop, termination};
 use crate::{announce, check};
 
 /// The observer starts after this time, so that it does not delay the first frames, not even those of

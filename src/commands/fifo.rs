@@ -20,10 +20,10 @@ use crate::announce::{Heard, Late, Start};
 use crate::cli::{Fifo, Global};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::fifo::{Occasion, Respond, Stop, Unmentioned, follow};
+use crate::fifo::{Occasion, Respond, Unmentioned, follow};
 use crate::history::keeper::Keeper;
 use crate::settings::Settings;
-use crate::signals::termination;
+use crate::signals::{Stop, termination};
 use crate::watch::{Act, Watcher};
 
 pub(super) async fn fifo(

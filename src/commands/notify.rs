@@ -17,10 +17,9 @@ use crate::announce::Heard;
 use crate::cli::{Global, Notify};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::fifo::Stop;
 use crate::privileges::Capability;
 use crate::settings::Settings;
-use crate::signals::termination;
+use crate::signals::{Stop, termination};
 use crate::supersede::RunId;
 
 pub(super) async fn notify(

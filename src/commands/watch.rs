@@ -20,12 +20,11 @@ use super::target::{Target, read_configuration, warn_of_all};
 use crate::announce::Heard;
 use crate::cli::{Global, Watch};
 use crate::error::Error;
-use crate::fifo::Stop;
 use crate::history::keeper::Keeper;
 use crate::kernel::Kernel;
 use crate::service::Service;
 use crate::settings::Settings;
-use crate::signals::{HangUps, termination};
+use crate::signals::{HangUps, Stop, termination};
 use crate::watch::{Announcements, FileChanges, Units, Watcher};
 
 /// The name of the VIPs that the user named, in messages.

@@ -13,11 +13,11 @@ use super::output::Done;
 use super::target::Target;
 use crate::check::{self, Role};
 use crate::error::Error;
-use crate::fifo::Stop;
 use crate::kernel::Kernel;
 use crate::order::send;
 use crate::report::OrderReport;
 use crate::settings::Settings;
+use crate::signals::Stop;
 
 /// How long to wait for the peers' answers: not every peer listens, and the VIPs may soon move again.
 const TIMEOUT: Duration = Duration::from_millis(500);

@@ -3,42 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde::{Deserialize, Serialize};
-
 use super::receipt::{AboutVip, Receipt};
+use super::totals::{OfVip, Totals};
 
 /// Of more VIPs than these, those are forgotten that nothing has happened to for the longest time.
 const MOST_VIPS: usize = 500;
-
-/// What all receipts add up to.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub(crate) struct Totals {
-    vips: Vec<OfVip>,
-    refused: BTreeMap<String, u64>,
-}
-
-/// What those about one VIP add up to.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-struct OfVip {
-    instance: String,
-    vip: String,
-    interface: String,
-    /// When something happened to it last.
-    changed: f64,
-    takeovers: BTreeMap<String, u64>,
-    last_takeover: Option<f64>,
-    followed_after: Option<f64>,
-    blocked: bool,
-    path_silent: bool,
-    peers: BTreeMap<String, u64>,
-    conflicts: u64,
-    purged: u64,
-    released: u64,
-    orders_sent: BTreeMap<String, u64>,
-    orders_obeyed: BTreeMap<String, u64>,
-}
 
 impl Totals {
     /// Adds a receipt.

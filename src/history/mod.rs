@@ -1,7 +1,7 @@
 //! The history: a receipt of every run that announced, purged, ordered, released or repaired.
 //!
 //! [`store`] keeps receipts in a file, [`keeper`] writes them beside the work. The rest is pure:
-//! [`receipt`] reads them, [`metrics`] adds them up, [`table`] and [`plot`] show them.
+//! [`receipt`] reads them, [`metrics`] adds them up to [`totals`], [`table`] and [`plot`] show them.
 
 pub(crate) mod keeper;
 mod metrics;
@@ -10,6 +10,7 @@ pub(crate) mod receipt;
 pub(crate) mod store;
 mod svg;
 pub(crate) mod table;
+mod totals;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::metrics::Totals;
+use super::totals::Totals;
 use crate::moment;
 use crate::printable::one_line;
 

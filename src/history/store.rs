@@ -19,8 +19,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc::O_NOFOLLOW;
 use serde_json::{Value, json};
 
-use super::metrics::Totals;
 use super::receipt::{Fresh, Receipt};
+use super::totals::Totals;
 use crate::privileges::Capability;
 use crate::regular_file;
 use crate::settings::{DEFAULT_HISTORY_DIR, Settings};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use vipherald_core::ask::PeerVerdict;
 
 use super::Line;
-use super::announce::AskedPeer;
+use super::asked_peer::AskedPeer;
 
 /// Peers that the JSON of one report lists.
 pub(super) const MOST_PEERS: usize = 4_096;

@@ -11,7 +11,7 @@ use vipherald_core::address::{Mac, Vip};
 use vipherald_core::ask::{Confirmation, PeerVerdict, VipVerdict};
 use vipherald_core::host::{Neighbour, NeighbourState};
 
-use super::announce::AskedPeer;
+use super::asked_peer::AskedPeer;
 use super::caps::{MOST_PEERS, NotKept, shorten};
 use super::purge::state_name;
 use super::{Action, Header, Line, Report, list, proxy_off, show_proxies};

@@ -1,13 +1,16 @@
 //! What happened: log lines for people, JSON for programs.
 
 mod announce;
+mod asked_peer;
 mod caps;
 mod check;
+mod findings;
 mod news;
 mod order;
 mod purge;
 mod release;
 mod show;
+mod wording;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,8 +19,9 @@ use log::Level;
 use serde::Serialize;
 use vipherald_core::address::Vip;
 
-pub use announce::{AnnounceReport, Background};
+pub use announce::AnnounceReport;
 pub use check::{CheckReport, Checked, plugin_line};
+pub use findings::Background;
 pub use news::Told;
 pub use order::{OrderReport, RefusedReport};
 pub use purge::PurgeReport;

@@ -10,11 +10,11 @@ use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, News};
 use vipherald_core::ask::{Confirmation, PeerVerdict};
 
-use super::announce::{
-    Background, Findings, Who, about, about_peer, blocked, conflict, flood, hosts, path_silent,
-    silent, stale,
-};
 use super::caps::Similar;
+use super::findings::{Background, Findings, ToldOver};
+use super::wording::{
+    Who, about, about_peer, blocked, conflict, flood, hosts, path_silent, silent, stale,
+};
 use super::{Line, list, seconds};
 use crate::exit::AnnounceResult;
 use crate::journal::{Kind, Notice};
@@ -109,8 +109,7 @@ pub struct Told {
     lines: Similar,
     /// How many peers of each VIP answered and followed when it was told last.
     followers: BTreeMap<(Vip, u32), (usize, usize)>,
-    /// The conflicts that were told to be over.
-    over: BTreeSet<(Vip, Mac)>,
+    over: ToldOver,
 }
 
 impl Told {
@@ -186,8 +185,8 @@ impl Told {
             .any(|claim| known(claim) != Some(numbers(claim)))
     }
 
-    pub(super) fn is_over(&self, vip: Vip, mac: Mac) -> bool {
-        self.over.contains(&(vip, mac))
+    pub(super) fn over(&self) -> &ToldOver {
+        &self.over
     }
 
     fn count(&mut self, claim: &Claim) {
@@ -203,7 +202,7 @@ impl Told {
         let [first, ..] = claims else { return None };
         claims.iter().for_each(|claim| self.count(claim));
         let followers = Followers::of(core, claims.iter().copied());
-        let (none, lines) = (Self::default(), Similar::default());
+        let (none, lines) = (ToldOver::new(), Similar::default());
         let mut findings = Findings::new(core, background, &none, lines);
         claims.iter().for_each(|claim| findings.of_claim(claim));
         let vips: Vec<_> = claims.iter().map(|claim| claim.vip).collect();

@@ -10,7 +10,7 @@ use vipherald_core::watch::{Move, Moved};
 use super::{Act, Watcher};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::fifo::Stop;
+use crate::signals::Stop;
 
 /// One of them.
 struct Announcing {

@@ -25,8 +25,8 @@ use groups::Groups;
 use crate::announce::{Heard, Late, Start};
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::fifo::Stop;
 use crate::readable;
+use crate::signals::Stop;
 use crate::supersede::Runs;
 
 /// The VIPs to watch, by unit: an instance, or those that the user named.
