@@ -3,7 +3,7 @@
 //!
 //! - [`cli`], [`settings`]: what the user asks for; [`exit`], [`error`]: what the caller learns
 //! - [`commands`]: what each command does; [`announce`], [`check`], [`purge`], [`release`],
-//!   [`order`], `fifo`, `watch`: how
+//!   [`order`], [`listen`], `fifo`, `watch`: how
 //! - [`keepalived_conf`]: keepalived.conf on disk; [`loaded`]: when keepalived read it; [`wiring`]:
 //!   which of its scripts run vipherald
 //! - [`kernel`]: netlink; [`packet_socket`]: frames; [`answering`]: whether the kernel answers for a
@@ -30,6 +30,7 @@ pub mod journal;
 pub mod keepalived_conf;
 pub mod kernel;
 pub mod key_file;
+pub mod listen;
 pub mod loaded;
 pub mod logging;
 mod moment;

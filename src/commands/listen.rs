@@ -7,7 +7,7 @@ use super::target::options;
 use crate::cli::{Global, Listen};
 use crate::error::Error;
 use crate::history::keeper::Keeper;
-use crate::order;
+use crate::listen;
 use crate::settings::Settings;
 use crate::signals::termination;
 
@@ -19,7 +19,7 @@ pub(super) async fn listen(
 ) -> Result<Done, Error> {
     // Whoever binds a socket by hand wants it to stay; systemd starts this again when needed.
     let default = args.bind.is_none().then_some(settings.orders.idle);
-    let request = order::listen::Request {
+    let request = listen::Request {
         bind: args.bind,
         idle: args.idle.or(default),
         settings: settings.orders.clone(),
@@ -27,6 +27,6 @@ pub(super) async fn listen(
         options: options(global),
         history,
     };
-    let exit = order::listen::listen(request, termination()).await?;
+    let exit = listen::listen(request, termination()).await?;
     Ok(Done::silent(exit))
 }

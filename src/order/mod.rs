@@ -1,10 +1,6 @@
-//! Sending and obeying orders: [`send`] by hand, [`listen`] and what it does with an
-//! order (`execute`), `sockets`, and those that systemd passes (`socket_activation`).
+//! Sending orders: [`send`] by hand, and the `sockets` that announcements use, too.
 
-mod execute;
-pub mod listen;
 pub mod send;
-mod socket_activation;
 pub(crate) mod sockets;
 
 use std::time::{SystemTime, UNIX_EPOCH};

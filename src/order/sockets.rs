@@ -207,7 +207,7 @@ fn socket_address(route: Route, port: u16) -> SocketAddr {
 }
 
 /// Makes the kernel say by which interface each datagram came in, for [`receive`].
-pub(super) fn tell_interfaces(socket: &UdpSocket) -> io::Result<()> {
+pub(crate) fn tell_interfaces(socket: &UdpSocket) -> io::Result<()> {
     if socket.local_addr()?.is_ipv4() {
         setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
     } else {
@@ -219,7 +219,7 @@ pub(super) fn tell_interfaces(socket: &UdpSocket) -> io::Result<()> {
 
 /// Receives a datagram: its length, its sender, and the interface by which it came in. `None` if that
 /// was before [`tell_interfaces`]: the kernel then notes no interface for IPv4.
-pub(super) fn receive(
+pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<(usize, SocketAddr, Option<InterfaceIndex>)> {
@@ -247,7 +247,7 @@ pub(super) fn receive(
 
 /// Sends an answer from the address that the order was sent to, because the sender accepts no other. If
 /// that fails, the answer is lost: the order comes again.
-pub(super) fn send_from(socket: BorrowedFd<'_>, to: SocketAddr, from: IpAddr, datagram: &[u8]) {
+pub(crate) fn send_from(socket: BorrowedFd<'_>, to: SocketAddr, from: IpAddr, datagram: &[u8]) {
     let octets = [IoSlice::new(datagram)];
     let storage = SockaddrStorage::from(to);
     let send = |control: &[ControlMessage<'_>]| {

@@ -1,4 +1,8 @@
-//! The receiver: what `vipherald listen` does with the datagrams of its sockets.
+//! Obeying orders: what `vipherald listen` does with the datagrams of its sockets, those that systemd
+//! passes (`socket_activation`) among them, and with an order (`execute`).
+
+mod execute;
+mod socket_activation;
 
 use std::collections::BTreeMap;
 use std::future::{self, Future};
@@ -23,13 +27,14 @@ use vipherald_core::order::admission::{Admission, Decision, Dropped};
 use vipherald_core::order::message::{Answer, ORDER_LENGTH, Order, Outcome, Reason};
 use vipherald_core::order::report::{Report as StragglerReport, acknowledgement};
 
-use super::execute::{Context, Executed, OwnVip};
-use super::{clock_difference, explain, socket_activation, sockets, wall_clock};
+use execute::{Context, Executed, OwnVip};
+
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::history::keeper::Keeper;
 use crate::history::receipt::Fresh;
 use crate::journal::{Kind, Notice};
+use crate::order::{clock_difference, explain, sockets, wall_clock};
 use crate::privileges::advice_on_call;
 use crate::readable::{self, Readable};
 use crate::report::{OrderReport, RefusedReport, Report};

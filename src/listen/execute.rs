@@ -12,9 +12,9 @@ use vipherald_core::order::admission::HostFacts;
 use vipherald_core::order::message::{Answer, Done, Order, Outcome, Reason};
 use vipherald_core::order::report::Report;
 
-use super::wall_clock;
 use crate::error::Error;
 use crate::kernel::Kernel;
+use crate::order::wall_clock;
 use crate::purge::{self, Entry, Kept};
 use crate::release::{self, Doubt};
 use crate::supersede::Reported;
