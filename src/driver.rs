@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{future, io};
 
 use log::{debug, trace};
@@ -25,6 +25,8 @@ use crate::{descriptors, readable};
 
 /// The most frames to read from a socket before the next one leaves.
 const FRAMES_AT_ONCE: u32 = 1024;
+/// The longest time in which frames leave and nothing else on this thread gets a turn.
+const TURN: Duration = Duration::from_micros(200);
 
 /// The clock, netlink and packet sockets of one run.
 #[derive(Debug)]
@@ -110,24 +112,31 @@ impl Driver {
     }
 
     /// Sends every frame that may leave now. Before each, delivers received frames, calls `before_each`
-    /// and delivers changes.
+    /// and delivers changes. Other tasks on this thread, of which some wait for signals, get a turn after
+    /// each [`TURN`]: a turn costs more system calls than a frame.
     pub(crate) async fn send_due<A: Asker>(
         &mut self,
         asker: &mut A,
         before_each: impl Fn(&mut A),
     ) -> Result<Instant, Error> {
+        let mut turn_ends = Instant::now();
         loop {
             let now = Instant::now();
             let all_read = self.deliver_frames(asker, now);
             before_each(asker);
-            self.deliver_changes(asker, now).await?;
+            // Within a turn, the last check before each frame delivers them.
+            if now >= turn_ends {
+                self.deliver_changes(asker, now).await?;
+                turn_ends = now + TURN;
+            }
             match asker.poll_transmit(now) {
                 Some(transmit) => self.send(asker, now, &transmit).await?,
                 None if all_read || asker.is_over(now) => return Ok(now),
                 None => {}
             }
-            // Other tasks on this thread get a turn to act on the next event.
-            yield_now().await;
+            if Instant::now() >= turn_ends {
+                yield_now().await;
+            }
         }
     }
 
