@@ -37,7 +37,7 @@ pub(crate) struct SharedBudget {
 }
 
 impl SharedBudget {
-    /// Opens the budget of an interface: so many frames a second.
+    /// Opens the budget of an interface, in frames per second.
     pub(crate) fn open(interface: InterfaceIndex, rate: NonZeroU32) -> Self {
         let file = file_of(interface).inspect_err(|error| {
             debug!("{FOLDER}: {error}: other processes' ARP frames do not count");

@@ -542,7 +542,7 @@ pub struct History {
     /// `90s`, `15m`, `2h` or `7d`
     #[arg(long, value_name = "WHEN", value_parser = parse_when, allow_hyphen_values = true)]
     pub since: Option<Duration>,
-    /// Only the last so many receipts; with --plot or --svg, announcements [default there: 1]
+    /// Only this many receipts, the last ones; with --plot or --svg, announcements [default there: 1]
     #[arg(long, value_name = "N", value_parser = parse_some)]
     pub last: Option<usize>,
     /// List each peer, and when it followed

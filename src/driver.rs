@@ -112,7 +112,7 @@ impl Driver {
     }
 
     /// Sends every frame that may leave now. Before each, delivers received frames, calls `before_each`
-    /// and delivers changes. Other tasks on this thread, of which some wait for signals, get a turn after
+    /// and delivers changes. Other tasks on this thread (some wait for signals) get a turn after
     /// each [`TURN`]: a turn costs more system calls than a frame.
     pub(crate) async fn send_due<A: Asker>(
         &mut self,

@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// What the journal is told of a line besides its text.
+/// What the journal gets besides the text of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     kind: Kind,

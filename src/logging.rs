@@ -76,7 +76,7 @@ pub fn direct(to: LogTo) {
     *LOGGER.place() = Place { to, sink: None };
 }
 
-/// Logs a line, of which the journal is told more than its text.
+/// Logs a line. The journal gets more than its text.
 pub(crate) fn say(level: Level, text: &str, notice: Option<&Notice>) {
     if level <= log::max_level() {
         LOGGER.write(level, text, notice);
@@ -179,7 +179,7 @@ impl Sink {
         Ok(Self::Syslog(Box::new(logger), Journal::behind_syslog()))
     }
 
-    /// Whether the journal has taken the line with what it is told of it.
+    /// Whether the journal has taken the line with its fields.
     fn tell_journal(&self, level: Level, text: &str, notice: &Notice) -> bool {
         let (Self::Journal(_, journal) | Self::Syslog(_, journal)) = self else {
             return false;

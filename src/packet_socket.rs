@@ -348,7 +348,7 @@ const BYTE: u32 = libc::BPF_B;
 const HALF: u32 = libc::BPF_H;
 const WORD: u32 = libc::BPF_W;
 
-/// Skips so many instructions.
+/// Skips this many instructions.
 const fn jump(over: u32) -> SockFilter {
     op(libc::BPF_JMP | libc::BPF_JA, 0, 0, over)
 }

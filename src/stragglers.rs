@@ -281,7 +281,7 @@ impl Mail {
             Ok(keys) => Some(Reports::new(keys)),
             Err(key_file::Error::Unset) => None,
             Err(error) => {
-                warn!("no peer is told who still sends here: {error}");
+                warn!("the peers get no report of who still sends here: {error}");
                 None
             }
         };

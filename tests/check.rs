@@ -349,7 +349,7 @@ fn under_loss_both_ways_no_verdict_is_wrong() {
     assert!(proven > tries * 4, "most prove it: {proven}");
 }
 
-/// How many of so many checks prove the truth about an entry, with one owner or `two`; no other proves
+/// How many of a number of checks prove the truth about an entry, with one owner or `two`; no other proves
 /// anything.
 fn proven_under_loss(
     vip: &str,

@@ -497,7 +497,7 @@ fn what_is_no_regular_file_is_refused_unread() {
     let shown = folder.display();
     let links = format!("--config {shown}/good-link --keepalived-conf {shown}/conf-link");
     run(host, &format!("{links} check --instance VI_1")).exits(0);
-    // A file may have so many octets, and not one more.
+    // A file may have this many octets, and not one more.
     fs::write(&settings, vec![b'#'; (1 << 20) + 1]).unwrap();
     let long = format!("purge {OTHER} --config {}", settings.display());
     refuses(&long, 2, &["longer than 1048576", "good"]);

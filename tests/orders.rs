@@ -106,10 +106,10 @@ fn a_node_that_stays_backup_and_a_host_without_keepalived_follow() {
     // The new owner will know the client, and not that it has this. The hook of the first state
     // purges at first.
     n2.remember_as(client.ipv4(), client.mac(), State::Stale);
-    eventually("n3 keeps what it is told", SOON, || {
+    eventually("n3 keeps the entry", SOON, || {
         n3.remember_as(VIP, OLD_MAC, State::Permanent);
         client.remember_as(VIP, OLD_MAC, State::Permanent);
-        // So long after its first BACKUP a node may order its peers.
+        // A node orders its peers for this long after its first BACKUP.
         thread::sleep(Duration::from_secs(2));
         [&n3, &client]
             .iter()

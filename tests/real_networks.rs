@@ -19,7 +19,7 @@ use common::{
 
 const VIRTUAL_MAC: Mac = Mac([0, 0, 0x0c, 7, 0xac, 1]);
 
-/// Announces, for at most so many seconds.
+/// Announces, for at most this many seconds.
 fn announce(host: &Host, vip: &str, arguments: &str) -> (Ended, Value) {
     let arguments = format!("announce --json {vip} {arguments}");
     let ended = Run::start(vipherald(host, &arguments)).end();

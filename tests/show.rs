@@ -157,7 +157,7 @@ fn keepalived_runs_the_first_notify_and_show_tells_which_that_is() {
     assert_eq!(shown.json["instances"][0]["wired"], json!([]));
 
     let keepalived = a.keepalived(&wrong);
-    eventually("the first hook is told", SOON, || {
+    eventually("the first hook is shown", SOON, || {
         first.1.exists().then_some(())
     });
     eventually("of MASTER, too", SOON, || {
@@ -184,7 +184,7 @@ fn keepalived_runs_the_first_notify_and_show_tells_which_that_is() {
         json!([{ "by": "notify", "group": null, "keywords": ["notify"] }])
     );
     let _keepalived = a.keepalived(&right);
-    eventually("the script that mentions vipherald is told", SOON, || {
+    eventually("the script that mentions vipherald is shown", SOON, || {
         second.1.exists().then_some(())
     });
 }

@@ -48,7 +48,7 @@ enum Trouble {
     DeadPort(Duration),
     /// The peers drop gratuitous ARP, or unsolicited advertisements.
     Deaf,
-    /// So many peers hold the old MAC in an entry that nothing on the wire changes.
+    /// How many peers hold the old MAC in an entry that nothing on the wire changes.
     Permanent(usize),
 }
 

@@ -16,15 +16,15 @@ pub const MOST_STRAGGLERS: usize = 64;
 const MOST_SENDERS: usize = 1024;
 /// The most addresses behind one MAC: a gateway's has many.
 const MOST_ADDRESSES: usize = 4;
-/// So many frames to a VIP are enough to hear of a MAC.
+/// How many frames to a VIP are read of one MAC.
 const ENOUGH_FRAMES: u64 = 64;
-/// So many to all VIPs.
+/// The same for all VIPs together.
 const ENOUGH_FRAMES_OF_ALL: u64 = 4 * ENOUGH_FRAMES;
 /// The most hosts that claim a VIP one after the other.
 const MOST_OWNERS: usize = 4;
 /// The most VIPs: the socket's filter compares each frame with them.
 const MOST_VIPS: usize = 512;
-/// Who sends so long after the VIP left may not follow: the new owner has announced it four times.
+/// Who still sends this long after the VIP left may not follow: the new owner has announced it four times.
 const FOLLOWS_WITHIN: Duration = Duration::from_millis(1200);
 /// After the first claim of each other host, at least this much.
 const HANDED_OVER: Duration = Duration::from_millis(500);
@@ -79,7 +79,7 @@ impl Left {
         Some((self.since + FOLLOWS_WITHIN).max(*claimed + HANDED_OVER))
     }
 
-    /// The MACs of which enough is known, for now or for good.
+    /// The MACs that need no more frames, for now or for good.
     fn well_known(&self, now: Instant) -> BTreeSet<Mac> {
         let mut macs = BTreeSet::new();
         let mut named = BTreeMap::<Mac, usize>::new();

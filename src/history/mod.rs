@@ -27,7 +27,7 @@ pub(crate) struct Selection {
     pub(crate) instance: Option<String>,
     /// Not before this time since 1970.
     pub(crate) since: Option<Duration>,
-    /// The newest so many of these.
+    /// How many of these, the newest.
     pub(crate) last: Option<usize>,
 }
 

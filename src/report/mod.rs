@@ -109,7 +109,7 @@ impl Line {
         }
     }
 
-    /// The same with what the journal is told.
+    /// The same with what the journal gets.
     pub(crate) fn of(self, notice: Notice) -> Self {
         Self {
             notice: Some(notice),

@@ -58,7 +58,7 @@ impl Followers {
         self.hosts.values().filter(|follows| **follows).count()
     }
 
-    /// What the journal is told of them.
+    /// What the journal gets about them.
     pub(super) fn notice(&self, claims: &[&Claim], result: AnnounceResult) -> Notice {
         let all_follow =
             self.follow() > 0 && self.follow() == self.hosts.len() && result == AnnounceResult::Ok;

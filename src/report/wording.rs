@@ -1,4 +1,4 @@
-//! What is said of a VIP and its peers, while a run goes on and at its end.
+//! The words for a VIP and its peers, while a run goes on and at its end.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ pub(super) fn conflict(core: &Announcement, claim: &Claim, by: &[Mac], are_proxi
     Line::new(Level::Error, text).of(about(claim, Kind::Conflict).with_each("MAC", by))
 }
 
-/// So many hosts that claim a VIP are one event.
+/// Claims by more hosts than are counted one by one: one event.
 pub(super) fn flood(core: &Announcement, claim: &Claim, more: u64) -> Line {
     // A rival is among them, with an entry of its own.
     let mut known: Vec<_> = claim.conflicts().collect();

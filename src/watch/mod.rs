@@ -54,7 +54,7 @@ pub(crate) trait Act {
 
 /// The sockets of the next announcement are opened this long after the first frames of the last one.
 const FIRST_FRAMES: Duration = Duration::from_millis(100);
-/// They subscribe again after so many changes, which the announcement would have to read.
+/// They subscribe again after this many changes, which the announcement would have to read.
 const MOST_CHANGES: u64 = 64;
 /// An announcement has sockets ready on no more links than these; it opens others itself.
 const MOST_READY: usize = 8;

@@ -26,7 +26,7 @@ const MANY: u8 = 250;
 /// What happens while one VIP or many are announced.
 #[derive(Clone, Copy)]
 pub(crate) enum During {
-    /// Claims by random MACs: the conflict is told, and who follows is proven all the same.
+    /// Claims by random MACs: the conflict is reported, and those who follow are proven all the same.
     Claims,
     /// ARP requests of forged hosts: the one stale peer is found all the same.
     ForgedHosts,

@@ -16,9 +16,10 @@ use crate::wire::{Arp, Frame, Ndp};
 /// frames may still be in flight.
 const HANDOVER: Duration = Duration::from_millis(100);
 
-/// So many hosts may be made to ask for the VIP.
+/// The most hosts that echoes may cause to ask for the VIP.
 const MOST_RESOLVERS: u32 = 8;
-/// So many hosts that answer this host but never the VIP mean that frames from the VIP are dropped.
+/// From this many hosts on that answer this host but never the VIP, frames from the VIP are taken to be
+/// dropped.
 const SEVERAL: usize = 2;
 
 /// What a run does about its VIPs.

@@ -41,11 +41,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(1);
 const RETRY_DOUBLINGS: u32 = 7;
 /// The gap between two probes of a check, or of a look at other owners.
 const PROBE_GAP: Duration = Duration::from_millis(15);
-/// So many peers of a VIP are asked at once, and as many more after each gap: if echoes make many of them
-/// ask for the VIP, the rest gets other questions.
+/// How many peers of a VIP are asked at once, and how many more after each gap: if echoes make many of
+/// them ask for the VIP, the others get other questions.
 const WAVE: usize = 64;
 const WAVE_GAP: Duration = Duration::from_millis(1);
-/// So many peers are found before frames that are due leave: some milliseconds.
+/// How many peers are found before frames that are due leave. This takes some milliseconds.
 const PEERS_AT_ONCE: usize = 1_024;
 /// The most frames of one round of a VIP.
 const FRAMES_A_ROUND: u32 = 4;

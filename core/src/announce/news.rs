@@ -9,14 +9,14 @@ use crate::ask::{Confirmation, PeerVerdict, Question};
 
 /// Hosts that nobody knows have this long to answer the first round.
 const FIRST_ANSWERS: Duration = Duration::from_millis(100);
-/// Who does not follow after this time is told: the round after two seconds also corrects entries that
+/// Peers that do not follow after this time are reported: the round after two seconds also corrects entries that
 /// Linux kept because of `locktime`.
 const CERTAIN: Duration = Duration::from_millis(2500);
 /// The old owner has let go by then, and the rounds ask whether anybody else has the VIP.
 const HANDED_OVER: Duration = Duration::from_secs(1);
 /// The gap between two looks at all peers of a VIP.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// The most peers of a VIP that are told about.
+/// The most peers of a VIP that are reported.
 const MOST_TOLD: usize = 64;
 
 /// What the user learns before the run ends. VIPs and peers are the places in
@@ -51,7 +51,7 @@ pub(super) struct Told {
     announced: bool,
     path_silent: bool,
     blocked: bool,
-    /// The first so many peers have a verdict.
+    /// How many of the first peers have a verdict.
     decided: usize,
     not_following: BTreeSet<usize>,
     conflicts: BTreeSet<Mac>,

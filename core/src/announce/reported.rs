@@ -1,4 +1,4 @@
-//! Hosts of which others tell: an old owner those that still send to it, a resident those that it heard.
+//! Hosts that others report: an old owner those that still send to it, a resident those that it heard.
 
 use std::net::IpAddr;
 use std::time::Instant;

@@ -99,13 +99,20 @@ impl Bench {
 
     /// Finds peers and source addresses in this view.
     fn view(&mut self, addresses: Vec<Address>, neighbours: &[(&str, Mac)]) {
-        let state = NeighbourState::Reachable;
-        let neighbours = neighbours.iter();
+        self.view_in(NeighbourState::Reachable, addresses, neighbours);
+    }
+
+    /// The same, with neighbours in this state.
+    fn view_in(
+        &mut self,
+        state: NeighbourState,
+        addresses: Vec<Address>,
+        neighbours: &[(impl AsRef<str>, Mac)],
+    ) {
+        let entry = |(ip, mac): &(_, Mac)| neighbour(AsRef::<str>::as_ref(ip), *mac, state);
         let view = LinkView {
             addresses,
-            neighbours: neighbours
-                .map(|(ip, mac)| neighbour(ip, *mac, state))
-                .collect(),
+            neighbours: neighbours.iter().map(entry).collect(),
             ..LinkView::of(link(Some(MAC), true))
         };
         let host = HostSnapshot {
@@ -855,23 +862,11 @@ fn in_silence(bench: &mut Bench, millis: u64) -> Vec<(Duration, Frame)> {
 /// A bench with 10.0.0.1/16, and neighbours in one state.
 fn bench_with(vips: &[&str], state: NeighbourState, neighbours: &[(String, Mac)]) -> Bench {
     let mut bench = Bench::holding(vips);
-    let view = LinkView {
-        addresses: vec![Address {
-            prefix_len: 16,
-            ..address("10.0.0.1", Usability::Usable)
-        }],
-        neighbours: neighbours
-            .iter()
-            .map(|(ip, mac)| neighbour(ip, *mac, state))
-            .collect(),
-        ..LinkView::of(link(Some(MAC), true))
+    let own = Address {
+        prefix_len: 16,
+        ..address("10.0.0.1", Usability::Usable)
     };
-    let host = HostSnapshot {
-        links: vec![view.link.clone()],
-        addresses: Vec::new(),
-    };
-    let core = &mut bench.core;
-    core.links_are(bench.now, &[view], &host, &[], Confirm::All);
+    bench.view_in(state, vec![own], neighbours);
     bench
 }
 

@@ -11,7 +11,7 @@ use crate::address::{InterfaceIndex, Prefix};
 
 /// Questions per second. With the burst, no second has more than 200.
 const RATE: NonZeroU32 = NonZeroU32::new(150).unwrap();
-/// So many questions may leave at once. A host that answers costs nothing, so a table of hosts that all
+/// How many questions may leave at once. A host that answers costs nothing, so a table of hosts that all
 /// exist is asked as fast as they answer.
 const BURST: u32 = 50;
 /// The questions to a host that answers none, on a path without losses.

@@ -32,7 +32,7 @@ const PATIENT_GAP: Duration = Duration::from_secs(2);
 const SIMPLE_TURNS: u32 = 2;
 /// Unanswered echoes from the VIP, each with an answered control echo, that make a peer stale.
 const STALE_AFTER: u32 = 3;
-/// Control echoes whose answers are told apart.
+/// How many control echoes have answers that can be distinguished.
 const MOST_PAIRS: u32 = u64::BITS;
 /// The TTLs and hop limits that hosts send with: a reply that still has one crossed no router.
 const INITIAL_HOP_LIMITS: [u8; 4] = [32, 64, 128, 255];
@@ -663,7 +663,7 @@ impl Confirmation {
         self.peer.mac == Some(mac) || self.answered_by == Some(mac)
     }
 
-    /// The answered control echoes, each of which followed an echo from the VIP.
+    /// The answered control echoes. Each followed an echo from the VIP.
     fn pairs(&self) -> u32 {
         self.control_answers.count_ones()
     }

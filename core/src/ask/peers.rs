@@ -316,8 +316,8 @@ impl<'a> PeerFinder<'a> {
         }
     }
 
-    /// An own address, not a VIP, to ask the peer from: one of its subnet, or else any. A host of which
-    /// only a link-local address is known may have no route to the VIP's subnet: so it is asked from
+    /// An own address, not a VIP, to ask the peer from: one of its subnet, or else any. A host with
+    /// only a link-local address may have no route to the VIP's subnet: so it is asked from
     /// there, and who answers that has one.
     fn control(&self, peer: IpAddr) -> Option<Control> {
         let needs_route = is_link_local_v6(peer) && !is_link_local_v6(self.vip.ip());

@@ -74,7 +74,7 @@ impl ArpBudget {
     /// left.
     pub const WINDOW: u64 = 1_020_000_000;
 
-    /// A budget of which these frames have been used.
+    /// A budget with these frames already used.
     #[must_use]
     pub fn used(sent: impl IntoIterator<Item = u64>) -> Self {
         let mut sent: Vec<_> = sent.into_iter().collect();

@@ -13,7 +13,7 @@ pub(crate) enum Worth {
     Required,
     /// A question to a host that exists.
     Likely,
-    /// A question to one of the first hosts of which only an old entry tells, or only an address.
+    /// A question to one of the first hosts that are known by an old entry, or an address, only.
     Doubtful,
     /// A question to the rest of them.
     Unlikely,

@@ -17,7 +17,7 @@ const BRIEFLY: Duration = Duration::from_secs(5);
 const PATIENT_GAP: Duration = Duration::from_secs(1);
 /// After this time the order gets a new time and id, so that it stays within the peer's window.
 const FRESH: Duration = Duration::from_secs(5);
-/// Give up after so many ICMP port unreachable messages. One proves little: systemd may be about to
+/// Give up after this many ICMP port unreachable messages. One proves little: systemd may be about to
 /// start the listener, or somebody may have forged it.
 const REFUSALS: u32 = 4;
 

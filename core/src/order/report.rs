@@ -13,7 +13,7 @@ use crate::address::{Mac, Vip};
 pub const MOST_STRAGGLERS: usize = MOST_VIPS;
 /// The gap after the first try. It doubles with each.
 const FIRST_GAP: Duration = Duration::from_millis(50);
-/// A report that nobody acknowledges is given up after so many tries, in three seconds.
+/// How often a report is sent that nobody acknowledges, within three seconds.
 const TRIES: u32 = 6;
 
 /// What the old owner of a VIP tells a peer.

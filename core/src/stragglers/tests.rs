@@ -39,7 +39,7 @@ fn send(core: &mut Stragglers, now: Instant, last: u8, by: u8) {
     core.heard(now, ETH, &header);
 }
 
-/// The same twice, so long before as makes it certain.
+/// The same twice, early enough to make it certain.
 fn send_twice(core: &mut Stragglers, now: Instant, last: u8, by: u8) {
     send(core, now, last, by);
     send(core, now + SENDS_AGAIN, last, by);

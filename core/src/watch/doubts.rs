@@ -14,10 +14,10 @@ use crate::wire::Frame;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// They lead to one look at the kernel's entry at most in this time.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// That time doubles so many times, to a minute, while nothing changes: an entry that stays wrong is
+/// How often that time doubles, to a minute, while nothing changes: an entry that stays wrong is
 /// PERMANENT, or there is a conflict.
 const MOST_DOUBLINGS: u32 = 6;
-/// So many answers by one host, and none by others, make it the owner.
+/// How many answers by one host, and none by others, make it the owner.
 const ENOUGH: u32 = 3;
 
 /// Where a VIP is claimed.

@@ -84,7 +84,7 @@ pub struct Watch {
     entries: BTreeMap<(IpAddr, InterfaceIndex), BTreeMap<u8, Usability>>,
     /// Whether a link may now have VIPs whose addresses are not all known.
     is_outdated: bool,
-    /// The addresses of the interfaces of which all are known, the VIPs included.
+    /// The addresses of the interfaces whose addresses are all known, the VIPs included.
     own: BTreeMap<InterfaceIndex, BTreeMap<(IpAddr, u8), Usability>>,
     /// Counts the moves.
     moves: u64,

@@ -47,7 +47,7 @@ impl Member {
 #[derive(Clone, Debug, Default)]
 pub struct Unit {
     members: BTreeMap<PlacedVip, Member>,
-    /// The announcement that began last: when, and of which VIPs.
+    /// The announcement that began last: when, and for which VIPs.
     began: Option<(Instant, BTreeSet<PlacedVip>)>,
 }
 

@@ -5,7 +5,7 @@ use super::*;
 /// The old owner, which is dead.
 const DEAD: &str = "10.0.0.9";
 
-/// The news of a run to its end or for this time, and when each is told. `answer` plays the other hosts.
+/// The news of a run to its end or for this time, and when each came. `answer` plays the other hosts.
 fn told(
     bench: &mut Bench,
     seconds: u64,
