@@ -78,8 +78,16 @@ impl Announcement {
             let hosts = &self.hosts;
             claim.forget_conflicts(|other| Some(other) == mac || hosts.get(&other) == Some(&peer));
         }
-        if claim.rounds_over && had_other_owners && claim.conflicts().next().is_none() {
-            self.conflict_is_over(now, index, known_other_owners);
+        if had_other_owners && claim.conflicts().next().is_none() {
+            if claim.rounds_over {
+                self.conflict_is_over(now, index, known_other_owners);
+            } else {
+                // The other rounds do not reach hosts that ignore broadcasts. They may have followed the
+                // other owner since they proved that they follow.
+                for peer in claim.doubt_proofs() {
+                    self.ask_again(now, index, peer);
+                }
+            }
         }
         let Some(at) = at else {
             return;

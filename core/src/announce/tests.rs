@@ -726,6 +726,37 @@ fn a_stale_peer_that_claims_the_vip_is_an_owner_until_it_releases_it() {
 }
 
 #[test]
+fn who_followed_an_owner_that_let_go_during_the_rounds_proves_again_that_it_follows() {
+    let vip = vip(10);
+    let mut bench = bench_with(
+        &["10.0.0.10"],
+        NeighbourState::Reachable,
+        &[
+            ("10.0.0.2".to_owned(), OTHER),
+            ("10.0.0.3".to_owned(), THIRD),
+        ],
+    );
+    for _ in 0..20 {
+        answered(bench.after(10), answer_of_a_follower);
+    }
+    assert_eq!(bench.verdict(), PeerVerdict::Proven);
+    let IpAddr::V4(ip) = vip.ip() else {
+        panic!("{vip}")
+    };
+    bench.receive(&Arp::gratuitous_request(ip, THIRD));
+    assert_eq!(bench.conflicts(), [THIRD]);
+    let (owner, fate) = ([10, 0, 0, 3].into(), order_answer(vip, Outcome::Released));
+    bench.core.order_answered(bench.now, ETH, vip, owner, &fate);
+    assert_eq!(bench.conflicts(), []);
+    assert!(!bench.claim().rounds_over);
+    assert_ne!(bench.verdict(), PeerVerdict::Proven);
+    for _ in 0..20 {
+        answered(bench.after(10), answer_of_a_follower);
+    }
+    assert_eq!(bench.verdict(), PeerVerdict::Proven);
+}
+
+#[test]
 fn a_mac_gets_its_hosts_first_address_that_is_not_a_vip() {
     let mut bench = Bench::holding(&["10.0.0.1"]);
     let addresses = ["fd00::2", "10.0.0.2", "10.0.0.1", "10.0.0.3"];

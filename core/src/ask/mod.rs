@@ -1,5 +1,10 @@
 //! Questions to other hosts, and what their answers prove: who else answers for a VIP, and who
 //! follows it.
+//!
+//! What is known of a link is kept once for all VIPs: its hosts, sorted (`LinkHosts`), and those that may
+//! not exist, which are asked about one VIP (`Background`). Evidence is kept for each VIP and host
+//! (`Confirmation`), the MAC that answered included: a forged answer about one VIP decides nothing about
+//! another. [`MOST_HOSTS`] and [`MOST_PAIRS`] limit both.
 
 use std::fmt;
 use std::time::Duration;
