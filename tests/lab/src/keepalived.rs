@@ -112,13 +112,12 @@ impl Keepalived {
 
     /// Gives it a new configuration and waits until it has read it.
     pub fn reload(&mut self, configuration: &str) {
-        let reloads = |keepalived: &Self| keepalived.log().matches("Reload complete").count();
         self.wait_until_started();
         write_configuration(&self.directory, configuration);
-        let before = reloads(self);
+        let before = reloads(&self.log());
         self.signal(Signal::SIGHUP as i32);
         self.wait_until("reloaded", SOON, |keepalived| {
-            (reloads(keepalived) > before).then_some(())
+            (reloads(&keepalived.log()) > before).then_some(())
         });
     }
 
@@ -239,6 +238,13 @@ impl Drop for Keepalived {
     fn drop(&mut self) {
         self.kill9_all();
     }
+}
+
+/// How many reloads the VRRP process has logged whole: not every version says `Reload complete`, but in
+/// each the sockets, which it lists at its start, too, come last.
+fn reloads(log: &str) -> usize {
+    let begun = log.split(" Reloading\n").skip(1);
+    begun.filter(|log| log.contains("VRRP sockpool:")).count()
 }
 
 fn raw_pid(pid: u32) -> Pid {
