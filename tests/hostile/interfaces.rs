@@ -95,7 +95,7 @@ fn an_interface_that_is_made_anew_is_announced_by_a_resident() {
     watching.goes_on();
 }
 
-/// The queue of changes overruns, and what the kernel dropped is asked for.
+/// Before each frame, all changes are read, or what the kernel dropped of them is asked for.
 #[test]
 fn a_hundred_thousand_changes_hide_no_vip_that_is_here_and_none_that_left() {
     let _shared = share_tables();
