@@ -7,14 +7,13 @@ use std::future::{self, Future};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use log::{debug, warn};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix};
 use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, State};
@@ -219,24 +218,28 @@ impl Session {
         stop: impl Future<Output = S>,
         mut tell: impl FnMut(&Announcement, &News),
     ) -> Result<Option<S>, Error> {
-        let mut stop = pin!(stop);
+        // Biased: the first frame leaves before the first poll of `stop`.
+        tokio::select! {
+            biased;
+            done = self.go_on(&mut tell) => done.map(|()| None),
+            stopped = stop => Ok(Some(stopped)),
+        }
+    }
+
+    /// Announces until the core is done. Between two awaits it works for some milliseconds at most.
+    async fn go_on(&mut self, tell: &mut impl FnMut(&Announcement, &News)) -> Result<(), Error> {
         loop {
             for news in self.core.take_news(Instant::now()) {
                 tell(&self.core, &news);
             }
             let runs = self.runs.as_ref();
             let before_each = |core: &mut _| yield_to_newer_runs(core, runs);
-            // Biased: the first frame leaves before the first poll of `stop`.
-            let now = tokio::select! {
-                biased;
-                now = self.driver.send_due(&mut self.core, before_each) => now?,
-                stopped = &mut stop => return Ok(Some(stopped)),
-            };
+            let now = self.driver.send_due(&mut self.core, before_each).await?;
             if self.first_round_is_out() {
                 self.first_round.notify_one();
             }
             if self.core.is_over(now) && !self.awaits_order(now) {
-                return Ok(None);
+                return Ok(());
             }
             // Older runs, peers and orders come after the first frames.
             if !self.took_over {
@@ -254,11 +257,11 @@ impl Session {
             let deadline = self.next_deadline(now);
             let mut loading_views = self.loading_views.take();
             tokio::select! {
-                stopped = &mut stop => return Ok(Some(stopped)),
                 readable = self.readable() => readable.map_err(Error::Runtime)?,
                 views = joined(&mut loading_views) => {
                     loading_views = None;
                     self.find_peers(views).await;
+                    yield_now().await;
                 }
                 () = sleep_until(deadline.into()) => {}
             }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use std::{future, io};
 
-use log::{debug, trace};
+use log::{debug, trace, warn};
 use nix::errno::Errno;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
@@ -23,8 +23,8 @@ use crate::kernel::{Change, Changes, Drained, Kernel};
 use crate::packet_socket::{self, PacketSocket};
 use crate::{descriptors, readable};
 
-/// The most frames to read from a socket before the next one leaves.
-const FRAMES_AT_ONCE: u32 = 1024;
+/// How long to read frames before the next one leaves and signals are looked at: a flood delays nothing.
+const READING: Duration = Duration::from_millis(4);
 /// The longest time in which frames leave and nothing else on this thread gets a turn.
 const TURN: Duration = Duration::from_micros(200);
 
@@ -217,14 +217,14 @@ impl Driver {
             .take(now)
     }
 
-    /// Delivers received frames: a bounded number per socket, so that a flood delays nothing. Returns
-    /// whether these were all.
+    /// Delivers received frames for a bounded time, of which each socket has its share. Returns whether
+    /// these were all.
     fn deliver_frames(&mut self, asker: &mut dyn Asker, now: Instant) -> bool {
         let mut all_read = true;
+        let share = READING / u32::try_from(self.sockets.len()).unwrap_or(u32::MAX).max(1);
         for (interface, socket) in &mut self.sockets {
-            let mut read = 0;
-            for octets in (0..FRAMES_AT_ONCE).map_while(|_| socket.receive()) {
-                read += 1;
+            let mut began = None;
+            while let Some(octets) = socket.receive() {
                 if let Some(header) = Header::parse(&octets) {
                     asker.heard(now, *interface, &header);
                 }
@@ -232,8 +232,21 @@ impl Driver {
                     trace!("interface {}: received {frame:?}", interface.0);
                     asker.received(now, *interface, &frame);
                 }
+                socket.was_read(&octets);
+                if began.get_or_insert_with(Instant::now).elapsed() >= share {
+                    all_read = false;
+                    break;
+                }
             }
-            all_read &= read < FRAMES_AT_ONCE;
+            match socket.settle(now) {
+                Ok(true) => warn!(
+                    "{}: more frames come in than are worth reading, from a loop or an attack: only some \
+                     are looked at",
+                    asker.link(*interface).map_or("?", |link| &link.name)
+                ),
+                Ok(false) => {}
+                Err(error) => debug!("interface {}: {error}: all frames are read", interface.0),
+            }
             if let Some(wanted) = asker.listening_changed(now, *interface)
                 && let Err(error) = socket.admit(wanted)
             {
@@ -247,7 +260,7 @@ impl Driver {
     }
 
     /// Delivers every change up to the moment when it finds the queue empty, and awaits nothing after
-    /// that. Returns whether there was any.
+    /// that. While there are more, other tasks get their turns. Returns whether there was any.
     pub(crate) async fn deliver_changes(
         &mut self,
         asker: &mut dyn Asker,
@@ -265,8 +278,10 @@ impl Driver {
             for change in changes {
                 self.deliver(asker, now, change).await?;
             }
-            if drained == Drained::Overrun {
-                self.load(asker, now).await?;
+            match drained {
+                Drained::Complete => {}
+                Drained::More => yield_now().await,
+                Drained::Overrun => self.load(asker, now).await?,
             }
         }
     }

@@ -1,9 +1,13 @@
 //! A packet socket on one interface: frames out, and the answers in.
 #![allow(unsafe_code)]
 
-use std::net::IpAddr;
+mod filter;
+mod flood;
+
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::{Context, Poll};
+use std::time::Instant;
 use std::{io, mem};
 
 use nix::errno::Errno;
@@ -14,12 +18,14 @@ use nix::sys::socket::{
     setsockopt, socket,
 };
 use socket2::{SockFilter, SockRef};
-use vipherald_core::address::{InterfaceIndex, Mac};
+use vipherald_core::address::InterfaceIndex;
 use vipherald_core::ask::Listening;
 use vipherald_core::host::Link;
 
 use crate::privileges::{Capability, advice_on_call};
 use crate::readable::Readable;
+use filter::{LONGEST, answers, both_ways, nothing};
+use flood::Budgets;
 
 /// Why a packet socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +66,6 @@ impl Error {
     }
 }
 
-/// Octets of the longest frame to receive; a longer one is no answer.
-const LONGEST: u16 = 1514;
 /// Room for the answers of some thousand peers at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -72,6 +76,11 @@ pub struct PacketSocket {
     interface: InterfaceIndex,
     listens: bool,
     wanted: Listening,
+    budgets: Budgets,
+    /// Frames sent since the budgets were settled.
+    sent: Cell<u32>,
+    /// Whether a flood was told.
+    told: bool,
 }
 
 impl PacketSocket {
@@ -103,6 +112,9 @@ impl PacketSocket {
             interface,
             listens: false,
             wanted: Listening::default(),
+            budgets: Budgets::new(),
+            sent: Cell::new(0),
+            told: false,
         })
     }
 
@@ -112,7 +124,7 @@ impl PacketSocket {
     /// If the kernel refuses, for instance because the interface is gone.
     pub fn listen(&mut self, link: &Link) -> Result<(), Error> {
         if !self.listens {
-            self.receive_by(&filter(&self.wanted))
+            self.receive_by(&answers(&self.wanted, self.budgets.shares()))
                 .map_err(|error| Error::open(link, error))?;
             self.listens = true;
         }
@@ -125,10 +137,36 @@ impl PacketSocket {
     /// If the kernel refuses.
     pub fn admit(&mut self, wanted: Listening) -> io::Result<()> {
         self.wanted = wanted;
+        self.filter_again()
+    }
+
+    fn filter_again(&self) -> io::Result<()> {
         if !self.listens {
             return Ok(());
         }
-        SockRef::from(self.socket.get()).attach_filter(&filter(&self.wanted))
+        let filter = answers(&self.wanted, self.budgets.shares());
+        SockRef::from(self.socket.get()).attach_filter(&filter)
+    }
+
+    /// This frame was read: it counts for [`PacketSocket::settle`].
+    pub fn was_read(&mut self, frame: &[u8]) {
+        self.budgets.read(frame);
+    }
+
+    /// To call when frames were read. If more came in than a host can read at little cost, the kernel drops
+    /// all but a random share from now on; echo replies, what is sent to this host alone, and the rest have a
+    /// share each. Returns whether that happens for the first time.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn settle(&mut self, now: Instant) -> io::Result<bool> {
+        if !self.budgets.settle(now, self.sent.take()) {
+            return Ok(false);
+        }
+        self.filter_again()?;
+        let is_new = !self.told && self.budgets.shares().are_small();
+        self.told |= is_new;
+        Ok(is_new)
     }
 
     /// Starts to receive ARP and neighbour discovery, including what this host sends.
@@ -136,8 +174,16 @@ impl PacketSocket {
     /// # Errors
     /// As [`PacketSocket::listen`].
     pub fn observe(&mut self, link: &Link) -> Result<(), Error> {
-        self.receive_by(&BOTH_WAYS)
+        self.receive_by(&both_ways())
             .map_err(|error| Error::open(link, error))
+    }
+
+    /// Receives nothing from now on. To close a socket takes 8-16 ms.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn ignore_all(&self) -> io::Result<()> {
+        SockRef::from(self.socket.get()).attach_filter(&nothing())
     }
 
     fn receive_by(&self, filter: &[SockFilter]) -> io::Result<()> {
@@ -183,7 +229,9 @@ impl PacketSocket {
     /// `ENOBUFS` when the queue is full, `ENETDOWN` when the interface is down, `ENXIO` when it
     /// is gone.
     pub fn send(&self, frame: &[u8]) -> Result<(), Errno> {
-        send(self.socket.get().as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT).map(drop)
+        send(self.socket.get().as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT)?;
+        self.sent.set(self.sent.get().saturating_add(1));
+        Ok(())
     }
 }
 
@@ -198,176 +246,4 @@ fn link_address(interface: InterfaceIndex, protocol: u16) -> nix::Result<LinkAdd
     let length = libc::socklen_t::try_from(size_of_val(&address)).ok();
     // SAFETY: the pointer is to a whole, initialised `sockaddr_ll`, and `length` is its size.
     unsafe { LinkAddr::from_raw((&raw const address).cast(), length) }.ok_or(Errno::EINVAL)
-}
-
-/// What may come in, as a classic BPF program (Documentation/networking/filter.rst) over the Ethernet
-/// frame: answers, and what is `wanted` besides; none that this host sends, and none of another VLAN,
-/// whose tag the kernel has stripped from the octets. (VLAN 0 is no VLAN, only a priority.) The parser
-/// checks everything again: the filter only saves a busy host the copies.
-fn filter(wanted: &Listening) -> Vec<SockFilter> {
-    let mut program = Vec::from(OF_THIS_LINK);
-    if wanted.any {
-        program.extend(ANY);
-    } else {
-        program.extend(ANSWERS);
-        if !wanted.from.is_empty() || wanted.from_all_but.is_some() {
-            program.extend(traffic(wanted));
-        }
-    }
-    program.push(DROP);
-    program
-}
-
-/// Drops the rest.
-const DROP: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, 0);
-const ADMIT: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, LONGEST as u32);
-/// Admits the headers.
-const ADMIT_HEADERS: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, 64);
-
-/// Drops what this host sends and what has the tag of another VLAN.
-const OF_THIS_LINK: [SockFilter; 8] = [
-    load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
-    equal(libc::PACKET_OUTGOING as u32, 0, 1),
-    DROP,
-    load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
-    equal(0, 3, 0),
-    load(HALF, about_packet(libc::SKF_AD_VLAN_TAG)),
-    op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, VLAN_ID),
-    DROP,
-];
-/// The bits of a tag that name the VLAN (IEEE 802.1Q); the others are the priority.
-const VLAN_ID: u32 = 0x0fff;
-
-/// Admits ARP, IPv4 and IPv6: what a port that forwards lets through.
-const ANY: [SockFilter; 5] = [
-    load(HALF, 12),
-    equal(libc::ETH_P_ARP as u32, 2, 0),
-    equal(libc::ETH_P_IP as u32, 1, 0),
-    equal(libc::ETH_P_IPV6 as u32, 0, 1),
-    ADMIT,
-];
-
-/// Admits ARP, ICMP echo replies, ICMPv6 echo replies, neighbour solicitations and advertisements.
-const ANSWERS: [SockFilter; 18] = [
-    load(HALF, 12),
-    equal(libc::ETH_P_ARP as u32, 15, 0),
-    equal(libc::ETH_P_IP as u32, 0, 7),
-    // IPv4: ICMP, no fragment, an echo reply behind a header of any length.
-    load(BYTE, 23),
-    equal(libc::IPPROTO_ICMP as u32, 0, 13),
-    load(HALF, 20),
-    op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 11, 0, 0x3fff),
-    op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 14),
-    op(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, 14),
-    equal(0, 7, 8),
-    equal(libc::ETH_P_IPV6 as u32, 0, 7),
-    // IPv6: ICMPv6 without extension headers, of one of three types.
-    load(BYTE, 20),
-    equal(libc::IPPROTO_ICMPV6 as u32, 0, 5),
-    load(BYTE, 54),
-    equal(129, 2, 0),
-    equal(135, 1, 0),
-    equal(136, 0, 1),
-    ADMIT,
-];
-
-/// Admits the headers of packets that some hosts send to this one for some addresses. Of those it compares
-/// the last four octets.
-fn traffic(wanted: &Listening) -> Vec<SockFilter> {
-    let mut program = vec![
-        load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
-        equal(libc::PACKET_HOST as u32, 1, 0),
-        DROP,
-        load(HALF, 12),
-        equal(libc::ETH_P_IP as u32, 2, 0),
-        equal(libc::ETH_P_IPV6 as u32, 3, 0),
-        DROP,
-        load(WORD, 30),
-        jump(1),
-        load(WORD, 50),
-    ];
-    for (at, to) in wanted.to.iter().enumerate() {
-        let last = match to {
-            IpAddr::V4(to) => to.to_bits(),
-            IpAddr::V6(to) => last_word(to.octets()),
-        };
-        program.push(equal(last, 0, 1));
-        // Over the rest of the comparisons and the DROP behind them.
-        let rest = wanted.to.len() - at - 1;
-        program.push(jump(u32::try_from(2 * rest + 1).unwrap_or(u32::MAX)));
-    }
-    program.push(DROP);
-    for from in &wanted.from {
-        program.extend(if_from(*from, ADMIT_HEADERS));
-    }
-    if let Some(but) = &wanted.from_all_but {
-        but.iter()
-            .for_each(|from| program.extend(if_from(*from, DROP)));
-        program.push(ADMIT_HEADERS);
-    }
-    program
-}
-
-/// What becomes of a frame with this source.
-fn if_from(from: Mac, verdict: SockFilter) -> [SockFilter; 5] {
-    let [a, b, c, d, e, f] = from.octets();
-    [
-        load(WORD, 6),
-        equal(u32::from_be_bytes([a, b, c, d]), 0, 3),
-        load(HALF, 10),
-        equal(u16::from_be_bytes([e, f]).into(), 0, 1),
-        verdict,
-    ]
-}
-
-fn last_word(octets: [u8; 16]) -> u32 {
-    let [.., a, b, c, d] = octets;
-    u32::from_be_bytes([a, b, c, d])
-}
-
-/// What may come in or go out: ARP, neighbour solicitations and advertisements.
-static BOTH_WAYS: [SockFilter; 15] = [
-    load(BYTE, about_packet(libc::SKF_AD_VLAN_TAG_PRESENT)),
-    equal(0, 3, 0),
-    load(HALF, about_packet(libc::SKF_AD_VLAN_TAG)),
-    op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, VLAN_ID),
-    DROP,
-    load(HALF, 12),
-    equal(libc::ETH_P_ARP as u32, 6, 0),
-    equal(libc::ETH_P_IPV6 as u32, 0, 6),
-    load(BYTE, 20),
-    equal(libc::IPPROTO_ICMPV6 as u32, 0, 4),
-    load(BYTE, 54),
-    equal(135, 1, 0),
-    equal(136, 0, 1),
-    ADMIT,
-    DROP,
-];
-
-const BYTE: u32 = libc::BPF_B;
-const HALF: u32 = libc::BPF_H;
-const WORD: u32 = libc::BPF_W;
-
-/// Skips this many instructions.
-const fn jump(over: u32) -> SockFilter {
-    op(libc::BPF_JMP | libc::BPF_JA, 0, 0, over)
-}
-
-const fn load(width: u32, at: u32) -> SockFilter {
-    op(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, at)
-}
-
-/// Skips `yes` instructions if what was loaded is `value`, else `no`.
-const fn equal(value: u32, yes: u8, no: u8) -> SockFilter {
-    op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value)
-}
-
-#[expect(clippy::cast_possible_truncation)]
-const fn op(code: u32, yes: u8, no: u8, value: u32) -> SockFilter {
-    SockFilter::new(code as u16, yes, no, value)
-}
-
-#[expect(clippy::cast_sign_loss)]
-const fn about_packet(what: i32) -> u32 {
-    (libc::SKF_AD_OFF + what) as u32
 }

@@ -21,11 +21,13 @@ mod faults;
 mod flood;
 #[path = "hostile/floods.rs"]
 mod floods;
+#[path = "hostile/interfaces.rs"]
+mod interfaces;
 #[path = "hostile/seccomp.rs"]
 mod seccomp;
 
 use std::net::IpAddr;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -71,6 +73,11 @@ fn junk(_: IpAddr) -> Forged {
 /// All neighbour tables of a machine share one limit, and each flood takes a processor of its own: one
 /// flood at a time, and nothing beside it that needs entries.
 static TABLES: RwLock<()> = RwLock::new(());
+
+/// For tests that need neighbour entries: they run beside each other, but beside no flood.
+fn share_tables() -> RwLockReadGuard<'static, ()> {
+    TABLES.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Runs floods for each of these VIPs.
 fn withstands<T: Copy>(
@@ -146,7 +153,7 @@ fn no_flood_costs_fifo_more_than_its_ceilings() {
 
 /// Runs each command under each fault.
 fn stands(faults: &[Fault], vip: &'static str) {
-    let _shared = TABLES.read().unwrap_or_else(PoisonError::into_inner);
+    let _shared = share_tables();
     let wrong = thread::scope(|scope| {
         let each = TASKS.map(|task| {
             scope.spawn(move || {

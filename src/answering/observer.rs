@@ -7,6 +7,7 @@ use std::future;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use log::debug;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix, Vip};
 use vipherald_core::host::{HostSnapshot, Link, PlacedVip};
 use vipherald_core::wire::{Arp, ArpOperation, Frame, Ndp, NdpMessage, Payload};
@@ -20,6 +21,9 @@ use crate::readable;
 const ANSWERED_WITHIN: Duration = Duration::from_millis(50);
 /// Frames to read from one socket before the others get their turn.
 const FRAMES_AT_ONCE: u32 = 1024;
+/// More frames a second than this, beyond the first ones, are not worth reading.
+const MOST_FRAMES: f64 = 5_000.0;
+const FIRST_FRAMES: f64 = 10_000.0;
 
 /// What was seen for one VIP on one interface.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +50,8 @@ struct Watched {
     /// The kernel answers hosts of these subnets there.
     subnets: Vec<Prefix>,
     vips: BTreeMap<Vip, Seen>,
+    began: Instant,
+    read: u32,
 }
 
 /// Watches the interfaces that hold the VIPs.
@@ -102,17 +108,28 @@ impl Observer {
                 let Some(octets) = one.socket.receive() else {
                     break;
                 };
+                one.read = one.read.saturating_add(1);
                 if let Some(frame) = Frame::parse(&octets) {
                     one.see(now, &frame, &self.own_macs, &self.own_ips);
                 }
             }
+            one.give_up_in_a_flood(now);
         }
     }
 
     /// Why this host does not answer requests for a VIP on an interface, if that was seen.
     #[must_use]
     pub(crate) fn why_unanswered(&self, link: &Link, vip: Vip) -> Option<Silence> {
-        let times = self.seen(link.index, vip)?.unanswered(Instant::now())?;
+        let watched = self
+            .watched
+            .iter()
+            .find(|one| one.link.index == link.index)?;
+        // With another MAC it answers otherwise than was expected.
+        let seen = watched
+            .vips
+            .get(&vip)
+            .filter(|_| watched.link.mac == link.mac)?;
+        let times = seen.unanswered(Instant::now())?;
         let cure = match vip.ip() {
             IpAddr::V4(_) => {
                 "does a filter of this host drop the requests or the answers? See `nft list ruleset` \
@@ -152,7 +169,24 @@ impl Watched {
             socket,
             subnets: there.map(Prefix::of).collect(),
             vips: BTreeMap::new(),
+            began: Instant::now(),
+            read: 0,
         })
+    }
+
+    /// A flood costs more than what it would show; and what its frames displace looks unanswered.
+    fn give_up_in_a_flood(&mut self, now: Instant) {
+        let most = FIRST_FRAMES + MOST_FRAMES * (now - self.began).as_secs_f64();
+        if f64::from(self.read) > most && !self.vips.is_empty() {
+            debug!(
+                "{}: a flood: who answers there is not watched",
+                self.link.name
+            );
+            self.vips.clear();
+            if let Err(error) = self.socket.ignore_all() {
+                debug!("{}: {error}", self.link.name);
+            }
+        }
     }
 
     fn see(

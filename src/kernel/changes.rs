@@ -1,7 +1,7 @@
 //! Changes on this host during a run.
 
-use std::io;
 use std::task::{Context, Poll};
+use std::{io, mem};
 
 use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -29,25 +29,33 @@ pub enum Change {
     LinkGone(InterfaceIndex),
 }
 
+/// The most datagrams to read at once. Each has one change, or a few.
+const MOST_AT_ONCE: usize = 256;
+
 /// Whether [`Changes::drain`] got every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Drained {
     /// It did, up to this moment.
     Complete,
-    /// Some were lost: ask for what holds now.
+    /// More wait: what holds now is not known before the next calls.
+    More,
+    /// It found no more, but some were lost: ask for what holds now.
     Overrun,
 }
 
 /// A subscription to address and link changes of this network namespace.
 ///
-/// The kernel queues a change before the system call that makes it returns, so [`Changes::drain`]
-/// gets every change that happened before it was called. That is why this is a socket of its own, read
+/// The kernel queues a change before the system call that makes it returns, so once [`Changes::drain`]
+/// finds the queue empty, it has passed on every change that happened before. That is why this is a socket of its own, read
 /// directly: the connection for requests delivers messages only when its task next runs.
 #[derive(Debug)]
 pub struct Changes {
     socket: Readable<Socket>,
     buffer: Vec<u8>,
+    /// Whether some were lost. Those that still wait are older, so only when none is left does an answer
+    /// tell what holds.
+    lost: bool,
 }
 
 impl Changes {
@@ -67,6 +75,7 @@ impl Changes {
             socket: open().map_err(Error::Open)?,
             // Large enough for any of these messages: a link's is the largest, a few KiB.
             buffer: Vec::with_capacity(32 * 1024),
+            lost: false,
         })
     }
 
@@ -78,26 +87,27 @@ impl Changes {
         self.socket.poll_readable(context)
     }
 
-    /// Passes on, in order, every change that happened before the call. Never waits.
+    /// Passes on, in order, changes that happened before the call: all of them, unless it returns
+    /// [`Drained::More`]. Never waits.
     ///
     /// # Errors
     /// [`Error::NoAnswer`] if the socket broke.
     pub fn drain(&mut self, mut on_change: impl FnMut(Change)) -> Result<Drained, Error> {
-        let mut drained = Drained::Complete;
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             self.buffer.clear();
             match self.socket.get().recv_from(&mut self.buffer, 0) {
-                Ok(_) => {
-                    if parse(&self.buffer, &mut on_change).is_none() {
-                        drained = Drained::Overrun;
-                    }
+                Ok(_) => self.lost |= parse(&self.buffer, &mut on_change).is_none(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let lost = mem::take(&mut self.lost);
+                    return Ok(if lost {
+                        Drained::Overrun
+                    } else {
+                        Drained::Complete
+                    });
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(drained),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The queue was full and messages were dropped.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
-                    drained = Drained::Overrun;
-                }
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => self.lost = true,
                 Err(error) => {
                     return Err(Error::NoAnswer {
                         doing: "report address changes".to_owned(),
@@ -106,6 +116,7 @@ impl Changes {
                 }
             }
         }
+        Ok(Drained::More)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod changes;
+mod giving_way;
 mod links;
 mod neighbours;
 mod routes;
@@ -15,12 +16,15 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::{TryStream, TryStreamExt};
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::sys::AsyncSocket;
 
 pub use changes::{Change, Changes, Drained};
 pub use neighbours::Replace;
 
 use crate::privileges::{Capability, advice_on_call};
+use giving_way::GivingWay;
 
 /// An answer takes microseconds, a dump of a large table milliseconds: after this time, something is
 /// badly wrong.
@@ -73,8 +77,12 @@ impl Kernel {
     /// # Errors
     /// [`Error::Open`] if the process may open no more sockets.
     pub fn connect() -> Result<Self, Error> {
-        let (connection, handle, _unsolicited) =
-            rtnetlink::new_connection_with_strict_check().map_err(Error::Open)?;
+        let (mut connection, handle, _unsolicited) =
+            rtnetlink::new_connection_with_socket::<GivingWay>().map_err(Error::Open)?;
+        let socket = connection.socket_mut().socket_mut();
+        socket
+            .set_netlink_get_strict_chk(true)
+            .map_err(Error::Open)?;
         tokio::spawn(connection);
         Ok(Self { handle })
     }
@@ -107,6 +115,21 @@ async fn answered<T>(
             reason: format!("nothing came in {} s", PATIENCE.as_secs()),
         }),
     }
+}
+
+/// Takes each entry of a dump as it comes: a large table takes long.
+async fn each<T>(
+    doing: &str,
+    mut dump: impl TryStream<Ok = T, Error = rtnetlink::Error> + Unpin,
+    mut take: impl FnMut(T),
+) -> Result<(), Error> {
+    let all = async {
+        while let Some(entry) = dump.try_next().await? {
+            take(entry);
+        }
+        Ok(())
+    };
+    answered(|| doing.to_owned(), all).await
 }
 
 impl Error {

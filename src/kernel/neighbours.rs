@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use vipherald_core::address::{InterfaceIndex, Mac};
 use vipherald_core::host::{Neighbour, NeighbourState};
 
-use super::{Error, Kernel, answered, family};
+use super::{Error, Kernel, answered, each, family};
 
 /// The unit of `NDA_CACHEINFO`: `USER_HZ` is 100 on every architecture in use.
 const TICK: Duration = Duration::from_millis(10);
@@ -108,15 +108,12 @@ impl Kernel {
                 .message_mut()
                 .attributes
                 .push(NeighbourAttribute::IfIndex(interface.0));
-            let entries: Vec<_> = answered(
-                || "list the neighbours".to_owned(),
-                request.execute().try_collect(),
-            )
+            each("list the neighbours", request.execute(), |entry| {
+                if entry.header.ifindex == interface.0 {
+                    neighbours.extend(neighbour_of(&entry));
+                }
+            })
             .await?;
-            let here = entries
-                .iter()
-                .filter(|entry| entry.header.ifindex == interface.0);
-            neighbours.extend(here.filter_map(neighbour_of));
         }
         Ok(neighbours)
     }

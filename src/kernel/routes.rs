@@ -10,7 +10,7 @@ use rtnetlink::packet_route::route::{
 use vipherald_core::address::{InterfaceIndex, Prefix};
 use vipherald_core::host::Route;
 
-use super::{Error, Kernel, answered, family};
+use super::{Error, Kernel, answered, each, family};
 
 impl Kernel {
     /// The route of a packet from this host to an address, if there is one.
@@ -57,9 +57,10 @@ impl Kernel {
     pub async fn gateways(&self, interface: InterfaceIndex) -> Result<Vec<IpAddr>, Error> {
         let mut gateways = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            for route in &self.routes_through(interface, family).await? {
+            self.each_route(interface, family, |route| {
                 gateways.extend(gateways_through(&route.attributes, interface));
-            }
+            })
+            .await?;
         }
         gateways.sort_unstable();
         gateways.dedup();
@@ -76,33 +77,41 @@ impl Kernel {
         interface: InterfaceIndex,
         ip: IpAddr,
     ) -> Result<Option<u8>, Error> {
-        let routes = self.routes_through(interface, family(ip)).await?;
-        let lengths = routes.iter().filter_map(|route| {
-            let unicast = route.header.kind == RouteType::Unicast;
-            let via = gateways_through(&route.attributes, interface);
-            let destination = route.attributes.iter().find_map(|one| match one {
-                RouteAttribute::Destination(to) => address(to),
-                _ => None,
-            })?;
-            let length = route.header.destination_prefix_length;
-            let contains = Prefix::new(destination, length).contains(ip);
-            (unicast && via.is_empty() && contains).then_some(length)
-        });
-        Ok(lengths.max())
+        let mut longest = None;
+        self.each_route(interface, family(ip), |route| {
+            let length = on_link_length(&route, interface, ip);
+            longest = longest.max(length);
+        })
+        .await?;
+        Ok(longest)
     }
 
-    async fn routes_through(
+    async fn each_route(
         &self,
         interface: InterfaceIndex,
         family: AddressFamily,
-    ) -> Result<Vec<RouteMessage>, Error> {
+        take: impl FnMut(RouteMessage),
+    ) -> Result<(), Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         // The kernel then returns routes of this interface only: a router may have a million.
         message.attributes.push(RouteAttribute::Oif(interface.0));
         let dump = self.handle.route().get(message).execute();
-        answered(|| "list the routes".to_owned(), dump.try_collect()).await
+        each("list the routes", Box::pin(dump), take).await
     }
+}
+
+/// The prefix length of a route without a gateway, if it leads to `ip`.
+fn on_link_length(route: &RouteMessage, interface: InterfaceIndex, ip: IpAddr) -> Option<u8> {
+    let unicast = route.header.kind == RouteType::Unicast;
+    let via = gateways_through(&route.attributes, interface);
+    let destination = route.attributes.iter().find_map(|one| match one {
+        RouteAttribute::Destination(to) => address(to),
+        _ => None,
+    })?;
+    let length = route.header.destination_prefix_length;
+    let contains = Prefix::new(destination, length).contains(ip);
+    (unicast && via.is_empty() && contains).then_some(length)
 }
 
 fn route_of(attributes: &[RouteAttribute]) -> Option<Route> {

@@ -91,6 +91,7 @@ impl Announcement {
         }
         let mut wanted = Listening {
             any,
+            echoes: Some(self.run.identifier),
             ..Listening::default()
         };
         for claim in self.claims.iter().filter(lasts) {

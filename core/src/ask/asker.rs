@@ -24,11 +24,13 @@ pub struct Transmit {
     pub(crate) at: usize,
 }
 
-/// What an asker wants to receive besides answers.
+/// What an asker wants to receive: ARP, neighbour discovery, echo replies, and this.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
     /// Any frame of another host: it shows that the path is alive.
     pub any: bool,
+    /// Echo replies with this identifier, and no others.
+    pub echoes: Option<u16>,
     /// Frames of these hosts for `to`: they show that a host follows.
     pub from: BTreeSet<Mac>,
     /// Frames of all hosts but these for `to`: they show that a host does not follow.
