@@ -18,6 +18,7 @@ use vipherald_core::event::{Call, Event};
 use vipherald_lab::{Direction, Frame, Host, Keepalived, Lab, eventually};
 
 use common::arp::{Arp, IPV6, is_request_for, is_sent};
+use common::docs::{doc, fenced};
 use common::{OLD_MAC, VIPHERALD, run};
 
 /// Where the examples expect the program.
@@ -191,21 +192,6 @@ fn every_command_of_the_docs_is_one_that_vipherald_takes() {
         }
     }
     assert!(count > 50, "only {count} commands found");
-}
-
-fn doc(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-}
-
-/// The contents of the fenced blocks of a document.
-fn fenced(text: &str) -> Vec<String> {
-    let mut parts = text.split("```");
-    let mut blocks = Vec::new();
-    while let (Some(_), Some(block)) = (parts.next(), parts.next()) {
-        let (_, block) = block.split_once('\n').unwrap();
-        blocks.push(block.to_owned());
-    }
-    blocks
 }
 
 /// The commands of vipherald in a document's code, with values in place of the placeholders.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod arp;
+pub(crate) mod docs;
 pub(crate) mod tls;
 
 use std::net::{IpAddr, Ipv6Addr};

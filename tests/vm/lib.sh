@@ -4,6 +4,9 @@
 # shellcheck shell=bash
 set -u
 
+# How many times longer than elsewhere a wait may last on this machine: tests/vm/run says.
+PATIENCE=$(cat patience)
+
 VIP=10.24.69.222
 VLAN=bond0.169
 HOSTS=/run/hosts
@@ -27,9 +30,9 @@ holds() {
     fi
 }
 
-# eventually SECONDS COMMAND...: whether the command succeeds within that time.
+# eventually SECONDS COMMAND...: whether the command succeeds within that time, times PATIENCE.
 eventually() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + $1 * PATIENCE))
     shift
     until "$@"; do
         [ $SECONDS -lt $end ] || return 1

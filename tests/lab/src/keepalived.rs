@@ -112,14 +112,20 @@ impl Keepalived {
 
     /// Gives it a new configuration and waits until it has read it.
     pub fn reload(&mut self, configuration: &str) {
-        let reloads = |keepalived: &Self| keepalived.log().matches("Reload complete").count();
+        // The VRRP process says so when it begins; its parent says `Reloading ...`.
+        let reloads = |keepalived: &Self| {
+            let log = keepalived.log();
+            log.lines().filter(|l| l.ends_with(" Reloading")).count()
+        };
         self.wait_until_started();
         write_configuration(&self.directory, configuration);
         let before = reloads(self);
         self.signal(Signal::SIGHUP as i32);
-        self.wait_until("reloaded", SOON, |keepalived| {
+        self.wait_until("reloading", SOON, |keepalived| {
             (reloads(keepalived) > before).then_some(())
         });
+        // Not every version says when it is done. A dump waits for that.
+        self.json();
     }
 
     /// What keepalived itself says that it has read and does: its JSON dump.
