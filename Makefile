@@ -13,6 +13,7 @@
 # make packages   reproducible Debian and RPM packages, in target/packages; ARCH=arm64 cross-compiles
 # make container   an image with the program alone, an OCI archive in target/packages; ARCH=arm64 likewise
 # make test-packages   checks their contents, and that two builds are equal; ARCH=arm64 likewise
+# make smoke   has the program move an address, and a neighbour follow; ARCH=arm64 emulates the program
 # make test-keepalived-versions   the tests with keepalived, with 2.1.5, 2.2.7 and 2.3.3 of it
 # make test-fleet   checks the examples for Ansible and Kubernetes
 # make test-vm   a virtual machine with the packages: failovers on VLAN and bond, real systemd;
@@ -65,7 +66,7 @@ BENCH = HABETS_ARPING=$(abspath $(TARGET)/habets-arping) $(ISOLATED) bench --qui
 	--package vipherald-lab --bench bench -- $(abspath $(BINARY))
 
 .PHONY: build test lint demo bench bench-convergence instructions soak fuzz mutants install \
-	packages container test-fuzz test-packages test-keepalived-versions test-fleet test-vm clean prerequisites cross
+	packages container smoke test-fuzz test-packages test-keepalived-versions test-fleet test-vm clean prerequisites cross
 
 build: $(if $(CROSS),cross)
 	RUSTFLAGS='$(STATIC)$(if $(CROSS), $(LLD))' $(if $(CROSS),$(LINKER)) $(CARGO) build --release --locked --target $(PLATFORM)
@@ -177,6 +178,9 @@ container: build
 	.ci/packages packaging/container/packages.txt
 	mkdir -p $(PACKAGES)
 	packaging/container/build $(BINARY) $(VERSION) $(DEB_ARCHITECTURE) $(PACKAGES)
+
+smoke: prerequisites build
+	tests/lab/isolate packaging/smoke $(abspath $(BINARY)) $(EMULATOR)
 
 # ELSEWHERE is a folder of packaging/elsewhere, if that has run already.
 test-packages: packages

@@ -112,20 +112,13 @@ impl Keepalived {
 
     /// Gives it a new configuration and waits until it has read it.
     pub fn reload(&mut self, configuration: &str) {
-        // The VRRP process says so when it begins; its parent says `Reloading ...`.
-        let reloads = |keepalived: &Self| {
-            let log = keepalived.log();
-            log.lines().filter(|l| l.ends_with(" Reloading")).count()
-        };
         self.wait_until_started();
         write_configuration(&self.directory, configuration);
-        let before = reloads(self);
+        let before = reloads(&self.log());
         self.signal(Signal::SIGHUP as i32);
-        self.wait_until("reloading", SOON, |keepalived| {
-            (reloads(keepalived) > before).then_some(())
+        self.wait_until("reloaded", SOON, |keepalived| {
+            (reloads(&keepalived.log()) > before).then_some(())
         });
-        // Not every version says when it is done. A dump waits for that.
-        self.json();
     }
 
     /// What keepalived itself says that it has read and does: its JSON dump.
@@ -245,6 +238,13 @@ impl Drop for Keepalived {
     fn drop(&mut self) {
         self.kill9_all();
     }
+}
+
+/// How many reloads the VRRP process has logged whole: not every version says `Reload complete`, but in
+/// each the sockets, which it lists at its start, too, come last.
+fn reloads(log: &str) -> usize {
+    let begun = log.split(" Reloading\n").skip(1);
+    begun.filter(|log| log.contains("VRRP sockpool:")).count()
 }
 
 fn raw_pid(pid: u32) -> Pid {
