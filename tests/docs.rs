@@ -294,7 +294,7 @@ fn a_stale_host_is_reported_as_shown() {
         ] {
             let told = with_conf(&line);
             assert_eq!(told.status.code(), Some(3), "{told:?}");
-            assert_eq!(text(&told).trim(), shown.trim(), "{name}: {line}");
+            assert_eq!(text(&told), shown, "{name}: {line}");
         }
         let stale = with_conf(&line(name, "vipherald check --all --json"));
         assert_eq!(text(&stale), format!("{STORYS_VIP}\n"), "{name}: {stale:?}");
