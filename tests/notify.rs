@@ -852,9 +852,11 @@ fn an_unprivileged_hook_logs_what_to_change() {
 fn own_script(lab: &Lab, name: &str) -> (PathBuf, PathBuf) {
     let told = lab.directory().join(format!("{name}.told"));
     let body = format!(
-        "{{ echo \"$@\"; umask; env | grep -v ^_= | sort; \
-         grep -E 'Sig(Blk|Ign)' /proc/$$/status; ls /proc/$$/fd | tr '\\n' ' '; echo; ulimit -n; \
-         cut -d' ' -f5 /proc/$$/stat; }} > {told}.part\nmv {told}.part {told}\nexit 7",
+        "{{ echo \"$@\"; umask; ulimit -n\n\
+         while read -r line; do case $line in Sig[BI]*) echo \"$line\" ;; esac; done </proc/$$/status\n\
+         for fd in /proc/$$/fd/*; do echo \"${{fd##*/}}\"; done\n\
+         env | grep -v ^_= | sort; cut -d' ' -f5 /proc/$$/stat; }} >{told}.part\n\
+         mv {told}.part {told}\nexit 7",
         told = told.display()
     );
     (lab.write_hook(name, &body), told)
