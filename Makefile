@@ -194,7 +194,7 @@ test-keepalived-versions: prerequisites
 		tests/versions/keepalived $$release $$folder && \
 		echo "--- $$($$folder/bin/keepalived --version 2>&1 | head -n 1)" && \
 		PATH=$$folder/bin:$$PATH $(ISOLATED) test --locked --no-fail-fast \
-			--package vipherald --test keepalived_conf --test notify --test failover \
+			--package vipherald --test keepalived_conf --test notify --test failover --test docs \
 			--package vipherald-lab --test keepalived || exit 1; done
 
 test-fleet: prerequisites build
