@@ -1,6 +1,7 @@
 //! The resident: whatever moves a VIP, the kernel reports it, and `watch` and `fifo` act on that.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
 
 mod common;
 mod events;
@@ -15,12 +16,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use vipherald_lab::{Frame, Host, Lab, Mac, State, eventually};
+use vipherald_lab::{Frame, Host, Lab, Mac, NeighbourEvent, State, eventually};
 
 use common::arp::{Arp, is_request_for, is_sent};
 use common::{
     Ended, OLD_MAC, Run, SOON, Talker, VIP, VIP6, assert_followed, give, old_mac, peer_in,
-    remember_old, run, second_interface, signal, take, verdict_in, vipherald,
+    remember_old, run, second_interface, signal, since, take, verdict_in, vipherald,
     wait_for_announcement, wait_until_followed, watch_for,
 };
 use events::{
@@ -439,7 +440,12 @@ fn a_host_without_the_vip_follows_a_claim_that_its_kernel_ignores() {
     let (b, c) = (lab.host("b"), lab.host("c"));
     let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
     remember_old([&c], &[VIP]);
+    let entries = c.watch_neighbours();
     moves_to(&b, &c);
+    let claimed = SystemTime::now();
+    let follows = |entry: &NeighbourEvent| entry.neighbour.mac == Some(b.mac());
+    let followed = entries.wait_for(SOON, follows).expect("it follows").time;
+    println!("it follows {:?} after the claim", since(claimed, followed));
     wait_until_followed([&c], &[VIP], b.mac());
     resident.run.goes_on();
 }
