@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix};
-use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, State};
+use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, RunPlace, State};
 use vipherald_core::ask::{Asker, Confirm, LinkView, Observed, PeerVerdict};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
@@ -90,8 +90,9 @@ pub struct Session {
     run_id: RunId,
     took_over: bool,
     runs: Option<Runs>,
-    /// The number of claims that other runs know.
+    /// The number of claims that other runs know, and what they were told.
     claims_published: usize,
+    told: BTreeSet<RunPlace>,
     loading_views: Option<JoinHandle<Result<Views, kernel::Error>>>,
     orders: Orders,
     instance: String,
@@ -156,6 +157,7 @@ impl Session {
             took_over: request.mode == Mode::Check,
             runs: None,
             claims_published: 0,
+            told: BTreeSet::new(),
             loading_views: None,
             orders: request.orders.clone(),
             instance: request.instance.clone(),
@@ -333,6 +335,7 @@ impl Session {
         }
         self.claims_published = self.core.claims().len();
         let places = self.core.places();
+        self.told.extend(&places);
         let claim = || Runs::claim(self.run_id, &places);
         let claimed = claim().or_else(|error| match descriptors::raise_limit() {
             true => claim(),
@@ -345,15 +348,15 @@ impl Session {
         Ok(())
     }
 
-    /// Tells other runs which interfaces VIPs came to since the last call.
+    /// Tells other runs to which interfaces VIPs came since the last call, unless they know.
     fn publish_new_claims(&mut self) {
-        let claims = self.core.claims().len();
-        if claims > self.claims_published
-            && let Some(runs) = &self.runs
-        {
-            self.claims_published = claims;
-            runs.tell(&self.core.places());
-        }
+        let Some(runs) = &self.runs else { return };
+        let claims = self.core.claims();
+        let new = claims.iter().skip(self.claims_published);
+        let places = new.map(|claim| (claim.vip, Some(claim.interface())));
+        let untold: Vec<_> = places.filter(|place| self.told.insert(*place)).collect();
+        self.claims_published = claims.len();
+        runs.tell(&untold);
     }
 
     /// Waits for a change, a frame, an answer to an order, or another run.

@@ -32,7 +32,7 @@ pub enum Kind {
     /// A required peer does not answer.
     SilentPeer,
     /// A peer follows that did not at first.
-    Straggler,
+    FollowsLate,
     /// A host still sends to the VIP's old owner.
     StillSends,
     /// Another host has the VIP.
@@ -58,7 +58,7 @@ impl Kind {
             Self::Blocked => "b639b5bff29347938650c40bc4d4530f",
             Self::StalePeer => "6ec7825850ae469693db75f70f3b891d",
             Self::SilentPeer => "823e7d600275413d8b9fa3e796e3621c",
-            Self::Straggler => "31518abfbac64607afc712afc2649e27",
+            Self::FollowsLate => "31518abfbac64607afc712afc2649e27",
             Self::StillSends => "7a4f8749e706485083c8ded272a03b8a",
             Self::Conflict => "6be11a6486ed4603bfc2fd7a050564b6",
             Self::ConflictOver => "e2819a04b01441d79866871daa624cec",
@@ -155,7 +155,7 @@ mod tests {
         Kind::Blocked,
         Kind::StalePeer,
         Kind::SilentPeer,
-        Kind::Straggler,
+        Kind::FollowsLate,
         Kind::StillSends,
         Kind::Conflict,
         Kind::ConflictOver,

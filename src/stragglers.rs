@@ -16,20 +16,23 @@ use vipherald_core::ask::Asker;
 use vipherald_core::host::{HostSnapshot, PlacedVip};
 use vipherald_core::log_limit::RateLimit;
 use vipherald_core::order::outbox::Route;
-use vipherald_core::order::report::{MOST_STRAGGLERS, Report, Reports};
+use vipherald_core::order::report::{MOST_IN_REPORT, Report, Reports};
 use vipherald_core::stragglers::{Straggler, Stragglers};
 
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::journal::{Kind, Notice};
 use crate::key_file;
-use crate::order::sockets::{connected, random_id};
+use crate::order::sockets::{WarnOnce, connected, random_id};
 use crate::order::{send, wall_clock};
+use crate::privileges::advice_on_call;
 use crate::readable::{self, Readable};
 use crate::report::Line;
 use crate::settings::Orders;
 use crate::supersede::{RunId, Runs};
 
+/// What a warning about reports that can't leave begins with.
+const UNTOLD: &str = "the peers get no report of who still sends here";
 /// Datagrams to read at once.
 const AT_ONCE: usize = 64;
 /// Hosts a minute that are named; the rest is counted.
@@ -272,6 +275,7 @@ struct Mail {
     waiting: BTreeMap<(IpAddr, Vip), Vec<Straggler>>,
     next: Option<Instant>,
     last: Option<Instant>,
+    warnings: WarnOnce,
     sockets: HashMap<IpAddr, Readable<UdpSocket>>,
 }
 
@@ -281,7 +285,7 @@ impl Mail {
             Ok(keys) => Some(Reports::new(keys)),
             Err(key_file::Error::Unset) => None,
             Err(error) => {
-                warn!("the peers get no report of who still sends here: {error}");
+                warn!("{UNTOLD}: {error}");
                 None
             }
         };
@@ -291,6 +295,7 @@ impl Mail {
             waiting: BTreeMap::new(),
             next: None,
             last: None,
+            warnings: WarnOnce::default(),
             sockets: HashMap::new(),
         }
     }
@@ -314,8 +319,14 @@ impl Mail {
         };
         if self.next.is_some_and(|next| next <= now) {
             for ((peer, vip), found) in std::mem::take(&mut self.waiting) {
-                for some in found.chunks(MOST_STRAGGLERS) {
-                    let Ok(id) = random_id() else { continue };
+                for some in found.chunks(MOST_IN_REPORT) {
+                    let id = match random_id() {
+                        Ok(id) => id,
+                        Err(error) => {
+                            self.warnings.warn(&format!("{UNTOLD}: {error}"));
+                            continue;
+                        }
+                    };
                     let report = Report {
                         time: wall_clock(),
                         id,
@@ -340,8 +351,17 @@ impl Mail {
         while let Some((route, datagram)) = reports.poll(now) {
             let sent = socket_to(&mut self.sockets, route, self.port)
                 .and_then(|socket| socket.get().send(&datagram));
-            if let Err(error) = sent {
-                debug!("report to {}: {error}", route.to);
+            match sent {
+                Ok(_) => {}
+                // No `listen` is there.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    debug!("report to {}: {error}", route.to);
+                }
+                Err(error) => {
+                    let (to, advice) = (route.to, advice_on_call(&error));
+                    self.warnings
+                        .warn(&format!("{UNTOLD}: {to}: {error}{advice}"));
+                }
             }
         }
     }

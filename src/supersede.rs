@@ -248,6 +248,11 @@ impl Runs {
         Ok(runs)
     }
 
+    /// Whether there may be messages that [`Runs::taken`] did not read.
+    pub(crate) fn has_more(&self) -> bool {
+        self.unread.get()
+    }
+
     /// Ready when there may be messages.
     ///
     /// # Errors

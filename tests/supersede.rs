@@ -388,6 +388,35 @@ fn a_flood_of_another_user_that_drowns_the_claim_prevents_nothing() {
     newer.goes_on();
 }
 
+/// The processor time of a process's first thread.
+fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    let nanos = stat.split_whitespace().next().unwrap();
+    Duration::from_nanos(nanos.parse().unwrap())
+}
+
+#[test]
+fn a_flood_of_messages_takes_a_small_share_of_a_resident() {
+    let lab = Lab::new();
+    let (a, _b) = (lab.host("a"), lab.host("b"));
+    let resident = Run::start(vipherald(&a, &format!("watch {VIP}")));
+    resident.wait_until_it_waits();
+    let (before, began) = (processor_time(resident.pid()), Instant::now());
+    a.enter(|| {
+        let socket = Socket::new(USERSOCK.try_into().unwrap()).unwrap();
+        while began.elapsed() < Duration::from_secs(2) {
+            let _ = socket.send_to(&forged_claim(), &SocketAddr::new(0, GROUP), 0);
+        }
+    });
+    let took = processor_time(resident.pid()) - before;
+    println!("{took:?} of {:?}", began.elapsed());
+    assert!(took < began.elapsed() / 5, "{took:?}");
+    let capture = a.capture();
+    give(&a, VIP, "eth0");
+    wait_for_announcement(&capture, VIP, 1);
+    resident.goes_on();
+}
+
 #[test]
 fn two_hundred_moves_through_concurrent_runs_end_as_the_kernel_has_it() {
     let lab = Lab::new();

@@ -1,6 +1,7 @@
 //! The resident: whatever moves a VIP, the kernel reports it, and `watch` and `fifo` act on that.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
 
 mod common;
 mod events;
@@ -14,14 +15,14 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
-use vipherald_lab::{Frame, Host, Lab, Mac, State, eventually};
+use serde_json::{Value, json};
+use vipherald_lab::{Frame, Host, Lab, Mac, NeighbourEvent, State, eventually};
 
 use common::arp::{Arp, is_request_for, is_sent};
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_followed, give, old_mac, peer_in, remember_old,
-    run, second_interface, signal, take, verdict_in, vipherald, wait_for_announcement,
-    wait_until_followed, watch_for,
+    Ended, OLD_MAC, Run, SOON, Talker, VIP, VIP6, assert_followed, give, old_mac, peer_in,
+    remember_old, run, second_interface, signal, since, take, verdict_in, vipherald,
+    wait_for_announcement, wait_until_followed, watch_for,
 };
 use events::{
     fifo, file, hook, instance, sent_for, wait_for_frame_after, wait_until_forgotten, with,
@@ -193,6 +194,35 @@ fn after_lost_reports_no_vip_is_missed() {
     resident.run.goes_on();
 }
 
+/// 100,000 changes as fast as `ip` makes them: in about a second.
+#[test]
+fn under_a_flood_of_address_changes_elsewhere_each_move_is_acted_on() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    second_interface(&a);
+    let change = |what: &str, n: u32| format!("addr {what} 10.77.0.{}/32 dev v0\n", n % 200 + 1);
+    let changes: String = (0..50_000)
+        .map(|n| change("add", n) + &change("del", n))
+        .collect();
+    let changes = file(&lab, "changes", &changes);
+    let resident = Resident::start(&lab, &a, &format!("watch {VIP}"));
+    let mut flood = a.command("ip");
+    let mut flood = Talker(flood.arg("-batch").arg(changes).spawn().unwrap());
+    let mut moves = 0;
+    while flood.0.try_wait().unwrap().is_none() {
+        remember_old([&b], &[VIP]);
+        give(&a, VIP, "eth0");
+        wait_until_followed([&b], &[VIP], a.mac());
+        a.remember(VIP, OLD_MAC);
+        take(&a, VIP, "eth0");
+        wait_until_forgotten(&a, VIP);
+        moves += 1;
+    }
+    assert!(flood.0.wait().unwrap().success());
+    assert!(moves >= 3, "{moves}");
+    resident.run.goes_on();
+}
+
 #[test]
 fn a_reload_that_adds_a_vip_has_it_announced() {
     for resident in ["watch --all", "fifo"] {
@@ -294,6 +324,56 @@ fn of_two_residents_one_announces() {
 }
 
 #[test]
+fn where_the_service_and_the_fifo_both_follow_one_announces() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let conf = instance("VI_1", 51, 100, &[VIP], "");
+    let conf = file(&lab, "keepalived.conf", &conf);
+    let (path, mut writer) = fifo(&lab, "fifo");
+    let resident = |command: &str| {
+        let arguments = format!("{} --json {command}", short(&lab));
+        Resident::start(&lab, &a, &with(&conf, &arguments))
+    };
+    let both = [
+        resident("watch --all"),
+        resident(&format!("fifo {}", path.display())),
+    ];
+    let mut tell = |state: &str| {
+        let line = format!("INSTANCE \"VI_1\" {state} 100\n");
+        writer.write_all(line.as_bytes()).unwrap();
+    };
+    for move_ in 0..2 {
+        remember_old([&b], &[VIP]);
+        give(&a, VIP, "eth0");
+        tell("MASTER");
+        wait_until_followed([&b], &[VIP], a.mac());
+        let mut told = both.each_ref().map(|one| {
+            let report = one.wait_for_reports(2 * move_ + 1).swap_remove(2 * move_);
+            assert_eq!(report["vips"][0]["conflicts"], json!([]), "{report}");
+            (report["result"].clone(), report["frames_sent"].as_u64())
+        });
+        told.sort_by_key(|(result, _)| result.to_string());
+        let [(one, all), (other, some)] = &told;
+        assert_eq!((one, other), (&json!("ok"), &json!("superseded")));
+        assert!(some < all, "{told:?}");
+        a.remember(VIP, OLD_MAC);
+        take(&a, VIP, "eth0");
+        tell("BACKUP");
+        wait_until_forgotten(&a, VIP);
+        // Nothing was done twice: these are all.
+        for one in &both {
+            let reports = one.wait_for_reports(2 * move_ + 2);
+            let commands = reports.iter().map(|report| about(report).0);
+            let expected = ["announce", "purge"].repeat(move_ + 1);
+            assert_eq!(commands.collect::<Vec<_>>(), expected);
+        }
+    }
+    for one in both {
+        one.run.goes_on();
+    }
+}
+
+#[test]
 fn the_file_counts_as_it_is_and_a_broken_one_as_it_was() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));
@@ -360,7 +440,12 @@ fn a_host_without_the_vip_follows_a_claim_that_its_kernel_ignores() {
     let (b, c) = (lab.host("b"), lab.host("c"));
     let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
     remember_old([&c], &[VIP]);
+    let entries = c.watch_neighbours();
     moves_to(&b, &c);
+    let claimed = SystemTime::now();
+    let follows = |entry: &NeighbourEvent| entry.neighbour.mac == Some(b.mac());
+    let followed = entries.wait_for(SOON, follows).expect("it follows").time;
+    println!("it follows {:?} after the claim", since(claimed, followed));
     wait_until_followed([&c], &[VIP], b.mac());
     resident.run.goes_on();
 }

@@ -171,6 +171,7 @@ fn play(input: &mut Unstructured) -> Result<()> {
         timeout: TIMEOUT,
         arp_rate: NonZeroU32::new(input.int_in_range(0..=30)?),
         census: *input.choose(&[false, true])?,
+        repeats: true,
         conflict_watch: Duration::from_secs(*input.choose(&[0, 0, 5, 90])?),
     };
     let mut placed = Vec::new();

@@ -86,6 +86,7 @@ async fn prepare(vips: &[PlacedVip], request: &Request) -> Result<Session, Error
             wait: Duration::ZERO,
             // Peers get questions of three kinds.
             timeout: (2 * request.wait).max(Duration::from_millis(1)),
+            repeats: true,
             conflict_watch: Duration::ZERO,
         },
         run_id: RunId::now(),

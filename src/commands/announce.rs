@@ -51,10 +51,10 @@ pub(super) async fn announce(
     request.pace = Pace {
         rate: args.rate.unwrap_or(request.pace.rate),
         arp_rate: args.arp_rate.or(request.pace.arp_rate),
-        census: request.pace.census,
         wait: args.wait.unwrap_or(request.pace.wait),
         timeout: args.timeout.unwrap_or(request.pace.timeout),
         conflict_watch: args.conflict_watch.unwrap_or(by_default),
+        ..request.pace
     };
     let stop = Box::pin(termination());
     run(&target, &request, global, began, stop, || ()).await

@@ -166,7 +166,9 @@ impl Act for Resident {
             if !hosts.is_empty() {
                 info!("{unit}: heard again after silence: {}", hosts.join(", "));
             }
+            // All others have had the broadcasts.
             request.pace.census = false;
+            request.pace.repeats = false;
             request.late = late;
         }
         request.heard = Some(Heard::clone(&self.heard));

@@ -151,6 +151,7 @@ impl Target {
                 rate: settings.rate,
                 arp_rate: settings.arp_rate,
                 census: settings.census,
+                repeats: true,
                 wait: settings.wait,
                 timeout: settings.timeout,
                 conflict_watch: match self.name {

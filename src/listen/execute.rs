@@ -121,9 +121,13 @@ impl Work<'_> {
         order: &Order,
         link: InterfaceIndex,
     ) -> Result<Option<Answer>, Error> {
-        let facts = self.facts().await?;
+        let mut facts = self.facts().await?;
         if !facts.is_meant(order.to, link) {
             return Ok(None);
+        }
+        for link in &facts.host.links {
+            let gateways = self.kernel.gateways(link.index).await?;
+            facts.gateways.extend(gateways);
         }
         let mut purged = Vec::new();
         for (vip, mac) in &order.vips {
@@ -141,17 +145,14 @@ impl Work<'_> {
         }))
     }
 
+    /// What this host has and is configured to have, but for its gateways.
     async fn facts(&self) -> Result<HostFacts, Error> {
         let host = self.kernel.snapshot().await?;
-        let mut gateways = BTreeSet::new();
-        for link in &host.links {
-            gateways.extend(self.kernel.gateways(link.index).await?);
-        }
         let configuration =
             keepalived_conf::read(&self.context.keepalived_conf, &self.context.options);
         Ok(HostFacts {
             host,
-            gateways,
+            gateways: BTreeSet::new(),
             // A host without keepalived has no such file.
             configured: configuration.map_or_else(|_| Vec::new(), |all| all.placed_vips()),
         })

@@ -54,6 +54,8 @@ const NAMED_AGAIN: Duration = Duration::from_secs(60);
 const REFUSALS: u32 = 2;
 /// How often the history counts refused datagrams: a flood of them must not crowd out its receipts.
 const REFUSED_KEPT_EVERY: Duration = Duration::from_secs(600);
+/// What is said of hosts that are not named.
+const STILL_SEND: &str = "more hosts still send to the old owners of VIPs that are here";
 const CARRIED_OUT: &str = "carried out";
 /// Octets that the kernel queues for a socket, so that a flood does not crowd out genuine orders at once.
 const QUEUE: usize = 4 << 20;
@@ -121,6 +123,7 @@ async fn obey(
         lines: RateLimit::a_minute(LINES),
         refusals: RateLimit::a_second(REFUSALS),
         named: RateLimit::a_minute(NAMED),
+        unnamed: LogLimiter::default(),
         named_at: BTreeMap::new(),
         history: request.history,
         refused: BTreeMap::new(),
@@ -209,6 +212,8 @@ struct Listener {
     lines: RateLimit,
     refusals: RateLimit,
     named: RateLimit,
+    /// Those that were not.
+    unnamed: LogLimiter<&'static str>,
     /// When a host was last named as one that still sends to a VIP's old owner.
     named_at: BTreeMap<(Vip, IpAddr, Mac), Instant>,
     history: Rc<Keeper>,
@@ -278,7 +283,8 @@ impl Listener {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let told = [self.dropped.due(now), self.done.due(now)];
+        let counts = [&self.dropped, &self.done, &self.unnamed];
+        let told = counts.map(|counts| counts.due(now));
         let told = told.into_iter().flatten().min();
         // After the idle time, remembered orders are still to be forgotten, by the wall clock.
         let soon = now + Duration::from_secs(1);
@@ -464,7 +470,7 @@ impl Listener {
                     continue;
                 }
                 if !self.named.take(now) {
-                    self.done.count("reported hosts");
+                    self.unnamed.count(STILL_SEND);
                     continue;
                 }
                 self.named_at.insert(host, now);
@@ -592,26 +598,27 @@ impl Listener {
         if now >= self.refused_kept + REFUSED_KEPT_EVERY {
             self.keep_refused(now);
         }
-        let (dropped, done) = (self.dropped.take_due(now), self.done.take_due(now));
-        tell(
-            Level::Warn,
-            &dropped.unwrap_or_default(),
-            &done.unwrap_or_default(),
-        );
+        let counts = [&mut self.dropped, &mut self.done, &mut self.unnamed];
+        let counts = counts.map(|counts| counts.take_due(now).unwrap_or_default());
+        tell(Level::Warn, &counts);
     }
 
     fn tell_rest(&mut self) {
         self.keep_refused(Instant::now());
-        tell(Level::Info, &self.dropped.take(), &self.done.take());
+        let counts = [&mut self.dropped, &mut self.done, &mut self.unnamed];
+        tell(Level::Info, &counts.map(LogLimiter::take));
     }
 }
 
-fn tell(further: Level, dropped: &BTreeMap<&str, u64>, done: &BTreeMap<&str, u64>) {
+fn tell(further: Level, [dropped, done, unnamed]: &[BTreeMap<&str, u64>; 3]) {
     if !dropped.is_empty() {
         warn!("dropped datagrams: {}", numbers(dropped));
     }
     if !done.is_empty() {
         log!(further, "further orders: {}", numbers(done));
+    }
+    if !unnamed.is_empty() {
+        warn!("{}", numbers(unnamed));
     }
 }
 

@@ -42,8 +42,19 @@ pub(crate) struct OrderSockets {
     outbox: Outbox,
     port: u16,
     sockets: HashMap<u64, Readable<UdpSocket>>,
-    /// Whether it has warned that this host can send no orders.
-    warned: bool,
+    warnings: WarnOnce,
+}
+
+/// Warns once that this host can't send something.
+#[derive(Debug, Default)]
+pub(crate) struct WarnOnce(bool);
+
+impl WarnOnce {
+    pub(crate) fn warn(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.0, true) {
+            warn!("{text}");
+        }
+    }
 }
 
 impl OrderSockets {
@@ -64,7 +75,7 @@ impl OrderSockets {
             outbox: Outbox::new(keys, instance.to_owned()),
             port,
             sockets: HashMap::new(),
-            warned: false,
+            warnings: WarnOnce::default(),
         }
     }
 
@@ -85,7 +96,8 @@ impl OrderSockets {
         let id = match random_id() {
             Ok(id) => id,
             Err(error) => {
-                self.warn_once(&format!("no peer is ordered to purge: {error}"));
+                self.warnings
+                    .warn(&format!("no peer is ordered to purge: {error}"));
                 return false;
             }
         };
@@ -105,16 +117,12 @@ impl OrderSockets {
             // No way to a peer is the network's fault, and passes.
             Err(error) => match advice_on_call(&error) {
                 "" => debug!("order to {to}: {error}"),
-                advice => self.warn_once(&format!("no order to {to}: {error}{advice}")),
+                advice => self
+                    .warnings
+                    .warn(&format!("no order to {to}: {error}{advice}")),
             },
         }
         true
-    }
-
-    fn warn_once(&mut self, text: &str) {
-        if !std::mem::replace(&mut self.warned, true) {
-            warn!("{text}");
-        }
     }
 
     fn deliver(&mut self, datagram: &Datagram, vips: &[Vip]) -> io::Result<()> {

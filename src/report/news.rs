@@ -246,7 +246,7 @@ fn follows(core: &Announcement, claim: &Claim, one: &Confirmation) -> Line {
         "{vip} on {name}: {who} follows after all, after {}",
         seconds(after.unwrap_or_default())
     );
-    Line::new(Level::Info, text).of(about_peer(claim, one, Kind::Straggler))
+    Line::new(Level::Info, text).of(about_peer(claim, one, Kind::FollowsLate))
 }
 
 fn watched(core: &Announcement, claim: &Claim, by: &[Mac]) -> Line {

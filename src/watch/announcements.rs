@@ -16,6 +16,8 @@ use crate::signals::Stop;
 struct Announcing {
     unit: String,
     vips: Vec<PlacedVip>,
+    /// Whether it asks late hosts alone.
+    is_for_late: bool,
     stop: watch::Sender<()>,
 }
 
@@ -57,9 +59,13 @@ impl<A: Act + 'static> Announcements<A> {
             peers,
             vips,
         } = moved;
-        // One that goes on asks them itself.
-        let is_announcing = |one: &Announcing| vips.iter().any(|vip| one.vips.contains(vip));
-        if how == Move::AreAskedFor && self.begun.iter().any(is_announcing) {
+        let is_for_late = how == Move::AreAskedFor;
+        let is_announcing = |one: &&Announcing| vips.iter().any(|vip| one.vips.contains(vip));
+        if is_for_late && let Some(one) = self.begun.iter().find(is_announcing) {
+            // One for all asks them itself.
+            if one.is_for_late {
+                watcher.are_late(&vips, &peers);
+            }
             return;
         }
         let act = Rc::clone(&self.act);
@@ -75,6 +81,7 @@ impl<A: Act + 'static> Announcements<A> {
         self.begun.push(Announcing {
             unit: unit.clone(),
             vips: vips.clone(),
+            is_for_late,
             stop,
         });
         self.tasks.spawn_local(async move {

@@ -58,6 +58,9 @@ const FIRST_FRAMES: Duration = Duration::from_millis(100);
 const MOST_CHANGES: u64 = 64;
 /// An announcement has sockets ready on no more links than these; it opens others itself.
 const MOST_READY: usize = 8;
+/// What runs and `listen` say is heard at most so often, some messages at a time: any user of this host
+/// can send such messages, without end.
+const HEAR_AGAIN: Duration = Duration::from_millis(50);
 /// What other hosts say is heard on no more links than these.
 const MOST_LINKS: usize = 64;
 
@@ -78,6 +81,8 @@ pub(crate) struct Watcher {
     open_at: Instant,
     /// Hears what old owners report.
     runs: Option<Runs>,
+    /// When it hears more of that.
+    hears_from: Instant,
 }
 
 impl Watcher {
@@ -106,6 +111,7 @@ impl Watcher {
             runs: Runs::overhear()
                 .inspect_err(|error| debug!("reports of old owners are not heard: {error}"))
                 .ok(),
+            hears_from: now,
         };
         watcher.open_next(now);
         watcher.listen();
@@ -199,13 +205,18 @@ impl Watcher {
 
     /// Ends when there may be a move to take.
     pub(crate) async fn changed(&self) -> io::Result<()> {
-        let deadline = match self.next {
-            Some(_) => self.core.next_deadline(Instant::now()),
+        let now = Instant::now();
+        let mut deadline = match self.next {
+            Some(_) => self.core.next_deadline(now),
             None => self.open_at,
         };
+        let runs = self.runs.as_ref().filter(|_| self.hears_from <= now);
+        if runs.is_none() && self.runs.is_some() {
+            deadline = deadline.min(self.hears_from);
+        }
         let readable = std::future::poll_fn(|context| {
             let mut polls = vec![self.driver.poll_readable(context)];
-            polls.extend(self.runs.iter().map(|runs| runs.poll_readable(context)));
+            polls.extend(runs.map(|runs| runs.poll_readable(context)));
             readable::any(polls)
         });
         tokio::select! {
@@ -222,21 +233,31 @@ impl Watcher {
             return Ok(moves);
         }
         // No frame waits for this.
-        self.hear_reports();
+        self.hear_reports(now);
         self.open_next(now);
         self.look_at_links().await?;
         Ok(self.core.take_moves(now))
     }
 
     /// Hears what old owners report.
-    fn hear_reports(&mut self) {
-        let Some(runs) = &self.runs else { return };
+    fn hear_reports(&mut self, now: Instant) {
+        let Some(runs) = self.runs.as_ref().filter(|_| self.hears_from <= now) else {
+            return;
+        };
         // Other runs' places are none of its concern.
         let _ = runs.taken(Vec::new);
         runs.tell_known(|interface| self.core.heard_on(interface, Instant::now()));
         for one in runs.take_reported() {
             self.core.reported(one.vip, one.ip, one.mac);
         }
+        if runs.has_more() {
+            self.hears_from = now + HEAR_AGAIN;
+        }
+    }
+
+    /// See [`Watch::are_late`].
+    pub(crate) fn are_late(&mut self, vips: &[PlacedVip], peers: &Late) {
+        self.core.are_late(vips, peers);
     }
 
     /// See [`Watch::has_done`].

@@ -65,6 +65,8 @@ pub struct Pace {
     pub arp_rate: Option<NonZeroU32>,
     /// Whether to look for IPv6 hosts with an echo to all nodes.
     pub census: bool,
+    /// Whether broadcasts go on after the first round: not where only some hosts are to be asked.
+    pub repeats: bool,
     /// How long the run keeps probing for another owner, to announce the VIP again once that is gone;
     /// zero: the run ends although the conflict lasts.
     pub conflict_watch: Duration,
@@ -515,7 +517,9 @@ impl Announcement {
                 let is_silent = !self.paths.is_alive(here);
                 let census = |sources: &_| self.census(task.claim, sources);
                 let broadcast = claim.broadcast(place, is_silent, census)?;
-                let (next, probes) = (broadcast.next, broadcast.probes);
+                let goes_on = |place: &RoundPlace| self.pace.repeats || place.is_in_first_round();
+                let next = broadcast.next.filter(|(_, place)| goes_on(place));
+                let probes = broadcast.probes;
                 let next = Next::Round { next, probes };
                 (broadcast.frame, broadcast.is_question, next)
             }
@@ -664,7 +668,10 @@ impl Announcement {
                 };
                 let watches = || claim.look_probe().is_some() && claim.other_owners.is_open();
                 let announces = claim.mode == Mode::Announce;
-                within_time && (!claim.rounds_over || peers_open()) || announces && watches()
+                // Several rounds last longer than it takes to find peers.
+                let finds_peers = !self.pace.repeats && claim.awaits_peers();
+                let asks = !claim.rounds_over || finds_peers || peers_open();
+                within_time && asks || announces && watches()
             }
             State::Waiting(_) => within_time,
             _ => false,

@@ -41,6 +41,7 @@ impl Bench {
             timeout: Duration::from_secs(60),
             arp_rate: None,
             census: true,
+            repeats: true,
             conflict_watch,
         };
         let now = Instant::now();

@@ -10,7 +10,7 @@ use super::outbox::Route;
 use crate::address::{Mac, Vip};
 
 /// The most stragglers of one report.
-pub const MOST_STRAGGLERS: usize = MOST_VIPS;
+pub const MOST_IN_REPORT: usize = MOST_VIPS;
 /// The gap after the first try. It doubles with each.
 const FIRST_GAP: Duration = Duration::from_millis(50);
 /// How often a report is sent that nobody acknowledges, within three seconds.
@@ -27,15 +27,15 @@ pub struct Report {
     pub to: IpAddr,
     /// The VIP that has left the sender.
     pub vip: Vip,
-    /// From 1 to [`MOST_STRAGGLERS`] hosts that still send to it there, each once.
+    /// From 1 to [`MOST_IN_REPORT`] hosts that still send to it there, each once.
     pub stragglers: Vec<(IpAddr, Mac)>,
 }
 
 impl Report {
-    /// The signed datagram, without the stragglers beyond [`MOST_STRAGGLERS`].
+    /// The signed datagram, without the stragglers beyond [`MOST_IN_REPORT`].
     #[must_use]
     pub fn to_bytes(&self, keys: &Keys) -> Vec<u8> {
-        let stragglers = &self.stragglers[..self.stragglers.len().min(MOST_STRAGGLERS)];
+        let stragglers = &self.stragglers[..self.stragglers.len().min(MOST_IN_REPORT)];
         let mut datagram = head(Kind::Report, stragglers.len(), self.time, self.id);
         datagram.extend_from_slice(&mapped(self.to));
         datagram.extend_from_slice(&mapped(self.vip.ip()));

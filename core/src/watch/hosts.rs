@@ -17,6 +17,9 @@ const MOST_ASKERS: usize = MOST_OBSERVED / 2;
 const MOST_LINKS: usize = 64;
 /// A peer that an announcement did not reach is asked if it is heard within this time.
 const LATE: Duration = Duration::from_secs(3600);
+/// One that is silent then, too, is asked again after this time, and after twice as long each time: some
+/// hosts speak and never answer.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// A host that was heard within this time is there.
 const RECENT: Duration = Duration::from_secs(600);
 
@@ -69,12 +72,23 @@ impl Level {
     }
 }
 
+/// A peer that an announcement did not reach.
+#[derive(Clone, Copy, Debug)]
+struct Silent {
+    /// How long that counts.
+    until: Instant,
+    /// When it may be asked, if it is heard.
+    ask_from: Instant,
+    /// The gap after that.
+    gap: Duration,
+}
+
 /// The hosts of all links.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
     heard: BTreeMap<InterfaceIndex, [Level; 2]>,
-    /// The peers of VIPs here that an announcement did not reach, until when.
-    silent: BTreeMap<(InterfaceIndex, IpAddr), BTreeMap<Vip, Instant>>,
+    /// The peers of VIPs here that an announcement did not reach.
+    silent: BTreeMap<(InterfaceIndex, IpAddr), BTreeMap<Vip, Silent>>,
 }
 
 impl Hosts {
@@ -123,7 +137,13 @@ impl Hosts {
     ) {
         let key = (interface, peer);
         if is_silent && (self.silent.len() < MOST_OBSERVED || self.silent.contains_key(&key)) {
-            self.silent.entry(key).or_default().insert(vip, now + LATE);
+            let of_peer = self.silent.entry(key).or_default();
+            of_peer.retain(|_, silent| now < silent.until);
+            of_peer.entry(vip).or_insert(Silent {
+                until: now + LATE,
+                ask_from: now,
+                gap: ASK_AGAIN,
+            });
         } else if let Some(vips) = self.silent.get_mut(&key) {
             vips.remove(&vip);
             if vips.is_empty() {
@@ -132,16 +152,38 @@ impl Hosts {
         }
     }
 
-    /// The VIPs whose announcement did not reach a host that is heard now. Forgets that.
+    /// A VIP is no longer here.
+    pub(super) fn left(&mut self, vip: Vip) {
+        self.silent.retain(|_, vips| {
+            vips.remove(&vip);
+            !vips.is_empty()
+        });
+    }
+
+    /// The VIPs that a host that is heard now is to be asked about, because their announcement did not
+    /// reach it.
     pub(super) fn take_late(
         &mut self,
         now: Instant,
         interface: InterfaceIndex,
         ip: IpAddr,
     ) -> Vec<Vip> {
-        let vips = self.silent.remove(&(interface, ip)).unwrap_or_default();
-        let vips = vips.into_iter().filter(|(_, until)| now < *until);
-        vips.map(|(vip, _)| vip).collect()
+        let key = (interface, ip);
+        let Some(vips) = self.silent.get_mut(&key) else {
+            return Vec::new();
+        };
+        vips.retain(|_, silent| now < silent.until);
+        let mut due = Vec::new();
+        for (vip, silent) in vips.iter_mut() {
+            if silent.ask_from <= now {
+                (silent.ask_from, silent.gap) = (now + silent.gap, silent.gap * 2);
+                due.push(*vip);
+            }
+        }
+        if vips.is_empty() {
+            self.silent.remove(&key);
+        }
+        due
     }
 
     /// The hosts of a link: askers first, and then who was heard last.
@@ -198,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_was_silent_is_late_for_an_hour_and_once() {
+    fn a_peer_that_was_silent_is_late_for_an_hour() {
         let start = Instant::now();
         let vip: Vip = "10.0.0.10".parse().unwrap();
         let mut hosts = Hosts::default();
@@ -216,6 +258,26 @@ mod tests {
         assert_eq!(hosts.silent.len(), MOST_OBSERVED);
         hosts.answered(start, ETH, (vip, ip(5)), false);
         assert_eq!(hosts.take_late(start, ETH, ip(5)), []);
+        hosts.left(vip);
+        assert_eq!(hosts.silent.len(), 0);
+    }
+
+    #[test]
+    fn one_that_speaks_and_never_answers_is_asked_less_and_less_often() {
+        let start = Instant::now();
+        let vip: Vip = "10.0.0.10".parse().unwrap();
+        let mut hosts = Hosts::default();
+        hosts.answered(start, ETH, (vip, ip(1)), true);
+        let mut asked = Vec::new();
+        for second in 0..7200 {
+            let now = start + Duration::from_secs(second);
+            if !hosts.take_late(now, ETH, ip(1)).is_empty() {
+                asked.push(second / 60);
+                hosts.answered(now, ETH, (vip, ip(1)), true);
+            }
+        }
+        // The hour is over, and the last announcement found it silent.
+        assert_eq!(asked, [0, 1, 3, 7, 15, 31]);
     }
 
     #[test]

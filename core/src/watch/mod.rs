@@ -290,6 +290,13 @@ impl Watch {
         }
     }
 
+    /// The announcement in progress does not ask these hosts about these VIPs.
+    pub fn are_late(&mut self, vips: &[PlacedVip], peers: &BTreeMap<IpAddr, Option<Mac>>) {
+        for placed in vips {
+            self.late.entry(placed.vip).or_default().extend(peers);
+        }
+    }
+
     /// The VIPs of each unit that late hosts are to be asked about.
     fn take_late(&mut self) -> Vec<Moved> {
         let late = std::mem::take(&mut self.late);
@@ -471,6 +478,9 @@ impl Watch {
                 if unit.is_some_and(|unit| unit.is_now(placed, &presence, step)) {
                     self.moves += 1;
                     self.moved.insert(name.clone());
+                    if !presence.is_held {
+                        self.hosts.borrow_mut().left(placed.vip);
+                    }
                 }
                 if presence.is_held {
                     self.doubts.retain(|vip, _| vip != placed.vip);

@@ -430,9 +430,15 @@ fn a_host_that_an_announcement_did_not_reach_is_asked_when_it_is_heard() {
         vips: vec![placed(VIP)],
     };
     assert_eq!(asked, [expected]);
-    // It comes and goes: not at each of its frames.
-    played.pass(100);
-    assert_eq!(hear(&mut played, true), []);
+    // It did not answer, and speaks again: not at each of its frames.
+    for (pass, asks) in [(100, 0), (60_000, 1), (60_000, 0), (60_000, 1)] {
+        played.pass(pass);
+        assert_eq!(hear(&mut played, true).len(), asks, "{pass}");
+    }
+    // Another one is heard while that is asked.
+    played
+        .watch
+        .are_late(&[placed(VIP)], &[(late, None)].into());
     let due = played.watch.next_deadline(played.now);
     played.now = due;
     assert_eq!(played.watch.take_moves(due).len(), 1);
@@ -441,4 +447,9 @@ fn a_host_that_an_announcement_did_not_reach_is_asked_when_it_is_heard() {
     played.moves();
     played.pass(60_000);
     assert_eq!(hear(&mut played, true), []);
+    // It is back: who was silent before counts no longer.
+    played.add(VIP);
+    played.moves();
+    played.pass(60_000);
+    assert_eq!(hear(&mut played, true).len(), 1);
 }

@@ -247,6 +247,7 @@ impl Scenario {
                 conflict_watch: Duration::ZERO,
                 arp_rate: None,
                 census: true,
+                repeats: true,
             },
             vips: vec![PlannedVip {
                 ip: vip,
@@ -347,6 +348,7 @@ impl Scenario {
                 conflict_watch: Duration::from_secs(rng.pick(&[0, 0, 5, 30])),
                 arp_rate: NonZeroU32::new(rng.pick(&[0, 0, 0, 0, 0, 0, 0, 15])),
                 census: rng.permille(800),
+                repeats: true,
             },
             vmac,
             begins_down: rng.permille(30),

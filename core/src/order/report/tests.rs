@@ -37,7 +37,7 @@ fn a_report_is_read_as_it_was_written_and_is_no_order() {
         ..report()
     };
     let read = Report::parse(&signed(&many)).unwrap();
-    assert_eq!(read.stragglers, many.stragglers[..MOST_STRAGGLERS]);
+    assert_eq!(read.stragglers, many.stragglers[..MOST_IN_REPORT]);
     for report in [many, report()] {
         let length = report.to_bytes(&keys()).len();
         assert!((ORDER_LENGTH.0..=ORDER_LENGTH.1).contains(&length));
