@@ -368,7 +368,7 @@ impl Announcement {
             claim.told.rounds_start(now);
             let epoch = claim.epoch;
             let first = What::Broadcast(RoundPlace::FIRST);
-            self.schedule(now, index, epoch, Worth::Broadcast, first);
+            self.schedule(now, index, epoch, Worth::First, first);
             self.ask_all(now, index);
         }
     }
@@ -570,7 +570,7 @@ impl Announcement {
     /// When a task of this worth may be served, if questions leave this reserve.
     fn ready_at(&self, worth: Worth, reserve: u32) -> Instant {
         match worth {
-            Worth::Broadcast => self.bucket.ready_at(),
+            Worth::First | Worth::Broadcast => self.bucket.ready_at(),
             Worth::Required | Worth::Likely => self.bucket.ready_above(reserve),
             Worth::Doubtful | Worth::Unlikely => {
                 let ready = self.bucket.ready_above(reserve);
@@ -582,8 +582,8 @@ impl Announcement {
     /// The frames that questions leave to the next rounds: one round of each VIP, and at most half.
     fn reserve(&self, now: Instant) -> u32 {
         // Questions come after broadcasts that are due, anyway: the first frames need not count VIPs.
-        let due = self.timers.next_due(Worth::Broadcast);
-        if due.is_some_and(|due| due <= now) {
+        let due = |worth| self.timers.next_due(worth).is_some_and(|due| due <= now);
+        if due(Worth::First) || due(Worth::Broadcast) {
             return 0;
         }
         let rounds = |claim: &&Claim| !claim.rounds_over && claim.state() == State::Ready;
@@ -622,7 +622,7 @@ impl Announcement {
         }
         let rate = self.pace.arp_rate?;
         let rounds_last = self.claims.iter().any(|claim| !claim.rounds_over);
-        if worth == Worth::Broadcast || !rounds_last {
+        if worth <= Worth::Broadcast || !rounds_last {
             return None;
         }
         let third = NonZeroU32::new(rate.get() / 3).unwrap_or(NonZeroU32::MIN);

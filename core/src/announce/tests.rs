@@ -758,6 +758,26 @@ fn who_followed_an_owner_that_let_go_during_the_rounds_proves_again_that_it_foll
 }
 
 #[test]
+fn the_first_frame_about_a_vip_that_comes_later_goes_before_other_frames() {
+    let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11", "10.0.0.12"]);
+    let about = |frame: Frame| match frame.payload {
+        Payload::Arp(arp) => arp.sender_ip.octets()[3],
+        _ => panic!("{frame:?}"),
+    };
+    bench.address("10.0.0.10", Usability::Usable);
+    bench.address("10.0.0.11", Usability::Usable);
+    let mut frames = Vec::new();
+    while let Some(transmit) = bench.core.poll_transmit(bench.now) {
+        bench.core.sent(bench.now, &transmit);
+        frames.push(about(transmit.frame));
+        if frames.len() == 3 {
+            bench.address("10.0.0.12", Usability::Usable);
+        }
+    }
+    assert_eq!(frames, [10, 11, 10, 12, 11, 10, 12, 11, 12]);
+}
+
+#[test]
 fn a_mac_gets_its_hosts_first_address_that_is_not_a_vip() {
     let mut bench = Bench::holding(&["10.0.0.1"]);
     let addresses = ["fd00::2", "10.0.0.2", "10.0.0.1", "10.0.0.3"];

@@ -7,7 +7,9 @@ use std::time::Instant;
 /// What a task is worth: if several are due, the first of this list goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Worth {
-    /// A frame of the rounds, or a probe for other owners.
+    /// The first frame about a VIP: others wait, also those of VIPs that came earlier.
+    First,
+    /// Another frame of the rounds, or a probe for other owners.
     Broadcast,
     /// A question to a configured peer or a gateway.
     Required,
@@ -20,7 +22,8 @@ pub(crate) enum Worth {
 }
 
 impl Worth {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
+        Self::First,
         Self::Broadcast,
         Self::Required,
         Self::Likely,
