@@ -90,8 +90,9 @@ pub struct Session {
     run_id: RunId,
     took_over: bool,
     runs: Option<Runs>,
-    /// The number of claims that other runs know, and what they were told.
+    /// The number of claims whose places other runs know.
     claims_published: usize,
+    /// Those places.
     told: BTreeSet<RunPlace>,
     loading_views: Option<JoinHandle<Result<Views, kernel::Error>>>,
     orders: Orders,

@@ -217,7 +217,7 @@ impl Driver {
             .take(now)
     }
 
-    /// Delivers received frames for a bounded time, of which each socket has its share. Returns whether
+    /// Delivers received frames for a bounded time, in which each socket has its share. Returns whether
     /// these were all.
     fn deliver_frames(&mut self, asker: &mut dyn Asker, now: Instant) -> bool {
         let mut all_read = true;

@@ -47,8 +47,9 @@ pub enum Drained {
 /// A subscription to address and link changes of this network namespace.
 ///
 /// The kernel queues a change before the system call that makes it returns, so once [`Changes::drain`]
-/// finds the queue empty, it has passed on every change that happened before. That is why this is a socket of its own, read
-/// directly: the connection for requests delivers messages only when its task next runs.
+/// finds the queue empty, it has passed on every change that happened before. That is why this is a
+/// socket of its own, read directly: the connection for requests delivers messages only when its task
+/// next runs.
 #[derive(Debug)]
 pub struct Changes {
     socket: Readable<Socket>,

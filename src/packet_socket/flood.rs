@@ -48,7 +48,7 @@ impl Class {
 pub(super) struct Shares([u8; 3]);
 
 impl Shares {
-    /// The bits of a random number that are zero for one frame in so many.
+    /// The bits of a random number that are zero for this share of frames.
     pub(super) fn mask(&self, class: Class) -> u32 {
         (1 << self.0[class as usize]) - 1
     }
@@ -85,7 +85,7 @@ impl Budgets {
         self.left[Class::of(frame) as usize] -= 1.0;
     }
 
-    /// So many frames were sent since the last call, and those that came since then are read. Returns whether
+    /// `sent` frames left since the last call, and those that came since then are read. Returns whether
     /// the shares change: halved for a class that spent more than it may, doubled for one that saved.
     pub(super) fn settle(&mut self, now: Instant, sent: u32) -> bool {
         let before = self.shares;
@@ -125,7 +125,7 @@ mod tests {
     const BROADCAST: [u8; 14] = [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6];
     const TO_US: [u8; 14] = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 6];
 
-    /// A flood by so many frames a second, read once a millisecond: how many are read in each second.
+    /// A flood of `per_second` frames a second, read once a millisecond: how many are read in each second.
     fn flood(budgets: &mut Budgets, began: Instant, per_second: u32, seconds: u32) -> Vec<u32> {
         let mut read = vec![0; seconds as usize];
         for millis in 0..seconds * 1000 {
