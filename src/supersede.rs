@@ -147,6 +147,7 @@ pub struct Runs {
     run_id: RunId,
     /// Whether there may be more messages to read.
     unread: Cell<bool>,
+    last_read: Cell<usize>,
     /// Whether messages were lost since this run last announced its places.
     lost: Cell<bool>,
     reported: RefCell<Vec<Reported>>,
@@ -239,6 +240,7 @@ impl Runs {
             socket: Readable::new(socket)?,
             run_id,
             unread: Cell::new(false),
+            last_read: Cell::new(0),
             lost: Cell::new(false),
             reported: RefCell::default(),
             known: RefCell::default(),
@@ -248,9 +250,9 @@ impl Runs {
         Ok(runs)
     }
 
-    /// Whether there may be messages that [`Runs::taken`] did not read.
-    pub(crate) fn has_more(&self) -> bool {
-        self.unread.get()
+    /// How many messages [`Runs::taken`] has read in its last call.
+    pub(crate) fn last_read(&self) -> usize {
+        self.last_read.get()
     }
 
     /// Ready when there may be messages.
@@ -272,7 +274,8 @@ impl Runs {
         let mut taken = Vec::new();
         // Bounded, so that a flood can't delay the run.
         self.unread.set(true);
-        for _ in 0..AT_ONCE {
+        for read in 0..AT_ONCE {
+            self.last_read.set(read);
             let (message, port) = match self.receive() {
                 Heard::Message(message, port) => (message, port),
                 Heard::Nothing => continue,

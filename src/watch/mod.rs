@@ -58,8 +58,9 @@ const FIRST_FRAMES: Duration = Duration::from_millis(100);
 const MOST_CHANGES: u64 = 64;
 /// An announcement has sockets ready on no more links than these; it opens others itself.
 const MOST_READY: usize = 8;
-/// What runs and `listen` say is heard at most so often, some messages at a time: any user of this host
-/// can send such messages, without end.
+/// After so many messages of runs and `listen` they are not heard for a while: any user of this host can
+/// send them, without end.
+const MOST_HEARD: usize = 64;
 const HEAR_AGAIN: Duration = Duration::from_millis(50);
 /// What other hosts say is heard on no more links than these.
 const MOST_LINKS: usize = 64;
@@ -81,8 +82,10 @@ pub(crate) struct Watcher {
     open_at: Instant,
     /// Hears what old owners report.
     runs: Option<Runs>,
-    /// When it hears more of that.
+    /// When it hears more of that, after a flood.
     hears_from: Instant,
+    /// Messages heard since the last pause.
+    heard: usize,
 }
 
 impl Watcher {
@@ -112,6 +115,7 @@ impl Watcher {
                 .inspect_err(|error| debug!("reports of old owners are not heard: {error}"))
                 .ok(),
             hears_from: now,
+            heard: 0,
         };
         watcher.open_next(now);
         watcher.listen();
@@ -250,8 +254,9 @@ impl Watcher {
         for one in runs.take_reported() {
             self.core.reported(one.vip, one.ip, one.mac);
         }
-        if runs.has_more() {
-            self.hears_from = now + HEAR_AGAIN;
+        self.heard += runs.last_read();
+        if self.heard >= MOST_HEARD {
+            (self.heard, self.hears_from) = (0, now + HEAR_AGAIN);
         }
     }
 
