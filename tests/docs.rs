@@ -9,7 +9,8 @@ mod events;
 mod orders;
 
 use std::fs;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use vipherald_lab::{Host, Lab, eventually};
@@ -302,6 +303,31 @@ fn a_stale_host_is_reported_as_shown() {
         assert_eq!(told.status.code(), Some(2), "{told:?}");
         assert!(text(&told).contains("CRITICAL"), "{told:?}");
     }
+}
+
+/// `make demo`: a node dies, and its clients follow or do not.
+#[test]
+fn who_follows_in_the_demo_is_as_the_readme_shows() {
+    /// The words of a line, but for times and the number of vipherald's frames.
+    fn unmeasured(line: &str) -> Vec<&str> {
+        let is_time = |word: &str| word.contains('.') && word.parse::<f64>().is_ok();
+        let words = line.split_whitespace();
+        let mut words: Vec<_> = words.filter(|word| !is_time(word)).collect();
+        if line.contains("ARP FRAMES") {
+            words.pop();
+        }
+        words
+    }
+    let demo = Path::new(VIPHERALD).with_file_name("examples").join("demo");
+    let told = Command::new(demo).arg(VIPHERALD).output();
+    let told = text(&told.expect("`make test` builds the demo"));
+    let shown = block("README.md", "WHO FOLLOWS");
+    let shown: Vec<_> = shown.lines().map(unmeasured).collect();
+    let printed: Vec<_> = told.lines().map(unmeasured).collect();
+    assert!(
+        printed.windows(shown.len()).any(|lines| lines == shown),
+        "{told}"
+    );
 }
 
 /// The second `notify` of an instance, on the lines that the README names.
