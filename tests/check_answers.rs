@@ -6,6 +6,8 @@
 mod common;
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +16,9 @@ use serde_json::{Value, json};
 use vipherald_lab::{Host, Lab, eventually};
 
 use common::arp::Arp;
-use common::{Ended, SOON, VIP, VIP6, address_beside, cable, give, run, second_interface, take};
+use common::{
+    Ended, Over, SOON, VIP, VIP6, address_beside, cable, give, run, second_interface, take,
+};
 
 /// Checks one VIP and the exit status; gives the VIP's part of the report.
 fn check(host: &Host, arguments: &str, status: i32) -> Value {
@@ -160,24 +164,25 @@ fn a_cached_mac_that_answers_a_direct_question_is_right() {
          add chain arp out o { type filter hook output priority 0; }\n\
          add rule arp out o oifname v0 arp operation reply drop\n",
     );
-    let answering = AtomicBool::new(true);
+    let ends = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| answer_for(&a, "v0", &answering, |target| target == VIP));
+        let _over = Over(&ends);
+        scope.spawn(|| answer_for(&a, "v0", &ends, |target| target == VIP));
         c.remember(VIP, &other);
         let told = check(&c, VIP, 0);
         contains(&told, &["asked itself", &other]);
         a.sysctl("net/ipv4/icmp_echo_ignore_all", "1");
         c.remember(VIP, &other);
         assert_eq!(check(&c, VIP, 3)["verdict"], json!("stale"));
-        answering.store(false, Ordering::Relaxed);
     });
 }
 
 /// Answers the ARP requests that come in on an interface, for some addresses, from `eth0` and with
 /// its MAC.
-fn answer_for(host: &Host, interface: &str, go_on: &AtomicBool, has: impl Fn(&str) -> bool) {
+fn answer_for(host: &Host, interface: &str, ends: &AtomicBool, has: impl Fn(&str) -> bool) {
     let capture = host.capture_on(interface);
-    while go_on.load(Ordering::Relaxed) {
+    let mut socket = File::from(host.packet_socket());
+    while !ends.load(Ordering::Relaxed) {
         for frame in capture.frames() {
             let asked =
                 Arp::read(&frame).filter(|arp| arp.operation == 1 && frame.source() != host.mac());
@@ -190,7 +195,8 @@ fn answer_for(host: &Host, interface: &str, go_on: &AtomicBool, has: impl Fn(&st
                     sender: (host.mac(), target.1),
                     target: sender,
                 };
-                host.send(&reply.frame(host.mac(), sender.0));
+                let frame = reply.frame(host.mac(), sender.0);
+                socket.write_all(&frame).unwrap();
             }
         }
         thread::sleep(Duration::from_millis(2));
@@ -204,14 +210,11 @@ fn a_proxy_is_told_from_a_second_owner() {
     let proxy = router.mac().to_string();
     give(&a, VIP, "eth0");
     // A proxy that answers probes, too.
-    let answering = AtomicBool::new(true);
+    let ends = AtomicBool::new(false);
     let hosts: HashSet<String> = [&a, &router, &c].map(|host| host.ipv4().to_string()).into();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            answer_for(&router, "eth0", &answering, |target| {
-                !hosts.contains(target)
-            });
-        });
+        let _over = Over(&ends);
+        scope.spawn(|| answer_for(&router, "eth0", &ends, |target| !hosts.contains(target)));
         for host in [&c, &a] {
             wait_for_status(host, VIP, 4);
             let told = check(host, VIP, 4);
@@ -224,7 +227,6 @@ fn a_proxy_is_told_from_a_second_owner() {
                 assert!(!words.contains(part), "{part}: {words}");
             }
         }
-        answering.store(false, Ordering::Relaxed);
     });
     // Linux's own answers no probes, but all other requests.
     second_interface(&router);

@@ -7,6 +7,7 @@ pub(crate) mod tls;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +27,15 @@ pub(crate) const BEFORE_THE_ROUNDS_END: Duration = Duration::from_secs(8);
 /// How long a busy machine may suspend a process between two of its steps, where a test has to
 /// draw a line.
 pub(crate) const SUSPENDED: Duration = Duration::from_millis(250);
+
+/// Dropped, also by a panic, it ends what watches or floods.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 pub(crate) fn old_mac() -> Mac {
     OLD_MAC.parse().unwrap()

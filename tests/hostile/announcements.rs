@@ -11,10 +11,10 @@ use vipherald_lab::{Host, Lab, State};
 
 use crate::ceilings::{Cost, frames_sent};
 use crate::common::{
-    OLD_MAC, Run, address_beside, assert_at_once, give, give_all, meet, vipherald,
+    OLD_MAC, Over, Run, address_beside, assert_at_once, give, give_all, meet, vipherald,
 };
 use crate::flood::{Flooder, Forged, Guesses};
-use crate::floods::{Over, watch};
+use crate::floods::watch;
 
 /// Longer than a run lasts.
 const FLOODED_FOR: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use vipherald_lab::{Lab, eventually};
 
 use crate::ceilings::{Cost, frames_sent, memory};
 use crate::common::{
-    OLD_MAC, Run, SOON, address_beside, give, remember_old, vipherald, wait_until_followed,
+    OLD_MAC, Over, Run, SOON, address_beside, give, remember_old, vipherald, wait_until_followed,
 };
 use crate::events::{fifo, file, instance, with};
 use crate::flood::{Flooder, Forged};
@@ -112,15 +112,6 @@ fn send_again(socket: &UdpSocket, datagram: &[u8], to: (IpAddr, u16)) {
         }
     }
     assert!(sent > 10_000, "{sent} datagrams are no flood");
-}
-
-/// Dropped, also by a panic, it ends what watches or floods.
-pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 /// Notes the most memory that a process takes.

@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 use vipherald_lab::{Host, Lab, Mac};
 
 use crate::common::{
-    Run, VIP, VIP6, cable, give, meet, second_interface, take, taken, vip_in, vipherald,
+    Over, Run, VIP, VIP6, cable, give, meet, second_interface, take, taken, vip_in, vipherald,
     wait_for_announcement, wait_until_followed,
 };
-use crate::floods::Over;
 use crate::share_tables;
 
 const NEW_MAC: &str = "02:00:00:77:00:01";
