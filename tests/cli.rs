@@ -700,7 +700,7 @@ fn without_descriptors_it_says_so_and_does_nothing() {
     // Standard input, output and error are three; and somewhere here there are enough.
     for limit in 3..20 {
         for arguments in [
-            format!("announce {VIP} --timeout 0.1"),
+            format!("announce {VIP} --timeout 0.5"),
             format!("purge {OTHER}"),
         ] {
             let script = format!("ulimit -n {limit} && exec \"$@\"");

@@ -359,8 +359,8 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
             (_, None) if claim.frames_sent == 0 && !dry_run => (
                 AnnounceResult::Failed,
                 format!(
-                    "was not announced on {name}: the run ended before its turn came; with so \
-                     many VIPs, raise --rate or --timeout"
+                    "was not announced on {name}: the run ended before its turn came; raise \
+                     --timeout or, for many VIPs, --rate"
                 ),
             ),
             (Some(mac), _) => (AnnounceResult::Ok, format!("announced on {name} as {mac}")),

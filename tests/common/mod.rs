@@ -478,7 +478,6 @@ pub(crate) fn remember_old<'a>(hosts: impl IntoIterator<Item = &'a Host>, vips: 
         for vip in vips {
             host.remember(vip, OLD_MAC);
         }
-        assert_followed([host], vips, old_mac());
     }
 }
 
@@ -567,10 +566,14 @@ pub(crate) fn assert_seldom_late(late: &[(Duration, IpAddr)], removals: usize) {
     );
 }
 
-/// Asserts that a run ended at once. Its status would be the same after a wait for a stuck reader.
+/// Asserts that a run ended at once. Its status would be the same after the half a second that it waits for a
+/// slow reader.
 #[track_caller]
 pub(crate) fn assert_at_once(lasted: Duration, ended: &Ended) {
-    assert!(lasted < SUSPENDED, "{lasted:?}: {ended:#?}");
+    assert!(
+        lasted < Duration::from_millis(450),
+        "{lasted:?}: {ended:#?}"
+    );
 }
 
 /// Fills a pipe, so that a writer waits for the reader. Gives the number of octets.
