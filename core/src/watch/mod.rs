@@ -317,7 +317,8 @@ impl Watch {
     }
 
     /// Whether what an event calls for has been done, since the last event of this instance or group,
-    /// when the kernel reported the moves of its VIPs. `members` are the units that it is about.
+    /// when the kernel reported the moves of its VIPs. `members` are the units that it is about. An event
+    /// that was read late may be about a move after which there were others.
     pub fn has_done(
         &mut self,
         now: Instant,
@@ -326,22 +327,24 @@ impl Watch {
         members: &[String],
     ) -> bool {
         let subject = (event.of == Subject::Group, event.name.clone());
-        let number = self.before_event.insert(subject, self.moves).unwrap_or(0);
+        let number = self.before_event.get(&subject).copied().unwrap_or(0);
         let before = (number, now.checked_sub(EVENT_WITHIN));
-        let known: Vec<_> = members
-            .iter()
-            .filter_map(|name| self.units.get(name))
-            .collect();
-        let mut all = known.iter().flat_map(|unit| unit.presences()).peekable();
+        let known = members.iter().map(|name| self.units.get(name));
+        let known: Option<Vec<_>> = known.collect();
         // The kernel did not report what else this event is about.
-        if known.len() < members.len() || all.peek().is_none() {
-            return false;
-        }
-        match call {
-            Call::Announce if event.state == "MASTER" => all.all(|one| one.came_after(before)),
-            Call::Announce => false,
-            Call::Purge => all.all(|one| one.left_after(before)),
-        }
+        let known = known.unwrap_or_default();
+        let all = known.iter().flat_map(|unit| unit.presences());
+        let moves: Option<Vec<_>> = match call {
+            Call::Announce if event.state == "MASTER" => {
+                all.map(|one| one.came_after(before)).collect()
+            }
+            Call::Announce => None,
+            Call::Purge => all.map(|one| one.left_after(before)).collect(),
+        };
+        let last = moves.and_then(|moves| moves.into_iter().max());
+        self.before_event
+            .insert(subject, last.unwrap_or(self.moves));
+        last.is_some()
     }
 
     /// Adds the hosts that it hears to these.

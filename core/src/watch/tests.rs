@@ -165,6 +165,13 @@ fn an_event_for_a_move_that_the_kernel_reported_calls_for_nothing_more() {
     assert!(!played.has_done("INSTANCE \"A\" MASTER_RX_LOWER_PRI 100", &["A"]));
     played.remove("10.0.0.10");
     assert!(played.has_done("INSTANCE \"A\" BACKUP 100", &["A"]));
+    // It was back before the event that it had left was read.
+    played.add("10.0.0.10");
+    played.remove("10.0.0.10");
+    played.add("10.0.0.10");
+    assert!(played.has_done("INSTANCE \"A\" BACKUP 100", &["A"]));
+    assert!(played.has_done("INSTANCE \"A\" MASTER 100", &["A"]));
+    assert!(!played.has_done("INSTANCE \"A\" BACKUP 100", &["A"]));
     // One that stays, and one that is not watched.
     assert!(!played.has_done("INSTANCE \"B\" BACKUP 100", &["B"]));
     assert!(!played.has_done("INSTANCE \"C\" BACKUP 100", &["C"]));
