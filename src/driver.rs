@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 use vipherald_core::address::InterfaceIndex;
-use vipherald_core::ask::{Asker, Refusal, Transmit};
+use vipherald_core::ask::{Asker, Listening, Refusal, Transmit};
 use vipherald_core::host::{Address, Link};
-use vipherald_core::wire::{Frame, Header, Payload};
+use vipherald_core::wire::{Advert, Frame, Header, Payload};
 
 use crate::arp_budget::SharedBudget;
 use crate::error::Error;
@@ -67,14 +67,22 @@ impl Driver {
         }
     }
 
-    /// Receives on these links and no others, as far as descriptors go.
-    pub(crate) fn listen_on<'a>(&mut self, links: impl Iterator<Item = &'a Link>) {
+    /// Receives on these links and no others, as far as descriptors go. What is `wanted` besides answers
+    /// counts for links that are new.
+    pub(crate) fn listen_on<'a>(
+        &mut self,
+        links: impl Iterator<Item = &'a Link>,
+        wanted: &Listening,
+    ) {
         let links: Vec<_> = links.collect();
         let is_on = |index: &InterfaceIndex| links.iter().any(|link| link.index == *index);
         self.sockets.retain(|index, _| is_on(index));
         for link in links {
+            let is_new = !self.sockets.contains_key(&link.index);
             if let Err(error) = ready_socket(&mut self.sockets, link, true) {
                 debug!("{error}: what other hosts say there is not heard");
+            } else if is_new && let Some(socket) = self.sockets.get_mut(&link.index) {
+                admit(socket, link.index, wanted.clone());
             }
         }
     }
@@ -231,6 +239,9 @@ impl Driver {
                 if let Some(frame) = Frame::parse(&octets) {
                     trace!("interface {}: received {frame:?}", interface.0);
                     asker.received(now, *interface, &frame);
+                } else if let Some(advert) = Advert::parse(&octets) {
+                    trace!("interface {}: received {advert:?}", interface.0);
+                    asker.advertised(now, *interface, &advert);
                 }
                 socket.was_read(&octets);
                 if began.get_or_insert_with(Instant::now).elapsed() >= share {
@@ -247,13 +258,8 @@ impl Driver {
                 Ok(false) => {}
                 Err(error) => debug!("interface {}: {error}: all frames are read", interface.0),
             }
-            if let Some(wanted) = asker.listening_changed(now, *interface)
-                && let Err(error) = socket.admit(wanted)
-            {
-                debug!(
-                    "interface {}: {error}: only answers are received",
-                    interface.0
-                );
+            if let Some(wanted) = asker.listening_changed(now, *interface) {
+                admit(socket, *interface, wanted);
             }
         }
         all_read
@@ -363,6 +369,15 @@ fn refusal(errno: Errno) -> Refusal {
     match errno {
         Errno::EMFILE => Refusal::OutOfDescriptors,
         other => Refusal::Other(other.to_string()),
+    }
+}
+
+fn admit(socket: &mut PacketSocket, interface: InterfaceIndex, wanted: Listening) {
+    if let Err(error) = socket.admit(wanted) {
+        debug!(
+            "interface {}: {error}: only answers are received",
+            interface.0
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use log::{Level, debug, warn};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use vipherald_core::address::{Mac, Prefix, Vip};
-use vipherald_core::ask::Asker;
+use vipherald_core::ask::{Asker, Listening};
 use vipherald_core::host::{HostSnapshot, PlacedVip};
 use vipherald_core::log_limit::RateLimit;
 use vipherald_core::order::outbox::Route;
@@ -185,7 +185,7 @@ impl Look {
             }
         }
         let links: Vec<_> = self.core.links().cloned().collect();
-        self.driver.listen_on(links.iter());
+        self.driver.listen_on(links.iter(), &Listening::default());
         let places: Vec<_> = self
             .core
             .places()

@@ -8,7 +8,7 @@ mod events;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use vipherald_lab::{Frame, Host, Lab, Mac, NeighbourEvent, State, eventually};
 
-use common::arp::{Arp, is_request_for, is_sent};
+use common::arp::{Arp, contains, is_request_for, is_sent};
 use common::{
     Ended, OLD_MAC, Run, SOON, Talker, VIP, VIP6, assert_followed, give, old_mac, peer_in,
     remember_old, run, second_interface, signal, since, take, verdict_in, vipherald,
@@ -493,28 +493,120 @@ fn a_permanent_entry_is_replaced_only_with_the_setting() {
     }
 }
 
+/// The VRRP advertisement of a master, version 2 (RFC 3768 §5).
+fn advert(mac: Mac) -> Vec<u8> {
+    const GROUP: [u8; 6] = [0x01, 0, 0x5e, 0, 0, 0x12];
+    let vip: Ipv4Addr = VIP.parse().unwrap();
+    let mut ip = vec![0x45, 0xc0, 0, 32, 0, 1, 0, 0, 255, 112, 0, 0];
+    ip.extend([10, 9, 0, 77, 224, 0, 0, 18]);
+    sum_up(&mut ip, 10);
+    let mut message = vec![0x21, 51, 255, 1, 0, 1, 0, 0];
+    message.extend(vip.octets());
+    sum_up(&mut message, 6);
+    [&GROUP, &mac.0[..], &[8, 0], &ip, &message].concat()
+}
+
+/// Puts the Internet checksum (RFC 1071) in its place.
+fn sum_up(octets: &mut [u8], at: usize) {
+    let words = octets.chunks(2);
+    let sum: u32 = words
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    octets[at..at + 2].copy_from_slice(&(!sum).to_be_bytes());
+}
+
 #[test]
 fn a_claim_that_nobody_confirms_changes_nothing_and_costs_one_question() {
-    let lab = Lab::new();
-    let (b, c, forger) = (lab.host("b"), lab.host("c"), lab.host("forger"));
-    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
-    c.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
-    c.remember(VIP, b.mac());
-    give(&b, VIP, "eth0");
-    let capture = c.capture();
-    let began = Instant::now();
-    for _ in 0..100 {
-        forger.send(&claim(forger.mac()));
+    for forged in [claim, advert] {
+        let lab = Lab::new();
+        let (b, c, forger) = (lab.host("b"), lab.host("c"), lab.host("forger"));
+        let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+        c.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+        c.remember(VIP, b.mac());
+        give(&b, VIP, "eth0");
+        let capture = c.capture();
+        let began = Instant::now();
+        for _ in 0..50 {
+            for mac in [forger.mac(), old_mac()] {
+                forger.send(&forged(mac));
+            }
+        }
+        let vip = VIP.parse().unwrap();
+        let asks = |frame: &Frame| is_sent(frame) && is_request_for(frame, vip);
+        capture.wait_for(SOON, asks).expect("it asks");
+        watch_for(Duration::from_millis(300));
+        let asked = capture.frames().iter().filter(|frame| asks(frame)).count();
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+        assert!(asked <= 1 + seconds, "{asked} questions");
+        assert_followed([&c], &[VIP], b.mac());
+        resident.run.goes_on();
     }
-    let vip = VIP.parse().unwrap();
-    let asks = |frame: &Frame| is_sent(frame) && is_request_for(frame, vip);
-    capture.wait_for(SOON, asks).expect("it asks");
-    watch_for(Duration::from_millis(300));
-    let asked = capture.frames().iter().filter(|frame| asks(frame)).count();
-    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
-    assert!(asked <= 1 + seconds, "{asked} questions");
-    assert_followed([&c], &[VIP], b.mac());
+}
+
+/// Drops what keepalived announces its VIPs with.
+fn announces_nothing(host: &Host) {
+    host.nft(&format!(
+        "add table netdev mute\n\
+         add chain netdev mute out {{ type filter hook egress device eth0 priority 0; }}\n\
+         add rule netdev mute out arp daddr ip {VIP} drop\n\
+         add rule netdev mute out ip6 daddr ff02::1 icmpv6 type nd-neighbor-advert drop\n"
+    ));
+}
+
+#[test]
+fn a_host_without_the_vip_follows_a_master_of_which_it_hears_adverts_alone() {
+    const VIRTUAL: Mac = Mac([0, 0, 0x5e, 0, 1, 51]);
+    for (vip, more, virtual_mac) in [
+        (VIP, "", None),
+        (VIP6, "native_ipv6", None),
+        (VIP, "use_vmac", Some(VIRTUAL)),
+        // The source of the adverts is not the VIP's MAC.
+        (VIP, "use_vmac\n vmac_xmit_base", Some(VIRTUAL)),
+    ] {
+        let lab = Lab::new();
+        let (b, c) = (lab.host("b"), lab.host("c"));
+        let owner = virtual_mac.unwrap_or(b.mac());
+        let resident = Resident::start(&lab, &c, &format!("watch {VIP} {VIP6}"));
+        let groups = c.run("ip maddr show dev eth0");
+        for group in ["224.0.0.18", "ff02::12"] {
+            assert!(groups.contains(group), "{groups}");
+        }
+        remember_old([&c], &[vip]);
+        let capture = c.capture();
+        announces_nothing(&b);
+        let first = if vip == VIP { "" } else { "fe80::99" };
+        let configuration = instance("VI_1", 51, 100, &[first, vip], more);
+        let mut keepalived = b.keepalived(&configuration);
+        keepalived.wait_for_state("VI_1", "MASTER", SOON);
+        wait_until_followed([&c], &[vip], owner);
+        // No announcement came through.
+        let all_nodes = Mac([0x33, 0x33, 0, 0, 0, 1]);
+        let announces = |frame: &Frame| {
+            let is_to_all = [Mac([0xff; 6]), all_nodes].contains(&frame.destination());
+            !is_sent(frame) && is_to_all && contains(frame, vip.parse().unwrap())
+        };
+        let all = capture.frames();
+        let announced = all.iter().filter(|frame| announces(frame));
+        assert_eq!(announced.count(), 0, "{all:?}");
+        resident.run.goes_on();
+        assert!(keepalived.stop().success());
+    }
+}
+
+/// As on a host that has had the old entry for days.
+#[test]
+fn an_entry_that_is_wrong_from_the_start_is_mended_at_the_next_advert() {
+    let lab = Lab::new();
+    let (b, c) = (lab.host("b"), lab.host("c"));
+    let mut keepalived = b.keepalived(&instance("VI_1", 51, 100, &[VIP], ""));
+    keepalived.wait_for_state("VI_1", "MASTER", SOON);
+    announces_nothing(&b);
+    remember_old([&c], &[VIP]);
+    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+    wait_until_followed([&c], &[VIP], b.mac());
     resident.run.goes_on();
+    assert!(keepalived.stop().success());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libfuzzer_sys::fuzz_target;
 use vipherald_core::address::Mac;
 use vipherald_core::wire::{
-    Advertisement, Arp, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Token,
+    Advert, Advertisement, Arp, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Token,
 };
 
 const A: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
@@ -25,10 +25,17 @@ fuzz_target!(|input: &[u8]| {
     let Some((choice, bends)) = input.split_first() else {
         return;
     };
-    let frame = valid(choice % 8);
-    let mut octets = frame.to_bytes();
-    assert_eq!(Frame::parse(&octets).as_ref(), Some(&frame));
-    match choice / 8 % 4 {
+    let mut octets = match choice % 10 {
+        8 => ADVERT_4.to_vec(),
+        9 => ADVERT_6.to_vec(),
+        number => {
+            let frame = valid(number);
+            let octets = frame.to_bytes();
+            assert_eq!(Frame::parse(&octets), Some(frame));
+            octets
+        }
+    };
+    match choice / 10 % 4 {
         // Padded to the least length of a frame, or far beyond it.
         1 => octets.resize(60, 0xaa),
         2 => octets.resize(1514, 0),
@@ -48,7 +55,29 @@ fuzz_target!(|input: &[u8]| {
     if let Some(frame) = Frame::parse(&octets) {
         assert_eq!(Frame::parse(&frame.to_bytes()), Some(frame));
     }
+    if let Some(advert) = Advert::parse(&octets) {
+        assert!(advert.addresses.len() <= 255);
+    }
 });
+
+/// Adverts of a master with two addresses, version 3.
+const ADVERT_4: [u8; 50] = [
+    0x01, 0x00, 0x5e, 0x00, 0x00, 0x12, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x08,
+    0x00, // Ethernet
+    0x45, 0xc0, 0x00, 0x24, 0x00, 0x01, 0x00, 0x00, 0xff, 0x70, 0xd0, 0x8c, // IPv4
+    10, 9, 0, 1, 224, 0, 0, 18, //
+    0x31, 0x33, 0xc8, 0x02, 0x00, 0x64, 0x06, 0xee, 10, 9, 0, 100, 10, 9, 0, 101,
+];
+const ADVERT_6: [u8; 94] = [
+    0x33, 0x33, 0x00, 0x00, 0x00, 0x12, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x86,
+    0xdd, // Ethernet
+    0x60, 0, 0, 0, 0, 0x28, 0x70, 0xff, // IPv6
+    0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 1, //
+    0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12, //
+    0x31, 0x33, 0xc8, 0x02, 0x00, 0x64, 0, 0, //
+    0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x99, //
+    0xfd, 0x09, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x00,
+];
 
 fn valid(number: u8) -> Frame {
     let reply = |source: IpAddr, destination: IpAddr| Frame {
@@ -92,7 +121,7 @@ fn valid(number: u8) -> Frame {
     }
 }
 
-/// Puts the right checksum of ICMP or ICMPv6 wherever the headers say that there is one.
+/// Puts the right checksum of ICMP, ICMPv6 or VRRP wherever the headers say that there is one.
 fn mend(octets: &mut [u8]) {
     let Some((ethernet, packet)) = octets.split_at_mut_checked(14) else {
         return;
@@ -112,17 +141,20 @@ fn mend(octets: &mut [u8]) {
     let Some((from, to)) = span else {
         return;
     };
+    let is_v6 = from == 40 && ethernet[12] == 0x86;
+    let protocol = packet.get(if is_v6 { 6 } else { 9 }).copied().unwrap_or(0);
     let mut sum: u64 = 0;
-    if from == 40 && ethernet[12] == 0x86 {
+    if is_v6 {
         let Some(addresses) = packet.get(8..40) else {
             return;
         };
-        sum += u64::try_from(to - from).unwrap_or(0) + 58 + words(addresses);
+        sum += u64::try_from(to - from).unwrap_or(0) + u64::from(protocol) + words(addresses);
     }
     let Some(message) = packet.get_mut(from..to) else {
         return;
     };
-    let Some(field) = message.get_mut(2..4) else {
+    let at = if protocol == 112 { 6 } else { 2 };
+    let Some(field) = message.get_mut(at..at + 2) else {
         return;
     };
     field.fill(0);
@@ -131,7 +163,7 @@ fn mend(octets: &mut [u8]) {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     let sum = !u16::try_from(sum).unwrap_or(0);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn words(octets: &[u8]) -> u64 {

@@ -8,7 +8,7 @@ use socket2::SockFilter;
 use vipherald_core::address::Mac;
 use vipherald_core::ask::Listening;
 
-use super::flood::{Class, Shares};
+use super::flood::{Class, Shares, VRRP};
 
 /// Octets of the longest frame to receive; a longer one is no answer.
 pub(super) const LONGEST: u16 = 1514;
@@ -22,6 +22,9 @@ pub(super) fn answers(wanted: &Listening, shares: &Shares) -> Vec<SockFilter> {
         program.extend(ANY);
     } else {
         program.extend(echo_replies(wanted.echoes, shares));
+        if wanted.adverts {
+            program.extend(adverts(shares));
+        }
         program.extend(shared_by_receiver(shares));
         program.extend(when(&[(ETHERTYPE, libc::ETH_P_ARP as u32)], &[ADMIT]));
         for kind in [SOLICITATION, ADVERTISEMENT] {
@@ -119,6 +122,22 @@ fn echo_replies(identifier: Option<u16>, shares: &Shares) -> Vec<Op> {
         of_family(&icmpv6(ICMPV6_ECHO_REPLY), ICMPV6_IDENTIFIER),
     ]
     .concat()
+}
+
+/// Admits VRRP advertisements that no router forwarded, by IP protocol and hop limit.
+fn adverts(shares: &Shares) -> Vec<Op> {
+    const IPV4: [Condition<'static>; 3] = [
+        (ETHERTYPE, libc::ETH_P_IP as u32),
+        (&[load(BYTE, 23)], VRRP as u32),
+        (&[load(BYTE, 22)], 255),
+    ];
+    const IPV6: [Condition<'static>; 3] = [
+        (ETHERTYPE, libc::ETH_P_IPV6 as u32),
+        (&[load(BYTE, 20)], VRRP as u32),
+        (&[load(BYTE, 21)], 255),
+    ];
+    let admit = [share(shares, Class::Advert), vec![ADMIT]].concat();
+    [when(&IPV4, &admit), when(&IPV6, &admit)].concat()
 }
 
 /// Drops some of the other frames: those to this host are a class of their own.

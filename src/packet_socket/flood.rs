@@ -22,21 +22,28 @@ pub(super) enum Class {
     ToUs,
     /// Echo replies.
     Echo,
+    /// VRRP advertisements.
+    Advert,
 }
 
+/// The IP protocol of VRRP (RFC 9568 §5.1.1.4).
+pub(super) const VRRP: u8 = 112;
+
 impl Class {
-    const ALL: [Self; 3] = [Self::ToAll, Self::ToUs, Self::Echo];
+    const ALL: [Self; 4] = [Self::ToAll, Self::ToUs, Self::Echo, Self::Advert];
 
     fn of(frame: &[u8]) -> Self {
         let half = |at| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
         let octet = |at: usize| frame.get(at).copied().map(i32::from);
         let protocol = match half(12).map(i32::from) {
             Some(libc::ETH_P_IP) => octet(23),
-            Some(libc::ETH_P_IPV6) if octet(54) == Some(129) => octet(20),
+            Some(libc::ETH_P_IPV6) => octet(20),
             _ => None,
         };
         match (protocol, frame.first()) {
-            (Some(libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6), _) => Self::Echo,
+            (Some(libc::IPPROTO_ICMP), _) => Self::Echo,
+            (Some(libc::IPPROTO_ICMPV6), _) if octet(54) == Some(129) => Self::Echo,
+            (Some(protocol), _) if protocol == i32::from(VRRP) => Self::Advert,
             (_, Some(first)) if first & 1 == 0 => Self::ToUs,
             _ => Self::ToAll,
         }
@@ -45,7 +52,7 @@ impl Class {
 
 /// Of which class to read one frame in how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shares([u8; 3]);
+pub(super) struct Shares([u8; Class::ALL.len()]);
 
 impl Shares {
     /// The bits of a random number that are zero for this share of frames.
@@ -62,7 +69,7 @@ impl Shares {
 /// What was read, against what may be.
 #[derive(Debug)]
 pub(super) struct Budgets {
-    left: [f64; 3],
+    left: [f64; Class::ALL.len()],
     filled: Option<Instant>,
     shares: Shares,
 }
@@ -70,7 +77,7 @@ pub(super) struct Budgets {
 impl Budgets {
     pub(super) fn new() -> Self {
         Self {
-            left: [DEPTH; 3],
+            left: [DEPTH; Class::ALL.len()],
             filled: None,
             shares: Shares::default(),
         }
@@ -97,7 +104,7 @@ impl Budgets {
                 &mut self.shares.0[class as usize],
             );
             *left += gained;
-            if class != Class::ToAll {
+            if matches!(class, Class::ToUs | Class::Echo) {
                 *left += f64::from(sent) * ANSWERS;
             }
             if *left < 0.0 {
@@ -173,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn echo_replies_are_a_class_of_their_own() {
+    fn echo_replies_and_adverts_are_classes_of_their_own() {
         let mut v4 = [0; 60];
         v4[12..14].copy_from_slice(&[8, 0]);
         v4[23] = 1;
@@ -182,8 +189,11 @@ mod tests {
         (v6[20], v6[54]) = (58, 129);
         let mut advertisement = v6;
         (advertisement[0], advertisement[54]) = (0x33, 136);
+        let (mut advert4, mut advert6) = (v4, v6);
+        (advert4[23], advert6[20]) = (VRRP, VRRP);
         let classes = [&v4[..], &v6, &advertisement, &BROADCAST, &TO_US, &[]].map(Class::of);
-        use Class::{Echo, ToAll, ToUs};
+        use Class::{Advert, Echo, ToAll, ToUs};
         assert_eq!(classes, [Echo, Echo, ToAll, ToAll, ToUs, ToAll]);
+        assert_eq!([&advert4[..], &advert6].map(Class::of), [Advert; 2]);
     }
 }

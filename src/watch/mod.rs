@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use log::{debug, warn};
 use tokio::time::sleep_until;
 use vipherald_core::address::InterfaceIndex;
-use vipherald_core::ask::Asker;
+use vipherald_core::ask::{Asker, Listening};
 use vipherald_core::event::{Call, Event};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::watch::{AtStart, Found, Moved, Watch};
@@ -190,8 +190,12 @@ impl Watcher {
             );
             askable.truncate(MOST_LINKS);
         }
-        self.driver.listen_on(askable.iter().copied());
-        self.groups.join(&askable, self.core.ipv6_vips());
+        let wanted = Listening {
+            adverts: true,
+            ..Listening::default()
+        };
+        self.driver.listen_on(askable.iter().copied(), &wanted);
+        self.groups.join(&askable, self.core.vips());
     }
 
     /// The VIPs that are not where this kernel's entries say. Other hosts' claims are compared with these

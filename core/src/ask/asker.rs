@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Refusal;
 use crate::address::{InterfaceIndex, Mac};
 use crate::host::{Address, Link};
-use crate::wire::{Frame, Header};
+use crate::wire::{Advert, Frame, Header};
 
 /// A frame to send now. Before it takes the next one, the driver calls [`Asker::sent`],
 /// [`Asker::put_off`] or [`Asker::refused`].
@@ -31,6 +31,8 @@ pub struct Listening {
     pub any: bool,
     /// Echo replies with this identifier, and no others.
     pub echoes: Option<u16>,
+    /// VRRP advertisements.
+    pub adverts: bool,
     /// Frames of these hosts for `to`: they show that a host follows.
     pub from: BTreeSet<Mac>,
     /// Frames of all hosts but these for `to`: they show that a host does not follow.
@@ -61,6 +63,9 @@ pub trait Asker {
 
     /// An interface received a frame.
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame);
+
+    /// An interface received a VRRP advertisement.
+    fn advertised(&mut self, _now: Instant, _interface: InterfaceIndex, _advert: &Advert) {}
 
     /// The addresses of a frame that an interface received, before [`Asker::received`] gets it, or if it
     /// is none of ours.

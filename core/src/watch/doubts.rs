@@ -1,4 +1,4 @@
-//! Claims of other hosts to VIPs that are elsewhere. A claim alone changes nothing: whoever has the VIP
+//! Claims of other hosts to VIPs that are elsewhere: ARP, neighbour discovery, VRRP. A claim alone changes nothing: whoever has the VIP
 //! is asked, if the claim is not by the MAC of this kernel's entry, and only answers count.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often that time doubles, to a minute, while nothing changes: an entry that stays wrong is
 /// PERMANENT, or there is a conflict.
 const MOST_DOUBLINGS: u32 = 6;
+/// A new master advertises before it adds its VIPs and announces them, one by one. Within this time,
+/// and so much for each VIP, this kernel follows the announcement, and nobody has to be asked.
+const SETTLES_WITHIN: Duration = Duration::from_millis(10);
+const SETTLES_WITHIN_EACH: Duration = Duration::from_micros(300);
 /// How many answers by one host, and none by others, make it the owner.
 const ENOUGH: u32 = 3;
 
@@ -49,8 +53,11 @@ pub struct Found {
 #[derive(Debug)]
 struct Doubt {
     placed: PlacedVip,
-    /// The last claim, until it is compared.
-    claim: Option<Mac>,
+    /// The last claim, until it is compared, and when that may be.
+    claim: Option<(Mac, Instant)>,
+    /// Who advertised it last, when the next advert of that host is a claim, and how often the time
+    /// until then doubled.
+    advertised: Option<(Mac, Instant, u32)>,
     /// The kernel's entry had this MAC, then.
     right: Option<(Mac, Instant)>,
     look_from: Instant,
@@ -64,8 +71,8 @@ struct Doubt {
 impl Doubt {
     /// When the claim is to be compared.
     fn due(&self) -> Option<Instant> {
-        let waits = self.claim.is_some() && self.search.is_none();
-        waits.then(|| self.look_from.max(self.ask_from))
+        let (_, from) = self.claim.filter(|_| self.search.is_none())?;
+        Some(from.max(self.look_from).max(self.ask_from))
     }
 
     /// Whether the search may ask again: an answer supports the claim.
@@ -93,21 +100,49 @@ impl Doubts {
         interface: InterfaceIndex,
         mac: Mac,
     ) {
-        let doubt = match self.all.entry((placed.vip, interface)) {
+        let doubt = self.about(now, placed, interface);
+        let is_right = |(right, at): (Mac, Instant)| right == mac && now < at + ASK_AGAIN;
+        if !doubt.right.is_some_and(is_right) {
+            doubt.claim = Some((mac, now));
+        }
+    }
+
+    /// Another host advertises a VIP that is not here, as one of `count`. That is a claim if another one
+    /// did before; else, in case the question or the answer was lost, less and less often.
+    pub(super) fn on_advert(
+        &mut self,
+        now: Instant,
+        placed: &PlacedVip,
+        interface: InterfaceIndex,
+        mac: Mac,
+        count: u32,
+    ) {
+        let doubt = self.about(now, placed, interface);
+        let doublings = match doubt.advertised {
+            Some((known, from, _)) if known == mac && now < from => return,
+            Some((known, _, doublings)) if known == mac => MOST_DOUBLINGS.min(doublings + 1),
+            _ => 0,
+        };
+        doubt.advertised = Some((mac, now + ASK_AGAIN * (1 << doublings), doublings));
+        let settled = now + SETTLES_WITHIN + SETTLES_WITHIN_EACH * count;
+        // Others' claims may go on for ever.
+        let from = doubt.claim.map_or(settled, |(_, from)| from.min(settled));
+        doubt.claim = Some((mac, from));
+    }
+
+    fn about(&mut self, now: Instant, placed: &PlacedVip, interface: InterfaceIndex) -> &mut Doubt {
+        match self.all.entry((placed.vip, interface)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(none) => none.insert(Doubt {
                 placed: placed.clone(),
                 claim: None,
+                advertised: None,
                 right: None,
                 look_from: now,
                 ask_from: now,
                 search: None,
                 found: (Vec::new(), 0),
             }),
-        };
-        let is_right = |(right, at): (Mac, Instant)| right == mac && now < at + ASK_AGAIN;
-        if !doubt.right.is_some_and(is_right) {
-            doubt.claim = Some(mac);
         }
     }
 
@@ -116,7 +151,7 @@ impl Doubts {
         let mut claims = Vec::new();
         for ((_, interface), doubt) in &mut self.all {
             if doubt.due().is_some_and(|due| due <= now)
-                && let Some(mac) = doubt.claim.take()
+                && let Some((mac, _)) = doubt.claim.take()
             {
                 doubt.look_from = now + LOOK_AGAIN;
                 claims.push(Claimed {

@@ -7,7 +7,7 @@ mod unit;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::ask::{AskedFrom, Asker, Observed, Refusal, Subject as Asked, Transmit};
 use crate::event::{Call, Event, Subject};
 use crate::host::{Address, HostSnapshot, Link, Place, PlacedVip, Usability, asking_address};
-use crate::wire::{ArpOperation, Frame, NdpMessage, Payload};
+use crate::wire::{Advert, ArpOperation, Frame, NdpMessage, Payload};
 
 /// An announcement that has just begun picks up the VIPs of its unit that come within this time: a
 /// manager adds them one by one. It is less than [`COME_WITHIN`], for which the announcement waits.
@@ -218,12 +218,9 @@ impl Watch {
         })
     }
 
-    /// The IPv6 VIPs.
-    pub fn ipv6_vips(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
-        self.vips.keys().filter_map(|ip| match ip {
-            IpAddr::V6(ip) => Some(*ip),
-            IpAddr::V4(_) => None,
-        })
+    /// The VIPs.
+    pub fn vips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.vips.keys().copied()
     }
 
     /// The units' names.
@@ -320,7 +317,8 @@ impl Watch {
     }
 
     /// Whether what an event calls for has been done, since the last event of this instance or group,
-    /// when the kernel reported the moves of its VIPs. `members` are the units that it is about.
+    /// when the kernel reported the moves of its VIPs. `members` are the units that it is about. An event
+    /// that was read late may be about a move after which there were others.
     pub fn has_done(
         &mut self,
         now: Instant,
@@ -329,22 +327,24 @@ impl Watch {
         members: &[String],
     ) -> bool {
         let subject = (event.of == Subject::Group, event.name.clone());
-        let number = self.before_event.insert(subject, self.moves).unwrap_or(0);
+        let number = self.before_event.get(&subject).copied().unwrap_or(0);
         let before = (number, now.checked_sub(EVENT_WITHIN));
-        let known: Vec<_> = members
-            .iter()
-            .filter_map(|name| self.units.get(name))
-            .collect();
-        let mut all = known.iter().flat_map(|unit| unit.presences()).peekable();
+        let known = members.iter().map(|name| self.units.get(name));
+        let known: Option<Vec<_>> = known.collect();
         // The kernel did not report what else this event is about.
-        if known.len() < members.len() || all.peek().is_none() {
-            return false;
-        }
-        match call {
-            Call::Announce if event.state == "MASTER" => all.all(|one| one.came_after(before)),
-            Call::Announce => false,
-            Call::Purge => all.all(|one| one.left_after(before)),
-        }
+        let known = known.unwrap_or_default();
+        let all = known.iter().flat_map(|unit| unit.presences());
+        let moves: Option<Vec<_>> = match call {
+            Call::Announce if event.state == "MASTER" => {
+                all.map(|one| one.came_after(before)).collect()
+            }
+            Call::Announce => None,
+            Call::Purge => all.map(|one| one.left_after(before)).collect(),
+        };
+        let last = moves.and_then(|moves| moves.into_iter().max());
+        self.before_event
+            .insert(subject, last.unwrap_or(self.moves));
+        last.is_some()
     }
 
     /// Adds the hosts that it hears to these.
@@ -427,22 +427,24 @@ impl Watch {
 
     /// A host claims that `ip` is at `mac`.
     fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
-        let (Some(vips), Some(link)) = (self.vips.get(&ip), self.links.get(&interface)) else {
-            return;
-        };
+        if let Some(placed) = self.claimed(interface, ip, mac) {
+            self.doubts.on_claim(now, &placed, interface, mac);
+        }
+    }
+
+    /// The VIP that another host claims to have at `mac`, if it may be on this link and is not here: of
+    /// what is here, an announcement says what other hosts' claims mean.
+    fn claimed(&self, interface: InterfaceIndex, ip: IpAddr, mac: Mac) -> Option<PlacedVip> {
+        let (vips, link) = (self.vips.get(&ip)?, self.links.get(&interface)?);
         let is_own = self.links.values().any(|link| link.mac == Some(mac));
-        if is_own || !mac.can_own() {
-            return;
+        if is_own || !mac.can_own() || vips.iter().any(|(placed, _)| self.holds(placed)) {
+            return None;
         }
         let lower = link.lower.and_then(|lower| self.links.get(&lower));
         let mut there = vips.iter().map(|(placed, _)| placed);
-        let Some(placed) = there.find(|placed| placed.place.is_link(link, lower)) else {
-            return;
-        };
-        // Of what is here, an announcement says what another host's claims mean.
-        if !vips.iter().any(|(placed, _)| self.holds(placed)) {
-            self.doubts.on_claim(now, placed, interface, mac);
-        }
+        there
+            .find(|placed| placed.place.is_link(link, lower))
+            .cloned()
     }
 
     fn presence(&self, placed: &PlacedVip) -> Presence {
@@ -578,6 +580,16 @@ impl Asker for Watch {
             Payload::Echo(_) | Payload::Mld(_) => {}
         }
         self.doubts.received(now, interface, frame);
+    }
+
+    fn advertised(&mut self, now: Instant, interface: InterfaceIndex, advert: &Advert) {
+        let count = u32::try_from(advert.addresses.len()).unwrap_or(u32::MAX);
+        for ip in &advert.addresses {
+            if let Some(placed) = self.claimed(interface, *ip, advert.source) {
+                self.doubts
+                    .on_advert(now, &placed, interface, advert.source, count);
+            }
+        }
     }
 
     fn is_over(&self, _: Instant) -> bool {

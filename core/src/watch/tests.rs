@@ -165,6 +165,13 @@ fn an_event_for_a_move_that_the_kernel_reported_calls_for_nothing_more() {
     assert!(!played.has_done("INSTANCE \"A\" MASTER_RX_LOWER_PRI 100", &["A"]));
     played.remove("10.0.0.10");
     assert!(played.has_done("INSTANCE \"A\" BACKUP 100", &["A"]));
+    // It was back before the event that it had left was read.
+    played.add("10.0.0.10");
+    played.remove("10.0.0.10");
+    played.add("10.0.0.10");
+    assert!(played.has_done("INSTANCE \"A\" BACKUP 100", &["A"]));
+    assert!(played.has_done("INSTANCE \"A\" MASTER 100", &["A"]));
+    assert!(!played.has_done("INSTANCE \"A\" BACKUP 100", &["A"]));
     // One that stays, and one that is not watched.
     assert!(!played.has_done("INSTANCE \"B\" BACKUP 100", &["B"]));
     assert!(!played.has_done("INSTANCE \"C\" BACKUP 100", &["C"]));
@@ -287,6 +294,14 @@ fn claim(mac: Mac) -> Frame {
     Arp::directed_request(vip, mac, vip, None)
 }
 
+/// A master with this MAC advertises the VIP and another address.
+fn advert(mac: Mac) -> Advert {
+    Advert {
+        source: mac,
+        addresses: ["10.0.0.99", VIP].map(|ip| ip.parse().unwrap()).to_vec(),
+    }
+}
+
 impl Played {
     /// Without the VIP.
     fn elsewhere() -> Self {
@@ -297,6 +312,16 @@ impl Played {
     /// come at once. Gives the questions, and what is found within the time that a search takes.
     fn claimed(&mut self, mac: Mac, cached: Mac, owners: &[Mac]) -> (usize, Vec<Vec<Mac>>) {
         self.watch.received(self.now, ETH, &claim(mac));
+        self.searched(cached, owners)
+    }
+
+    /// The same if `mac` advertises it.
+    fn advertised(&mut self, mac: Mac, cached: Mac, owners: &[Mac]) -> (usize, Vec<Vec<Mac>>) {
+        self.watch.advertised(self.now, ETH, &advert(mac));
+        self.searched(cached, owners)
+    }
+
+    fn searched(&mut self, cached: Mac, owners: &[Mac]) -> (usize, Vec<Vec<Mac>>) {
         let (mut questions, mut found) = (0, Vec::new());
         for _ in 0..900 {
             for claimed in self.watch.take_claims(self.now) {
@@ -339,12 +364,67 @@ fn a_claim_leads_to_questions_and_only_answers_count() {
 }
 
 #[test]
-fn forged_claims_cost_one_question_a_second() {
+fn an_advert_of_a_new_master_is_a_claim() {
+    let mut played = Played::elsewhere();
+    assert_eq!(played.advertised(B, A, &[B]), (3, vec![vec![B]]));
+    // Now the entry is right.
+    assert_eq!(played.advertised(B, B, &[B]), (0, vec![]));
+    assert_eq!(Played::elsewhere().advertised(B, A, &[A]), (1, vec![]));
+    assert_eq!(Played::elsewhere().advertised(B, A, &[]), (1, vec![]));
+    let both = Played::elsewhere().advertised(B, A, &[A, B]);
+    assert_eq!(both, (1, vec![vec![A, B]]));
+    // This host has it, or the virtual router's MAC is here, too.
+    let mut played = Played::elsewhere();
+    played.add(VIP);
+    assert_eq!(played.advertised(B, A, &[B]), (0, vec![]));
+    assert_eq!(Played::elsewhere().advertised(OWN, A, &[B]), (0, vec![]));
+}
+
+#[test]
+fn while_the_kernel_follows_the_announcement_behind_an_advert_nobody_is_asked() {
+    let mut played = Played::elsewhere();
+    played.watch.advertised(played.now, ETH, &advert(B));
+    played.pass(9);
+    assert_eq!(played.watch.take_claims(played.now), []);
+    // The gratuitous ARP that the kernel has seen, too, leads to a look at its entry at once.
+    played.watch.received(played.now, ETH, &claim(B));
+    let claims = played.watch.take_claims(played.now);
+    assert_eq!(claims.len(), 1);
+    played.watch.entry_is(played.now, &claims[0], Some(B));
+    assert_eq!(played.advertised(B, B, &[B]), (0, vec![]));
+}
+
+#[test]
+fn adverts_of_one_master_lead_to_fewer_and_fewer_looks() {
+    let mut played = Played::elsewhere();
+    let mut looks = Vec::new();
+    for second in 0..300 {
+        played.watch.advertised(played.now, ETH, &advert(A));
+        played.pass(500);
+        for claimed in played.watch.take_claims(played.now) {
+            looks.push(second);
+            played.watch.entry_is(played.now, &claimed, Some(A));
+        }
+        played.pass(500);
+    }
+    assert_eq!(looks, [0, 1, 3, 7, 15, 31, 63, 127, 191, 255]);
+    // Another one is new.
+    assert_eq!(played.advertised(B, A, &[B]), (3, vec![vec![B]]));
+    // The first one, too.
+    assert_eq!(played.advertised(A, B, &[A]), (3, vec![vec![A]]));
+}
+
+#[test]
+fn forged_claims_and_adverts_cost_one_question_a_second() {
     let mut played = Played::elsewhere();
     let mut questions = 0;
     for turn in 0..5000_u32 {
         let forged = if turn % 2 == 0 { B } else { mac(0x77) };
-        played.watch.received(played.now, ETH, &claim(forged));
+        if turn % 3 == 0 {
+            played.watch.advertised(played.now, ETH, &advert(forged));
+        } else {
+            played.watch.received(played.now, ETH, &claim(forged));
+        }
         for claimed in played.watch.take_claims(played.now) {
             played.watch.entry_is(played.now, &claimed, Some(A));
         }

@@ -30,16 +30,17 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Whether it is here, and came after a move and a moment.
-    pub(super) fn came_after(&self, (number, moment): (u64, Option<Instant>)) -> bool {
-        let is_after = |came: Step| came.0 > number && Some(came.1) >= moment;
-        !self.presence.ready.is_empty() && self.came.is_some_and(is_after)
+    /// The move by which it came, if that was after a move and a moment, and it is here.
+    pub(super) fn came_after(&self, (number, moment): (u64, Option<Instant>)) -> Option<u64> {
+        let is_after = |came: &Step| came.0 > number && Some(came.1) >= moment;
+        let came = self.came.filter(|_| !self.presence.ready.is_empty());
+        came.filter(is_after).map(|(number, _)| number)
     }
 
-    /// Whether it is not here, and left after a move and a moment.
-    pub(super) fn left_after(&self, (number, moment): (u64, Option<Instant>)) -> bool {
-        let is_after = |left: Step| left.0 > number && Some(left.1) >= moment;
-        !self.presence.is_held && self.left.is_some_and(is_after)
+    /// The move by which it left, if that was after a move and a moment. It may have come again.
+    pub(super) fn left_after(&self, (number, moment): (u64, Option<Instant>)) -> Option<u64> {
+        let is_after = |left: &Step| left.0 > number && Some(left.1) >= moment;
+        self.left.filter(is_after).map(|(number, _)| number)
     }
 }
 

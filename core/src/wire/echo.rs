@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use pnet_packet::icmp::IcmpTypes;
 use pnet_packet::icmpv6::Icmpv6Types;
 
-use super::ip::{Icmp, Icmpv6, icmp_to_bytes, icmpv6_to_bytes};
+use super::ip::{Packet, icmp_to_bytes, icmpv6_to_bytes};
 use super::{Frame, Payload, array_at, u16_at};
 use crate::address::Mac;
 
@@ -113,15 +113,15 @@ impl Echo {
     }
 
     pub(super) fn parse_v4(packet: &[u8]) -> Option<Self> {
-        let ip = Icmp::parse(packet)?;
+        let ip = Packet::with_icmp(packet)?;
         let ends = (ip.source.into(), ip.destination.into());
-        Self::from_message(ends, ip.ttl, ip.message, EchoKind::icmp_type)
+        Self::from_message(ends, ip.hop_limit, ip.payload, EchoKind::icmp_type)
     }
 
     pub(super) fn parse_v6(packet: &[u8]) -> Option<Self> {
-        let ip = Icmpv6::parse(packet)?;
+        let ip = Packet::with_icmpv6(packet)?;
         let ends = (ip.source.into(), ip.destination.into());
-        Self::from_message(ends, ip.hop_limit, ip.message, EchoKind::icmpv6_type)
+        Self::from_message(ends, ip.hop_limit, ip.payload, EchoKind::icmpv6_type)
     }
 
     fn from_message(

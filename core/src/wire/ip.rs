@@ -1,4 +1,4 @@
-//! The IPv4 and IPv6 headers around echo and neighbour discovery, and their checksums.
+//! The IPv4 and IPv6 headers around echo, neighbour discovery and VRRP, and their checksums.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -81,60 +81,69 @@ pub(super) fn icmp_to_bytes(
     bytes
 }
 
-/// The ICMPv6 message of an IPv6 packet without extension headers; its checksum is correct.
-pub(super) struct Icmpv6<'a> {
-    pub(super) source: Ipv6Addr,
-    pub(super) destination: Ipv6Addr,
+/// An IPv4 or IPv6 packet that is no fragment.
+pub(super) struct Packet<'a, Ip> {
+    pub(super) source: Ip,
+    pub(super) destination: Ip,
     pub(super) hop_limit: u8,
-    pub(super) message: &'a [u8],
+    pub(super) protocol: IpNextHeaderProtocol,
+    /// What follows the IP header, without padding.
+    pub(super) payload: &'a [u8],
 }
 
-impl<'a> Icmpv6<'a> {
+impl<'a> Packet<'a, Ipv6Addr> {
+    /// Parses a packet. Extension headers count as its payload.
     pub(super) fn parse(packet: &'a [u8]) -> Option<Self> {
         let (header, rest) = packet.split_at_checked(IPV6_HEADER)?;
-        if header[0] >> 4 != 6 || IpNextHeaderProtocol(header[6]) != IpNextHeaderProtocols::Icmpv6 {
+        if header[0] >> 4 != 6 {
             return None;
         }
-        let message = rest.get(..usize::from(u16_at(header, 4)?))?;
-        let source = Ipv6Addr::from(array_at::<16>(header, 8)?);
-        let destination = Ipv6Addr::from(array_at::<16>(header, 24)?);
-        let expected = icmpv6::checksum(&Icmpv6Packet::new(message)?, &source, &destination);
-        (u16_at(message, 2)? == expected).then_some(Self {
-            source,
-            destination,
+        Some(Self {
+            source: array_at::<16>(header, 8)?.into(),
+            destination: array_at::<16>(header, 24)?.into(),
             hop_limit: header[7],
-            message,
+            protocol: IpNextHeaderProtocol(header[6]),
+            payload: rest.get(..usize::from(u16_at(header, 4)?))?,
         })
+    }
+
+    /// Parses a packet without extension headers whose ICMPv6 message has a correct checksum.
+    pub(super) fn with_icmpv6(packet: &'a [u8]) -> Option<Self> {
+        let ip = Self::parse(packet)?;
+        if ip.protocol != IpNextHeaderProtocols::Icmpv6 {
+            return None;
+        }
+        let message = Icmpv6Packet::new(ip.payload)?;
+        let expected = icmpv6::checksum(&message, &ip.source, &ip.destination);
+        (u16_at(ip.payload, 2)? == expected).then_some(ip)
     }
 }
 
-/// The ICMP message of an unfragmented IPv4 packet; its checksum is correct.
-pub(super) struct Icmp<'a> {
-    pub(super) source: Ipv4Addr,
-    pub(super) destination: Ipv4Addr,
-    pub(super) ttl: u8,
-    pub(super) message: &'a [u8],
-}
-
-impl<'a> Icmp<'a> {
+impl<'a> Packet<'a, Ipv4Addr> {
+    /// Parses a packet, with options or without.
     pub(super) fn parse(packet: &'a [u8]) -> Option<Self> {
         let header_length = usize::from(packet.first()? & 0x0f) * 4;
         let total_length = usize::from(u16_at(packet, 2)?);
         let header = packet.get(..header_length)?;
         let fragment = u16_at(header, 6)? & 0x3fff;
-        if header[0] >> 4 != 4
-            || header_length < IPV4_HEADER
-            || fragment != 0
-            || IpNextHeaderProtocol(header[9]) != IpNextHeaderProtocols::Icmp
-        {
+        if header[0] >> 4 != 4 || header_length < IPV4_HEADER || fragment != 0 {
             return None;
         }
-        let message = packet.get(header_length..total_length)?;
-        (u16_at(message, 2)? == util::checksum(message, 1)).then_some(Self {
+        Some(Self {
             source: array_at::<4>(header, 12)?.into(),
             destination: array_at::<4>(header, 16)?.into(),
-            ttl: header[8],
-            message,
+            hop_limit: header[8],
+            protocol: IpNextHeaderProtocol(header[9]),
+            payload: packet.get(header_length..total_length)?,
         })
+    }
+
+    /// Parses a packet whose ICMP message has a correct checksum.
+    pub(super) fn with_icmp(packet: &'a [u8]) -> Option<Self> {
+        let ip = Self::parse(packet)?;
+        if ip.protocol != IpNextHeaderProtocols::Icmp {
+            return None;
+        }
+        (u16_at(ip.payload, 2)? == util::checksum(ip.payload, 1)).then_some(ip)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! pnet_packet builds the frames. The parsers are our own, because received frames are hostile:
 //! [`Frame::parse`] accepts octets of any length, never panics, and returns `None` for everything
-//! but the frames below.
+//! but the frames below. [`Advert::parse`] does so for what keepalived sends.
 
 mod arp;
 mod echo;
@@ -10,6 +10,7 @@ mod header;
 mod ip;
 mod mld;
 mod ndp;
+mod vrrp;
 
 use pnet_packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
 
@@ -18,6 +19,7 @@ pub use echo::{Echo, EchoKind, Token};
 pub use header::Header;
 pub use mld::Report;
 pub use ndp::{ALL_NODES, Advertisement, Ndp, NdpMessage, Solicitation, solicited_node};
+pub use vrrp::{Advert, VRRP_GROUPS};
 
 use crate::address::Mac;
 

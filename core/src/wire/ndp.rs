@@ -8,7 +8,7 @@ use pnet_packet::icmpv6::ndp::{
     NeighborAdvertFlags,
 };
 
-use super::ip::{Icmpv6, ON_LINK, icmpv6_to_bytes};
+use super::ip::{ON_LINK, Packet, icmpv6_to_bytes};
 use super::{Frame, Payload, array_at, mac_at};
 use crate::address::Mac;
 
@@ -176,20 +176,20 @@ impl Ndp {
     /// Parses and validates a message (RFC 4861 §7.1.1, §7.1.2): hop limit 255, code 0, a target
     /// that is not multicast, options whose length is not zero and within the packet.
     pub(super) fn parse(packet: &[u8]) -> Option<Self> {
-        let ip = Icmpv6::parse(packet)?;
-        let [kind, code] = array_at(ip.message, 0)?;
-        let target = Ipv6Addr::from(array_at::<16>(ip.message, 8)?);
+        let ip = Packet::with_icmpv6(packet)?;
+        let [kind, code] = array_at(ip.payload, 0)?;
+        let target = Ipv6Addr::from(array_at::<16>(ip.payload, 8)?);
         if ip.hop_limit != ON_LINK || code != 0 || target.is_multicast() {
             return None;
         }
-        let options = ip.message.get(FIXED..)?;
+        let options = ip.payload.get(FIXED..)?;
         let message = if kind == Icmpv6Types::NeighborSolicit.0 {
             NdpMessage::Solicitation(Solicitation {
                 target,
                 source_lladdr: find_lladdr(options, NdpOptionTypes::SourceLLAddr)?,
             })
         } else if kind == Icmpv6Types::NeighborAdvert.0 {
-            let flags = *ip.message.get(4)?;
+            let flags = *ip.payload.get(4)?;
             NdpMessage::Advertisement(Advertisement {
                 router: flags & NeighborAdvertFlags::Router != 0,
                 solicited: flags & NeighborAdvertFlags::Solicited != 0,

@@ -36,6 +36,19 @@ const DAD_PROBE: &str = "3333ff000001 020000000001 86dd 60000000 0020 3a ff
     00000000000000000000000000000000 ff0200000000000000000001ff000001
     87 00 8eba 00000000 fe8000000000000000 0000fffe000001 0e01 5bfd26e75d7d";
 
+/// Of keepalived 2.2.7 as master: version 2 with two addresses, with a password, version 3 with two, and
+/// version 3 for IPv6.
+const ADVERT_2: &str = "01005e000012 32b4f5b47751 0800 45c0002c00010000 ff70 d084
+    0a090001 e0000012 21 33 c8 02 0001 01ee 0a090064 0a090065 0000000000000000";
+const ADVERT_PASSWORD: &str = "01005e000012 12d31e27a615 0800 45c0002800010000 ff70 d088
+    0a090001 e0000012 21 33 c8 01 0101 cf10 0a090064 7365637265740000";
+const ADVERT_3: &str = "01005e000012 4a549c5667f9 0800 45c0002400010000 ff70 d08c
+    0a090001 e0000012 31 33 c8 02 0064 06ee 0a090064 0a090065";
+const ADVERT_6: &str = "333300000012 96482c560dce 86dd 6c02fb66 0028 70 ff
+    fe8000000000000094482cfffe560dce ff020000000000000000000000000012
+    31 33 c8 02 0064 3da7 fe800000000000000000000000000099 fd090000000000000000000000000100";
+const ADVERTS: [&str; 4] = [ADVERT_2, ADVERT_PASSWORD, ADVERT_3, ADVERT_6];
+
 const CAPTURED: [&str; 6] = [
     ARP_REQUEST,
     ARP_REPLY,
@@ -333,4 +346,112 @@ fn other_protocols_and_fragments_are_rejected() {
     let mut vlan_tagged = octets(ARP_REPLY);
     vlan_tagged.splice(12..12, [0x81, 0x00, 0x00, 0xa9]);
     assert_eq!(Frame::parse(&vlan_tagged), None);
+}
+
+#[test]
+fn captured_adverts_are_parsed() {
+    for (captured, mac, addresses) in [
+        (ADVERT_2, "32:b4:f5:b4:77:51", "10.9.0.100 10.9.0.101"),
+        (ADVERT_PASSWORD, "12:d3:1e:27:a6:15", "10.9.0.100"),
+        (ADVERT_3, "4a:54:9c:56:67:f9", "10.9.0.100 10.9.0.101"),
+        (ADVERT_6, "96:48:2c:56:0d:ce", "fe80::99 fd09::100"),
+    ] {
+        let addresses = addresses.split(' ').map(|ip| ip.parse().unwrap());
+        let advert = Advert {
+            source: mac.parse().unwrap(),
+            addresses: addresses.collect(),
+        };
+        assert_eq!(Advert::parse(&octets(captured)), Some(advert.clone()));
+        assert_eq!(Frame::parse(&octets(captured)), None);
+        let mut padded = octets(captured);
+        padded.resize(128, 0xa5);
+        assert_eq!(Advert::parse(&padded), Some(advert));
+    }
+    for captured in CAPTURED {
+        assert_eq!(Advert::parse(&octets(captured)), None);
+    }
+}
+
+/// Parses an advert with some octets changed and its checksum corrected, with the pseudo-header or without.
+fn changed_advert(captured: &str, changes: &[(usize, u8)], with_header: bool) -> Option<Advert> {
+    let mut frame = octets(captured);
+    for (at, value) in changes {
+        frame[*at] = *value;
+    }
+    let is_v6 = captured == ADVERT_6;
+    let (message, ends) = if is_v6 { (54, 22..54) } else { (34, 26..34) };
+    frame[message + 6..message + 8].fill(0);
+    let mut summed = frame[message..].to_vec();
+    if with_header {
+        let length = u8::try_from(frame.len() - message).unwrap();
+        summed.extend_from_slice(&frame[ends]);
+        summed.extend_from_slice(&[0, 112, 0, length]);
+    }
+    let sum = pnet_packet::util::checksum(&summed, usize::MAX);
+    frame[message + 6..message + 8].copy_from_slice(&sum.to_be_bytes());
+    Advert::parse(&frame)
+}
+
+#[test]
+fn both_readings_of_the_ipv4_checksum_are_taken_and_no_third() {
+    for (captured, without, with) in [
+        (ADVERT_2, true, false),
+        (ADVERT_3, true, true),
+        (ADVERT_6, false, true),
+    ] {
+        for (with_header, taken) in [(false, without), (true, with)] {
+            let advert = changed_advert(captured, &[], with_header);
+            assert_eq!(advert.is_some(), taken, "{captured} {with_header}");
+        }
+    }
+}
+
+#[test]
+fn an_advert_that_is_truncated_or_corrupted_is_none() {
+    for captured in ADVERTS {
+        let whole = octets(captured);
+        for length in 0..whole.len() {
+            assert_eq!(
+                Advert::parse(&whole[..length]),
+                None,
+                "{length} of {captured}"
+            );
+        }
+        let message = if captured == ADVERT_6 { 54 } else { 34 };
+        for at in message..whole.len() {
+            let mut corrupted = whole.clone();
+            corrupted[at] ^= 0x10;
+            assert_eq!(Advert::parse(&corrupted), None, "octet {at} of {captured}");
+        }
+    }
+}
+
+#[test]
+fn a_release_and_what_no_master_sends_is_no_advert() {
+    for (what, change) in [
+        ("a release: priority 0", (36, 0)),
+        ("router 0", (35, 0)),
+        ("a TTL of 254: it may have crossed a router", (22, 254)),
+        ("version 4", (34, 0x41)),
+        ("version 1", (34, 0x11)),
+        ("type 2", (34, 0x32)),
+        ("more addresses than there are", (37, 3)),
+        ("UDP", (23, 17)),
+        ("authenticated by IPsec", (23, 51)),
+        ("a fragment", (20, 0x20)),
+        ("IPv6's ether type", (12, 0x86)),
+    ] {
+        assert_eq!(changed_advert(ADVERT_3, &[change], false), None, "{what}");
+    }
+    let fewer = changed_advert(ADVERT_3, &[(37, 1)], false).unwrap();
+    assert_eq!(fewer.addresses.len(), 1);
+    for (what, change) in [
+        ("a release", (56, 0)),
+        ("a hop limit of 254", (21, 254)),
+        ("version 2", (54, 0x21)),
+        ("more addresses than there are", (57, 255)),
+        ("an extension header", (20, 0)),
+    ] {
+        assert_eq!(changed_advert(ADVERT_6, &[change], true), None, "{what}");
+    }
 }
