@@ -232,9 +232,13 @@ impl Claim {
         self.other_owners.watched_until()
     }
 
-    /// What each peer proved so far, without the addresses of a sweep that nobody has.
+    /// What each peer proved so far, without addresses that nobody has: those of a sweep, and those that
+    /// others only mentioned.
     pub fn peers(&self) -> impl Iterator<Item = &Confirmation> + '_ {
-        let exists = |one: &&Confirmation| one.peer.source != Source::Subnet || one.has_replied();
+        let exists = |one: &&Confirmation| {
+            let is_guess = one.peer.source == Source::Subnet || one.peer.is_only_mentioned();
+            !is_guess || one.has_replied()
+        };
         self.confirmations().iter().filter(exists)
     }
 

@@ -347,7 +347,7 @@ impl Announcement {
             (peer.source, peer.doubtful) = (Source::Census, false);
         }
         for peer in peers.iter().filter(|peer| peer.doubtful) {
-            self.background.add(claim.interface(), peer.ip, index);
+            self.background.add(claim.interface(), peer, index);
         }
         claim.set_peers(peers, left_out);
         self.ask_all(now, index);
@@ -387,6 +387,7 @@ impl Announcement {
         match (peer.required, peer.doubtful) {
             (true, _) => Worth::Required,
             (false, false) => Worth::Likely,
+            (false, true) if peer.is_only_mentioned() => Worth::Mentioned,
             (false, true) if self.background.is_early(claim.interface(), peer.ip) => {
                 Worth::Doubtful
             }
@@ -576,6 +577,10 @@ impl Announcement {
                 let ready = self.bucket.ready_above(reserve);
                 ready.max(self.background.ready_at())
             }
+            Worth::Mentioned => {
+                let ready = self.bucket.ready_above(reserve);
+                ready.max(self.background.mentioned_ready_at())
+            }
         }
     }
 
@@ -728,9 +733,9 @@ impl Announcement {
         if self.is_peer_open(claim, one, enough) {
             self.last_question = Some(now);
         }
-        let (is_blocked, ip) = (claim.is_blocked(), one.peer.ip);
+        let is_blocked = claim.is_blocked();
         if one.peer.doubtful {
-            self.background.asked(now, interface, ip);
+            self.background.asked(now, interface, &one.peer);
         }
         let confirmation = self.claims[task.claim].confirmation_mut(peer);
         confirmation.asked(question);

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
 use crate::ask::testing::{OWN as MAC, answered as order_answer, mac, neighbour, reply};
-use crate::ask::{PeerVerdict, Proof, Source};
+use crate::ask::{Observed, PeerVerdict, Proof, Source};
 use crate::host::{NeighbourState, Place};
 use crate::order::{Fate, Outcome};
 use crate::wire::{ALL_NODES, Arp, Echo, EchoKind, Header, Ndp, Payload, Report};
@@ -1059,6 +1059,62 @@ fn one_vip_asks_a_doubtful_host_at_most_three_times() {
         .collect();
     assert_eq!(peers[0][0].verdict(), PeerVerdict::Silent);
     assert!(peers[1].is_empty() && peers[2].is_empty());
+}
+
+/// Hosts that only an owner of the VIP asked for, who asks for dead ones, too. Anybody can do that in its
+/// name.
+#[test]
+fn hosts_that_were_only_mentioned_cost_few_broadcasts_and_are_told_of_if_they_answer() {
+    let mentioned = |number: u16| {
+        let [a, b] = number.to_be_bytes();
+        Observed {
+            ip: [10, 0, a, b].into(),
+            mac: None,
+            asks: true,
+            is_recent: true,
+        }
+    };
+    let answers = IpAddr::from([10, 0, 1, 1]);
+    let own = Address {
+        prefix_len: 16,
+        ..address("10.0.0.1", Usability::Usable)
+    };
+    let view = LinkView {
+        addresses: vec![own],
+        // The last is the subnet's broadcast address.
+        observed: (256..2000).chain([u16::MAX]).map(mentioned).collect(),
+        ..LinkView::of(link(Some(MAC), true))
+    };
+    let mut bench = Bench::holding(&["10.0.0.10"]);
+    let host = HostSnapshot {
+        links: vec![view.link.clone()],
+        addresses: Vec::new(),
+    };
+    let now = bench.now;
+    bench.core.links_are(now, &[view], &host, &[], Confirm::All);
+    bench.hear(THIRD);
+    let began = bench.now;
+    let frames = record(&mut bench, Duration::from_secs(60), |frame| {
+        let asks = is_question_to(answers);
+        asks(frame).then(|| reply(frame, OTHER))
+    });
+    assert!(bench.is_over() && bench.now < began + Duration::from_secs(11));
+    let is_broadcast = |frame: &Frame| frame.destination == Mac::BROADCAST;
+    let broadcasts: Vec<_> = frames.iter().filter(|(_, one)| is_broadcast(one)).collect();
+    // keepalived's own are five.
+    for (at, _) in &broadcasts {
+        let within = |other: Duration| (*at..*at + Duration::from_secs(1)).contains(&other);
+        let count = broadcasts
+            .iter()
+            .filter(|(other, _)| within(*other))
+            .count();
+        assert!(count <= 10, "{count} from {at:?} on");
+    }
+    let told: Vec<_> = bench.core.claims()[0]
+        .peers()
+        .map(|one| (one.peer.ip, one.verdict()))
+        .collect();
+    assert_eq!(told, [(answers, PeerVerdict::Proven)]);
 }
 
 #[test]

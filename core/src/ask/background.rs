@@ -1,11 +1,13 @@
-//! The hosts that may not exist: old table entries, and the addresses of a sweep. They get few
-//! questions, at a rate of their own, and about one VIP only, until one of them is heard.
+//! The hosts that may not exist: old table entries, the addresses of a sweep, and those that others only
+//! mentioned. They get few questions, at a rate of their own, and about one VIP only, until one of them is
+//! heard.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::Peer;
 use super::rate::Bucket;
 use crate::address::{InterfaceIndex, Prefix};
 
@@ -14,6 +16,11 @@ const RATE: NonZeroU32 = NonZeroU32::new(150).unwrap();
 /// How many questions may leave at once. A host that answers costs nothing, so a table of hosts that all
 /// exist is asked as fast as they answer.
 const BURST: u32 = 50;
+/// Questions per second to hosts that others only mentioned. Each is a broadcast, and anybody can mention
+/// hosts: with keepalived's own frames and those of the rounds, no second has more than a switch lets
+/// through (15). The first second has no room.
+const MENTIONED_RATE: NonZeroU32 = NonZeroU32::new(4).unwrap();
+const MENTIONED_FROM: Duration = Duration::from_secs(1);
 /// The questions to a host that answers none, on a path without losses.
 const MOST_QUESTIONS: u32 = 3;
 /// As many unanswered questions rule out chance on a path without losses.
@@ -40,6 +47,7 @@ pub(crate) struct Background {
     /// The claim that asks the hosts of a neighbourhood.
     first: HashMap<Neighbourhood, usize>,
     bucket: Bucket,
+    mentioned: Bucket,
 }
 
 impl Background {
@@ -48,6 +56,7 @@ impl Background {
             hosts: HashMap::new(),
             first: HashMap::new(),
             bucket: Bucket::with_depth(RATE, BURST, now),
+            mentioned: Bucket::with_depth(MENTIONED_RATE, 1, now + MENTIONED_FROM),
         }
     }
 
@@ -57,9 +66,9 @@ impl Background {
     }
 
     /// A claim has such a host as a peer.
-    pub(crate) fn add(&mut self, interface: InterfaceIndex, ip: IpAddr, claim: usize) {
-        let is_early = self.hosts.len() < BURST as usize;
-        self.hosts.entry((interface, ip)).or_insert(Doubt {
+    pub(crate) fn add(&mut self, interface: InterfaceIndex, peer: &Peer, claim: usize) {
+        let is_early = self.hosts.len() < BURST as usize && !peer.is_only_mentioned();
+        self.hosts.entry((interface, peer.ip)).or_insert(Doubt {
             questions: 0,
             claim,
             is_early,
@@ -110,10 +119,18 @@ impl Background {
         self.bucket.ready_at()
     }
 
+    /// The same for hosts that others only mentioned.
+    pub(crate) fn mentioned_ready_at(&self) -> Instant {
+        self.mentioned.ready_at()
+    }
+
     /// A question to a host left.
-    pub(crate) fn asked(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr) {
-        self.bucket.take(now);
-        if let Some(doubt) = self.hosts.get_mut(&(interface, ip)) {
+    pub(crate) fn asked(&mut self, now: Instant, interface: InterfaceIndex, peer: &Peer) {
+        match peer.is_only_mentioned() {
+            true => self.mentioned.take(now),
+            false => self.bucket.take(now),
+        };
+        if let Some(doubt) = self.hosts.get_mut(&(interface, peer.ip)) {
             doubt.questions += 1;
         }
     }

@@ -127,6 +127,15 @@ pub struct Peer {
     pub control: Option<Control>,
 }
 
+impl Peer {
+    /// Whether a resident has heard only what others said of it: it may not exist, and a question to it is a
+    /// broadcast.
+    #[must_use]
+    pub fn is_only_mentioned(&self) -> bool {
+        self.doubtful && self.mac.is_none() && self.source == Source::Observed
+    }
+}
+
 /// One question of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Question {

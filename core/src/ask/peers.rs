@@ -211,15 +211,18 @@ impl<'a> PeerFinder<'a> {
         }
         let mut left_out = 0;
         if matches!(confirm, Confirm::All | Confirm::Subnet) {
-            let observed = self.observed().filter(|one| with_doubtful || one.is_recent);
-            for one in observed.take(most) {
+            let observed = self.observed().map(|one| {
                 let peer = self.peer(one.ip, Source::Observed, true, false);
-                add(Peer {
-                    mac: peer.mac.or(one.mac),
-                    doubtful: !one.is_recent,
+                let mac = peer.mac.or(one.mac);
+                let doubtful = !one.is_recent || mac.is_none();
+                Peer {
+                    mac,
+                    doubtful,
                     ..peer
-                });
-            }
+                }
+            });
+            let observed = observed.filter(|one| with_doubtful || !one.doubtful);
+            observed.take(most).for_each(&mut add);
             let ranked = match with_doubtful {
                 true => &self.hosts.ranked[..],
                 false => &self.hosts.ranked[..self.hosts.doubtful],
@@ -262,8 +265,15 @@ impl<'a> PeerFinder<'a> {
         heard().filter(move |one| {
             let has_better =
                 is_link_local_v6(one.ip) && one.mac.is_some_and(|mac| better.contains(&mac));
-            self.shares_subnet(one.ip) && !has_better
+            self.shares_subnet(one.ip) && !has_better && !self.is_broadcast(one.ip)
         })
+    }
+
+    /// Whether an address is the broadcast address of a subnet on the link: the rounds themselves ask for
+    /// that.
+    fn is_broadcast(&self, ip: IpAddr) -> bool {
+        let mut subnets = self.hosts.addresses().map(Prefix::of);
+        subnets.any(|subnet| subnet.broadcast().map(IpAddr::V4) == Some(ip))
     }
 
     /// The addresses of a sweep: all hosts of the VIP's IPv4 subnets that are small enough.
@@ -461,7 +471,7 @@ mod tests {
     #[test]
     fn observed_hosts_of_the_subnet_come_before_neighbours() {
         let peers = peers_of(
-            "vips 10.0.0.10; eth 10.0.0.1/24; eth-observed 10.0.0.7 10.9.9.9 10.0.0.8! 10.0.0.1 fe80::7; \
+            "vips 10.0.0.10; eth 10.0.0.1/24; eth-observed 10.0.0.7 10.9.9.9 10.0.0.8! 10.0.0.1 10.0.0.255 fe80::7; \
              eth-neighbours 10.0.0.5 10.0.0.7",
         );
         let found: Vec<_> = peers

@@ -19,16 +19,19 @@ pub(crate) enum Worth {
     Doubtful,
     /// A question to the rest of them.
     Unlikely,
+    /// A question to a host that others only mentioned.
+    Mentioned,
 }
 
 impl Worth {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::First,
         Self::Broadcast,
         Self::Required,
         Self::Likely,
         Self::Doubtful,
         Self::Unlikely,
+        Self::Mentioned,
     ];
 }
 

@@ -1,6 +1,7 @@
 //! The hosts of each link that were heard: whom to ask once a VIP comes here. Askers are those that asked
 //! for a VIP, or that a VIP's owner asked; they use it. Anybody can forge senders, so the memory is
-//! bounded, and no other host takes an asker's place.
+//! bounded, and no other host takes an asker's place, nor does one that only a VIP's owner mentioned: it
+//! asks for hosts that are gone, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,6 +14,8 @@ use crate::ask::Observed;
 pub const MOST_OBSERVED: usize = 4096;
 /// The most askers among them.
 const MOST_ASKERS: usize = MOST_OBSERVED / 2;
+/// The most that only a VIP's owner mentioned.
+const MOST_MENTIONED: usize = 256;
 /// The most links.
 const MOST_LINKS: usize = 64;
 /// A peer that an announcement did not reach is asked if it is heard within this time.
@@ -83,42 +86,82 @@ struct Silent {
     gap: Duration,
 }
 
+/// The hosts of one link.
+#[derive(Clone, Debug, Default)]
+struct OnLink {
+    askers: Level,
+    /// A VIP's owner asked for them, and they were not heard.
+    mentioned: Level,
+    others: Level,
+}
+
 /// The hosts of all links.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
-    heard: BTreeMap<InterfaceIndex, [Level; 2]>,
+    heard: BTreeMap<InterfaceIndex, OnLink>,
     /// The peers of VIPs here that an announcement did not reach.
     silent: BTreeMap<(InterfaceIndex, IpAddr), BTreeMap<Vip, Silent>>,
 }
 
+impl OnLink {
+    fn shrink_others(&mut self) {
+        let taken = self.askers.hosts.len() + self.mentioned.hosts.len();
+        self.others.shrink_to(MOST_OBSERVED - taken);
+    }
+}
+
 impl Hosts {
-    /// A host was heard, or asked for by a VIP's owner.
+    /// A host was heard, and `asks` for a VIP or not.
     pub(super) fn heard(
         &mut self,
         now: Instant,
         interface: InterfaceIndex,
-        ip: IpAddr,
-        mac: Option<Mac>,
+        (ip, mac): (IpAddr, Mac),
         asks: bool,
     ) {
-        if ip.is_unspecified() || ip.is_multicast() || !mac.is_none_or(Mac::is_unicast) {
+        let Some(on) = self.on_link(interface, ip).filter(|_| mac.is_unicast()) else {
+            return;
+        };
+        let OnLink {
+            askers,
+            mentioned,
+            others,
+        } = on;
+        if askers.refresh(now, ip, Some(mac)) {
             return;
         }
-        if !self.heard.contains_key(&interface) && self.heard.len() >= MOST_LINKS {
-            return;
-        }
-        let [askers, others] = self.heard.entry(interface).or_default();
-        if askers.refresh(now, ip, mac) {
-            return;
-        }
-        if asks {
-            let mac = mac.or(others.remove(ip));
-            askers.insert(now, ip, mac);
+        let was_mentioned = mentioned.hosts.contains_key(&ip);
+        if asks || was_mentioned {
+            mentioned.remove(ip);
+            others.remove(ip);
+            askers.insert(now, ip, Some(mac));
             askers.shrink_to(MOST_ASKERS);
-        } else if mac.is_some() && !others.refresh(now, ip, mac) {
-            others.insert(now, ip, mac);
+        } else if !others.refresh(now, ip, Some(mac)) {
+            others.insert(now, ip, Some(mac));
         }
-        others.shrink_to(MOST_OBSERVED - askers.hosts.len());
+        on.shrink_others();
+    }
+
+    /// A VIP's owner asked for a host.
+    pub(super) fn mentioned(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr) {
+        let Some(on) = self.on_link(interface, ip) else {
+            return;
+        };
+        if let Some(mac) = on.others.remove(ip) {
+            on.askers.insert(now, ip, Some(mac));
+            on.askers.shrink_to(MOST_ASKERS);
+        } else if !on.askers.hosts.contains_key(&ip) && !on.mentioned.refresh(now, ip, None) {
+            on.mentioned.insert(now, ip, None);
+            on.mentioned.shrink_to(MOST_MENTIONED);
+        }
+        on.shrink_others();
+    }
+
+    /// Where to remember a host, if it can be one and there is room.
+    fn on_link(&mut self, interface: InterfaceIndex, ip: IpAddr) -> Option<&mut OnLink> {
+        let is_one = !ip.is_unspecified() && !ip.is_multicast();
+        let has_room = self.heard.contains_key(&interface) || self.heard.len() < MOST_LINKS;
+        (is_one && has_room).then(|| self.heard.entry(interface).or_default())
     }
 
     /// Forgets the hosts of links that are gone.
@@ -186,15 +229,17 @@ impl Hosts {
         due
     }
 
-    /// The hosts of a link: askers first, and then who was heard last.
+    /// The hosts of a link: askers first, then those that a VIP's owner mentioned, and then who was heard
+    /// last.
     #[must_use]
     pub fn on(&self, interface: InterfaceIndex, now: Instant) -> Vec<Observed> {
-        let Some([askers, others]) = self.heard.get(&interface) else {
+        let Some(on) = self.heard.get(&interface) else {
             return Vec::new();
         };
+        let askers = on.askers.all(now, true);
         askers
-            .all(now, true)
-            .chain(others.all(now, false))
+            .chain(on.mentioned.all(now, true))
+            .chain(on.others.all(now, false))
             .collect()
     }
 }
@@ -209,9 +254,9 @@ mod tests {
         std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into()
     }
 
-    fn mac(number: u32) -> Option<Mac> {
+    fn mac(number: u32) -> Mac {
         let [_, a, b, c] = number.to_be_bytes();
-        Some(Mac::new([2, 0, 0, a, b, c]))
+        Mac::new([2, 0, 0, a, b, c])
     }
 
     #[test]
@@ -219,11 +264,11 @@ mod tests {
         let start = Instant::now();
         let mut hosts = Hosts::default();
         for number in 1..=100 {
-            hosts.heard(start, ETH, ip(number), mac(number), true);
+            hosts.heard(start, ETH, (ip(number), mac(number)), true);
         }
         for number in 1000..100_000 {
             let now = start + Duration::from_micros(number.into());
-            hosts.heard(now, ETH, ip(number), mac(number), false);
+            hosts.heard(now, ETH, (ip(number), mac(number)), false);
         }
         let all = hosts.on(ETH, start);
         assert_eq!(all.len(), MOST_OBSERVED);
@@ -232,11 +277,32 @@ mod tests {
         // The least recently heard have gone.
         assert_eq!(all[100].ip, ip(99_999));
         for number in 200_000..300_000 {
-            hosts.heard(start, ETH, ip(number), mac(number), true);
+            hosts.heard(start, ETH, (ip(number), mac(number)), true);
         }
         let all = hosts.on(ETH, start);
         assert_eq!(all.len(), MOST_OBSERVED);
         assert_eq!(all.iter().filter(|one| one.asks).count(), MOST_ASKERS);
+    }
+
+    #[test]
+    fn a_flood_of_mentions_evicts_no_asker_and_one_that_is_heard_is_an_asker() {
+        let start = Instant::now();
+        let mut hosts = Hosts::default();
+        for number in 1..=100 {
+            hosts.heard(start, ETH, (ip(number), mac(number)), true);
+        }
+        for number in 1000..100_000 {
+            hosts.mentioned(start, ETH, ip(number));
+        }
+        let all = hosts.on(ETH, start);
+        assert_eq!(all.len(), 100 + MOST_MENTIONED);
+        assert!(all[..100].iter().all(|one| one.mac.is_some()));
+        assert!(all[100..].iter().all(|one| one.mac.is_none()));
+        hosts.heard(start, ETH, (ip(99_999), mac(1)), false);
+        let all = hosts.on(ETH, start);
+        assert_eq!(all.len(), 100 + MOST_MENTIONED);
+        let heard = all.iter().find(|one| one.ip == ip(99_999)).unwrap();
+        assert_eq!((heard.mac, heard.asks), (Some(mac(1)), true));
     }
 
     #[test]
@@ -284,21 +350,23 @@ mod tests {
     fn what_is_heard_later_adds_to_what_is_known() {
         let start = Instant::now();
         let mut hosts = Hosts::default();
-        hosts.heard(start, ETH, ip(1), mac(1), false);
+        hosts.heard(start, ETH, (ip(1), mac(1)), false);
         // A VIP's owner asks for it.
-        hosts.heard(start, ETH, ip(1), None, true);
+        hosts.mentioned(start, ETH, ip(1));
         let later = start + RECENT + Duration::from_secs(1);
         let known = hosts.on(ETH, later);
         assert_eq!(
             (known.len(), known[0].mac, known[0].asks),
-            (1, mac(1), true)
+            (1, Some(mac(1)), true)
         );
         assert!(!known[0].is_recent);
-        hosts.heard(later, ETH, ip(1), mac(2), false);
+        hosts.heard(later, ETH, (ip(1), mac(2)), false);
         let known = hosts.on(ETH, later);
-        assert_eq!((known[0].mac, known[0].is_recent), (mac(2), true));
+        assert_eq!((known[0].mac, known[0].is_recent), (Some(mac(2)), true));
         for nobody in ["0.0.0.0", "::", "224.0.0.1"] {
-            hosts.heard(later, ETH, nobody.parse().unwrap(), mac(9), true);
+            let nobody = nobody.parse().unwrap();
+            hosts.heard(later, ETH, (nobody, mac(9)), true);
+            hosts.mentioned(later, ETH, nobody);
         }
         assert_eq!(hosts.on(ETH, later).len(), 1);
         hosts.retain(|_| false);

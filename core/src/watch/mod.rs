@@ -374,10 +374,10 @@ impl Watch {
         match target {
             // A VIP's owner asks for a host that uses it.
             Some(target) if is_vip(ip) && !is_vip(target) => {
-                hosts.heard(now, interface, target, None, true);
+                hosts.mentioned(now, interface, target);
             }
             _ if is_vip(ip) => {}
-            target => hosts.heard(now, interface, ip, Some(mac), target.is_some_and(is_vip)),
+            target => hosts.heard(now, interface, (ip, mac), target.is_some_and(is_vip)),
         }
     }
 
