@@ -16,6 +16,9 @@ use crate::wire::{Arp, Frame, Ndp};
 /// frames may still be in flight.
 const HANDOVER: Duration = Duration::from_millis(100);
 
+/// A host that begins to claim the VIP so shortly before it leaves here takes it over: keepalived's new
+/// master announces it before the old one, who waits for an advertisement, has let go.
+const TAKEOVER: Duration = Duration::from_secs(1);
 /// The most hosts that echoes may cause to ask for the VIP.
 const MOST_RESOLVERS: u32 = 8;
 /// From this many hosts on that answer this host but never the VIP, frames from the VIP are taken to be
@@ -192,6 +195,10 @@ impl Claim {
     /// The kernel reports the address in this state; `None`: it is gone.
     pub(super) fn set_usability(&mut self, now: Instant, usability: Option<Usability>) {
         self.usability = usability;
+        if usability.is_none() && self.gone_since.is_none() {
+            let since = now.checked_sub(TAKEOVER).unwrap_or(now);
+            self.other_owners.forget_since(since);
+        }
         self.gone_since = match usability {
             None => self.gone_since.or(Some(now)),
             Some(_) => None,
@@ -414,7 +421,8 @@ impl Claim {
         let Some(from) = self.began.map(|began| began + grace) else {
             return;
         };
-        if !mac.can_own() {
+        // While it is not here, it may well be there.
+        if !mac.can_own() || self.usability.is_none() {
             return;
         }
         if now < from {

@@ -14,6 +14,8 @@ const FIRST_ANSWERS: Duration = Duration::from_millis(100);
 const CERTAIN: Duration = Duration::from_millis(2500);
 /// The old owner has let go by then, and the rounds ask whether anybody else has the VIP.
 const HANDED_OVER: Duration = Duration::from_secs(1);
+/// An owner that takes the VIP over needs so long at most until it leaves here, if nothing gets lost.
+const TAKES_OVER: Duration = Duration::from_millis(300);
 /// The gap between two looks at all peers of a VIP.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The most peers of a VIP that are reported.
@@ -144,9 +146,12 @@ impl Announcement {
         let claims = self.claims.iter().filter(|claim| claim.is_out());
         let times = claims.flat_map(|claim| {
             let first = claim.told.since.filter(|_| !claim.told.announced);
+            let told_until = now.checked_sub(TAKES_OVER).unwrap_or(now);
+            let claimed = claim.other_owners.next_first(told_until);
             [
                 first.map(|since| since + FIRST_ANSWERS),
                 claim.told.since.map(|since| since + CERTAIN),
+                claimed.map(|first| first + TAKES_OVER),
             ]
         });
         times.flatten().filter(|at| *at > now).min()
@@ -237,7 +242,10 @@ impl Announcement {
         let is_first = claim.told.conflicts.is_empty();
         let is_due = is_first || claim.told.next_look().is_some_and(|at| at <= now);
         let mut new: Vec<_> = match is_due {
-            true => claim.other_owners.present_since(since).collect(),
+            true => {
+                let until = now.checked_sub(TAKES_OVER).unwrap_or(now);
+                claim.other_owners.present_since(since, until).collect()
+            }
             false => return,
         };
         new.retain(|mac| claim.told.conflicts.insert(*mac));

@@ -570,6 +570,29 @@ fn an_old_owners_last_frames_are_no_conflict_but_later_ones_are() {
     assert_eq!(bench.conflicts(), [OTHER]);
 }
 
+/// keepalived's new master announces the VIP some milliseconds before the old one lets go.
+#[test]
+fn who_takes_the_vip_over_from_here_is_no_conflict_and_who_shares_it_is() {
+    for (leaves_after, is_conflict) in [(4, false), (900, false), (1001, true)] {
+        let mut bench = Bench::holding(&["10.0.0.10"]);
+        let claim = Arp::gratuitous_request([10, 0, 0, 10].into(), OTHER);
+        in_silence(&mut bench, 2000);
+        bench.receive(&claim);
+        assert_eq!(bench.conflicts(), [OTHER]);
+        let told = |bench: &mut Bench| {
+            let news = bench.core.take_news(bench.now);
+            news.iter().any(|one| matches!(one, News::Conflict(..)))
+        };
+        assert!(!told(&mut bench), "it may take it over");
+        bench.after(leaves_after);
+        assert_eq!(told(&mut bench), leaves_after > 300);
+        bench.lose("10.0.0.10");
+        bench.receive(&claim);
+        assert_eq!(!bench.conflicts().is_empty(), is_conflict);
+        assert!(!told(&mut bench));
+    }
+}
+
 #[test]
 fn the_last_round_has_no_probe_that_other_owners_answer_to_all_nodes() {
     let mut bench = Bench::holding(&["fd00::10"]);

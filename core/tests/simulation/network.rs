@@ -106,6 +106,8 @@ pub(crate) struct VipTruth {
     pub(crate) entries: BTreeMap<u8, Usability>,
     /// When the last entry left.
     pub(crate) gone_since: Option<Duration>,
+    /// The times at which the last entry left.
+    pub(crate) lefts: Vec<Duration>,
     /// How often it came back in time.
     pub(crate) returned: u32,
     /// It was gone for longer than a run waits.
@@ -113,7 +115,7 @@ pub(crate) struct VipTruth {
     /// It was where it counts, on an interface that was up.
     pub(crate) found: bool,
     pub(crate) ready_since: Option<Duration>,
-    /// The times at which a claim reached the announcer, by the claimant's MAC.
+    /// The times at which a claim reached the announcer while it had the VIP, by the claimant's MAC.
     pub(crate) claims: BTreeMap<Mac, Vec<Duration>>,
     /// When a claimant last answered an order that it has let the VIP go. The core may not know that it
     /// has this MAC.
@@ -1001,7 +1003,8 @@ impl Network {
             },
             Payload::Echo(_) | Payload::Mld(_) => return,
         };
-        if let Some(index) = self.vip_index.get(&ip).copied() {
+        let index = self.vip_index.get(&ip).copied();
+        if let Some(index) = index.filter(|index| self.vips[*index].is_here()) {
             self.vips[index]
                 .claims
                 .entry(mac)
@@ -1050,6 +1053,7 @@ impl Network {
         } else {
             if vip.entries.remove(&prefix_len).is_some() && vip.entries.is_empty() {
                 vip.gone_since = Some(now);
+                vip.lefts.push(now);
             }
             self.core.address_gone(self.at(), &address);
         }
@@ -1207,6 +1211,7 @@ impl Network {
                 for vip in &mut self.vips {
                     if vip.is_here() {
                         vip.gone_since = Some(self.now);
+                        vip.lefts.push(self.now);
                     }
                     vip.entries.clear();
                 }

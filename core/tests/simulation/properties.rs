@@ -96,6 +96,7 @@ fn the_rate_was_kept(network: &Network) {
 /// The present and past conflicts are the hosts that claimed the VIP after the handover.
 fn conflicts_are_what_was_claimed(network: &Network, vip: usize, claim: &Claim) {
     const HANDOVER: Duration = Duration::from_millis(100);
+    const TAKEOVER: Duration = Duration::from_secs(1);
     let truth = &network.vips[vip];
     let since = truth.ready_since.map(|since| since + HANDOVER);
     let claimed_after = |since: Option<Duration>| -> BTreeSet<_> {
@@ -107,10 +108,17 @@ fn conflicts_are_what_was_claimed(network: &Network, vip: usize, claim: &Claim) 
             .collect()
     };
     let claimed = claimed_after(since);
-    // Whoever let the VIP go by an order may be forgotten.
+    // Whoever let the VIP go by an order may be forgotten, and whoever began to claim it shortly before it
+    // left, or was gone before and began again.
     let forgettable = |mac: &Mac| {
         let released = truth.released.get(mac);
-        released.is_some_and(|at| !claimed_after(since.max(Some(*at))).contains(mac))
+        let let_go = released.is_some_and(|at| !claimed_after(since.max(Some(*at))).contains(mac));
+        let mut lefts = truth.lefts.iter().filter(|left| {
+            let times = truth.claims[mac].iter();
+            let before = times.filter(|at| since.is_some_and(|since| **at >= since) && at <= left);
+            before.clone().any(|at| *at + TAKEOVER >= **left)
+        });
+        let_go || lefts.any(|left| !claimed_after(Some(*left)).contains(mac))
     };
     let present: BTreeSet<_> = claim.conflicts().collect();
     let past: BTreeSet<_> = claim.past_conflicts().map(|(mac, _)| mac).collect();

@@ -75,6 +75,9 @@ impl Claimants {
     pub(crate) fn on_claim(&mut self, now: Instant, mac: Mac) -> bool {
         if let Some(known) = self.known.get_mut(&mac) {
             let is_back = known.gone.take().is_some();
+            if is_back {
+                known.first = now;
+            }
             known.count = known.count.saturating_add(1);
             known.last = now;
             known.came_back |= is_back;
@@ -107,8 +110,8 @@ impl Claimants {
         self.known.remove(&mac).is_some()
     }
 
-    pub(crate) fn forget(&mut self, of: impl Fn(Mac) -> bool) {
-        self.known.retain(|mac, _| !of(*mac));
+    pub(crate) fn forget(&mut self, of: impl Fn(Mac, &Claimant) -> bool) {
+        self.known.retain(|mac, one| !of(*mac, one));
     }
 
     /// The present claimants.

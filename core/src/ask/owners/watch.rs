@@ -64,7 +64,18 @@ impl OwnerWatch {
 
     /// The hosts of these MACs no longer have the VIP.
     pub(crate) fn forget(&mut self, of: impl Fn(Mac) -> bool) {
-        self.known.forget(of);
+        self.known.forget(|mac, _| of(mac));
+        self.end_watch_if_over();
+    }
+
+    /// The hosts that have begun to claim the VIP since then take it over.
+    pub(crate) fn forget_since(&mut self, since: Instant) {
+        let takes_over = |one: &Claimant| one.gone.is_none() && one.first >= since;
+        self.known.forget(|_, one| takes_over(one));
+        self.end_watch_if_over();
+    }
+
+    fn end_watch_if_over(&mut self) {
         if !self.is_contested() {
             self.end_watch();
         }
@@ -82,11 +93,21 @@ impl OwnerWatch {
         self.known.present().map(|(mac, _)| mac)
     }
 
-    /// The owners that have claimed the VIP since then.
-    pub(crate) fn present_since(&self, since: Instant) -> impl Iterator<Item = Mac> + '_ {
+    /// The owners that have claimed the VIP since `since`, and began to until `until`.
+    pub(crate) fn present_since(
+        &self,
+        since: Instant,
+        until: Instant,
+    ) -> impl Iterator<Item = Mac> + '_ {
         let claims = self.known.present();
-        let late = claims.filter(move |(_, one)| one.last >= since);
+        let late = claims.filter(move |(_, one)| one.last >= since && one.first <= until);
         late.map(|(mac, _)| mac)
+    }
+
+    /// When the first of them began to claim it that did so after then.
+    pub(crate) fn next_first(&self, after: Instant) -> Option<Instant> {
+        let firsts = self.known.present().map(|(_, one)| one.first);
+        firsts.filter(|first| *first > after).min()
     }
 
     /// The owners that are gone, and since when.
