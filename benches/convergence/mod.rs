@@ -615,7 +615,9 @@ impl Wired {
 
     fn end(self) {
         drop(self.keepalived);
-        self.watch.map(end);
+        if let Some(watch) = self.watch {
+            end(watch);
+        }
         eventually("no hook is left", SOON, || {
             self.owner.processes("vipherald").is_empty().then_some(())
         });
