@@ -11,6 +11,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -21,6 +22,7 @@ use nix::sys::socket::{
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 use rtnetlink::sys::{Socket, SocketAddr};
+use tokio::time::sleep;
 use vipherald_core::address::{InterfaceIndex, Mac, Vip};
 use vipherald_core::announce::{RunPlace, overlap};
 use vipherald_core::ask::Observed;
@@ -380,6 +382,27 @@ impl Runs {
             Heard::Nothing
         }
     }
+}
+
+/// How long a newer run may take to answer, and the time between two questions.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Asks, until `ends`, whether the newer run that took these places over is alive: it answers an older one
+/// that tells its places. Returns whether it no longer is before `ends`.
+pub(crate) async fn is_lost(run_id: RunId, places: Vec<RunPlace>, ends: Instant) -> bool {
+    let Ok(runs) = Runs::claim(run_id, &places) else {
+        return false;
+    };
+    while Instant::now() < ends {
+        sleep(ANSWERS_WITHIN).await;
+        let taken = runs.taken(|| places.clone());
+        let is_ours = |place: &RunPlace| places.iter().any(|ours| overlap(*ours, *place));
+        if !taken.iter().any(is_ours) {
+            return Instant::now() < ends;
+        }
+        runs.tell(&places);
+    }
+    false
 }
 
 /// What was read.

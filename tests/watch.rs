@@ -324,6 +324,35 @@ fn of_two_residents_one_announces() {
 }
 
 #[test]
+fn if_the_resident_that_announces_is_killed_the_one_that_yielded_to_it_announces_again() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let arguments = format!("--json watch {VIP}");
+    let both = [(); 2].map(|()| Resident::start(&lab, &a, &arguments));
+    remember_old([&b], &[VIP]);
+    give(&a, VIP, "eth0");
+    wait_until_followed([&b], &[VIP], a.mac());
+    let yielded = eventually("one yields", SOON, || {
+        both.iter().position(|one| !one.reports().is_empty())
+    });
+    let [one, other] = both;
+    let (announces, stays) = match yielded {
+        0 => (other, one),
+        _ => (one, other),
+    };
+    assert_eq!(stays.reports()[0]["result"], "superseded");
+    assert_eq!(announces.reports(), [Value::Null; 0]);
+    signal(announces.run.pid(), Signal::SIGKILL);
+    assert_eq!(announces.run.end().status, 137);
+    remember_old([&b], &[VIP]);
+    wait_until_followed([&b], &[VIP], a.mac());
+    let reports = stays.wait_for_reports(2);
+    assert_eq!(about(&reports[1]).0, "announce");
+    assert_eq!(reports[1]["result"], "ok");
+    stays.run.goes_on();
+}
+
+#[test]
 fn where_the_service_and_the_fifo_both_follow_one_announces() {
     let lab = Lab::new();
     let (a, b) = (lab.host("a"), lab.host("b"));

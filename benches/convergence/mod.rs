@@ -9,6 +9,10 @@
 //! limits it to the cases that have it in their names; then it writes no files. Every peer begins
 //! with a REACHABLE entry for the old owner. Times count from the program's exec; of keepalived,
 //! from its first advertisement as master.
+//!
+//! Peers that the new owner's kernel does not know are left to keepalived with a `notify`, with the FIFO,
+//! and with `watch` beside it, too. Each of them has asked for the VIPs once before, while those were
+//! elsewhere.
 
 mod plot;
 // As `vipherald history --svg` draws.
@@ -17,23 +21,27 @@ mod svg;
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use vipherald_lab::{Direction, Host, Keepalived, Lab, NeighbourWatch, State};
+use vipherald_lab::{Capture, Direction, Host, Keepalived, Lab, NeighbourWatch, State, eventually};
 
 use svg::Panel;
 
 use crate::stopwatch::{self, quantile, time};
-use crate::tools::{batch, first_advertisement, quiet};
+use crate::tools::{SOON, batch, end, first_advertisement, quiet};
 
 const OLD_MAC: &str = "02:00:00:00:00:99";
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// A resident hears other hosts within this time.
+const STARTED_WITHIN: Duration = Duration::from_millis(500);
+/// A port that nobody listens on.
+const DISCARD: u16 = 9;
 
 /// What makes following hard.
 #[derive(Clone, Copy, PartialEq)]
@@ -253,9 +261,37 @@ enum Method {
     Keepalived,
     Arping,
     Vipherald,
+    /// keepalived, with vipherald wired to it.
+    Wired(Wiring),
 }
 
-const METHODS: [Method; 3] = [Method::Keepalived, Method::Arping, Method::Vipherald];
+#[derive(Clone, Copy, PartialEq)]
+enum Wiring {
+    Notify,
+    Fifo,
+    Watch,
+}
+
+const METHODS: [Method; 6] = [
+    Method::Keepalived,
+    Method::Arping,
+    Method::Vipherald,
+    Method::Wired(Wiring::Notify),
+    Method::Wired(Wiring::Fifo),
+    Method::Wired(Wiring::Watch),
+];
+
+impl Method {
+    fn is_for(self, case: &Case, family: Family) -> bool {
+        match self {
+            Self::Keepalived | Self::Vipherald => true,
+            // It knows no IPv6.
+            Self::Arping => family == Family::Ipv4,
+            // Whom the kernel knows, all of them ask.
+            Self::Wired(_) => !case.known,
+        }
+    }
+}
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,6 +299,9 @@ impl fmt::Display for Method {
             Self::Keepalived => "keepalived",
             Self::Arping => "arping",
             Self::Vipherald => "vipherald",
+            Self::Wired(Wiring::Notify) => "notify",
+            Self::Wired(Wiring::Fifo) => "FIFO",
+            Self::Wired(Wiring::Watch) => "watch",
         })
     }
 }
@@ -307,8 +346,7 @@ pub(crate) fn run(program: &Path, arguments: &[String]) {
         for family in case.families {
             let stage = Stage::new(case, *family);
             for method in METHODS {
-                // arping knows no IPv6.
-                if method != Method::Arping || *family == Family::Ipv4 {
+                if method.is_for(case, *family) {
                     let runs = (0..runs).map(|_| stage.run(method, program)).collect();
                     outcomes.push(Outcome {
                         case: *case,
@@ -356,12 +394,18 @@ impl<'a> Stage<'a> {
     }
 
     fn run(&self, method: Method, program: &str) -> Run {
+        self.clear();
+        let wired = match method {
+            Method::Wired(wiring) => Some(Wired::start(self, wiring, program)),
+            _ => None,
+        };
         self.set_up();
         let watches: Vec<_> = self.peers.iter().map(Host::watch_neighbours).collect();
         let mut running = match method {
             Method::Keepalived => Running::keepalived(self),
             Method::Arping => Running::arping(self),
             Method::Vipherald => Running::vipherald(self, program),
+            Method::Wired(_) => wired.expect("it was started").running(),
         };
         let mut run = Run {
             followed: vec![None; self.peers.len() * self.vips.len()],
@@ -396,8 +440,8 @@ impl<'a> Stage<'a> {
         run
     }
 
-    /// Everyone remembers the old owner, and the network is as bad as the case wants it.
-    fn set_up(&self) {
+    /// The network is good, and the owner has no VIP.
+    fn clear(&self) {
         self.lab.restore(&self.owner);
         for direction in [Direction::ToHost, Direction::FromHost] {
             self.lab.loss(&self.peers, direction, 0.0);
@@ -411,6 +455,22 @@ impl<'a> Stage<'a> {
                 format!("addr add {ipv6}/64 dev eth0 nodad"),
             ],
         );
+    }
+
+    /// Each peer uses the VIPs: its kernel asks all hosts for them.
+    fn use_vips(&self) {
+        for peer in &self.peers {
+            let from = self.family.address_of(peer);
+            let socket = peer.enter(|| UdpSocket::bind((from, 0)));
+            let socket = socket.expect("the address is the host's own");
+            for vip in &self.vips {
+                socket.send_to(&[0], (*vip, DISCARD)).expect("it is queued");
+            }
+        }
+    }
+
+    /// Everyone remembers the old owner, and the network is as bad as the case wants it.
+    fn set_up(&self) {
         self.owner.run("ip neigh flush dev eth0");
         let known = self.peers.iter().filter(|_| self.case.known).map(|peer| {
             let (ip, mac) = (self.family.address_of(peer), peer.mac());
@@ -490,21 +550,101 @@ enum Program {
     Arping(Child),
     /// With the file for its report: nobody reads a pipe while it runs.
     Vipherald(Child, PathBuf),
+    Wired(Wired),
+}
+
+/// keepalived with its hook, and `watch` if that is beside it.
+struct Wired {
+    owner: Host,
+    // Dropped, it is killed.
+    keepalived: Keepalived,
+    watch: Option<Child>,
+    sent: Capture,
+}
+
+impl Wired {
+    /// Starts it, and has it hear who uses the VIPs before it becomes the master.
+    fn start(stage: &Stage<'_>, wiring: Wiring, program: &str) -> Self {
+        let program = stage.lab.install_hook(program);
+        let copy = stage.lab.directory().join("keepalived.conf");
+        let hook = format!("{} --keepalived-conf {}", program.display(), copy.display());
+        let fifo = stage.lab.directory().join("fifo");
+        let (global, more) = match wiring {
+            Wiring::Notify => (String::new(), format!("notify \"{hook} notify\"")),
+            Wiring::Fifo => {
+                let fifo = fifo.display();
+                let lines = format!(
+                    "global_defs {{\n vrrp_notify_fifo {fifo}\n \
+                     vrrp_notify_fifo_script \"{hook} fifo\"\n}}\n"
+                );
+                (lines, String::new())
+            }
+            Wiring::Watch => Default::default(),
+        };
+        // Master after six seconds: nobody has to hurry.
+        let configuration = global + &stage.instance(2.0, &more);
+        fs::write(&copy, &configuration).expect("the lab's directory is writable");
+        let sent = stage.owner.capture();
+        let watch = (wiring == Wiring::Watch).then(|| {
+            let mut command = stage.owner.command(&program);
+            command.arg("--keepalived-conf").arg(&copy);
+            let watch = quiet(command.args(["watch", "--all"])).spawn();
+            watch.expect("it was just built")
+        });
+        let keepalived = stage.owner.keepalived(&configuration);
+        thread::sleep(STARTED_WITHIN);
+        stage.use_vips();
+        Self {
+            owner: stage.owner.clone(),
+            keepalived,
+            watch,
+            sent,
+        }
+    }
+
+    /// It becomes the master.
+    fn running(self) -> Running {
+        let ready = SystemTime::now();
+        let began = first_advertisement(&self.sent);
+        assert!(began > ready, "it became the master too early");
+        Running {
+            began,
+            program: Program::Wired(self),
+        }
+    }
+
+    fn end(self) {
+        drop(self.keepalived);
+        if let Some(watch) = self.watch {
+            end(watch);
+        }
+        eventually("no hook is left", SOON, || {
+            self.owner.processes("vipherald").is_empty().then_some(())
+        });
+    }
+}
+
+impl Stage<'_> {
+    /// An instance with the VIPs, and lines of its own.
+    fn instance(&self, advert_int: f32, more: &str) -> String {
+        let mut vips = String::new();
+        for vip in &self.vips {
+            let length = if vip.is_ipv4() { 24 } else { 64 };
+            writeln!(vips, "{vip}/{length}").expect("a String takes all");
+        }
+        format!(
+            "vrrp_instance VI {{\n interface eth0\n state BACKUP\n virtual_router_id 51\n \
+             version 3\n priority 100\n advert_int {advert_int}\n \
+             virtual_ipaddress {{\n {vips} }}\n {more}\n}}\n"
+        )
+    }
 }
 
 impl Running {
     /// keepalived as it comes: it adds the VIPs and announces them by itself.
     fn keepalived(stage: &Stage<'_>) -> Self {
         let sent = stage.owner.capture();
-        let mut vips = String::new();
-        for vip in &stage.vips {
-            let length = if vip.is_ipv4() { 24 } else { 64 };
-            writeln!(vips, "{vip}/{length}").expect("a String takes all");
-        }
-        let keepalived = stage.owner.keepalived(&format!(
-            "vrrp_instance VI {{\n interface eth0\n state BACKUP\n virtual_router_id 51\n \
-             version 3\n priority 100\n advert_int 0.1\n virtual_ipaddress {{\n {vips} }}\n}}\n"
-        ));
+        let keepalived = stage.owner.keepalived(&stage.instance(0.1, ""));
         Self {
             began: first_advertisement(&sent),
             program: Program::Keepalived(keepalived),
@@ -566,6 +706,8 @@ impl Running {
             Program::Keepalived(_) => all_follow || !dead && after > 7 * SECOND,
             Program::Arping(child) => all_follow || !dead && has_ended(child),
             Program::Vipherald(child, _) => has_ended(child),
+            // Its last round begins after 10 s.
+            Program::Wired(_) => all_follow || !dead && after > 11 * SECOND,
         }
     }
 
@@ -579,6 +721,10 @@ impl Running {
                 None
             }
             Program::Vipherald(child, path) => Some(Told::by(child, &path)),
+            Program::Wired(wired) => {
+                wired.end();
+                None
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ fn style(method: Method) -> Style {
             dashes: "5 4",
             thickness: 2.0,
         },
-        Method::Vipherald => OWN,
+        Method::Vipherald | Method::Wired(_) => OWN,
     }
 }
 
@@ -32,7 +32,7 @@ fn name(method: Method) -> &'static str {
     match method {
         Method::Keepalived => "keepalived alone",
         Method::Arping => "arping -U -c 5",
-        Method::Vipherald => "vipherald",
+        Method::Vipherald | Method::Wired(_) => "vipherald",
     }
 }
 

@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::kernel::{self, Kernel};
 use crate::report::{AnnounceReport, Background, Line, Told};
 use crate::settings::Settings;
-use crate::signals::{Stop, termination};
+use crate::signals::termination;
 use crate::{announce, check};
 
 /// The observer starts after this time, so that it does not delay the first frames, not even those of
@@ -66,7 +66,7 @@ pub(super) async fn run(
     request: &announce::Request,
     global: &Global,
     began: Instant,
-    stop: Stop,
+    stop: impl Future<Output = Exit>,
     after_first_round: impl FnOnce(),
 ) -> Result<Done, Error> {
     let session = Session::prepare(request, began).await?;
@@ -79,7 +79,7 @@ pub(super) async fn run_from(
     target: &Target,
     request: &announce::Request,
     global: &Global,
-    stop: Stop,
+    stop: impl Future<Output = Exit>,
 ) -> Result<Done, Error> {
     let session = Session::prepare_from(request, start, Instant::now()).await?;
     go_on(session, target, request, global, stop, || ()).await
@@ -90,7 +90,7 @@ async fn go_on(
     target: &Target,
     request: &announce::Request,
     global: &Global,
-    stop: Stop,
+    stop: impl Future<Output = Exit>,
     after_first_round: impl FnOnce(),
 ) -> Result<Done, Error> {
     let name = target.name.as_deref();

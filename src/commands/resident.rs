@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{error, info};
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
+use log::{error, info, warn};
 use tokio::task::spawn_local;
 use vipherald_core::address::Mac;
+use vipherald_core::announce::Claim;
 use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived::Configuration;
 use vipherald_core::log_limit::RateLimit;
@@ -21,6 +24,7 @@ use super::target::Target;
 use crate::announce::{Heard, Late, Start};
 use crate::cli::Global;
 use crate::error::Error;
+use crate::exit::Exit;
 use crate::history::keeper::Keeper;
 use crate::kernel::Kernel;
 use crate::purge::{self, Entry, Kept};
@@ -28,7 +32,7 @@ use crate::report::PurgeReport;
 use crate::settings::Settings;
 use crate::signals::Stop;
 use crate::stragglers::Departures;
-use crate::supersede::RunId;
+use crate::supersede::{RunId, is_lost};
 use crate::watch::{Act, Units};
 
 /// Late hosts to name in a line.
@@ -174,8 +178,29 @@ impl Act for Resident {
         request.heard = Some(Heard::clone(&self.heard));
         request.pace.wait = request.pace.wait.max(COME_WITHIN);
         request.pace.conflict_watch = self.settings.conflict_watch;
-        let done = announce::run_from(start, &target, &request, &self.global, newer).await;
-        self.report(unit, done);
+        let rounds_last = request.pace.timeout.min(Claim::planned_time());
+        let (mut start, mut newer) = (start, newer.fuse());
+        loop {
+            let rounds_end = Instant::now() + rounds_last;
+            request.run_id = RunId::now();
+            let stop = &mut newer;
+            let done =
+                announce::run_from(start.take(), &target, &request, &self.global, stop).await;
+            let is_superseded = matches!(&done, Ok(done) if done.exit == Exit::Superseded);
+            self.report(unit, done);
+            if !is_superseded || newer.is_terminated() || !request.pace.repeats {
+                return;
+            }
+            let vips = target.vips.iter().map(|placed| (placed.vip, None));
+            let goes_on = tokio::select! {
+                _ = &mut newer => return,
+                is_lost = is_lost(request.run_id, vips.collect(), rounds_end) => is_lost,
+            };
+            if !goes_on {
+                return;
+            }
+            warn!("{unit}: the run that took over ended too early: announcing again");
+        }
     }
 
     async fn left(&self, unit: &str, vips: Vec<PlacedVip>) {

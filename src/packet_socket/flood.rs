@@ -32,6 +32,11 @@ pub(super) const VRRP: u8 = 112;
 impl Class {
     const ALL: [Self; 4] = [Self::ToAll, Self::ToUs, Self::Echo, Self::Advert];
 
+    /// What one costs, in other frames: an advertisement has up to 255 addresses.
+    fn cost(self) -> f64 {
+        if self == Self::Advert { 4.0 } else { 1.0 }
+    }
+
     fn of(frame: &[u8]) -> Self {
         let half = |at| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
         let octet = |at: usize| frame.get(at).copied().map(i32::from);
@@ -89,7 +94,8 @@ impl Budgets {
 
     /// A frame was read.
     pub(super) fn read(&mut self, frame: &[u8]) {
-        self.left[Class::of(frame) as usize] -= 1.0;
+        let class = Class::of(frame);
+        self.left[class as usize] -= class.cost();
     }
 
     /// `sent` frames left since the last call, and those that came since then are read. Returns whether

@@ -43,6 +43,7 @@ use vipherald_core::ask::{PeerVerdict, Source};
 /// The runs of `cargo test`: a minute on two cores.
 const RUNS: u64 = 10_000;
 const LARGE_RUNS: u64 = 6;
+const LATE_RUNS: u64 = 1000;
 /// The frames of an IPv4 VIP's rounds.
 const ROUNDS: usize = 27;
 
@@ -87,6 +88,20 @@ fn every_run_keeps_every_promise() {
     if runs >= RUNS {
         seen.are_complete();
     }
+}
+
+/// As for hosts that are heard again after silence: one round, no census, and then questions alone.
+#[test]
+fn every_run_without_repeated_rounds_keeps_every_promise() {
+    let seen = Mutex::new(Statistics::default());
+    for seed in 0..LATE_RUNS {
+        let mut scenario = Scenario::drawn(seed);
+        (scenario.pace.repeats, scenario.pace.census) = (false, false);
+        play(scenario, &seen);
+    }
+    let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{seen}");
+    assert!(seen.of(Kind::Honest, PeerVerdict::Proven) > 5000);
 }
 
 #[test]
@@ -148,6 +163,23 @@ fn a_host_that_follows_at_once_costs_one_frame() {
     let network = quiet(|_| ());
     assert_eq!(network.verdicts(), [PeerVerdict::Proven]);
     assert_eq!(network.sent_at.len(), ROUNDS + 1);
+}
+
+#[test]
+fn a_run_for_late_hosts_is_one_round_and_ends_once_they_follow() {
+    for loss in [0, 300] {
+        for seed in 0..50 {
+            let network = quiet(|scenario| {
+                scenario.seed = seed;
+                (scenario.pace.repeats, scenario.pace.census) = (false, false);
+                (scenario.loss_out, scenario.loss_in) = (loss, loss);
+            });
+            assert_eq!(network.verdicts(), [PeerVerdict::Proven]);
+            let asked = network.sent_at.len() - 3;
+            assert!(loss > 0 || asked == 1, "{asked}");
+            assert!(network.now < Duration::from_secs(2), "{:?}", network.now);
+        }
+    }
 }
 
 #[test]
