@@ -222,11 +222,14 @@ impl Session {
         mut tell: impl FnMut(&Announcement, &News),
     ) -> Result<Option<S>, Error> {
         // Biased: the first frame leaves before the first poll of `stop`.
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             done = self.go_on(&mut tell) => done.map(|()| None),
             stopped = stop => Ok(Some(stopped)),
-        }
+        };
+        // They close while the report is made.
+        self.driver.close_sockets(&self.core);
+        ended
     }
 
     /// Announces until the core is done. Between two awaits it works for some milliseconds at most.
