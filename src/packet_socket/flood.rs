@@ -160,8 +160,9 @@ mod tests {
         assert!(later.iter().all(|read| *read > 500), "{read:?}");
         assert_eq!(budgets.shares().mask(Class::ToUs), 0);
         assert_eq!(budgets.shares().mask(Class::Echo), 0);
+        // This flood rounds what is admitted down to whole frames a millisecond.
         let all = budgets.unread() + u64::from(read.iter().sum::<u32>());
-        assert!((4_500_000..5_500_000).contains(&all), "{all}");
+        assert!((4_000_000..5_500_000).contains(&all), "{all}");
     }
 
     #[test]
