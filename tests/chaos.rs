@@ -11,6 +11,9 @@
 
 #[path = "chaos/addresses.rs"]
 mod addresses;
+#[allow(dead_code, reason = "the tables of attacks use the rest")]
+#[path = "hostile/ceilings.rs"]
+mod ceilings;
 mod common;
 mod events;
 #[allow(dead_code, reason = "the tables of attacks use the rest")]
@@ -48,7 +51,7 @@ use events::{fifo, file, is_about, with};
 use flood::{Flooder, Forged};
 use helpers::{Orders, wait_until_it_listens};
 use hooks::{GROUP, Hooks, INSTANCES, configuration};
-use lasting::{Lasting, log_to};
+use lasting::{Lasting, MOST_TO_LISTEN, log_to};
 use rng::{Rng, number};
 
 /// The node whose events one process reads from a FIFO; the others have a hook for each.
@@ -559,7 +562,11 @@ fn read_events(host: &Host, hooks: &Hooks, fifo: &Path) -> Lasting {
         let mut opened = opened.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
         (comm.trim_end() == "vipherald" && opened.any(|path| path == fifo)).then_some(())
     });
-    Lasting::new(format!("fifo on {}", host.name()), run)
+    Lasting::new(
+        format!("fifo on {}", host.name()),
+        run,
+        ceilings::FIFO.memory,
+    )
 }
 
 /// Starts what follows the kernel.
@@ -568,7 +575,11 @@ fn watch(host: &Host, hooks: &Hooks) -> Lasting {
     command.args(["watch", "--all"]);
     let run = log_to(command, hooks.log);
     run.wait_until_it_waits();
-    Lasting::new(format!("watch on {}", host.name()), run)
+    Lasting::new(
+        format!("watch on {}", host.name()),
+        run,
+        ceilings::FIFO.memory,
+    )
 }
 
 /// Starts what carries out orders on a host.
@@ -577,7 +588,7 @@ fn listen(host: &Host, hooks: &Hooks) -> Lasting {
     let arguments = format!("{} listen --bind [::]:{PORT} --idle {DAY}", hooks.options);
     let run = log_to(vipherald(host, &arguments), hooks.log);
     wait_until_it_listens(host, &run);
-    Lasting::new(format!("listen on {}", host.name()), run)
+    Lasting::new(format!("listen on {}", host.name()), run, MOST_TO_LISTEN)
 }
 
 /// Drops what keepalived announces itself: what is left is what the hooks and the kernel say. The
