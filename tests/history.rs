@@ -154,7 +154,7 @@ fn a_signal_ends_a_command_although_another_process_keeps_the_history_locked() {
     announcing.wait_until_it_waits();
     let (ended, took) = announcing.terminate();
     assert_at_once(took, &ended);
-    ended.exits(143).logs("no receipt is kept in");
+    ended.exits(143).logs("no receipt is kept");
     // And when all is done.
     a.remember_as(VIP6, OLD_MAC, State::Stale);
     let purging = start(&format!("purge {VIP6}"));
@@ -166,7 +166,7 @@ fn a_signal_ends_a_command_although_another_process_keeps_the_history_locked() {
     });
     let (ended, took) = purging.terminate();
     assert_at_once(took, &ended);
-    ended.exits(0).logs("no receipt is kept in");
+    ended.exits(0).logs("no receipt is kept");
     drop(lock);
     assert_eq!(receipts(&a, &settings, ""), Vec::<Value>::new());
 }

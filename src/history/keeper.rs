@@ -25,8 +25,8 @@ use crate::signals::termination;
 const MOST_WAITING: usize = 1000;
 /// How long the process lasts for a disk that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same after a signal. A disk that answers takes a few milliseconds.
-const HURRY: Duration = Duration::from_millis(250);
+/// The same after a signal, which shall end the process within 50 ms. A disk that answers takes a few.
+const HURRY: Duration = Duration::from_millis(25);
 
 /// Keeps receipts. Until there is one, it does nothing: a first frame may be due.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Keeper {
         }
         writer.hurries.store(true, Ordering::Relaxed);
         if timeout(HURRY, done).await.is_err() {
-            warn!("receipts are lost: the disk does not answer");
+            warn!("no receipt is kept: the disk does not answer in time");
         }
     }
 }
