@@ -222,11 +222,14 @@ impl Session {
         mut tell: impl FnMut(&Announcement, &News),
     ) -> Result<Option<S>, Error> {
         // Biased: the first frame leaves before the first poll of `stop`.
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             done = self.go_on(&mut tell) => done.map(|()| None),
             stopped = stop => Ok(Some(stopped)),
-        }
+        };
+        // They close while the report is made.
+        self.driver.close_sockets(&self.core);
+        ended
     }
 
     /// Announces until the core is done. Between two awaits it works for some milliseconds at most.
@@ -250,10 +253,11 @@ impl Session {
                 self.take_over().await?;
             }
             self.publish_new_claims();
-            if self.ask_known(now) | self.ask_reported(now) {
+            if self.core.find_peers(now) | self.ask_known(now) | self.ask_reported(now) {
+                yield_now().await;
                 continue;
             }
-            if self.core.awaits_peers() && self.loading_views.is_none() {
+            if self.core.awaits_links() && self.loading_views.is_none() {
                 self.start_loading_views();
             }
             self.send_orders().await?;
@@ -263,8 +267,7 @@ impl Session {
                 readable = self.readable() => readable.map_err(Error::Runtime)?,
                 views = joined(&mut loading_views) => {
                     loading_views = None;
-                    self.find_peers(views).await;
-                    yield_now().await;
+                    self.views_are(views).await;
                 }
                 () = sleep_until(deadline.into()) => {}
             }
@@ -395,7 +398,7 @@ impl Session {
         self.confirm != Confirm::None
     }
 
-    async fn find_peers(&mut self, views: Result<Views, kernel::Error>) {
+    async fn views_are(&mut self, views: Result<Views, kernel::Error>) {
         let views = match views {
             // Without a descriptor for its own connection, it takes the run's.
             Err(kernel::Error::Open(_)) => {
@@ -437,11 +440,10 @@ impl Session {
                 self.core.link_changed(now, &view.link);
             }
         }
-        self.core
-            .links_are(now, &views, &host, &self.peers, self.confirm);
         if self.orders.broadcast {
             self.broadcast_orders(now, &views);
         }
+        self.core.links_are(views, &host, &self.peers, self.confirm);
     }
 
     /// Broadcasts one order in the subnet of each VIP.

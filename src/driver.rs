@@ -87,6 +87,17 @@ impl Driver {
         }
     }
 
+    /// Nothing is sent or received any more, unless a socket is opened again. Says how much was not read.
+    pub(crate) fn close_sockets(&mut self, asker: &dyn Asker) {
+        for (interface, socket) in self.sockets.drain() {
+            let unread = socket.unread();
+            if unread > 0 {
+                let name = asker.link(interface).map_or("?", |link| &link.name);
+                warn!("{name}: about {unread} frames were not looked at");
+            }
+        }
+    }
+
     /// Forgets the changes that wait to be delivered. What holds now must be known from elsewhere.
     pub(crate) fn subscribe_again(&mut self) -> Result<(), Error> {
         self.changes = Changes::subscribe()?;

@@ -5,10 +5,11 @@ mod filter;
 mod flood;
 
 use std::cell::Cell;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
 use std::time::Instant;
-use std::{io, mem};
+use std::{io, mem, thread};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -72,7 +73,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// A packet socket bound to one interface. It receives nothing before [`PacketSocket::listen`].
 #[derive(Debug)]
 pub struct PacketSocket {
-    socket: Readable<OwnedFd>,
+    socket: Readable<ClosedAside>,
     interface: InterfaceIndex,
     listens: bool,
     wanted: Listening,
@@ -108,7 +109,7 @@ impl PacketSocket {
         )?;
         bind(socket.as_raw_fd(), &link_address(interface, 0)?)?;
         Ok(Self {
-            socket: Readable::new(socket).map_err(|_| Errno::EMFILE)?,
+            socket: Readable::new(ClosedAside::new(socket)).map_err(|_| Errno::EMFILE)?,
             interface,
             listens: false,
             wanted: Listening::default(),
@@ -169,6 +170,12 @@ impl PacketSocket {
         Ok(is_new)
     }
 
+    /// About how many frames the kernel dropped because of [`PacketSocket::settle`].
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.budgets.unread()
+    }
+
     /// Starts to receive ARP and neighbour discovery, including what this host sends.
     ///
     /// # Errors
@@ -178,7 +185,7 @@ impl PacketSocket {
             .map_err(|error| Error::open(link, error))
     }
 
-    /// Receives nothing from now on. To close a socket takes 8-16 ms.
+    /// Receives nothing from now on. To close a socket takes a thread.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -235,6 +242,43 @@ impl PacketSocket {
     }
 }
 
+/// A packet socket that a thread closes. The kernel waits 8-16 ms for an RCU grace period before it lets go
+/// of one: nothing else on this thread shall wait for that, nor for one such period after another.
+#[derive(Debug)]
+struct ClosedAside(ManuallyDrop<OwnedFd>);
+
+impl ClosedAside {
+    /// All that the thread needs, several times over.
+    const STACK: usize = 64 * 1024;
+
+    fn new(socket: OwnedFd) -> Self {
+        Self(ManuallyDrop::new(socket))
+    }
+}
+
+impl Drop for ClosedAside {
+    fn drop(&mut self) {
+        // SAFETY: nothing uses it after this.
+        let socket = unsafe { ManuallyDrop::take(&mut self.0) };
+        // Without a thread, this drops the closure, and that closes the socket.
+        let _ = thread::Builder::new()
+            .stack_size(Self::STACK)
+            .spawn(move || drop(socket));
+    }
+}
+
+impl AsFd for ClosedAside {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for ClosedAside {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 /// `protocol` is in host byte order.
 fn link_address(interface: InterfaceIndex, protocol: u16) -> nix::Result<LinkAddr> {
     let index = i32::try_from(interface.0).map_err(|_| Errno::ENODEV)?;
@@ -246,4 +290,76 @@ fn link_address(interface: InterfaceIndex, protocol: u16) -> nix::Result<LinkAdd
     let length = libc::socklen_t::try_from(size_of_val(&address)).ok();
     // SAFETY: the pointer is to a whole, initialised `sockaddr_ll`, and `length` is its size.
     unsafe { LinkAddr::from_raw((&raw const address).cast(), length) }.ok_or(Errno::EINVAL)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use vipherald_core::address::Mac;
+    use vipherald_core::wire::Arp;
+
+    use super::*;
+
+    /// The loopback interface, which a new namespace has, but down.
+    fn loopback() -> Link {
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.unwrap().success());
+        Link::ethernet(1, "lo", Mac::ZERO)
+    }
+
+    /// An ARP reply to a MAC.
+    fn reply_to(mac: Mac) -> Vec<u8> {
+        let claim = Arp::gratuitous_reply([10, 9, 0, 100].into(), Mac::new([2, 0, 0, 0, 0, 1]));
+        let mut octets = claim.to_bytes();
+        octets[..6].copy_from_slice(&mac.octets());
+        octets
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_flood_to_one_host_whoever_that_is_is_dropped_and_costs_no_broadcast() {
+        const SENT: usize = 200;
+        let lo = loopback();
+        let (own, other) = (Mac::ZERO, Mac::new([2, 0, 0, 0, 0, 9]));
+        let sender = PacketSocket::open(&lo).unwrap();
+        let mut socket = PacketSocket::open(&lo).unwrap();
+        socket.listen(&lo).unwrap();
+        let mut received = |mac: Mac| {
+            (0..SENT).for_each(|_| sender.send(&reply_to(mac)).unwrap());
+            std::iter::from_fn(|| socket.receive()).count()
+        };
+        assert_eq!([own, other, Mac::BROADCAST].map(&mut received), [SENT; 3]);
+        let now = Instant::now();
+        for _ in 0..16 {
+            (0..20_000).for_each(|_| socket.was_read(&reply_to(other)));
+            socket.settle(now).unwrap();
+        }
+        let mut received = |mac: Mac| {
+            (0..SENT).for_each(|_| sender.send(&reply_to(mac)).unwrap());
+            std::iter::from_fn(|| socket.receive()).count()
+        };
+        let [to_us, to_other, to_all] = [own, other, Mac::BROADCAST].map(&mut received);
+        assert!(to_us + to_other < SENT / 10, "{to_us}, {to_other}");
+        assert_eq!(to_all, SENT);
+    }
+
+    /// Only the time shows that nobody waits.
+    #[tokio::test(flavor = "current_thread")]
+    async fn nobody_waits_for_the_kernel_to_let_go_of_a_socket() {
+        let lo = loopback();
+        let closes = (0..10).map(|_| {
+            let mut socket = PacketSocket::open(&lo).unwrap();
+            socket.listen(&lo).unwrap();
+            let began = Instant::now();
+            drop(socket);
+            began.elapsed()
+        });
+        // A busy machine may suspend a thread at any time, but not always.
+        let fastest = closes.min().unwrap();
+        assert!(fastest < Duration::from_millis(2), "{fastest:?}");
+    }
 }

@@ -11,8 +11,14 @@
 
 #[path = "chaos/addresses.rs"]
 mod addresses;
+#[allow(dead_code, reason = "the tables of attacks use the rest")]
+#[path = "hostile/ceilings.rs"]
+mod ceilings;
 mod common;
 mod events;
+#[allow(dead_code, reason = "the tables of attacks use the rest")]
+#[path = "hostile/flood.rs"]
+mod flood;
 #[path = "orders/mod.rs"]
 mod helpers;
 #[path = "chaos/hooks.rs"]
@@ -29,6 +35,7 @@ use std::fs::{self, File};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -41,9 +48,10 @@ use addresses::Addresses;
 use common::arp::{IPV6, is_sent};
 use common::{OLD_MAC, SOON, VIP, VIP6, signal, since, vipherald};
 use events::{fifo, file, is_about, with};
+use flood::{Flooder, Forged};
 use helpers::{Orders, wait_until_it_listens};
 use hooks::{GROUP, Hooks, INSTANCES, configuration};
-use lasting::{Lasting, log_to};
+use lasting::{Lasting, MOST_TO_LISTEN, log_to};
 use rng::{Rng, number};
 
 /// The node whose events one process reads from a FIFO; the others have a hook for each.
@@ -57,6 +65,8 @@ const VIPS: [&str; 2] = [VIP, VIP6];
 const TROUBLE: Duration = Duration::from_secs(12);
 /// How long keepalived may take to settle then, all hosts to follow, and hooks to end.
 const QUIET: Duration = Duration::from_secs(30);
+/// The longest flood.
+const FLOOD: Duration = Duration::from_millis(500);
 /// A run that is suspended between its last look at the kernel and its frame can be so late.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
@@ -77,6 +87,9 @@ struct Chaos {
     lab: Lab,
     nodes: Vec<Node>,
     clients: Vec<Host>,
+    attacker: Host,
+    /// Frames that it has sent.
+    forged: u64,
     rng: Rng,
     counts: Counts,
     log: PathBuf,
@@ -96,6 +109,8 @@ impl Chaos {
         let lab = Lab::new();
         let hosts = lab.hosts("node", NODES);
         let clients = lab.hosts("client", CLIENTS);
+        let attacker = lab.host("attacker");
+        lab.learn_nothing_from(&attacker);
         let program = lab.install_hook(common::VIPHERALD);
         let orders = Orders::new(&lab, &hosts[0]);
         let addresses = |c: &Host| [c.ipv4().to_string(), c.ipv6().to_string()];
@@ -137,7 +152,7 @@ impl Chaos {
                 Node {
                     keepalived: None,
                     configuration: configuration(priority, hook),
-                    capture: host.capture(),
+                    capture: host.capture_sent(),
                     addresses: Addresses::watch(&host),
                     unplugged: false,
                     host,
@@ -158,6 +173,8 @@ impl Chaos {
             lab,
             nodes,
             clients,
+            attacker,
+            forged: 0,
             lasting,
             _writer: writer,
             late: Vec::new(),
@@ -175,7 +192,7 @@ impl Chaos {
         let runs = self.nodes[at].keepalived.is_some();
         let node = &mut self.nodes[at];
         let host = node.host.clone();
-        let what = match self.rng.below(19) {
+        let what = match self.rng.below(22) {
             0 | 1 if runs => {
                 let mut keepalived = node.keepalived.take().unwrap();
                 keepalived.stop();
@@ -267,6 +284,19 @@ impl Chaos {
                 host.run("ip neigh flush all nud all");
                 "node forgets its neighbours"
             }
+            18 => {
+                let vip = self.rng.pick(&VIPS).parse().unwrap();
+                self.flood(Forged::Claims(vip));
+                "flood of forged claims"
+            }
+            19 => {
+                self.flood(Forged::Senders(host.ipv4()));
+                "flood of forged hosts"
+            }
+            20 => {
+                self.flood(Forged::Junk);
+                "flood of junk"
+            }
             _ => {
                 let vip = self.rng.pick(&VIPS);
                 let ended = common::run(&host, &format!("purge {vip}"));
@@ -275,6 +305,13 @@ impl Chaos {
             }
         };
         self.count(what);
+    }
+
+    /// Forged frames for a while, as fast as one processor sends them.
+    fn flood(&mut self, forged: Forged) {
+        let time = self.rng.up_to(FLOOD);
+        let mut flooder = Flooder::on(&self.attacker, forged);
+        self.forged += flooder.send_for(time, &AtomicBool::new(false));
     }
 
     /// Everything is mended, and the master stops: all follow the new one.
@@ -458,12 +495,13 @@ impl Chaos {
         });
         println!(
             "{} events for hooks, {} lines of theirs; VIPs came or went {} times; {} frames for \
-             VIPs, {} of them late",
+             VIPs, {} of them late; {} forged frames",
             events.lines().count(),
             log.lines().count(),
             moves.sum::<usize>(),
             self.frames,
-            self.late.len()
+            self.late.len(),
+            self.forged
         );
         println!("{:?}", self.counts);
         for process in self.lasting.drain(..) {
@@ -524,7 +562,11 @@ fn read_events(host: &Host, hooks: &Hooks, fifo: &Path) -> Lasting {
         let mut opened = opened.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
         (comm.trim_end() == "vipherald" && opened.any(|path| path == fifo)).then_some(())
     });
-    Lasting::new(format!("fifo on {}", host.name()), run)
+    Lasting::new(
+        format!("fifo on {}", host.name()),
+        run,
+        ceilings::FIFO.memory,
+    )
 }
 
 /// Starts what follows the kernel.
@@ -533,7 +575,11 @@ fn watch(host: &Host, hooks: &Hooks) -> Lasting {
     command.args(["watch", "--all"]);
     let run = log_to(command, hooks.log);
     run.wait_until_it_waits();
-    Lasting::new(format!("watch on {}", host.name()), run)
+    Lasting::new(
+        format!("watch on {}", host.name()),
+        run,
+        ceilings::FIFO.memory,
+    )
 }
 
 /// Starts what carries out orders on a host.
@@ -542,7 +588,7 @@ fn listen(host: &Host, hooks: &Hooks) -> Lasting {
     let arguments = format!("{} listen --bind [::]:{PORT} --idle {DAY}", hooks.options);
     let run = log_to(vipherald(host, &arguments), hooks.log);
     wait_until_it_listens(host, &run);
-    Lasting::new(format!("listen on {}", host.name()), run)
+    Lasting::new(format!("listen on {}", host.name()), run, MOST_TO_LISTEN)
 }
 
 /// Drops what keepalived announces itself: what is left is what the hooks and the kernel say. The

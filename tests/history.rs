@@ -7,15 +7,18 @@ mod events;
 #[path = "orders/mod.rs"]
 mod orders;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use vipherald_lab::{Host, Lab, State, eventually};
 
-use common::{Ended, OLD_MAC, Run, SOON, VIP, VIP6, give, old_mac, peer_in, run, vipherald};
+use common::{
+    Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_at_once, give, old_mac, peer_in, run, vipherald,
+};
 use events::{file, hook, instance, with};
 use orders::{Orders, listen, obey, order_to};
 
@@ -128,6 +131,44 @@ fn a_failover_is_in_the_history_of_the_new_owner_and_of_who_purged() {
         fs::metadata(directory(&lab, "b")).unwrap().mode() & 0o777,
         0o755
     );
+}
+
+/// Others that write are waited for, but not after a signal.
+#[test]
+fn a_signal_ends_a_command_although_another_process_keeps_the_history_locked() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let settings = settings(&lab, "a", "");
+    let start = |command: &str| {
+        let arguments = format!("--config {} {command}", settings.display());
+        Run::start(vipherald(&a, &arguments))
+    };
+    let state = directory(&lab, "a");
+    fs::create_dir(&state).unwrap();
+    let path = state.join("lock");
+    let lock = Flock::lock(File::create(&path).unwrap(), FlockArg::LockExclusive).unwrap();
+
+    // While there is work to do.
+    give(&a, VIP, "eth0");
+    let announcing = start(&format!("announce {VIP}"));
+    announcing.wait_until_it_waits();
+    let (ended, took) = announcing.terminate();
+    assert_at_once(took, &ended);
+    ended.exits(143).logs("no receipt is kept");
+    // And when all is done.
+    a.remember_as(VIP6, OLD_MAC, State::Stale);
+    let purging = start(&format!("purge {VIP6}"));
+    let fds = PathBuf::from(format!("/proc/{}/fd", purging.pid()));
+    eventually("it waits for the lock", SOON, || {
+        let fds = fs::read_dir(&fds).unwrap();
+        let mut opened = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        opened.any(|opened| opened == path).then_some(())
+    });
+    let (ended, took) = purging.terminate();
+    assert_at_once(took, &ended);
+    ended.exits(0).logs("no receipt is kept");
+    drop(lock);
+    assert_eq!(receipts(&a, &settings, ""), Vec::<Value>::new());
 }
 
 #[test]
@@ -480,7 +521,7 @@ fn promtool(host: &Host, arguments: &[&str], stdin: Option<&Path>) {
     let mut command = host.command("promtool");
     command.args(arguments).current_dir("examples/monitoring");
     if let Some(path) = stdin {
-        command.stdin(fs::File::open(path).unwrap());
+        command.stdin(File::open(path).unwrap());
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {output:?}");

@@ -402,7 +402,8 @@ fn look_around(input: &mut Unstructured, core: &mut Announcement, now: Instant) 
         links: views.iter().map(|one| one.link.clone()).collect(),
         addresses: views.iter().flat_map(|one| one.addresses.clone()).collect(),
     };
-    core.links_are(now, &views, &host, &configured, confirm);
+    core.links_are(views, &host, &configured, confirm);
+    while core.find_peers(now) {}
     Ok(())
 }
 

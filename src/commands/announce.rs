@@ -126,9 +126,13 @@ async fn go_on(
     };
     let core = session.core();
     let now = Instant::now();
-    if stopped.is_none() {
-        background.silences = silences(core, observer.as_ref()).await;
-        background.proxies = proxies(core, request).await;
+    match stopped {
+        None => {
+            background.silences = silences(core, observer.as_ref()).await;
+            background.proxies = proxies(core, request).await;
+        }
+        // Its socket closes while the report is made.
+        Some(_) => drop(observer),
     }
     session.remember_silent(now);
     let core = session.core();

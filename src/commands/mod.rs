@@ -52,8 +52,8 @@ pub async fn run(cli: &Cli, began: Instant) -> Exit {
     }
 }
 
-/// Runs a command, and keeps what it did in the history: after its last frame, and before stdout may have
-/// to wait for its reader.
+/// Runs a command, and keeps what it did in the history: after its last frame, and while stdout may have to
+/// wait for its reader.
 async fn command(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     let settings = Rc::new(settings(cli)?);
     let history = Rc::new(Keeper::new(Rc::clone(&settings)));
@@ -61,13 +61,14 @@ async fn command(cli: &Cli, began: Instant) -> Result<Exit, Error> {
     let mut departure = None;
     let written = match done {
         Ok(mut done) => {
-            history.write(std::mem::take(&mut done.receipts));
+            history.keep(std::mem::take(&mut done.receipts));
             departure = done.departure.take();
             done.write().await
         }
         Err(error) => Err(error),
     };
-    history.finish().await;
+    let is_ended = matches!(written, Ok(Exit::Terminated | Exit::Interrupted));
+    history.finish(is_ended).await;
     match (written, departure) {
         (Ok(Exit::Done), Some(departure)) => Ok(look_for_stragglers(departure, &settings).await),
         (written, _) => written,

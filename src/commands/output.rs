@@ -202,7 +202,8 @@ fn takes_more() -> bool {
 /// Escapes the control characters that JSON allows unescaped, and that terminals obey.
 fn escape_c1(json: String) -> String {
     const C1: RangeInclusive<char> = '\u{7f}'..='\u{9f}';
-    if !json.contains(|character| C1.contains(&character)) {
+    // It nearly always is, and to look at each character of a long report takes a while.
+    if json.is_ascii() && !json.contains('\u{7f}') {
         return json;
     }
     let mut escaped = String::with_capacity(json.len());

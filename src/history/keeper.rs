@@ -1,9 +1,12 @@
-//! Writes receipts: at the end of a command, or, while it goes on, in a thread of its own, so that no frame
-//! and no other event waits for the disk.
+//! Writes receipts in a thread of its own, so that no frame, no other event and no signal waits for the
+//! disk, or for other processes that write.
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -11,16 +14,19 @@ use std::time::Duration;
 use log::{debug, warn};
 use nix::sys::signal::SigSet;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::receipt::Fresh;
 use super::store::Store;
 use crate::settings::Settings;
+use crate::signals::termination;
 
 /// Receipts that may wait for the disk; more are lost.
 const MOST_WAITING: usize = 1000;
 /// How long the process lasts for a disk that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same after a signal, which shall end the process within 50 ms. A disk that answers takes a few.
+const HURRY: Duration = Duration::from_millis(25);
 
 /// Keeps receipts. Until there is one, it does nothing: a first frame may be due.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Keeper {
 struct Writer {
     receipts: SyncSender<Fresh>,
     done: oneshot::Receiver<()>,
+    /// Whether to wait no longer for other processes.
+    hurries: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -44,13 +52,6 @@ impl Keeper {
             settings,
             store: OnceCell::new(),
             writer: RefCell::new(None),
-        }
-    }
-
-    /// Writes receipts, when there is nothing else to do.
-    pub(crate) fn write(&self, receipts: Vec<Fresh>) {
-        if let Some(store) = self.store_for(&receipts) {
-            append(store, receipts, &mut false);
         }
     }
 
@@ -77,7 +78,7 @@ impl Keeper {
                 match Writer::start(store.clone()) {
                     Ok(started) => *writer = Some(started),
                     Err(error) => {
-                        debug!("no receipt is kept: {error}");
+                        warn!("no receipt is kept: {error}");
                         return;
                     }
                 }
@@ -89,14 +90,25 @@ impl Keeper {
         }
     }
 
-    /// Waits until all are written.
-    pub(crate) async fn finish(&self) {
-        let Some(Writer { receipts, done }) = self.writer.take() else {
+    /// Waits until all are written, but neither for other processes nor for long once a signal has told
+    /// this one to end.
+    pub(crate) async fn finish(&self, is_ended: bool) {
+        let Some(writer) = self.writer.take() else {
             return;
         };
-        drop(receipts);
-        if timeout(PATIENCE, done).await.is_err() {
-            debug!("receipts are lost: the disk does not answer");
+        drop(writer.receipts);
+        let mut done = pin!(writer.done);
+        if !is_ended {
+            tokio::select! {
+                biased;
+                _ = &mut done => return,
+                _ = termination() => {}
+                () = sleep(PATIENCE) => {}
+            }
+        }
+        writer.hurries.store(true, Ordering::Relaxed);
+        if timeout(HURRY, done).await.is_err() {
+            warn!("no receipt is kept: the disk does not answer in time");
         }
     }
 }
@@ -105,8 +117,10 @@ impl Writer {
     fn start(store: Store) -> io::Result<Self> {
         let (receipts, waiting) = sync_channel(MOST_WAITING);
         let (ended, done) = oneshot::channel();
+        let hurries = Arc::new(AtomicBool::new(false));
+        let hurry = Arc::clone(&hurries);
         let write = move || {
-            write(&store, &waiting);
+            write(&store, &waiting, &hurry);
             // Fails if nobody waits any more: the process ends.
             let _ = ended.send(());
         };
@@ -119,24 +133,28 @@ impl Writer {
             before.thread_set_mask()?;
         }
         started?;
-        Ok(Self { receipts, done })
+        Ok(Self {
+            receipts,
+            done,
+            hurries,
+        })
     }
 }
 
 /// What JSON of bounded depth needs, several times over.
 const STACK: usize = 512 * 1024;
 
-fn write(store: &Store, waiting: &Receiver<Fresh>) {
+fn write(store: &Store, waiting: &Receiver<Fresh>, hurries: &AtomicBool) {
     let mut told = false;
     while let Ok(first) = waiting.recv() {
         let receipts = std::iter::once(first).chain(waiting.try_iter()).collect();
-        append(store, receipts, &mut told);
+        append(store, receipts, hurries, &mut told);
     }
 }
 
 /// Appends receipts, and says once why that fails.
-fn append(store: &Store, receipts: Vec<Fresh>, told: &mut bool) {
-    match store.append(receipts) {
+fn append(store: &Store, receipts: Vec<Fresh>, hurries: &AtomicBool, told: &mut bool) {
+    match store.append(receipts, hurries) {
         Ok(Err(metrics)) if !*told => {
             *told = true;
             let (file, source) = (metrics.file.display(), metrics.source);
@@ -147,6 +165,9 @@ fn append(store: &Store, receipts: Vec<Fresh>, told: &mut bool) {
             let path = store.path();
             let path = path.display();
             match store.metrics() {
+                None if error.kind() == io::ErrorKind::WouldBlock => {
+                    warn!("no receipt is kept in {path}: another process keeps it locked");
+                }
                 Some(metrics) => warn!(
                     "no receipt is kept in {path}, and {} is not brought up to date: {error}",
                     metrics.display()

@@ -11,6 +11,7 @@ use std::os::unix::fs::{
     DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown,
 };
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,8 +82,13 @@ impl Store {
     }
 
     /// Appends receipts, and brings the metrics up to date.
-    pub(super) fn append(&self, receipts: Vec<Fresh>) -> io::Result<Result<(), MetricsError>> {
-        let _lock = self.lock()?;
+    /// Once it `hurries`, it does not wait for other processes.
+    pub(super) fn append(
+        &self,
+        receipts: Vec<Fresh>,
+        hurries: &AtomicBool,
+    ) -> io::Result<Result<(), MetricsError>> {
+        let _lock = self.lock(hurries)?;
         for one in receipts {
             if let Some(line) = one.line() {
                 self.append_line(line)?;
@@ -124,7 +130,7 @@ impl Store {
 
     /// Locks the history, whose directory it makes if that is missing. The lock is a file of its own that
     /// root alone can open: whoever can open a file can lock it, and keep it locked.
-    fn lock(&self) -> io::Result<Flock<File>> {
+    fn lock(&self, hurries: &AtomicBool) -> io::Result<Flock<File>> {
         let path = self.directory.join("lock");
         let file = match regular_file::append(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -133,7 +139,7 @@ impl Store {
             }
             opened => opened?,
         };
-        locked(file)
+        locked(file, hurries)
     }
 
     fn make_directory(&self) -> io::Result<()> {
@@ -180,13 +186,14 @@ impl Store {
 }
 
 /// Locks a file, unless another process keeps it locked for so long: a run that was suspended then must
-/// not hold up all others.
-fn locked(mut file: File) -> io::Result<Flock<File>> {
+/// not hold up all others, nor this one once it hurries.
+fn locked(mut file: File, hurries: &AtomicBool) -> io::Result<Flock<File>> {
     let until = Instant::now() + PATIENCE;
+    let waits = || !hurries.load(Ordering::Relaxed) && Instant::now() < until;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => return Ok(locked),
-            Err((unlocked, Errno::EAGAIN)) if Instant::now() < until => file = unlocked,
+            Err((unlocked, Errno::EAGAIN)) if waits() => file = unlocked,
             Err((_, errno)) => return Err(errno.into()),
         }
         thread::sleep(TRY_AGAIN);
@@ -272,9 +279,11 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
+
+    static CALM: AtomicBool = AtomicBool::new(false);
 
     struct Scratch(Store);
 
@@ -289,7 +298,7 @@ mod tests {
         }
 
         fn append(&self, receipt: Value) {
-            self.0.append(vec![fresh(receipt)]).unwrap().unwrap();
+            self.0.append(vec![fresh(receipt)], &CALM).unwrap().unwrap();
         }
     }
 
@@ -389,7 +398,7 @@ mod tests {
                 scope.spawn(move || {
                     for number in 0..50 {
                         store
-                            .append(vec![fresh(announced(writer * 50 + number))])
+                            .append(vec![fresh(announced(writer * 50 + number))], &CALM)
                             .unwrap()
                             .unwrap();
                     }
@@ -416,7 +425,7 @@ mod tests {
         scratch.append(announced(2));
         fs::remove_file(scratch.0.path()).unwrap();
         std::os::unix::fs::symlink(&elsewhere, scratch.0.path()).unwrap();
-        assert!(scratch.0.append(vec![fresh(announced(3))]).is_err());
+        assert!(scratch.0.append(vec![fresh(announced(3))], &CALM).is_err());
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
     }
 
@@ -430,8 +439,12 @@ mod tests {
     #[test]
     fn a_run_that_keeps_the_lock_holds_up_nobody_for_ever() {
         let scratch = Scratch::new();
-        let _lock = scratch.0.lock().unwrap();
-        let denied = scratch.0.lock().unwrap_err();
-        assert_eq!(denied.kind(), io::ErrorKind::WouldBlock);
+        let _lock = scratch.0.lock(&CALM).unwrap();
+        for (hurries, waits) in [(&CALM, true), (&AtomicBool::new(true), false)] {
+            let began = Instant::now();
+            let denied = scratch.0.lock(hurries).unwrap_err();
+            assert_eq!(denied.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(began.elapsed() >= PATIENCE, waits);
+        }
     }
 }

@@ -146,12 +146,19 @@ fn shared_by_receiver(shares: &Shares) -> Vec<Op> {
     if to_us.is_empty() && to_all.is_empty() {
         return Vec::new();
     }
-    // Those to all go on behind the share of those to this host.
+    // Those to all go on behind the share of those to one host.
     to_all.push(jump(u32::try_from(to_us.len()).unwrap_or(u32::MAX)));
     let over_to_all = u8::try_from(to_all.len()).unwrap_or(u8::MAX);
+    // By the receiver's address, as `Class::of` does: one host may be another, to which a switch floods what
+    // it sends, and the kernel then says of frames that they are for neither this host nor all.
     let receiver = [
-        load(BYTE, about_packet(libc::SKF_AD_PKTTYPE)),
-        equal(libc::PACKET_HOST as u32, over_to_all, 0),
+        load(BYTE, 0),
+        op(
+            libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K,
+            0,
+            over_to_all,
+            1,
+        ),
     ];
     [&receiver[..], &to_all, &to_us].concat()
 }

@@ -18,7 +18,7 @@ const MOST_HALVINGS: u8 = 16;
 pub(super) enum Class {
     /// Claims and requests of ARP and neighbour discovery, to all hosts.
     ToAll,
-    /// What is sent to this host alone, such as answers by ARP.
+    /// What is sent to one host, such as answers by ARP.
     ToUs,
     /// Echo replies.
     Echo,
@@ -77,6 +77,8 @@ pub(super) struct Budgets {
     left: [f64; Class::ALL.len()],
     filled: Option<Instant>,
     shares: Shares,
+    /// About how many frames the kernel dropped: it does not count those that a filter drops.
+    unread: u64,
 }
 
 impl Budgets {
@@ -85,7 +87,13 @@ impl Budgets {
             left: [DEPTH; Class::ALL.len()],
             filled: None,
             shares: Shares::default(),
+            unread: 0,
         }
+    }
+
+    /// About how many frames were dropped.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread
     }
 
     pub(super) fn shares(&self) -> &Shares {
@@ -96,6 +104,8 @@ impl Budgets {
     pub(super) fn read(&mut self, frame: &[u8]) {
         let class = Class::of(frame);
         self.left[class as usize] -= class.cost();
+        // If one in eight is read, seven were dropped for each.
+        self.unread += u64::from(self.shares.mask(class));
     }
 
     /// `sent` frames left since the last call, and those that came since then are read. Returns whether
@@ -162,6 +172,9 @@ mod tests {
         assert!(later.iter().all(|read| *read > 500), "{read:?}");
         assert_eq!(budgets.shares().mask(Class::ToUs), 0);
         assert_eq!(budgets.shares().mask(Class::Echo), 0);
+        // This flood rounds what is admitted down to whole frames a millisecond.
+        let all = budgets.unread() + u64::from(read.iter().sum::<u32>());
+        assert!((4_000_000..5_500_000).contains(&all), "{all}");
     }
 
     #[test]

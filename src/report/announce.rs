@@ -15,6 +15,7 @@ use vipherald_core::host::PlacedVip;
 use super::asked_peer::AskedPeer;
 use super::caps::{MOST_PEERS, NotKept, shorten};
 use super::findings::{Background, Findings};
+use super::judged::Judged;
 use super::news::{Followers, Told};
 use super::{Header, Line, Report, count, list, seconds};
 use crate::exit::{AnnounceResult, Exit};
@@ -116,7 +117,7 @@ struct Conflict {
 #[derive(Debug, Default)]
 struct Group<'a> {
     vips: Vec<Vip>,
-    claims: Vec<&'a Claim>,
+    claims: Vec<&'a Judged<'a>>,
 }
 
 impl AnnounceReport {
@@ -147,16 +148,17 @@ impl AnnounceReport {
         let lines = told.take_lines();
         let mut findings = Findings::new(core, background, told.over(), lines);
         // One line for all VIPs that ended alike.
+        let judged: Vec<_> = core.claims().iter().map(Judged::of).collect();
         let mut alike: BTreeMap<(AnnounceResult, String), Group<'_>> = BTreeMap::new();
         let counts_silent_paths = !dry_run && cut_short.is_none();
         let mut of_claims = Vec::new();
-        for claim in core.claims() {
-            let fate = fate_of(claim, dry_run);
-            let result = findings.result_of(claim, counts_silent_paths).min(fate.0);
+        for one in &judged {
+            let fate = fate_of(one.claim, dry_run);
+            let result = findings.result_of(one, counts_silent_paths).min(fate.0);
             of_claims.push(result);
             let group = alike.entry(fate).or_default();
-            group.vips.push(claim.vip);
-            group.claims.push(claim);
+            group.vips.push(one.claim.vip);
+            group.claims.push(one);
         }
         if counts_silent_paths {
             findings.of_silent_paths();
@@ -199,9 +201,8 @@ impl AnnounceReport {
             .collect();
         let lasted = now.duration_since(core.started());
         let mut room = MOST_PEERS;
-        let claimed = core.claims().iter().zip(of_claims);
-        let claimed =
-            claimed.map(|(claim, result)| AnnouncedVip::of(core, claim, result, &mut room));
+        let claimed = judged.iter().zip(of_claims);
+        let claimed = claimed.map(|(one, result)| AnnouncedVip::of(core, one, result, &mut room));
         let absent = core.absent().map(|placed| placed.vip);
         let absent = absent.map(|vip| AnnouncedVip::absent(vip, AnnounceResult::NotHeld));
         let yielded = core.yielded();
@@ -264,7 +265,8 @@ impl Group<'_> {
             _ => Level::Info,
         };
         let vips = list(&self.vips);
-        let [first, ..] = &self.claims[..] else {
+        let claims = || self.claims.iter().map(|one| one.claim);
+        let Some(first) = claims().next() else {
             return Some(Line::new(level, format!("{vips} {fate}")));
         };
         if result != AnnounceResult::Ok || first.frames_sent == 0 {
@@ -272,7 +274,7 @@ impl Group<'_> {
         }
         let on = &first.link.name;
         let followers = Followers::of(core, self.claims.iter().copied());
-        let is_told = self.claims.iter().all(|claim| claim.is_announcement_told());
+        let is_told = claims().all(Claim::is_announcement_told);
         let text = match (is_told, cut_short) {
             (true, None) if !told.is_outdated(&self.claims) => return None,
             (true, None) => format!("{vips} on {on}, at the end: {followers}"),
@@ -283,14 +285,15 @@ impl Group<'_> {
             let mark = if is_told { ": " } else { "; " };
             format!("{mark}cut short by {what}: not all was sent and asked")
         });
-        let notice = followers.notice(&self.claims, of_run);
+        let notice = followers.notice(claims(), of_run);
         let line = Line::new(level, text + &cut_short.unwrap_or_default());
         Some(if is_told { line } else { line.of(notice) })
     }
 
     /// How many frames that took.
     fn frames(&self, core: &Announcement) -> Option<Line> {
-        let frames: u32 = self.claims.iter().map(|claim| claim.frames_sent).sum();
+        let claims = self.claims.iter();
+        let frames: u32 = claims.map(|one| one.claim.frames_sent).sum();
         let time = seconds(core.last_sent().duration_since(core.started()));
         let frames = Some(frames).filter(|frames| *frames > 0)?;
         let text = format!("{}: {} in {time}", list(&self.vips), count(frames, "frame"));
@@ -371,7 +374,13 @@ fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
 
 impl AnnouncedVip {
     /// With at most `room` peers, from which it takes what it needs.
-    fn of(core: &Announcement, claim: &Claim, result: AnnounceResult, room: &mut usize) -> Self {
+    fn of(
+        core: &Announcement,
+        judged: &Judged<'_>,
+        result: AnnounceResult,
+        room: &mut usize,
+    ) -> Self {
+        let claim = judged.claim;
         let conflict = |mac| Conflict {
             mac: Some(mac),
             host: core.host_of(mac),
@@ -382,7 +391,9 @@ impl AnnouncedVip {
         });
         let conflicts = claim.conflicts().map(conflict);
         let past_conflicts = claim.past_conflicts().map(|(mac, _)| conflict(mac));
-        let peers = claim.peers().map(|peer| (peer, claim.verdict_of(peer)));
+        let asked = judged.peers.iter().filter(|(peer, _)| peer.is_asked());
+        let asked = asked.count();
+        let peers = judged.peers.iter().copied();
         let (peers, more_peers) = AskedPeer::listed(core.started(), peers, room);
         Self {
             interface: Some(claim.link.name.clone()),
@@ -395,7 +406,7 @@ impl AnnouncedVip {
                     false => PathState::Silent,
                 },
                 broadcasts: claim.broadcasts,
-                asked: claim.peers().filter(|peer| peer.is_asked()).count(),
+                asked,
             },
             frames_sent: claim.frames_sent,
             conflicts: conflicts.chain(dad_failed).collect(),

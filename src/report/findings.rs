@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use log::{Level, log_enabled};
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, State};
-use vipherald_core::ask::{Confirmation, PeerVerdict};
+use vipherald_core::ask::{Confirmation, Peer, PeerVerdict};
 use vipherald_core::order::{Fate, Outcome};
 
 use super::caps::Similar;
+use super::judged::Judged;
 use super::order::words;
 use super::wording::{SILENCE, Who, about, blocked, conflict, flood, host_name, silent, stale};
 use super::{Line, NAMED, list};
@@ -102,9 +103,14 @@ impl<'a> Findings<'a> {
     }
 
     /// What was found about this VIP alone.
-    pub(super) fn result_of(&mut self, claim: &Claim, counts_silent_path: bool) -> AnnounceResult {
+    pub(super) fn result_of(
+        &mut self,
+        judged: &Judged<'_>,
+        counts_silent_path: bool,
+    ) -> AnnounceResult {
+        let claim = judged.claim;
         let of_others = std::mem::replace(&mut self.worst, AnnounceResult::Ok);
-        self.of_claim(claim);
+        self.of_claim(judged);
         let found = self.worst;
         self.worst = found.min(of_others);
         let mut silences = self.background.silences.iter();
@@ -124,7 +130,8 @@ impl<'a> Findings<'a> {
     }
 
     /// Conflicts, stale peers, required peers that are silent, and other peers that prove nothing.
-    pub(super) fn of_claim(&mut self, claim: &Claim) {
+    pub(super) fn of_claim(&mut self, judged: &Judged<'_>) {
+        let claim = judged.claim;
         let (vip, name, core) = (claim.vip, &claim.link.name, self.core);
         if claim.state() != State::Ready {
             return;
@@ -174,8 +181,8 @@ impl<'a> Findings<'a> {
                 blocked(claim)
             });
         }
-        for confirmation in claim.peers() {
-            self.of_peer(claim, confirmation);
+        for (confirmation, verdict) in &judged.peers {
+            self.of_peer(claim, confirmation, *verdict);
         }
         if claim.left_out > 0 {
             self.add(AnnounceResult::Ok, Level::Warn, "tables with too many hosts", || {
@@ -203,7 +210,7 @@ impl<'a> Findings<'a> {
                 "not asked, because their turn did not come",
             ),
         ] {
-            self.of_others(claim, verdict, kind, words);
+            self.of_others(judged, verdict, kind, words);
         }
     }
 
@@ -245,14 +252,13 @@ impl<'a> Findings<'a> {
         }
     }
 
-    fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation) {
+    fn of_peer(&mut self, claim: &Claim, confirmation: &Confirmation, verdict: PeerVerdict) {
         let (vip, name, peer) = (claim.vip, &claim.link.name, &confirmation.peer);
         let who = Who(peer);
-        let verdict = claim.verdict_of(confirmation);
-        let is_told = claim.is_peer_told(confirmation);
+        let is_told = || claim.is_peer_told(confirmation);
         match verdict {
             PeerVerdict::Stale => {
-                self.add_untold(is_told, AnnounceResult::Unproven, "stale peers", || {
+                self.add_untold(is_told(), AnnounceResult::Unproven, "stale peers", || {
                     stale(claim, confirmation)
                 });
             }
@@ -260,7 +266,7 @@ impl<'a> Findings<'a> {
                 if peer.required && !claim.is_other_owner(peer) && !claim.is_blocked() =>
             {
                 let nodes = self.background.nodes;
-                self.add_untold(is_told, AnnounceResult::Unproven, "silent peers", || {
+                self.add_untold(is_told(), AnnounceResult::Unproven, "silent peers", || {
                     silent(claim, confirmation, nodes)
                 });
             }
@@ -298,14 +304,22 @@ impl<'a> Findings<'a> {
     }
 
     /// The peers of this verdict that nobody required: the first few, and with `-v` all.
-    fn of_others(&mut self, claim: &Claim, verdict: PeerVerdict, kind: &'static str, words: &str) {
-        let is_other = |peer: &&Confirmation| {
-            claim.verdict_of(peer) == verdict
-                && !(peer.peer.required && verdict == PeerVerdict::Silent)
-                && !claim.is_other_owner(&peer.peer)
-        };
-        let peers = claim.peers().filter(is_other);
-        let ips: Vec<_> = peers.map(|peer| peer.peer.ip).collect();
+    fn of_others(
+        &mut self,
+        judged: &Judged<'_>,
+        verdict: PeerVerdict,
+        kind: &'static str,
+        words: &str,
+    ) {
+        let claim = judged.claim;
+        let has_line = |peer: &Peer| peer.required && verdict == PeerVerdict::Silent;
+        let is_other = |peer: &Peer| !has_line(peer) && !claim.is_other_owner(peer);
+        let peers = judged.peers.iter().filter(|(_, its)| *its == verdict);
+        let peers = peers.map(|(one, _)| &one.peer);
+        let ips: Vec<_> = peers
+            .filter(|peer| is_other(peer))
+            .map(|peer| peer.ip)
+            .collect();
         if ips.is_empty() {
             return;
         }

@@ -5,6 +5,7 @@ mod asked_peer;
 mod caps;
 mod check;
 mod findings;
+mod judged;
 mod news;
 mod order;
 mod purge;

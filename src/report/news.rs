@@ -12,6 +12,7 @@ use vipherald_core::ask::{Confirmation, PeerVerdict};
 
 use super::caps::Similar;
 use super::findings::{Background, Findings, ToldOver};
+use super::judged::Judged;
 use super::wording::{
     Who, about, about_peer, blocked, conflict, flood, hosts, path_silent, silent, stale,
 };
@@ -30,13 +31,15 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    pub(super) fn of<'a>(core: &Announcement, claims: impl Iterator<Item = &'a Claim>) -> Self {
+    pub(super) fn of<'a>(
+        core: &Announcement,
+        claims: impl IntoIterator<Item = &'a Judged<'a>>,
+    ) -> Self {
         let mut all = Self::default();
         let mut last: Option<Instant> = None;
         for claim in claims {
-            for one in claim.peers() {
-                let verdict = claim.verdict_of(one);
-                *all.verdicts.entry(verdict).or_default() += 1;
+            for (one, verdict) in &claim.peers {
+                *all.verdicts.entry(*verdict).or_default() += 1;
                 let follows = match verdict {
                     PeerVerdict::Proven | PeerVerdict::Acknowledged => true,
                     PeerVerdict::Stale => false,
@@ -59,7 +62,12 @@ impl Followers {
     }
 
     /// What the journal gets about them.
-    pub(super) fn notice(&self, claims: &[&Claim], result: AnnounceResult) -> Notice {
+    pub(super) fn notice<'a>(
+        &self,
+        claims: impl IntoIterator<Item = &'a Claim>,
+        result: AnnounceResult,
+    ) -> Notice {
+        let claims: Vec<_> = claims.into_iter().collect();
         let all_follow =
             self.follow() > 0 && self.follow() == self.hosts.len() && result == AnnounceResult::Ok;
         let kind = if all_follow {
@@ -124,7 +132,7 @@ impl Told {
         let claims = core.claims();
         let line = match news {
             News::Announced(all) => {
-                let of: Vec<_> = all.iter().map(|at| &claims[*at]).collect();
+                let of: Vec<_> = all.iter().map(|at| Judged::of(&claims[*at])).collect();
                 self.announced(core, &of, background)
             }
             News::PathSilent(all) => {
@@ -135,7 +143,7 @@ impl Told {
             News::NotFollowing(at, peer) => {
                 let claim = &claims[*at];
                 let one = &claim.confirmations()[*peer];
-                self.count(claim);
+                self.count(&Judged::of(claim));
                 Some(match claim.verdict_of(one) {
                     PeerVerdict::Stale => ("stale peers", stale(claim, one)),
                     _ => ("silent peers", silent(claim, one, background.nodes)),
@@ -143,7 +151,7 @@ impl Told {
             }
             News::Follows(at, peer) => {
                 let claim = &claims[*at];
-                self.count(claim);
+                self.count(&Judged::of(claim));
                 Some((
                     "stragglers",
                     follows(core, claim, &claim.confirmations()[*peer]),
@@ -178,34 +186,35 @@ impl Told {
     }
 
     /// Whether other numbers of peers answer and follow than the user was told.
-    pub(super) fn is_outdated(&self, claims: &[&Claim]) -> bool {
-        let known = |claim: &Claim| self.followers.get(&key(claim)).copied();
+    pub(super) fn is_outdated(&self, claims: &[&Judged<'_>]) -> bool {
+        let known = |judged: &Judged<'_>| self.followers.get(&key(judged.claim)).copied();
         claims
             .iter()
-            .any(|claim| known(claim) != Some(numbers(claim)))
+            .any(|judged| known(judged) != Some(numbers(judged)))
     }
 
     pub(super) fn over(&self) -> &ToldOver {
         &self.over
     }
 
-    fn count(&mut self, claim: &Claim) {
-        self.followers.insert(key(claim), numbers(claim));
+    fn count(&mut self, judged: &Judged<'_>) {
+        self.followers.insert(key(judged.claim), numbers(judged));
     }
 
     fn announced(
         &mut self,
         core: &Announcement,
-        claims: &[&Claim],
+        judged: &[Judged<'_>],
         background: &Background<'_>,
     ) -> Option<(&'static str, Line)> {
-        let [first, ..] = claims else { return None };
-        claims.iter().for_each(|claim| self.count(claim));
-        let followers = Followers::of(core, claims.iter().copied());
+        let claims = || judged.iter().map(|one| one.claim);
+        let first = claims().next()?;
+        judged.iter().for_each(|one| self.count(one));
+        let followers = Followers::of(core, judged);
         let (none, lines) = (ToldOver::new(), Similar::default());
         let mut findings = Findings::new(core, background, &none, lines);
-        claims.iter().for_each(|claim| findings.of_claim(claim));
-        let vips: Vec<_> = claims.iter().map(|claim| claim.vip).collect();
+        judged.iter().for_each(|one| findings.of_claim(one));
+        let vips: Vec<_> = claims().map(|claim| claim.vip).collect();
         let mac = first
             .mac()
             .map(|mac| format!(" as {mac}"))
@@ -215,7 +224,7 @@ impl Told {
             list(&vips),
             first.link.name
         );
-        let notice = followers.notice(claims, findings.worst);
+        let notice = followers.notice(claims(), findings.worst);
         Some(("announcements", Line::new(Level::Info, text).of(notice)))
     }
 }
@@ -225,10 +234,10 @@ fn key(claim: &Claim) -> (Vip, u32) {
 }
 
 /// How many peers answer, and how many of these follow.
-fn numbers(claim: &Claim) -> (usize, usize) {
+fn numbers(judged: &Judged<'_>) -> (usize, usize) {
     let (mut answer, mut follow) = (0, 0);
-    for one in claim.peers() {
-        let follows = match claim.verdict_of(one) {
+    for (_, verdict) in &judged.peers {
+        let follows = match verdict {
             PeerVerdict::Proven | PeerVerdict::Acknowledged => true,
             PeerVerdict::Stale => false,
             _ => continue,

@@ -117,9 +117,15 @@ impl Scene {
         let ended = self.play(task, command, fault);
         let done = self.is_done(task, &ended);
         let said = format!("{}{}", ended.stdout, ended.stderr);
-        let said_why = [r#""result":"failed""#, "error:", "warning:"]
-            .iter()
-            .any(|word| said.contains(word));
+        // A check that was stopped may have asked too little to tell: it says that as the `reason`.
+        let said_why = [
+            r#""result":"failed""#,
+            r#""reason":""#,
+            "error:",
+            "warning:",
+        ]
+        .iter()
+        .any(|word| said.contains(word));
         // Whoever can't write can't say why.
         let may_be_mute = matches!(
             fault,

@@ -23,8 +23,9 @@ use crate::helpers::{Orders, order_to, wait_until_it_listens};
 
 /// How long floods of datagrams and frames last.
 const FLOODED_FOR: Duration = Duration::from_secs(3);
-/// Lines of a flood.
+/// Lines of a flood, and of one whose lines cost little.
 const LINES: usize = 200_000;
+const MANY_LINES: usize = 1_000_000;
 
 /// What the forged traffic at `listen` is.
 #[derive(Clone, Copy)]
@@ -130,7 +131,7 @@ pub(crate) enum Written {
     UnknownNames,
     /// Events of one instance, by turns MASTER and BACKUP.
     OneInstance,
-    /// Nonsense, each line another.
+    /// A million lines of nonsense, each another.
     Nonsense,
     /// One line of 64 MiB.
     EndlessLine,
@@ -186,7 +187,7 @@ fn flood_lines(writer: &mut File, written: Written) {
             }
         }
         Written::Nonsense => {
-            for number in 0..LINES {
+            for number in 0..MANY_LINES {
                 lines += &format!("nonsense {number}\n");
             }
         }

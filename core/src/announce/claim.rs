@@ -92,8 +92,10 @@ pub struct Claim {
     /// The end of the handover, if another host claimed the VIP during it.
     claimed_early: Option<Instant>,
     own_answers: BTreeSet<Mac>,
-    /// The peers, once found.
-    confirmations: Option<Vec<Confirmation>>,
+    /// The peers that were found so far.
+    confirmations: Vec<Confirmation>,
+    /// Whether these are all.
+    all_found: bool,
     by_ip: HashMap<IpAddr, usize>,
     /// The peers' MACs, as far as they were known when they were found.
     macs: HashSet<Mac>,
@@ -143,7 +145,8 @@ impl Claim {
             other_owners: OwnerWatch::new(watch),
             claimed_early: None,
             own_answers: BTreeSet::new(),
-            confirmations: None,
+            confirmations: Vec::new(),
+            all_found: false,
             by_ip: HashMap::new(),
             macs: HashSet::new(),
             found: 0,
@@ -252,18 +255,17 @@ impl Claim {
     /// The same with these addresses.
     #[must_use]
     pub fn confirmations(&self) -> &[Confirmation] {
-        self.confirmations.as_deref().unwrap_or_default()
+        &self.confirmations
     }
 
     pub(super) fn confirmations_mut(&mut self) -> &mut [Confirmation] {
         self.all_changed();
-        self.confirmations.as_deref_mut().unwrap_or_default()
+        &mut self.confirmations
     }
 
     pub(super) fn confirmation_mut(&mut self, at: usize) -> &mut Confirmation {
         self.changed.insert(at);
-        let all = self.confirmations.as_deref_mut().unwrap_or_default();
-        &mut all[at]
+        &mut self.confirmations[at]
     }
 
     fn all_changed(&mut self) {
@@ -275,7 +277,7 @@ impl Claim {
     pub(super) fn take_due_orders(&mut self) -> Vec<(usize, bool)> {
         let owners: Vec<_> = self.conflicts().collect();
         let blocked = self.is_blocked();
-        let all = self.confirmations.as_deref_mut().unwrap_or_default();
+        let all = &mut self.confirmations;
         let changed = std::mem::take(&mut self.changed).into_iter();
         changed
             .filter_map(|at| {
@@ -316,27 +318,14 @@ impl Claim {
         self.rounds_over
     }
 
-    /// Whether the peers are yet to be found.
+    /// Whether some of the peers are yet to be found.
     pub(super) fn awaits_peers(&self) -> bool {
-        self.confirmations.is_none() && self.state() == State::Ready
+        !self.all_found && self.state() == State::Ready
     }
 
-    pub(super) fn set_peers(&mut self, peers: Vec<Peer>, left_out: usize) {
-        self.left_out = left_out;
-        let from = self.asks_peers_from();
-        self.macs = peers.iter().filter_map(|peer| peer.mac).collect();
-        self.by_ip = peers.iter().map(|peer| peer.ip).zip(0..).collect();
-        let echo_first = self.resolvers < MOST_RESOLVERS;
-        let mut all: Vec<_> = peers
-            .into_iter()
-            .map(|peer| Confirmation::new(peer, from))
-            .collect();
-        for confirmation in &mut all {
-            confirmation.echo_first = echo_first;
-            confirmation.asks_as_vip = self.mode == Mode::Announce;
-        }
-        self.confirmations = Some(all);
-        self.all_changed();
+    /// All peers are found, but for so many that are left out.
+    pub(super) fn peers_are_found(&mut self, left_out: usize) {
+        (self.all_found, self.left_out) = (true, left_out);
     }
 
     /// Forgets what the peers proved, and asks from the VIP as it is now.
@@ -364,16 +353,16 @@ impl Claim {
         self.confirmation_mut(peer).start_over(from);
     }
 
-    /// Adds a peer that was found later.
+    /// Adds a peer.
     pub(super) fn add_peer(&mut self, peer: Peer) -> usize {
         let from = self.asks_peers_from();
-        let all = self.confirmations.get_or_insert_default();
-        let at = all.len();
+        let at = self.confirmations.len();
         self.by_ip.insert(peer.ip, at);
         self.macs.extend(peer.mac);
         let mut confirmation = Confirmation::new(peer, from);
+        confirmation.echo_first = self.resolvers < MOST_RESOLVERS;
         confirmation.asks_as_vip = self.mode == Mode::Announce;
-        all.push(confirmation);
+        self.confirmations.push(confirmation);
         self.changed.insert(at);
         at
     }

@@ -8,6 +8,7 @@ mod presence;
 mod receive;
 mod reported;
 mod rounds;
+mod search;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -21,15 +22,15 @@ pub use orders::DueOrder;
 use presence::Wanted;
 pub use presence::{RunPlace, overlap};
 use rounds::RoundPlace;
+use search::PeerSearch;
 use sources::OwnAddresses;
 
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{
-    Asker, Background, Bucket, Confirm, Confirmation, EchoId, LAST_ANSWER, LOOK_AGAIN, LinkHosts,
-    LinkView, Listening, LossEstimates, MOST_HOSTS, MOST_PAIRS, Peer, PeerFinder, Question,
-    Refusal, Source, Step, Timers, Transmit, Worth,
+    Asker, Background, Bucket, Confirmation, EchoId, LAST_ANSWER, LOOK_AGAIN, Listening,
+    LossEstimates, Peer, Question, Refusal, Step, Timers, Transmit, Worth,
 };
-use crate::host::{Address, HostSnapshot, Link, PlacedVip, Usability};
+use crate::host::{Address, Link, PlacedVip, Usability};
 use crate::wire::{Frame, Header, Payload};
 
 /// A run that does not expect all VIPs still takes those that come this long after it waited for them:
@@ -45,8 +46,6 @@ const PROBE_GAP: Duration = Duration::from_millis(15);
 /// them ask for the VIP, the others get other questions.
 const WAVE: usize = 64;
 const WAVE_GAP: Duration = Duration::from_millis(1);
-/// How many peers are found before frames that are due leave. This takes some milliseconds.
-const PEERS_AT_ONCE: usize = 1_024;
 /// The most frames of one round of a VIP.
 const FRAMES_A_ROUND: u32 = 4;
 /// The gap between questions to peers where something drops the frames from the VIP.
@@ -129,6 +128,8 @@ pub struct Announcement {
     /// The neighbours' addresses, by MAC.
     hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
+    /// The search for peers, while it lasts.
+    search: Option<PeerSearch>,
     news: Vec<News>,
     /// Whether the kernel failed to list the neighbours.
     is_blind: bool,
@@ -183,6 +184,7 @@ impl Announcement {
             own_macs: BTreeMap::new(),
             hosts: BTreeMap::new(),
             claims: Vec::new(),
+            search: None,
             news: Vec::new(),
             is_blind: false,
             paths: LossEstimates::default(),
@@ -279,83 +281,6 @@ impl Announcement {
         self.paths.is_alive(interface)
     }
 
-    /// Whether a claim waits for [`Announcement::links_are`] to find its peers.
-    #[must_use]
-    pub fn awaits_peers(&self) -> bool {
-        self.claims.iter().any(Claim::awaits_peers)
-    }
-
-    /// Finds the peers of claims that have none yet, in views of the claims' interfaces and of those
-    /// below them.
-    pub fn links_are(
-        &mut self,
-        now: Instant,
-        views: &[LinkView],
-        host: &HostSnapshot,
-        configured: &[IpAddr],
-        confirm: Confirm,
-    ) {
-        let named = |link: &Link| Some((link.mac?, link.name.clone()));
-        self.own_macs.extend(host.links.iter().filter_map(named));
-        for claim in &mut self.claims {
-            claim.sort_out_own(&self.own_macs);
-        }
-        let vips: HashSet<_> = self.vip_ips.iter().copied().collect();
-        let own = host.addresses.iter().map(|own| own.ip).collect();
-        for neighbour in views.iter().flat_map(|view| &view.neighbours) {
-            let is_vip = vips.contains(&neighbour.ip);
-            if let Some(mac) = neighbour.mac.filter(|_| !is_vip) {
-                // IPv4 sorts first and is easiest to recognize.
-                let host = self.hosts.entry(mac).or_insert(neighbour.ip);
-                *host = neighbour.ip.min(*host);
-            }
-        }
-        let of = |interface| views.iter().find(|view| view.link.index == interface);
-        let most = MOST_HOSTS.min(MOST_PAIRS / self.vips.len().max(1));
-        let mut links: BTreeMap<InterfaceIndex, LinkHosts<'_>> = BTreeMap::new();
-        let mut found = 0;
-        for index in 0..self.claims.len() {
-            let claim = &self.claims[index];
-            let Some(on) = of(claim.interface()).filter(|_| claim.awaits_peers()) else {
-                continue;
-            };
-            // The rest waits until the frames that are due have left.
-            if found >= PEERS_AT_ONCE {
-                return;
-            }
-            let below = claim.link.lower.and_then(of);
-            let hosts = links.entry(claim.interface());
-            let hosts = hosts.or_insert_with(|| LinkHosts::new(&vips, &own, on, below));
-            let finder = PeerFinder::new(claim.vip, hosts);
-            let is_first = self.background.begin(claim.neighbourhood(), index);
-            let (peers, left_out) = finder.peers(configured, confirm, most, is_first);
-            found += peers.len().max(1);
-            self.peers_are(now, index, peers, left_out);
-        }
-    }
-
-    /// These are the peers of a claim.
-    fn peers_are(&mut self, now: Instant, index: usize, mut peers: Vec<Peer>, left_out: usize) {
-        // Another interface of this host on the same link is none.
-        peers.retain(|peer| peer.mac.is_none_or(|mac| !self.own_macs.contains_key(&mac)));
-        let claim = &mut self.claims[index];
-        // Who has just answered a census exists, and may be in the table because of that.
-        let found = std::mem::take(&mut claim.found_early);
-        let is_found =
-            |peer: &&mut Peer| peer.source == Source::Learned && found.contains_key(&peer.ip);
-        for peer in peers.iter_mut().filter(is_found) {
-            (peer.source, peer.doubtful) = (Source::Census, false);
-        }
-        for peer in peers.iter().filter(|peer| peer.doubtful) {
-            self.background.add(claim.interface(), peer, index);
-        }
-        claim.set_peers(peers, left_out);
-        self.ask_all(now, index);
-        for (ip, mac) in found {
-            self.add_found(now, index, mac, ip);
-        }
-    }
-
     /// Starts the rounds of a claim, and new turns of the peers that do not follow yet.
     fn start_rounds(&mut self, now: Instant, index: usize) {
         let claim = &mut self.claims[index];
@@ -375,8 +300,7 @@ impl Announcement {
 
     fn ask_all(&mut self, now: Instant, index: usize) {
         for peer in 0..self.claims[index].confirmations().len() {
-            let wave = u32::try_from(peer / WAVE).unwrap_or(u32::MAX);
-            self.ask_again(now + WAVE_GAP * wave, index, peer);
+            self.ask_again(now + wave_of(peer), index, peer);
         }
     }
 
@@ -422,7 +346,7 @@ impl Announcement {
         };
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
-            let is_near = claim.neighbourhood() == neighbourhood && !claim.awaits_peers();
+            let is_near = claim.neighbourhood() == neighbourhood;
             let known = claim.find_peer(ip);
             if let Some(at) = known {
                 claim.confirmation_mut(at).peer.doubtful = false;
@@ -764,6 +688,11 @@ impl Announcement {
         }
         one.is_open(enough)
     }
+}
+
+/// How long the first question to this peer of a VIP waits for those to others.
+fn wave_of(peer: usize) -> Duration {
+    WAVE_GAP * u32::try_from(peer / WAVE).unwrap_or(u32::MAX)
 }
 
 impl Asker for Announcement {

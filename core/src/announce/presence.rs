@@ -279,6 +279,7 @@ impl Announcement {
     }
 
     fn stop_asking_from(&mut self, own: IpAddr) {
+        self.search_without(own);
         for claim in &mut self.claims {
             claim.stop_asking_from(own);
         }

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
 use crate::ask::testing::{OWN as MAC, answered as order_answer, mac, neighbour, reply};
-use crate::ask::{Observed, PeerVerdict, Proof, Source};
-use crate::host::{NeighbourState, Place};
+use crate::ask::{Confirm, LinkView, Observed, PeerVerdict, Proof, Source};
+use crate::host::{HostSnapshot, NeighbourState, Place};
 use crate::order::{Fate, Outcome};
 use crate::wire::{ALL_NODES, Arp, Echo, EchoKind, Header, Ndp, Payload, Report};
 
@@ -120,8 +120,8 @@ impl Bench {
             links: vec![view.link.clone()],
             addresses: Vec::new(),
         };
-        self.core
-            .links_are(self.now, &[view], &host, &[], Confirm::All);
+        self.core.links_are(vec![view], &host, &[], Confirm::All);
+        while self.core.find_peers(self.now) {}
     }
 
     fn is_over(&self) -> bool {
@@ -1113,8 +1113,8 @@ fn hosts_that_were_only_mentioned_cost_few_broadcasts_and_are_told_of_if_they_an
         links: vec![view.link.clone()],
         addresses: Vec::new(),
     };
-    let now = bench.now;
-    bench.core.links_are(now, &[view], &host, &[], Confirm::All);
+    bench.core.links_are(vec![view], &host, &[], Confirm::All);
+    while bench.core.find_peers(bench.now) {}
     bench.hear(THIRD);
     let began = bench.now;
     let frames = record(&mut bench, Duration::from_secs(60), |frame| {
@@ -1221,6 +1221,70 @@ fn hosts_that_nobody_asked_are_unasked() {
         .map(Confirmation::verdict);
     let unasked = verdicts.filter(|one| *one == PeerVerdict::Unasked).count();
     assert!((50..200).contains(&unasked), "{unasked}");
+}
+
+/// Frames leave, and signals are looked at, between two calls.
+#[test]
+fn thousands_of_peers_are_found_some_at_a_time() {
+    const HOSTS: u32 = 5_000;
+    const AT_ONCE: usize = 128;
+    let mut bench = Bench::holding(&["10.1.0.10", "10.1.0.11"]);
+    let own = Address {
+        prefix_len: 16,
+        ..address("10.1.0.1", Usability::Usable)
+    };
+    let ip = |host: u32| Ipv4Addr::from_bits(0x0a01_0100 + host).to_string();
+    let state = NeighbourState::Reachable;
+    let view = LinkView {
+        addresses: vec![own],
+        neighbours: (0..HOSTS)
+            .map(|host| neighbour(&ip(host), OTHER, state))
+            .collect(),
+        ..LinkView::of(link(Some(MAC), true))
+    };
+    let host = HostSnapshot::default();
+    bench.core.links_are(vec![view], &host, &[], Confirm::All);
+    let found = |core: &Announcement| {
+        let claims = core.claims().iter();
+        claims
+            .map(|claim| claim.confirmations().len())
+            .sum::<usize>()
+    };
+    let (mut calls, mut before) = (0, 0);
+    while bench.core.find_peers(bench.now) {
+        let now = found(&bench.core);
+        assert!(now - before <= AT_ONCE, "{before}, {now}");
+        assert!(!bench.core.awaits_links());
+        (calls, before) = (calls + 1, now);
+    }
+    assert!(!bench.core.awaits_peers());
+    assert_eq!(before, 2 * HOSTS as usize);
+    // The table is read once for all VIPs.
+    let most = before / AT_ONCE + 4 * HOSTS as usize / AT_ONCE;
+    assert!(calls < most, "{calls}");
+}
+
+/// Questions leave from addresses that this host still has.
+#[test]
+fn a_peer_that_is_found_after_an_own_address_left_is_not_asked_from_that() {
+    let mut bench = Bench::holding(&["10.0.0.10"]);
+    let own = Address {
+        prefix_len: 24,
+        ..address("10.0.0.1", Usability::Usable)
+    };
+    let view = LinkView {
+        addresses: vec![own],
+        neighbours: vec![neighbour("10.0.0.2", OTHER, NeighbourState::Reachable)],
+        ..LinkView::of(link(Some(MAC), true))
+    };
+    let host = HostSnapshot::default();
+    bench.core.links_are(vec![view], &host, &[], Confirm::All);
+    bench.core.address_gone(bench.now, &own);
+    while bench.core.find_peers(bench.now) {}
+    let [one] = bench.claim().confirmations() else {
+        panic!("{:?}", bench.claim());
+    };
+    assert_eq!(one.peer.control, None);
 }
 
 /// Answers of hosts that the frames from the VIP don't reach.

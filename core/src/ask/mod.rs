@@ -34,7 +34,7 @@ pub use owners::{
     unused_near,
 };
 pub(crate) use owners::{LOOK_AGAIN, OwnerWatch, Step};
-pub(crate) use peers::{LinkHosts, PeerFinder};
+pub(crate) use peers::{Given, PeerFinder};
 pub use peers::{LinkView, MOST_HOSTS, MOST_PAIRS, Observed};
 pub use rate::{ArpBudget, Bucket};
 pub(crate) use timers::{Timers, Worth};

@@ -1,18 +1,23 @@
 //! Finds the peers of a VIP: configured peers, gateways, and the kernel's neighbours.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Confirm;
 use super::confirmation::{Control, Peer, Source};
-use crate::address::{Mac, Prefix, Vip};
+use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::host::{Address, Link, Neighbour, NeighbourState, Usability};
 
 /// The most neighbours to ask about one VIP on one link.
 pub const MOST_HOSTS: usize = 8_192;
 /// The most neighbours to ask in one run, summed over its VIPs. Each takes some 200 octets.
 pub const MOST_PAIRS: usize = 32_768;
+/// How many entries are read, and how many peers are found, before frames that are due leave. Each takes
+/// less than a millisecond.
+const ENTRIES_AT_ONCE: usize = 512;
+const PEERS_AT_ONCE: usize = 128;
 
 /// What the kernel knows about one interface and its link.
 #[derive(Clone, Debug)]
@@ -65,259 +70,354 @@ fn is_live(neighbour: &Neighbour) -> bool {
         )
 }
 
-/// The hosts of an interface's link, and of the one below (of a VMAC or a VLAN), sorted once for all VIPs:
-/// tables have tens of thousands.
-pub(crate) struct LinkHosts<'a> {
+/// What a search for peers starts from.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// The interfaces of the VIPs, and those below (of VMACs or VLANs).
+    pub(crate) views: Vec<LinkView>,
     /// The VIPs of the run: none is a peer, or an own address to ask from.
-    vips: &'a HashSet<IpAddr>,
-    own: &'a HashSet<IpAddr>,
-    on: &'a LinkView,
-    below: Option<&'a LinkView>,
-    /// The live neighbours by address.
-    live: HashMap<IpAddr, &'a Neighbour>,
-    /// This host's addresses on the interface, and on the one below.
-    own_here: HashSet<IpAddr>,
-    /// Those to ask from, with their interfaces' MACs.
-    controls: Vec<(&'a Address, Mac)>,
-    /// The addresses of all neighbours on the interface's own link.
-    on_link: HashSet<IpAddr>,
-    /// The live neighbours, the surest first; from `doubtful` on they may be gone.
-    ranked: Vec<&'a Neighbour>,
-    doubtful: usize,
+    pub(crate) vips: HashSet<IpAddr>,
+    /// All addresses of this host.
+    pub(crate) own: HashSet<IpAddr>,
+    /// Configured peers.
+    pub(crate) configured: Vec<IpAddr>,
+    /// Which peers to ask.
+    pub(crate) confirm: Confirm,
+    /// The most neighbours to ask about one VIP.
+    pub(crate) most: usize,
 }
 
-impl<'a> LinkHosts<'a> {
-    pub(crate) fn new(
-        vips: &'a HashSet<IpAddr>,
-        own: &'a HashSet<IpAddr>,
-        on: &'a LinkView,
-        below: Option<&'a LinkView>,
-    ) -> Self {
-        let both = || std::iter::once(on).chain(below);
-        let neighbours = both().flat_map(|view| &view.neighbours);
-        let mut ranked: Vec<_> = neighbours.filter(|one| is_live(one)).collect();
-        let mut live = HashMap::new();
-        for neighbour in &ranked {
-            live.entry(neighbour.ip).or_insert(*neighbour);
-        }
-        ranked.sort_by_key(|one| (is_doubtful(one), one.confirmed.unwrap_or(Duration::MAX)));
-        let doubtful = ranked.partition_point(|one| !is_doubtful(one));
-        let with_mac = |view: &'a LinkView| {
-            let mac = view.link.mac;
-            let addresses = view.addresses.iter();
-            addresses.filter_map(move |own| Some((own, mac?)))
-        };
-        let controls = both().flat_map(with_mac);
-        let controls = controls.filter(|(own, _)| own.usability == Usability::Usable);
-        let addresses = both().flat_map(|view| &view.addresses);
-        Self {
-            vips,
-            own,
-            on,
-            below,
-            live,
-            own_here: addresses.map(|own| own.ip).collect(),
-            controls: controls
-                .filter(|(own, _)| !vips.contains(&own.ip))
-                .collect(),
-            on_link: {
-                let neighbours = on.neighbours.iter().map(|known| known.ip);
-                let observed = on.observed.iter().map(|heard| heard.ip);
-                neighbours.chain(observed).collect()
-            },
-            ranked,
-            doubtful,
-        }
+impl Given {
+    pub(crate) fn view(&self, interface: InterfaceIndex) -> Option<&LinkView> {
+        let mut views = self.views.iter();
+        views.find(|view| view.link.index == interface)
     }
 
-    fn both(&self) -> impl Iterator<Item = &'a LinkView> + use<'a> {
-        std::iter::once(self.on).chain(self.below)
-    }
-
-    fn addresses(&self) -> impl Iterator<Item = &'a Address> + use<'a> {
-        self.both().flat_map(|view| &view.addresses)
+    fn asks_neighbours(&self) -> bool {
+        matches!(self.confirm, Confirm::All | Confirm::Subnet)
     }
 }
 
-/// Finds the peers of one VIP among the hosts of its link.
-pub(crate) struct PeerFinder<'a> {
+/// How sure it is that a neighbour exists, with its place in the tables: the least is the surest.
+type Rank = (bool, Duration, usize);
+
+/// Finds the peers of the VIPs that have the same hosts, some at a time: tables have tens of thousands.
+#[derive(Debug)]
+pub(crate) struct PeerFinder {
+    /// One of the VIPs.
     vip: Vip,
-    hosts: &'a LinkHosts<'a>,
-    /// This host's addresses there whose subnets contain the VIP.
-    subnets: Vec<Address>,
-    /// The MACs of neighbours with an address in those subnets that is not link-local.
-    better_known: HashSet<Option<Mac>>,
+    /// Their interface, and the one below.
+    on: InterfaceIndex,
+    below: Option<InterfaceIndex>,
+    /// This host's addresses there, and their subnets.
+    own_here: HashSet<IpAddr>,
+    own_subnets: BTreeSet<Prefix>,
+    /// Those of the subnets that contain the VIPs.
+    subnets: Vec<Prefix>,
+    /// Those to ask from, with their interfaces' MACs.
+    controls: Vec<(Address, Mac)>,
+    /// The hosts that are known without the tables, and their MACs there.
+    named: HashMap<IpAddr, Option<Mac>>,
+    /// The addresses on the interface's own link, if the VIPs are in no subnet.
+    on_link: HashSet<IpAddr>,
+    /// The MACs of neighbours with an address in the subnets that is not link-local.
+    better_known: HashSet<Mac>,
+    stage: Stage,
+    /// The number of entries that were read.
+    read: usize,
+    ranked: BinaryHeap<Reverse<Rank>>,
+    /// How many neighbours exist, and how many may be gone.
+    sure: usize,
+    doubtful: usize,
+    /// The peers, the most important first: configured ones, gateways, hosts that were heard, neighbours
+    /// that the kernel uses, and others by when it last confirmed them.
+    likely: Vec<Peer>,
+    /// Those that may not exist, in the same order.
+    unlikely: Vec<Peer>,
 }
 
-impl<'a> PeerFinder<'a> {
-    pub(crate) fn new(vip: Vip, hosts: &'a LinkHosts<'a>) -> Self {
-        let mut finder = Self {
-            vip,
-            hosts,
-            subnets: Vec::new(),
-            better_known: HashSet::new(),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The tables are read.
+    Reading,
+    /// The surest neighbours become peers.
+    Ranking,
+    Done,
+}
+
+impl PeerFinder {
+    /// For a VIP on an interface, and the one below.
+    pub(crate) fn new(vip: Vip, on: &LinkView, below: Option<&LinkView>, given: &Given) -> Self {
+        let both = || std::iter::once(on).chain(below);
+        let addresses = || both().flat_map(|view| &view.addresses);
+        let own_subnets = addresses().map(|own| Prefix::of(own).network());
+        let own_subnets: BTreeSet<_> = own_subnets.filter(|subnet| !subnet.is_host()).collect();
+        let mac_of = |own: &Address| {
+            both()
+                .find(|view| view.link.index == own.interface)?
+                .link
+                .mac
         };
-        finder.subnets = hosts
-            .addresses()
-            .filter(|address| !is_host_prefix(address) && contains(address, vip.ip()))
-            .copied()
-            .collect();
-        if vip.ip().is_ipv6() {
-            finder.better_known = hosts
-                .ranked
-                .iter()
-                .filter(|other| other.ip.is_ipv6() && !is_link_local_v6(other.ip))
-                .filter(|other| finder.shares_subnet(other.ip))
-                .map(|other| other.mac)
-                .collect();
+        let may_ask =
+            |own: &&Address| own.usability == Usability::Usable && !given.vips.contains(&own.ip);
+        let subnets = own_subnets.iter();
+        let gateways = both().flat_map(|view| &view.gateways);
+        let heard = both().flat_map(|view| &view.observed).map(|one| &one.ip);
+        let named = gateways.chain(heard).chain(&given.configured);
+        Self {
+            vip,
+            on: on.link.index,
+            below: below.map(|below| below.link.index),
+            own_here: addresses().map(|own| own.ip).collect(),
+            subnets: subnets
+                .filter(|subnet| subnet.contains(vip.ip()))
+                .copied()
+                .collect(),
+            own_subnets,
+            controls: addresses()
+                .filter(may_ask)
+                .filter_map(|own| Some((*own, mac_of(own)?)))
+                .collect(),
+            named: named.map(|ip| (*ip, None)).collect(),
+            on_link: on.observed.iter().map(|heard| heard.ip).collect(),
+            better_known: HashSet::new(),
+            stage: match given.confirm {
+                Confirm::None => Stage::Done,
+                _ => Stage::Reading,
+            },
+            read: 0,
+            ranked: BinaryHeap::new(),
+            sure: 0,
+            doubtful: 0,
+            likely: Vec::new(),
+            unlikely: Vec::new(),
         }
-        finder
     }
 
-    /// The peers, the most important first: configured ones, gateways, neighbours that the kernel uses,
-    /// and others by when it last confirmed them. Takes at most `most` neighbours; also returns how many
-    /// that leaves out. For [`Confirm::Subnet`], the other addresses of the VIP's subnets follow.
-    pub(crate) fn peers(
-        &self,
-        configured: &[IpAddr],
-        confirm: Confirm,
-        most: usize,
-        with_doubtful: bool,
-    ) -> (Vec<Peer>, usize) {
-        if confirm == Confirm::None {
-            return (Vec::new(), 0);
+    /// Some of the peers, from this one on; none if more have to be found first. `None`: these were all.
+    /// Those that may not exist come last, and only if `with_unlikely`. An address may come again.
+    pub(crate) fn peers_from(
+        &mut self,
+        at: usize,
+        with_unlikely: bool,
+        given: &Given,
+    ) -> Option<Vec<Peer>> {
+        if at < self.likely.len() {
+            let some = self.likely.iter().skip(at).take(PEERS_AT_ONCE);
+            return Some(some.cloned().collect());
         }
-        let mut peers: Vec<Peer> = Vec::new();
-        let mut known = HashSet::new();
-        let mut add = |peer: Peer| {
-            if self.can_be_peer(peer.ip) && known.insert(peer.ip) {
-                peers.push(peer);
+        if self.stage != Stage::Done {
+            self.find_more(given);
+            return Some(Vec::new());
+        }
+        let unlikely = self.unlikely.iter().skip(at - self.likely.len());
+        let some = unlikely.filter(|_| with_unlikely).take(PEERS_AT_ONCE);
+        Some(some.cloned().collect()).filter(|some: &Vec<_>| !some.is_empty())
+    }
+
+    /// How many neighbours these peers leave out.
+    pub(crate) fn left_out(&self, with_unlikely: bool, given: &Given) -> usize {
+        let unlikely = if with_unlikely { self.doubtful } else { 0 };
+        (self.sure + unlikely).saturating_sub(given.most)
+    }
+
+    fn find_more(&mut self, given: &Given) {
+        match self.stage {
+            Stage::Reading => {
+                if !self.read_entries(given) {
+                    self.add_named(given);
+                    self.stage = Stage::Ranking;
+                }
             }
-        };
-        for ip in configured {
-            let onlink = self.leads_to(*ip);
-            add(self.peer(*ip, Source::Configured, onlink, onlink));
+            Stage::Ranking => {
+                for _ in 0..ENTRIES_AT_ONCE {
+                    let Some(Reverse((doubtful, _, place))) = self.ranked.pop() else {
+                        self.add_swept(given);
+                        self.stage = Stage::Done;
+                        break;
+                    };
+                    self.add_neighbour(given, doubtful, place);
+                }
+            }
+            Stage::Done => {}
         }
-        for gateway in &self.hosts.on.gateways {
+    }
+
+    /// The entries of the interface's own table, and of the one below.
+    fn tables<'a>(&self, given: &'a Given) -> [&'a [Neighbour]; 2] {
+        [Some(self.on), self.below].map(|interface| {
+            let view = interface.and_then(|interface| given.view(interface));
+            view.map_or(&[][..], |view| &view.neighbours)
+        })
+    }
+
+    /// Reads some entries. Returns whether there were any.
+    fn read_entries(&mut self, given: &Given) -> bool {
+        let [on, below] = self.tables(given);
+        let unread = on.iter().chain(below).enumerate().skip(self.read);
+        let before = self.read;
+        for (place, entry) in unread.take(ENTRIES_AT_ONCE) {
+            self.read += 1;
+            if entry.ip.is_ipv4() != self.vip.ip().is_ipv4() {
+                continue;
+            }
+            if self.subnets.is_empty() && place < on.len() {
+                self.on_link.insert(entry.ip);
+            }
+            if !is_live(entry) {
+                continue;
+            }
+            if let Some(mac) = self.named.get_mut(&entry.ip) {
+                *mac = mac.or(entry.mac);
+            }
+            let is_peer = self.can_be_peer(entry.ip, given) && self.shares_subnet(entry.ip);
+            if is_peer && given.asks_neighbours() {
+                let is_better = entry.ip.is_ipv6() && !is_link_local_v6(entry.ip);
+                self.better_known.extend(entry.mac.filter(|_| is_better));
+                let confirmed = entry.confirmed.unwrap_or(Duration::MAX);
+                let rank = (is_doubtful(entry), confirmed, place);
+                self.ranked.push(Reverse(rank));
+            }
+        }
+        self.read > before
+    }
+
+    fn add_named(&mut self, given: &Given) {
+        let view = |interface| given.view(interface);
+        for ip in &given.configured {
+            let onlink = self.leads_to(*ip);
+            self.add(self.peer(*ip, Source::Configured, onlink, onlink), given);
+        }
+        for gateway in view(self.on).iter().flat_map(|on| &on.gateways) {
             // A gateway in another subnet of the link may reach the VIP by another link.
             let required = self.shares_subnet(*gateway);
-            add(self.peer(*gateway, Source::Gateway, true, required));
+            self.add(self.peer(*gateway, Source::Gateway, true, required), given);
         }
-        for gateway in self.hosts.below.iter().flat_map(|below| &below.gateways) {
+        let below = self.below.and_then(view);
+        for gateway in below.iter().flat_map(|below| &below.gateways) {
             // The link below a VLAN is another link: only a shared subnet makes its gateways count.
             if self.shares_subnet(*gateway) {
-                add(self.peer(*gateway, Source::Gateway, true, true));
+                self.add(self.peer(*gateway, Source::Gateway, true, true), given);
             }
         }
-        let mut left_out = 0;
-        if matches!(confirm, Confirm::All | Confirm::Subnet) {
-            let observed = self.observed().map(|one| {
+        self.likely.sort_by_key(|peer| !peer.required);
+        if given.asks_neighbours() {
+            for one in self.observed(given).iter().take(given.most) {
                 let peer = self.peer(one.ip, Source::Observed, true, false);
                 let mac = peer.mac.or(one.mac);
-                let doubtful = !one.is_recent || mac.is_none();
-                Peer {
+                let heard = Peer {
                     mac,
-                    doubtful,
+                    doubtful: !one.is_recent || mac.is_none(),
                     ..peer
-                }
-            });
-            let observed = observed.filter(|one| with_doubtful || !one.doubtful);
-            observed.take(most).for_each(&mut add);
-            let ranked = match with_doubtful {
-                true => &self.hosts.ranked[..],
-                false => &self.hosts.ranked[..self.hosts.doubtful],
-            };
-            let is_peer =
-                |one: &&&Neighbour| self.shares_subnet(one.ip) && !self.has_better_address(one);
-            let count = ranked.iter().filter(is_peer).count();
-            left_out = count.saturating_sub(most);
-            for neighbour in ranked.iter().filter(is_peer).take(most) {
-                let doubtful = is_doubtful(neighbour);
-                add(Peer {
-                    doubtful,
-                    ..self.peer(neighbour.ip, Source::Learned, true, false)
-                });
+                };
+                self.add(heard, given);
             }
         }
-        if confirm == Confirm::Subnet && with_doubtful {
-            for ip in self.swept() {
-                add(Peer {
-                    doubtful: true,
-                    ..self.peer(ip, Source::Subnet, true, false)
-                });
-            }
-        }
-        peers.sort_by_key(|peer| !peer.required);
-        (peers, left_out)
     }
 
-    /// The hosts that were heard. Of one that has another address, the link-local one is not asked.
-    fn observed(&self) -> impl Iterator<Item = &'a Observed> + '_ {
-        let heard = || self.hosts.both().flat_map(|view| &view.observed);
-        let is_better = |one: &&Observed| one.ip.is_ipv6() && !is_link_local_v6(one.ip);
-        let better: HashSet<_> = match is_link_local_v6(self.vip.ip()) {
-            true => HashSet::new(),
-            false => heard()
-                .filter(is_better)
-                .filter_map(|one| one.mac)
-                .collect(),
+    fn add_neighbour(&mut self, given: &Given, doubtful: bool, place: usize) {
+        let [on, below] = self.tables(given);
+        let entry = on.get(place).or_else(|| below.get(place - on.len()));
+        let Some(entry) = entry.filter(|one| !self.has_better_address(one)) else {
+            return;
         };
-        heard().filter(move |one| {
-            let has_better =
-                is_link_local_v6(one.ip) && one.mac.is_some_and(|mac| better.contains(&mac));
+        if self.sure + self.doubtful < given.most {
+            let peer = Peer {
+                mac: entry.mac,
+                doubtful,
+                ..self.peer(entry.ip, Source::Learned, true, false)
+            };
+            self.add(peer, given);
+        }
+        match doubtful {
+            true => self.doubtful += 1,
+            false => self.sure += 1,
+        }
+    }
+
+    /// For [`Confirm::Subnet`]: the other addresses of the VIP's IPv4 subnets that are small enough.
+    fn add_swept(&mut self, given: &Given) {
+        if given.confirm == Confirm::Subnet {
+            let subnets = self.subnets.clone().into_iter();
+            for ip in subnets.filter_map(Prefix::hosts).flatten() {
+                let swept = Peer {
+                    doubtful: true,
+                    ..self.peer(ip.into(), Source::Subnet, true, false)
+                };
+                self.add(swept, given);
+            }
+        }
+    }
+
+    fn add(&mut self, peer: Peer, given: &Given) {
+        if self.can_be_peer(peer.ip, given) {
+            match peer.doubtful {
+                true => self.unlikely.push(peer),
+                false => self.likely.push(peer),
+            }
+        }
+    }
+
+    /// The hosts that were heard, those first that were lately. Of one that has another address, the
+    /// link-local one is not asked.
+    fn observed(&self, given: &Given) -> Vec<Observed> {
+        let views = [Some(self.on), self.below].into_iter().flatten();
+        let views = views.filter_map(|on| given.view(on));
+        let mut heard: Vec<_> = views.flat_map(|view| &view.observed).copied().collect();
+        let is_better = |one: &&Observed| one.ip.is_ipv6() && !is_link_local_v6(one.ip);
+        let better = heard.iter().filter(is_better);
+        let better: HashSet<_> = better.filter_map(|one| one.mac).collect();
+        heard.retain(|one| {
+            let has_better = is_link_local_v6(one.ip)
+                && !is_link_local_v6(self.vip.ip())
+                && one.mac.is_some_and(|mac| better.contains(&mac));
             self.shares_subnet(one.ip) && !has_better && !self.is_broadcast(one.ip)
-        })
+        });
+        heard.sort_by_key(|one| !one.is_recent);
+        heard
     }
 
     /// Whether an address is the broadcast address of a subnet on the link: the rounds themselves ask for
     /// that.
     fn is_broadcast(&self, ip: IpAddr) -> bool {
-        let mut subnets = self.hosts.addresses().map(Prefix::of);
+        let mut subnets = self.own_subnets.iter();
         subnets.any(|subnet| subnet.broadcast().map(IpAddr::V4) == Some(ip))
-    }
-
-    /// The addresses of a sweep: all hosts of the VIP's IPv4 subnets that are small enough.
-    fn swept(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let subnets = self.subnets.iter().map(Prefix::of);
-        subnets.filter_map(Prefix::hosts).flatten().map(IpAddr::V4)
     }
 
     /// Whether an address is of the VIP's family, and neither a VIP nor this host's. A link-local
     /// address of this host on another link is another host's here.
-    fn can_be_peer(&self, ip: IpAddr) -> bool {
+    fn can_be_peer(&self, ip: IpAddr, given: &Given) -> bool {
         ip.is_ipv4() == self.vip.ip().is_ipv4()
-            && !self.hosts.vips.contains(&ip)
-            && (is_link_local_v6(ip) || !self.hosts.own.contains(&ip))
-            && !self.hosts.own_here.contains(&ip)
+            && !given.vips.contains(&ip)
+            && (is_link_local_v6(ip) || !given.own.contains(&ip))
+            && !self.own_here.contains(&ip)
     }
 
     /// Whether the peer reaches the VIP on the link, as far as this host knows: both are in one of its
     /// subnets. If the VIP is in none, every neighbour on its link counts.
     fn shares_subnet(&self, ip: IpAddr) -> bool {
         is_link_local_v6(ip)
-            || self.subnets.iter().any(|subnet| contains(subnet, ip))
-            || (self.subnets.is_empty() && self.hosts.on_link.contains(&ip))
+            || self.subnets.iter().any(|subnet| subnet.contains(ip))
+            || (self.subnets.is_empty() && self.on_link.contains(&ip))
     }
 
     fn leads_to(&self, ip: IpAddr) -> bool {
-        self.shares_subnet(ip)
-            || self
-                .hosts
-                .addresses()
-                .any(|address| !is_host_prefix(address) && contains(address, ip))
+        let mut subnets = self.own_subnets.iter();
+        self.shares_subnet(ip) || subnets.any(|subnet| subnet.contains(ip))
     }
 
     /// Whether the host of a link-local entry has another entry: one question is enough.
     fn has_better_address(&self, neighbour: &Neighbour) -> bool {
+        let mac = neighbour.mac;
         is_link_local_v6(neighbour.ip)
             && !is_link_local_v6(self.vip.ip())
-            && self.better_known.contains(&neighbour.mac)
+            && mac.is_some_and(|mac| self.better_known.contains(&mac))
     }
 
     fn peer(&self, ip: IpAddr, source: Source, onlink: bool, required: bool) -> Peer {
         Peer {
             ip,
-            mac: self.hosts.live.get(&ip).and_then(|entry| entry.mac),
+            mac: self.named.get(&ip).copied().flatten(),
             source,
             required,
             onlink,
@@ -332,9 +432,11 @@ impl<'a> PeerFinder<'a> {
     fn control(&self, peer: IpAddr) -> Option<Control> {
         let needs_route = is_link_local_v6(peer) && !is_link_local_v6(self.vip.ip());
         let near = if needs_route { self.vip.ip() } else { peer };
-        let is_near = |own: &Address| !is_host_prefix(own) && contains(own, near);
-        self.hosts
-            .controls
+        let is_near = |own: &Address| {
+            let subnet = Prefix::of(own);
+            !subnet.is_host() && subnet.contains(near)
+        };
+        self.controls
             .iter()
             .filter(|(own, _)| own.ip.is_ipv4() == peer.is_ipv4())
             .min_by_key(|(own, _)| !is_near(own))
@@ -354,16 +456,8 @@ fn is_doubtful(neighbour: &Neighbour) -> bool {
     neighbour.state == NeighbourState::Stale && !neighbour.externally_learned
 }
 
-fn is_host_prefix(address: &Address) -> bool {
-    Prefix::of(address).is_host()
-}
-
 fn is_link_local_v6(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
-}
-
-fn contains(subnet: &Address, ip: IpAddr) -> bool {
-    Prefix::of(subnet).contains(ip)
 }
 
 #[cfg(test)]
@@ -463,9 +557,22 @@ mod tests {
             .unwrap();
         let (mut vips, own): (HashSet<_>, _) = (ips(given, "vips"), ips(given, "own"));
         vips.insert(vip.ip());
-        let hosts = LinkHosts::new(&vips, &own, on, below);
-        let finder = PeerFinder::new(vip, &hosts);
-        finder.peers(&ips::<Vec<_>>(given, "configured"), confirm, most, true)
+        let given = Given {
+            views: std::iter::once(on).chain(below).cloned().collect(),
+            vips,
+            own,
+            configured: ips(given, "configured"),
+            confirm,
+            most,
+        };
+        let mut finder = PeerFinder::new(vip, on, below, &given);
+        let (mut peers, mut known, mut at) = (Vec::new(), HashSet::new(), 0);
+        while let Some(some) = finder.peers_from(at, true, &given) {
+            assert!(some.len() <= PEERS_AT_ONCE);
+            at += some.len();
+            peers.extend(some.into_iter().filter(|peer| known.insert(peer.ip)));
+        }
+        (peers, finder.left_out(true, &given))
     }
 
     #[test]

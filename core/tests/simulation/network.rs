@@ -1479,8 +1479,8 @@ impl Network {
             links: views.iter().map(|one| one.link.clone()).collect(),
             addresses: views.iter().flat_map(|one| one.addresses.clone()).collect(),
         };
-        self.core
-            .links_are(self.at(), &views, &host, &configured, Confirm::All);
+        self.core.links_are(views, &host, &configured, Confirm::All);
+        while self.core.find_peers(self.at()) {}
     }
 
     pub(crate) fn claim(&self, vip: usize) -> Option<&Claim> {

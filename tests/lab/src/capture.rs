@@ -97,7 +97,18 @@ impl Capture {
     /// Opens a capture in the thread's network namespace.
     pub(crate) fn open(interface: &str) -> Self {
         await_time_stamps();
+        Self::on(packet_socket(interface))
+    }
+
+    /// The same for what the interface sends alone.
+    pub(crate) fn open_for_sent(interface: &str) -> Self {
+        await_time_stamps();
         let socket = packet_socket(interface);
+        pass_sent_alone(&socket);
+        Self::on(socket)
+    }
+
+    fn on(socket: OwnedFd) -> Self {
         let (frames, arrived) = Default::default();
         let shared = Arc::new(Shared {
             socket,
@@ -227,6 +238,35 @@ pub(crate) fn packet_socket(interface: &str) -> OwnedFd {
     }
     bind(&socket, interface, libc::ETH_P_ALL);
     socket
+}
+
+/// Makes the kernel drop what an interface receives before it takes room in the socket.
+fn pass_sent_alone(socket: &OwnedFd) {
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let (load, jump_if_equal, end) = (0x30, 0x15, 0x06);
+    // SKF_AD_OFF + SKF_AD_PKTTYPE (linux/filter.h).
+    let packet_type = (-0x1000 + 4_i32).cast_unsigned();
+    let mut program = [
+        instruction(load, 0, 0, packet_type),
+        instruction(jump_if_equal, 0, 1, libc::PACKET_OUTGOING.into()),
+        instruction(end, 0, 0, u32::MAX),
+        instruction(end, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len().try_into().expect("it is short"),
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the option's value is a sock_fprog, whose instructions outlive the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length_of(&program),
+        )
+    };
+    Errno::result(result).expect("the filter is taken");
 }
 
 /// Sends a frame as it is, from the destination MAC on, in the thread's network namespace.

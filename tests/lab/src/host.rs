@@ -241,6 +241,11 @@ impl Host {
         self.capture_on("eth0")
     }
 
+    /// Captures what `eth0` sends from now on. It is complete also while a flood comes in.
+    pub fn capture_sent(&self) -> Capture {
+        self.netns().enter(|| Capture::open_for_sent("eth0"))
+    }
+
     /// Captures what an interface sends and receives from now on.
     pub fn capture_on(&self, interface: &str) -> Capture {
         self.netns().enter(|| Capture::open(interface))

@@ -49,7 +49,8 @@ fn bench_with_peers(configured: &[&str]) -> Bench {
     };
     let configured: Vec<IpAddr> = configured.iter().map(|ip| ip.parse().unwrap()).collect();
     let core = &mut bench.core;
-    core.links_are(bench.now, &[view], &host, &configured, Confirm::All);
+    core.links_are(vec![view], &host, &configured, Confirm::All);
+    while core.find_peers(bench.now) {}
     bench
 }
 
