@@ -364,6 +364,31 @@ fn a_claim_leads_to_questions_and_only_answers_count() {
 }
 
 #[test]
+fn several_owners_are_told_once_while_that_lasts() {
+    let c = mac(0xc);
+    let mut played = Played::elsewhere();
+    let told = |played: &mut Played, owners: &[Mac], millis| {
+        played.pass(millis);
+        played.claimed(B, A, owners).1
+    };
+    // An hour, in which one host answers on three interfaces; which of them comes first is chance.
+    assert_eq!(told(&mut played, &[A, B], 0), [vec![A, B]]);
+    assert_eq!(told(&mut played, &[B, c], 70_000), [vec![B, c]]);
+    for owners in [[A, B], [B, c], [A, c]].iter().cycle().take(50) {
+        assert_eq!(told(&mut played, owners, 70_000), [[]; 0]);
+    }
+    // That the others were not heard in time does not end it.
+    assert_eq!(told(&mut played, &[B], 70_000), [vec![B]]);
+    assert_eq!(told(&mut played, &[A, B], 70_000), [[]; 0]);
+    // It is over, and comes again: after another one had the VIP, or after a long time.
+    let d = mac(0xd);
+    assert_eq!(told(&mut played, &[d], 70_000), [vec![d]]);
+    assert_eq!(told(&mut played, &[A, B], 70_000), [vec![A, B]]);
+    assert_eq!(told(&mut played, &[A, B], 3_000_000), [[]; 0]);
+    assert_eq!(told(&mut played, &[A, B], 3_700_000), [vec![A, B]]);
+}
+
+#[test]
 fn an_advert_of_a_new_master_is_a_claim() {
     let mut played = Played::elsewhere();
     assert_eq!(played.advertised(B, A, &[B]), (3, vec![vec![B]]));
