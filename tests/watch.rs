@@ -304,6 +304,44 @@ fn keepalived_s_event_for_a_move_starts_nothing_twice() {
     );
 }
 
+/// The kernel reports an IPv6 address that needs no duplicate address detection some time after it was
+/// added.
+#[test]
+fn an_event_that_is_read_before_the_kernel_s_report_starts_nothing_twice() {
+    // Nothing was reported before MASTER, or one of two VIPs; and one never comes.
+    for (before, after, count, result) in [
+        (&[][..], &[VIP, VIP6][..], 1, "ok"),
+        (&[VIP], &[VIP6], 1, "ok"),
+        (&[VIP], &[], 2, "not-held"),
+    ] {
+        let lab = Lab::new();
+        let (a, b) = (lab.host("a"), lab.host("b"));
+        let excluded = format!("virtual_ipaddress_excluded {{\n  {VIP6}\n }}");
+        let conf = instance("VI_1", 51, 100, &[VIP], &excluded);
+        let conf = file(&lab, "keepalived.conf", &conf);
+        let (path, mut writer) = fifo(&lab, "fifo");
+        let arguments = format!("{} --json fifo {}", short(&lab), path.display());
+        let resident = Resident::start(&lab, &a, &with(&conf, &arguments));
+        remember_old([&b], &[VIP, VIP6]);
+        before.iter().for_each(|vip| give(&a, vip, "eth0"));
+        writer.write_all(b"INSTANCE \"VI_1\" MASTER 100\n").unwrap();
+        watch_for(Duration::from_millis(200));
+        after.iter().for_each(|vip| give(&a, vip, "eth0"));
+        let here: Vec<_> = before.iter().chain(after).copied().collect();
+        wait_until_followed([&b], &here, a.mac());
+        resident.wait_for_reports(count);
+        drop(writer);
+        let Resident { run, printed, log } = resident;
+        run.end();
+        let log = fs::read_to_string(log).unwrap();
+        let printed = fs::read_to_string(printed).unwrap();
+        assert_eq!(printed.lines().count(), count, "{printed} {log}");
+        let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+        assert_eq!(about(&last).1.len(), 2, "{printed} {log}");
+        assert_eq!(last["result"], result, "{printed} {log}");
+    }
+}
+
 #[test]
 fn of_two_residents_one_announces() {
     let lab = Lab::new();

@@ -73,11 +73,15 @@ impl Played {
             .collect()
     }
 
-    fn has_done(&mut self, line: &str, members: &[&str]) -> bool {
+    fn progress(&mut self, line: &str, members: &[&str]) -> Progress {
         let event = event(line);
         let call = event.calls_for().unwrap().unwrap();
         let members: Vec<_> = members.iter().map(|name| (*name).to_owned()).collect();
-        self.watch.has_done(self.now, &event, call, &members)
+        self.watch.progress(self.now, &event, call, &members)
+    }
+
+    fn has_done(&mut self, line: &str, members: &[&str]) -> bool {
+        self.progress(line, members) == Progress::Done
     }
 }
 
@@ -180,6 +184,35 @@ fn an_event_for_a_move_that_the_kernel_reported_calls_for_nothing_more() {
     assert!(
         !played.has_done("INSTANCE \"A\" MASTER 100", &["A"]),
         "too late"
+    );
+}
+
+#[test]
+fn an_event_joins_the_announcement_of_vips_that_the_kernel_has_yet_to_report() {
+    let given: &[(&str, &[&str])] = &[("A", &["10.0.0.10", "10.0.0.11"]), ("B", &["10.0.0.12"])];
+    let mut played = Played::new(given, &["10.0.0.1/24"], AtStart::Here);
+    let master = "INSTANCE \"A\" MASTER 100";
+    // None of them is here yet, then one, then both.
+    assert_eq!(played.progress(master, &["A"]), Progress::Begun);
+    played.add("10.0.0.10");
+    assert_eq!(played.moves(), ["A came 10.0.0.10 10.0.0.11"]);
+    assert_eq!(played.progress(master, &["A"]), Progress::Begun);
+    let of_both = "GROUP \"G\" MASTER 0";
+    assert_eq!(played.progress(of_both, &["A", "B"]), Progress::Begun);
+    played.pass(5);
+    played.add("10.0.0.11");
+    assert_eq!(played.moves(), [""; 0]);
+    assert_eq!(played.progress(master, &["A"]), Progress::Done);
+    // Now it is news, as is an event about a VIP that has been here for long.
+    assert_eq!(played.progress(master, &["A"]), Progress::New);
+    played.remove("10.0.0.11");
+    assert_eq!(played.progress(master, &["A"]), Progress::New);
+    // What else is announced waits for nothing.
+    let again = "INSTANCE \"B\" MASTER_RX_LOWER_PRI 100";
+    assert_eq!(played.progress(again, &["B"]), Progress::New);
+    assert_eq!(
+        played.progress("INSTANCE \"C\" MASTER 100", &["C"]),
+        Progress::New
     );
 }
 
