@@ -26,6 +26,7 @@ use vipherald_core::event::{Call, Event, Subject, is_about_servers};
 use vipherald_core::host::PlacedVip;
 use vipherald_core::keepalived::Configuration;
 use vipherald_core::log_limit::RateLimit;
+use vipherald_core::watch::{COME_WITHIN, Progress};
 
 use crate::error::Error;
 use crate::exit::Exit;
@@ -50,7 +51,7 @@ const WARNINGS: u32 = 6;
 pub(crate) enum Occasion {
     /// An event of keepalived.
     Event(Event, Call),
-    /// An event that calls for what was done when the kernel reported the moves of its VIPs.
+    /// An event that calls for what is done when the kernel reports the moves of its VIPs.
     Done(Event),
     /// No event was about this instance, and these VIPs of it are here.
     Unmentioned(String, Vec<PlacedVip>),
@@ -174,6 +175,10 @@ async fn read<R: Respond + 'static>(
                 workers.act_on_moves(&mut watcher).await;
                 continue;
             }
+            () = at(workers.due()) => {
+                workers.act_on_moves(&mut watcher).await;
+                continue;
+            }
             ready = fifo.readable() => ready?,
             () = sleep_until(all_mentioned), if !is_past => {
                 is_past = true;
@@ -186,7 +191,9 @@ async fn read<R: Respond + 'static>(
                 continue;
             }
         }
-        // keepalived writes after it has moved the VIPs.
+        let read = fifo.try_read(&mut octets);
+        // keepalived writes after it has moved the VIPs: the kernel has reported what these lines are about,
+        // except for some IPv6 addresses.
         workers.act_on_moves(&mut watcher).await;
         let mut on_event = |event: Event, call| {
             workers.responder.serves(&event)?;
@@ -194,9 +201,10 @@ async fn read<R: Respond + 'static>(
             workers.respond(event, call, watcher.as_mut());
             Ok(())
         };
-        match fifo.try_read(&mut octets) {
+        match read {
             Ok(0) => {
                 lines.end();
+                workers.act_on_waiting();
                 return Ok(None);
             }
             Ok(read) => lines.add(&octets[..read], &mut on_event),
@@ -210,6 +218,13 @@ async fn read<R: Respond + 'static>(
 async fn changed(watcher: Option<&Watcher>) -> io::Result<()> {
     match watcher {
         Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
@@ -344,9 +359,18 @@ fn log_limited(limit: &mut RateLimit, level: Level, text: impl FnOnce() -> Strin
     }
 }
 
+/// An event that waits for the kernel's reports on its VIPs.
+struct Waiting {
+    event: Event,
+    call: Call,
+    until: Instant,
+}
+
 /// A task for each instance and group that had an event.
 struct Workers<R> {
     responder: Rc<R>,
+    /// One event of an instance or group at most.
+    waiting: Vec<Waiting>,
     newest: HashMap<(Subject, String), watch::Sender<Option<Occasion>>>,
     tasks: JoinSet<()>,
     /// Whose VIPs are being announced now.
@@ -361,13 +385,14 @@ impl<R: Respond + 'static> Workers<R> {
         Self {
             begun: Announcements::new(Rc::clone(&responder)),
             responder,
+            waiting: Vec::new(),
             newest: HashMap::new(),
             tasks: JoinSet::new(),
             announcing: Rc::default(),
         }
     }
 
-    /// Responds to the moves that the kernel has reported.
+    /// Responds to the moves that the kernel has reported, and to the events that waited for them.
     async fn act_on_moves(&mut self, watcher: &mut Option<Watcher>) {
         if let Some(watching) = watcher
             && let Err(error) = self.begun.act(watching).await
@@ -375,18 +400,60 @@ impl<R: Respond + 'static> Workers<R> {
             warn!("{error}: from now on, only keepalived's events count");
             *watcher = None;
         }
+        for waiting in std::mem::take(&mut self.waiting) {
+            match self.progress(&waiting, watcher.as_mut()) {
+                Progress::Done => {}
+                Progress::Begun => self.waiting.push(waiting),
+                Progress::New => self.act_on(waiting),
+            }
+        }
     }
 
-    /// Responds to an event, unless the kernel reported the same before.
+    /// Responds to an event, unless the kernel reported the same before, or is about to.
     fn respond(&mut self, event: Event, call: Call, watcher: Option<&mut Watcher>) {
-        let members = self.responder.members(&event);
-        if watcher.is_some_and(|watcher| watcher.has_done(&event, call, &members)) {
-            debug!("{}: {} was acted on before", event.name, event.state);
-            self.assign(Occasion::Done(event));
+        let is_newer = |one: &Waiting| one.event.of == event.of && one.event.name == event.name;
+        self.waiting.retain(|one| !is_newer(one));
+        let until = Instant::now() + COME_WITHIN;
+        let waiting = Waiting { event, call, until };
+        let progress = self.progress(&waiting, watcher);
+        if progress == Progress::New {
+            self.act_on(waiting);
             return;
         }
-        self.begun.stop(&members);
+        let event = waiting.event.clone();
+        debug!("{}: {}: {progress:?}", event.name, event.state);
+        self.assign(Occasion::Done(event));
+        if progress == Progress::Begun {
+            self.waiting.push(waiting);
+        }
+    }
+
+    fn progress(&self, waiting: &Waiting, watcher: Option<&mut Watcher>) -> Progress {
+        let Waiting { event, call, until } = waiting;
+        let members = self.responder.members(event);
+        match watcher.map(|watcher| watcher.progress(event, *call, &members)) {
+            None => Progress::New,
+            Some(Progress::Begun) if Instant::now() >= *until => Progress::New,
+            Some(progress) => progress,
+        }
+    }
+
+    /// Does what an event calls for that is news.
+    fn act_on(&mut self, Waiting { event, call, .. }: Waiting) {
+        self.begun.stop(&self.responder.members(&event));
         self.assign(Occasion::Event(event, call));
+    }
+
+    /// When an event has waited long enough.
+    fn due(&self) -> Option<Instant> {
+        self.waiting.iter().map(|one| one.until).min()
+    }
+
+    /// Acts on the events that still wait: from now on, the kernel is not heard.
+    fn act_on_waiting(&mut self) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.act_on(waiting);
+        }
     }
 
     fn assign(&mut self, occasion: Occasion) {

@@ -304,6 +304,44 @@ fn keepalived_s_event_for_a_move_starts_nothing_twice() {
     );
 }
 
+/// The kernel reports an IPv6 address that needs no duplicate address detection some time after it was
+/// added.
+#[test]
+fn an_event_that_is_read_before_the_kernel_s_report_starts_nothing_twice() {
+    // Nothing was reported before MASTER, or one of two VIPs; and one never comes.
+    for (before, after, count, result) in [
+        (&[][..], &[VIP, VIP6][..], 1, "ok"),
+        (&[VIP], &[VIP6], 1, "ok"),
+        (&[VIP], &[], 2, "not-held"),
+    ] {
+        let lab = Lab::new();
+        let (a, b) = (lab.host("a"), lab.host("b"));
+        let excluded = format!("virtual_ipaddress_excluded {{\n  {VIP6}\n }}");
+        let conf = instance("VI_1", 51, 100, &[VIP], &excluded);
+        let conf = file(&lab, "keepalived.conf", &conf);
+        let (path, mut writer) = fifo(&lab, "fifo");
+        let arguments = format!("{} --json fifo {}", short(&lab), path.display());
+        let resident = Resident::start(&lab, &a, &with(&conf, &arguments));
+        remember_old([&b], &[VIP, VIP6]);
+        before.iter().for_each(|vip| give(&a, vip, "eth0"));
+        writer.write_all(b"INSTANCE \"VI_1\" MASTER 100\n").unwrap();
+        watch_for(Duration::from_millis(200));
+        after.iter().for_each(|vip| give(&a, vip, "eth0"));
+        let here: Vec<_> = before.iter().chain(after).copied().collect();
+        wait_until_followed([&b], &here, a.mac());
+        resident.wait_for_reports(count);
+        drop(writer);
+        let Resident { run, printed, log } = resident;
+        run.end();
+        let log = fs::read_to_string(log).unwrap();
+        let printed = fs::read_to_string(printed).unwrap();
+        assert_eq!(printed.lines().count(), count, "{printed} {log}");
+        let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+        assert_eq!(about(&last).1.len(), 2, "{printed} {log}");
+        assert_eq!(last["result"], result, "{printed} {log}");
+    }
+}
+
 #[test]
 fn of_two_residents_one_announces() {
     let lab = Lab::new();
@@ -646,7 +684,37 @@ fn two_answers_are_a_conflict_that_is_logged() {
     remember_old([&c], &[VIP]);
     give(&d, VIP, "eth0");
     moves_to(&b, &c);
-    resident.wait_for_log("both answer for it");
+    resident.wait_for_log("answer for it: two hosts have it, or one host answers on two");
+    resident.run.goes_on();
+}
+
+/// With Linux's default settings a host answers on every card for what is on any of them.
+#[test]
+fn one_host_that_answers_on_two_cards_is_told_once_and_is_no_error() {
+    let lab = Lab::new();
+    let (b, c) = (lab.host("b"), lab.host("c"));
+    b.ip("link add link eth0 name v0 type macvlan mode bridge\n\
+          link set v0 up\n");
+    b.run("ip addr add 10.9.0.201/24 dev v0");
+    let resident = Resident::start(&lab, &c, &format!("watch {VIP}"));
+    remember_old([&c], &[VIP]);
+    moves_to(&b, &c);
+    resident.wait_for_log(&format!("`vipherald check {VIP}` tells which"));
+    // Each of these is doubted: the entry has one of the two.
+    for _ in 0..8 {
+        for mac in [b.mac(), b.interface_mac("v0")] {
+            b.send(&claim(mac));
+            watch_for(Duration::from_millis(400));
+        }
+    }
+    let log = resident.log();
+    assert_eq!(log.matches("answer for it").count(), 1, "{log}");
+    assert!(!log.contains("error"), "{log}");
+    let told = run(&c, &format!("--json check {VIP}")).exits(0).report();
+    assert!(
+        told.to_string().contains("interfaces of one host"),
+        "{told}"
+    );
     resident.run.goes_on();
 }
 

@@ -234,8 +234,11 @@ impl Resident {
         let [owner] = found.owners[..] else {
             if self.conflicts.borrow_mut().take(Instant::now()) {
                 let macs: Vec<_> = found.owners.iter().map(Mac::to_string).collect();
-                let macs = macs.join(" and ");
-                error!("{vip}: {macs} both answer for it: this host's entry stays");
+                warn!(
+                    "{vip}: {} answer for it: two hosts have it, or one host answers on two interfaces \
+                     (arp_ignore); `vipherald check {vip}` tells which; this host's entry stays",
+                    macs.join(" and ")
+                );
             }
             return Ok(());
         };

@@ -49,7 +49,8 @@ pub enum Drained {
 /// The kernel queues a change before the system call that makes it returns, so once [`Changes::drain`]
 /// finds the queue empty, it has passed on every change that happened before. That is why this is a
 /// socket of its own, read directly: the connection for requests delivers messages only when its task
-/// next runs.
+/// next runs. (One change comes some milliseconds later: an IPv6 address that is added without duplicate
+/// address detection, as keepalived does. Nothing is announced before it is reported.)
 #[derive(Debug)]
 pub struct Changes {
     socket: Readable<Socket>,

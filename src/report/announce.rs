@@ -9,7 +9,7 @@ use log::Level;
 use serde::Serialize;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, State};
-use vipherald_core::ask::Refusal;
+use vipherald_core::ask::{PeerVerdict, Refusal};
 use vipherald_core::host::PlacedVip;
 
 use super::asked_peer::AskedPeer;
@@ -153,7 +153,7 @@ impl AnnounceReport {
         let counts_silent_paths = !dry_run && cut_short.is_none();
         let mut of_claims = Vec::new();
         for one in &judged {
-            let fate = fate_of(one.claim, dry_run);
+            let fate = fate_of(one.claim, dry_run, cut_short);
             let result = findings.result_of(one, counts_silent_paths).min(fate.0);
             of_claims.push(result);
             let group = alike.entry(fate).or_default();
@@ -231,7 +231,7 @@ impl AnnounceReport {
                 claim.planned_frames(),
                 seconds(Claim::planned_time())
             ),
-            _ => format!("{} {}", claim.vip, fate_of(claim, true).1),
+            _ => format!("{} {}", claim.vip, fate_of(claim, true, None).1),
         };
         let absent = |placed: &PlacedVip| format!("{} is {}", placed.vip, absence(core, placed));
         let lines = core.claims().iter().map(plan);
@@ -323,10 +323,22 @@ fn absence(core: &Announcement, placed: &PlacedVip) -> String {
     }
 }
 
+/// Whether nobody is known to follow, and nothing else is known of the VIP either.
+fn has_achieved_nothing(claim: &Claim) -> bool {
+    let follows = |verdict| matches!(verdict, PeerVerdict::Proven | PeerVerdict::Acknowledged);
+    let is_refused = claim.frames_sent == 0 && claim.last_refusal.is_some();
+    let is_open = matches!(claim.state(), State::Ready | State::Waiting(_)) && !is_refused;
+    is_open && !claim.peers().any(|one| follows(claim.verdict_of(one)))
+}
+
 /// How one claim ended, and the words for it, to follow the VIP.
-fn fate_of(claim: &Claim, dry_run: bool) -> (AnnounceResult, String) {
+fn fate_of(claim: &Claim, dry_run: bool, cut_short: Option<CutShort>) -> (AnnounceResult, String) {
     let name = &claim.link.name;
     match claim.state() {
+        _ if cut_short == Some(CutShort::NewerEvent) && has_achieved_nothing(claim) => (
+            AnnounceResult::Superseded,
+            format!("left on {name} to a newer event"),
+        ),
         State::Left => (AnnounceResult::NotHeld, format!("left {name}: stopped")),
         State::DadFailed => (
             AnnounceResult::Conflict,

@@ -16,7 +16,7 @@ use vipherald_core::address::InterfaceIndex;
 use vipherald_core::ask::{Asker, Listening};
 use vipherald_core::event::{Call, Event};
 use vipherald_core::host::PlacedVip;
-use vipherald_core::watch::{AtStart, Found, Moved, Watch};
+use vipherald_core::watch::{AtStart, Found, Moved, Progress, Watch};
 
 pub(crate) use announcements::Announcements;
 pub(crate) use files::FileChanges;
@@ -269,9 +269,9 @@ impl Watcher {
         self.core.are_late(vips, peers);
     }
 
-    /// See [`Watch::has_done`].
-    pub(crate) fn has_done(&mut self, event: &Event, call: Call, members: &[String]) -> bool {
-        self.core.has_done(Instant::now(), event, call, members)
+    /// See [`Watch::progress`].
+    pub(crate) fn progress(&mut self, event: &Event, call: Call, members: &[String]) -> Progress {
+        self.core.progress(Instant::now(), event, call, members)
     }
 
     /// See [`Watch::here_before`].

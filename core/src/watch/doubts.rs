@@ -1,12 +1,12 @@
 //! Claims of other hosts to VIPs that are elsewhere: ARP, neighbour discovery, VRRP. A claim alone changes nothing: whoever has the VIP
 //! is asked, if the claim is not by the MAC of this kernel's entry, and only answers count.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::address::{InterfaceIndex, Mac, Vip};
-use crate::ask::{OwnerSearch, Refusal, Subject};
+use crate::ask::{MOST_CLAIMANTS, OwnerSearch, Refusal, Subject};
 use crate::host::PlacedVip;
 use crate::wire::Frame;
 
@@ -23,6 +23,8 @@ const SETTLES_WITHIN: Duration = Duration::from_millis(10);
 const SETTLES_WITHIN_EACH: Duration = Duration::from_micros(300);
 /// How many answers by one host, and none by others, make it the owner.
 const ENOUGH: u32 = 3;
+/// Several owners that no search has found for this long are news when they are found again.
+const LASTS: Duration = Duration::from_secs(3600);
 
 /// Where a VIP is claimed.
 type Key = (Vip, InterfaceIndex);
@@ -45,7 +47,8 @@ pub struct Found {
     pub placed: PlacedVip,
     /// Its link.
     pub interface: InterfaceIndex,
-    /// Its owner; several: a conflict.
+    /// Its owner. Several: a conflict, or a host that answers on several interfaces; told once while it
+    /// lasts.
     pub owners: Vec<Mac>,
 }
 
@@ -64,8 +67,42 @@ struct Doubt {
     ask_from: Instant,
     /// The search for the owner, and the MAC of the kernel's entry.
     search: Option<(OwnerSearch, Mac)>,
-    /// What the last searches found, and how many of them the same.
-    found: (Vec<Mac>, u32),
+    owners: Owners,
+}
+
+/// Whom the last searches have found.
+#[derive(Debug, Default)]
+struct Owners {
+    /// Any search may have heard only some of them in time.
+    all: BTreeSet<Mac>,
+    /// Whether the last search found several, and when any did.
+    are_several: bool,
+    were_several: Option<Instant>,
+    /// How many searches in a row found no others, up to a bound.
+    again: u32,
+}
+
+impl Owners {
+    /// A search found `owners`. Returns whether that is to be acted on: several are, if they are news.
+    fn found(&mut self, now: Instant, owners: &[Mac]) -> bool {
+        let are_several = owners.len() > 1;
+        let are_known = owners.iter().all(|mac| self.all.contains(mac));
+        let lasts = self.were_several.is_some_and(|at| now < at + LASTS);
+        // Another one alone: the VIP has moved.
+        if !are_several && !are_known || self.all.len() >= MOST_CLAIMANTS {
+            self.all.clear();
+        }
+        self.all.extend(owners);
+        self.again = match are_known && are_several == self.are_several {
+            true => MOST_DOUBLINGS.min(self.again + 1),
+            false => 0,
+        };
+        self.are_several = are_several;
+        if are_several {
+            self.were_several = Some(now);
+        }
+        !are_several || !are_known || !lasts
+    }
 }
 
 impl Doubt {
@@ -141,7 +178,7 @@ impl Doubts {
                 look_from: now,
                 ask_from: now,
                 search: None,
-                found: (Vec::new(), 0),
+                owners: Owners::default(),
             }),
         }
     }
@@ -189,7 +226,7 @@ impl Doubts {
         }
     }
 
-    /// What the searches found since the last call.
+    /// What the searches found since the last call, except for several owners that were told before.
     pub(super) fn take_found(&mut self, now: Instant) -> Vec<Found> {
         let mut found = Vec::new();
         for ((_, interface), doubt) in &mut self.all {
@@ -208,13 +245,12 @@ impl Doubts {
                 _ => answers.iter().map(|(mac, _)| *mac).collect(),
             };
             doubt.search = None;
-            if !owners.is_empty() {
-                doubt.found.1 = match doubt.found.0 == owners {
-                    true => MOST_DOUBLINGS.min(doubt.found.1 + 1),
-                    false => 0,
-                };
-                doubt.found.0.clone_from(&owners);
-                doubt.ask_from = now + ASK_AGAIN * (1 << doubt.found.1);
+            if owners.is_empty() {
+                continue;
+            }
+            let acts = doubt.owners.found(now, &owners);
+            doubt.ask_from = now + ASK_AGAIN * (1 << doubt.owners.again);
+            if acts {
                 found.push(Found {
                     placed: doubt.placed.clone(),
                     interface: *interface,
@@ -280,5 +316,20 @@ impl Doubts {
     pub(super) fn retain(&mut self, is_it: impl Fn(Vip, InterfaceIndex) -> bool) {
         self.all
             .retain(|(vip, interface), _| is_it(*vip, *interface));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::testing::{A, B, mac};
+
+    #[test]
+    fn any_number_of_owners_takes_a_bounded_memory() {
+        let mut owners = Owners::default();
+        for last in 0..100 {
+            owners.found(Instant::now(), &[A, B, mac(0x20 + last)]);
+            assert!(owners.all.len() < 2 * MOST_CLAIMANTS);
+        }
     }
 }

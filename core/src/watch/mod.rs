@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use doubts::Doubts;
 pub use doubts::{Claimed, Found};
 pub use hosts::{Hosts, MOST_OBSERVED};
-use unit::Presence;
 pub use unit::Unit;
+use unit::{Member, Presence};
 
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
 use crate::ask::{AskedFrom, Asker, Observed, Refusal, Subject as Asked, Transmit};
@@ -64,6 +64,18 @@ pub enum AtStart {
     Came,
     /// They were here before: keepalived's events are about them.
     Here,
+}
+
+/// What the kernel's reports have made of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// What it calls for was done when the kernel reported the moves of its VIPs.
+    Done,
+    /// The kernel has yet to report VIPs, which are announced then: it reports an IPv6 address without
+    /// duplicate address detection some time after it was added.
+    Begun,
+    /// It calls for something else.
+    New,
 }
 
 /// Late hosts lead to one announcement of a unit at most in this time.
@@ -316,16 +328,16 @@ impl Watch {
         moves
     }
 
-    /// Whether what an event calls for has been done, since the last event of this instance or group,
-    /// when the kernel reported the moves of its VIPs. `members` are the units that it is about. An event
-    /// that was read late may be about a move after which there were others.
-    pub fn has_done(
+    /// What the kernel's reports since the last event of this instance or group have made of an event.
+    /// `members` are the units that it is about. An event that was read late may be about a move after
+    /// which there were others.
+    pub fn progress(
         &mut self,
         now: Instant,
         event: &Event,
         call: Call,
         members: &[String],
-    ) -> bool {
+    ) -> Progress {
         let subject = (event.of == Subject::Group, event.name.clone());
         let number = self.before_event.get(&subject).copied().unwrap_or(0);
         let before = (number, now.checked_sub(EVENT_WITHIN));
@@ -333,18 +345,24 @@ impl Watch {
         let known: Option<Vec<_>> = known.collect();
         // The kernel did not report what else this event is about.
         let known = known.unwrap_or_default();
-        let all = known.iter().flat_map(|unit| unit.presences());
+        let all = || known.iter().flat_map(|unit| unit.presences());
+        let comes = call == Call::Announce && event.state == "MASTER";
         let moves: Option<Vec<_>> = match call {
-            Call::Announce if event.state == "MASTER" => {
-                all.map(|one| one.came_after(before)).collect()
-            }
+            Call::Announce if comes => all().map(|one| one.came_after(before)).collect(),
             Call::Announce => None,
-            Call::Purge => all.map(|one| one.left_after(before)).collect(),
+            Call::Purge => all().map(|one| one.left_after(before)).collect(),
         };
         let last = moves.and_then(|moves| moves.into_iter().max());
+        let is_in_time = |one: &Member| !one.is_ready() || one.came_after(before).is_some();
+        if last.is_none() && comes && all().next().is_some() && all().all(is_in_time) {
+            return Progress::Begun;
+        }
         self.before_event
             .insert(subject, last.unwrap_or(self.moves));
-        last.is_some()
+        match last {
+            Some(_) => Progress::Done,
+            None => Progress::New,
+        }
     }
 
     /// Adds the hosts that it hears to these.

@@ -73,11 +73,15 @@ impl Played {
             .collect()
     }
 
-    fn has_done(&mut self, line: &str, members: &[&str]) -> bool {
+    fn progress(&mut self, line: &str, members: &[&str]) -> Progress {
         let event = event(line);
         let call = event.calls_for().unwrap().unwrap();
         let members: Vec<_> = members.iter().map(|name| (*name).to_owned()).collect();
-        self.watch.has_done(self.now, &event, call, &members)
+        self.watch.progress(self.now, &event, call, &members)
+    }
+
+    fn has_done(&mut self, line: &str, members: &[&str]) -> bool {
+        self.progress(line, members) == Progress::Done
     }
 }
 
@@ -180,6 +184,35 @@ fn an_event_for_a_move_that_the_kernel_reported_calls_for_nothing_more() {
     assert!(
         !played.has_done("INSTANCE \"A\" MASTER 100", &["A"]),
         "too late"
+    );
+}
+
+#[test]
+fn an_event_joins_the_announcement_of_vips_that_the_kernel_has_yet_to_report() {
+    let given: &[(&str, &[&str])] = &[("A", &["10.0.0.10", "10.0.0.11"]), ("B", &["10.0.0.12"])];
+    let mut played = Played::new(given, &["10.0.0.1/24"], AtStart::Here);
+    let master = "INSTANCE \"A\" MASTER 100";
+    // None of them is here yet, then one, then both.
+    assert_eq!(played.progress(master, &["A"]), Progress::Begun);
+    played.add("10.0.0.10");
+    assert_eq!(played.moves(), ["A came 10.0.0.10 10.0.0.11"]);
+    assert_eq!(played.progress(master, &["A"]), Progress::Begun);
+    let of_both = "GROUP \"G\" MASTER 0";
+    assert_eq!(played.progress(of_both, &["A", "B"]), Progress::Begun);
+    played.pass(5);
+    played.add("10.0.0.11");
+    assert_eq!(played.moves(), [""; 0]);
+    assert_eq!(played.progress(master, &["A"]), Progress::Done);
+    // Now it is news, as is an event about a VIP that has been here for long.
+    assert_eq!(played.progress(master, &["A"]), Progress::New);
+    played.remove("10.0.0.11");
+    assert_eq!(played.progress(master, &["A"]), Progress::New);
+    // What else is announced waits for nothing.
+    let again = "INSTANCE \"B\" MASTER_RX_LOWER_PRI 100";
+    assert_eq!(played.progress(again, &["B"]), Progress::New);
+    assert_eq!(
+        played.progress("INSTANCE \"C\" MASTER 100", &["C"]),
+        Progress::New
     );
 }
 
@@ -361,6 +394,31 @@ fn a_claim_leads_to_questions_and_only_answers_count() {
     played.add(VIP);
     assert_eq!(played.claimed(B, A, &[B]), (0, vec![]));
     assert_eq!(Played::elsewhere().claimed(OWN, A, &[B]), (0, vec![]));
+}
+
+#[test]
+fn several_owners_are_told_once_while_that_lasts() {
+    let c = mac(0xc);
+    let mut played = Played::elsewhere();
+    let told = |played: &mut Played, owners: &[Mac], millis| {
+        played.pass(millis);
+        played.claimed(B, A, owners).1
+    };
+    // An hour, in which one host answers on three interfaces; which of them comes first is chance.
+    assert_eq!(told(&mut played, &[A, B], 0), [vec![A, B]]);
+    assert_eq!(told(&mut played, &[B, c], 70_000), [vec![B, c]]);
+    for owners in [[A, B], [B, c], [A, c]].iter().cycle().take(50) {
+        assert_eq!(told(&mut played, owners, 70_000), [[]; 0]);
+    }
+    // That the others were not heard in time does not end it.
+    assert_eq!(told(&mut played, &[B], 70_000), [vec![B]]);
+    assert_eq!(told(&mut played, &[A, B], 70_000), [[]; 0]);
+    // It is over, and comes again: after another one had the VIP, or after a long time.
+    let d = mac(0xd);
+    assert_eq!(told(&mut played, &[d], 70_000), [vec![d]]);
+    assert_eq!(told(&mut played, &[A, B], 70_000), [vec![A, B]]);
+    assert_eq!(told(&mut played, &[A, B], 3_000_000), [[]; 0]);
+    assert_eq!(told(&mut played, &[A, B], 3_700_000), [vec![A, B]]);
 }
 
 #[test]

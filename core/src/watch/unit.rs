@@ -30,10 +30,15 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// Whether it can be announced.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.presence.ready.is_empty()
+    }
+
     /// The move by which it came, if that was after a move and a moment, and it is here.
     pub(super) fn came_after(&self, (number, moment): (u64, Option<Instant>)) -> Option<u64> {
         let is_after = |came: &Step| came.0 > number && Some(came.1) >= moment;
-        let came = self.came.filter(|_| !self.presence.ready.is_empty());
+        let came = self.came.filter(|_| self.is_ready());
         came.filter(is_after).map(|(number, _)| number)
     }
 
@@ -118,7 +123,7 @@ impl Unit {
     /// The VIPs to announce, because some of them came since the last call; none if an announcement that
     /// has just begun picks them up.
     pub(super) fn take_came(&mut self, now: Instant, picked_up_within: Duration) -> Vec<PlacedVip> {
-        let mut came = self.take_new(|member| !member.presence.ready.is_empty());
+        let mut came = self.take_new(Member::is_ready);
         if came.is_empty() {
             return came;
         }
@@ -129,7 +134,7 @@ impl Unit {
             return Vec::new();
         }
         let to_come = self.members.iter();
-        let to_come = to_come.filter(|(_, member)| member.presence.ready.is_empty());
+        let to_come = to_come.filter(|(_, member)| !member.is_ready());
         came.extend(to_come.map(|(placed, _)| placed.clone()));
         self.began = Some((now, came.iter().cloned().collect()));
         came
