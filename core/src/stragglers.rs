@@ -59,6 +59,8 @@ struct Left {
     owners: BTreeMap<Mac, Instant>,
     /// Where frames may come in.
     on: BTreeSet<InterfaceIndex>,
+    /// This host's subnets there.
+    subnets: Vec<Prefix>,
     /// Who sent frames to it since that is certain.
     frames: BTreeMap<(Mac, IpAddr), Sent>,
 }
@@ -68,7 +70,18 @@ struct Left {
 struct Sent {
     first: Instant,
     frames: u64,
-    is_named: bool,
+    known: Known,
+}
+
+/// What is known of a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// One more frame may make it certain.
+    Little,
+    /// It was named.
+    Named,
+    /// It may use this host as its router, which forwards its packets to the new owner rightly.
+    MayBeRouted,
 }
 
 impl Left {
@@ -79,13 +92,22 @@ impl Left {
         Some((self.since + FOLLOWS_WITHIN).max(*claimed + HANDED_OVER))
     }
 
+    /// Whether a sender's frames may come to this host because it is the sender's router: the sender is
+    /// in one of this host's subnets, and the VIP is not in that one.
+    fn may_route(&self, sender: IpAddr) -> bool {
+        let vip = self.placed.vip.ip();
+        let of_sender = self.subnets.iter().filter(|subnet| subnet.contains(sender));
+        let mut with_vip = of_sender.map(|subnet| subnet.contains(vip)).peekable();
+        with_vip.peek().is_some() && !with_vip.any(|with_vip| with_vip)
+    }
+
     /// The MACs that need no more frames, for now or for good.
     fn well_known(&self, now: Instant) -> BTreeSet<Mac> {
         let mut macs = BTreeSet::new();
         let mut named = BTreeMap::<Mac, usize>::new();
         for ((mac, _), sent) in &self.frames {
             let addresses = named.entry(*mac).or_default();
-            *addresses += usize::from(sent.is_named);
+            *addresses += usize::from(sent.known != Known::Little);
             if *addresses >= MOST_ADDRESSES || sent.is_enough(now) {
                 macs.insert(*mac);
             }
@@ -95,7 +117,8 @@ impl Left {
 
     /// Whether frames of further senders tell anything.
     fn is_open(&self, now: Instant) -> bool {
-        let named = self.frames.values().filter(|sent| sent.is_named);
+        let named = self.frames.values();
+        let named = named.filter(|sent| sent.known == Known::Named);
         self.certain_from().is_some_and(|from| from <= now)
             && self.frames.len() < MOST_SENDERS
             && named.count() < MOST_STRAGGLERS
@@ -105,7 +128,7 @@ impl Left {
 impl Sent {
     /// From when on one more frame tells something.
     fn again_at(&self) -> Option<Instant> {
-        (!self.is_named).then(|| self.first + SENDS_AGAIN)
+        (self.known == Known::Little).then(|| self.first + SENDS_AGAIN)
     }
 
     fn is_enough(&self, now: Instant) -> bool {
@@ -147,6 +170,7 @@ impl Stragglers {
                 until,
                 owners: BTreeMap::new(),
                 on: on.iter().map(|link| link.index).collect(),
+                subnets: subnets(&on, host),
                 frames: BTreeMap::new(),
             };
             self.left.insert(placed.vip, left);
@@ -177,15 +201,15 @@ impl Stragglers {
         news
     }
 
-    /// The named MACs that sent so much to all VIPs that no more has to be received of them.
+    /// The MACs of which all is known, and that sent so much to all VIPs that no more has to be received of them.
     fn too_much(&self) -> BTreeSet<Mac> {
         let mut sums = BTreeMap::<Mac, (u64, bool)>::new();
         for ((mac, _), sent) in self.left.values().flat_map(|left| &left.frames) {
-            let (frames, all_named) = sums.entry(*mac).or_insert((0, true));
+            let (frames, all_known) = sums.entry(*mac).or_insert((0, true));
             *frames += sent.frames;
-            *all_named &= sent.is_named;
+            *all_known &= sent.known != Known::Little;
         }
-        sums.retain(|_, (frames, all_named)| *all_named && *frames >= ENOUGH_FRAMES_OF_ALL);
+        sums.retain(|_, (frames, all_known)| *all_known && *frames >= ENOUGH_FRAMES_OF_ALL);
         sums.into_keys().collect()
     }
 
@@ -236,6 +260,13 @@ fn near<'a>(placed: &PlacedVip, host: &'a HostSnapshot) -> Vec<&'a Link> {
                 || own.any(|own| Prefix::of(own).contains(placed.vip.ip())))
     };
     links.filter(is_near).collect()
+}
+
+/// This host's subnets on these links.
+fn subnets(links: &[&Link], host: &HostSnapshot) -> Vec<Prefix> {
+    let own = host.addresses.iter();
+    let there = own.filter(|own| links.iter().any(|link| link.index == own.interface));
+    there.map(Prefix::of).collect()
 }
 
 impl Asker for Stragglers {
@@ -301,14 +332,18 @@ impl Asker for Stragglers {
         if !has_room && !left.frames.contains_key(&key) {
             return;
         }
+        let known = match left.may_route(sender) {
+            true => Known::MayBeRouted,
+            false => Known::Little,
+        };
         let sent = left.frames.entry(key).or_insert(Sent {
             first: now,
             frames: 0,
-            is_named: false,
+            known,
         });
         sent.frames += 1;
-        if !sent.is_named && sent.first + SENDS_AGAIN <= now {
-            sent.is_named = true;
+        if sent.known == Known::Little && sent.first + SENDS_AGAIN <= now {
+            sent.known = Known::Named;
             self.news.push(Straggler {
                 vip: left.placed.vip,
                 interface,

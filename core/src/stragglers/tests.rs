@@ -168,6 +168,101 @@ fn frames_for_others_and_probes_do_not_count() {
     assert_eq!(take(&mut core), [7]);
 }
 
+/// Who of these is named once a VIP left a host with these addresses.
+fn named(vip: &str, own: &[&str], senders: &[&str]) -> Vec<String> {
+    let (mut core, now) = (Stragglers::default(), Instant::now());
+    let vip: Vip = vip.parse().unwrap();
+    let host = HostSnapshot {
+        addresses: own.iter().map(|own| address(own, ETH)).collect(),
+        ..host()
+    };
+    let placed = PlacedVip::anywhere(vip).only_on(Some("eth0"));
+    core.left(now, now + Duration::from_secs(60), &[placed], &host);
+    let frame = match vip.ip() {
+        IpAddr::V4(vip) => Arp::gratuitous_request(vip, mac(2)),
+        IpAddr::V6(vip) => Ndp::unsolicited_advertisement(vip, mac(2), false),
+    };
+    core.received(now, ETH, &frame);
+    let later = now + Duration::from_secs(10);
+    for at in [later, later + SENDS_AGAIN] {
+        for (sender, by) in senders.iter().zip(7..) {
+            let header = Header {
+                destination: self::own(),
+                source: mac(by),
+                wanted: Some(vip.ip()),
+                sender: Some((sender.parse().unwrap(), 64)),
+            };
+            core.heard(at, ETH, &header);
+        }
+    }
+    let found = core.take().into_iter();
+    found.map(|one| one.ip.to_string()).collect()
+}
+
+#[test]
+fn who_may_use_this_host_as_its_router_is_not_named() {
+    let two = ["10.0.0.1/24", "10.1.0.1/24"];
+    for (what, vip, own, senders, expected) in [
+        (
+            "a host of the other subnet, one of the VIP's, and one behind a router",
+            "10.0.0.10",
+            two.as_slice(),
+            ["10.1.0.5", "10.0.0.5", "172.16.0.5"].as_slice(),
+            ["10.0.0.5", "172.16.0.5"].as_slice(),
+        ),
+        (
+            "the VIP's own address has no subnet, but it is in one of this host's",
+            "10.0.0.10",
+            &["10.0.0.1/24", "10.0.0.11/32", "10.1.0.1/24"],
+            &["10.1.0.5", "10.0.0.5"],
+            &["10.0.0.5"],
+        ),
+        (
+            "the VIP is in no subnet: whoever is in one may use this host to get there",
+            "192.0.2.10",
+            &two,
+            &["10.0.0.5", "192.0.2.5"],
+            &["192.0.2.5"],
+        ),
+        (
+            "a subnet within the VIP's",
+            "10.0.0.10",
+            &["10.0.0.1/8", "10.1.0.1/24"],
+            &["10.1.0.5"],
+            &["10.1.0.5"],
+        ),
+        (
+            "IPv6",
+            "fd00::10",
+            &["fd00::1/64", "fd01::1/64", "fe80::1/64"],
+            &["fd01::5", "fd00::5"],
+            &["fd00::5"],
+        ),
+    ] {
+        assert_eq!(named(vip, own, senders), expected, "{what}");
+    }
+}
+
+#[test]
+fn of_a_host_that_uses_this_one_as_its_router_only_some_frames_are_received() {
+    let (mut core, start) = (Stragglers::default(), Instant::now());
+    let mut host = host();
+    host.addresses.push(address("10.1.0.1/24", ETH));
+    core.left(start, start + Duration::from_secs(60), &[placed()], &host);
+    claim(&mut core, start);
+    let later = start + Duration::from_secs(10);
+    let header = Header {
+        destination: own(),
+        source: mac(7),
+        wanted: Some(VIP.into()),
+        sender: Some(([10, 1, 0, 5].into(), 64)),
+    };
+    (0..ENOUGH_FRAMES).for_each(|_| core.heard(later, ETH, &header));
+    let listening = core.listening_changed(later + SENDS_AGAIN, ETH).unwrap();
+    assert_eq!(listening.from_all_but, Some([mac(2), mac(7)].into()));
+    assert!(take(&mut core).is_empty());
+}
+
 #[test]
 fn only_what_tells_something_is_received() {
     let (mut core, start) = left();
