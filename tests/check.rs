@@ -252,6 +252,34 @@ fn from_the_owner_each_verdict_is_true_and_no_announcement_leaves() {
 }
 
 #[test]
+fn a_peer_whose_filter_does_not_know_the_vip_is_not_said_to_send_elsewhere() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    for host in [&b, &c] {
+        a.remember(host.ipv4(), host.mac());
+        host.remember(VIP, a.mac());
+    }
+    give(&a, VIP, "eth0");
+    b.nft(&format!(
+        "add table ip f\n\
+         add chain ip f i {{ type filter hook input priority 0; }}\n\
+         add rule ip f i icmp type echo-request ip saddr {VIP} drop\n"
+    ));
+    let peer = b.ipv4();
+    for how in ["", "--nagios"] {
+        let told = run(&a, &format!("check {how} {VIP}")).stdout;
+        let words: Vec<_> = told.split_whitespace().collect();
+        let told = words.join(" ");
+        let known = format!(
+            "{peer} answers this host's own address and not the VIP: it sends to another MAC, or a \
+             filter there does not know the VIP"
+        );
+        assert!(told.contains(&known), "{told}");
+        assert!(!told.contains("frames for it"), "{told}");
+    }
+}
+
+#[test]
 fn a_check_that_cannot_ask_says_why_and_what_to_do() {
     let lab = Lab::new();
     let a = lab.host("a");

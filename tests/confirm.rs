@@ -336,6 +336,24 @@ fn an_offlink_peer_is_reported_and_never_asked() {
 }
 
 #[test]
+fn of_named_peers_that_are_no_hosts_to_ask_it_is_said_why() {
+    let lab = Lab::new();
+    let owner = lab.host("owner");
+    give(&owner, VIP, "eth0");
+    let told = run(&owner, &format!("{VIP} -p 192.0.2.7 -p fd09::77 {BRIEF}"));
+    told.ended
+        .logs("not asked, because they are not on this link: 192.0.2.7");
+    told.ended.logs("by broadcast alone, as nobody was asked");
+    told.ended.logs_no("nobody who was asked");
+    told.ended
+        .logs("warning: fd09::77 is not asked: no VIP is of its address family");
+    let told = run(&owner, &format!("{VIP} -p 10.9.0.255 {BRIEF}"));
+    told.assert_ended(3, "unproven");
+    let words = "warning: 10.9.0.255 is no host: it is the broadcast address of 10.9.0.0/24";
+    told.ended.logs(words);
+}
+
+#[test]
 fn a_silent_peer_that_was_named_fails_the_run_at_its_timeout() {
     let lab = Lab::new();
     let (owner, peers) = owner_and_peers(&lab, &[VIP], 1);

@@ -9,6 +9,7 @@ mod events;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -480,6 +481,62 @@ fn the_file_counts_as_it_is_and_a_broken_one_as_it_was() {
     // At SIGHUP it is read though nothing changed.
     signal(resident.run.pid(), Signal::SIGHUP);
     watch_for(Duration::from_millis(300));
+    resident.run.goes_on();
+}
+
+#[test]
+fn the_first_file_that_an_include_matches_counts_wherever_it_appears() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    let directory = lab.directory().join("conf");
+    let [empty, full] = ["empty", "full"].map(|name| directory.join(name));
+    fs::create_dir_all(&empty).unwrap();
+    fs::create_dir_all(&full).unwrap();
+    let with_vips = |path: &Path, vips: &[&str]| {
+        let name = path.to_str().unwrap().replace(['/', '.'], "_");
+        fs::write(path, instance(&name, 51, 100, vips, "")).unwrap();
+    };
+    with_vips(&full.join("a.conf"), &["10.9.0.111"]);
+    let patterns = [
+        "empty/*.conf",
+        "missing/at/all/*.conf",
+        "missing-*/x.conf",
+        "full/*.conf",
+    ];
+    let includes = patterns.map(|pattern| format!("include conf/{pattern}\n"));
+    let own = instance("VI_1", 51, 100, &[VIP], "");
+    let conf = file(&lab, "keepalived.conf", &(own + &includes.concat()));
+    let resident = Resident::start(&lab, &a, &with(&conf, "watch --all"));
+    let mut expected = 2;
+    let mut now_are = |more: usize, how: &str| {
+        expected += more;
+        let says = format!("watching {expected} virtual IPs");
+        eventually(how, SOON, || resident.log().contains(&says).then_some(()));
+    };
+    with_vips(&empty.join("b.conf"), &["10.9.0.112"]);
+    now_are(1, "the first file of a directory");
+    with_vips(&empty.join("b.conf"), &["10.9.0.112", "10.9.0.113"]);
+    now_are(1, "a change of it");
+    let missing = directory.join("missing/at/all");
+    fs::create_dir_all(&missing).unwrap();
+    with_vips(&missing.join("c.conf"), &["10.9.0.114"]);
+    now_are(1, "directories and a file at once");
+    fs::create_dir(directory.join("missing-too")).unwrap();
+    watch_for(Duration::from_millis(500));
+    with_vips(&directory.join("missing-too/x.conf"), &["10.9.0.115"]);
+    now_are(1, "a file in a directory that a pattern matches");
+    with_vips(&directory.join("aside"), &["10.9.0.116"]);
+    symlink("../aside", full.join("d.conf")).unwrap();
+    now_are(1, "a symbolic link to a file");
+    let other = directory.join("other");
+    fs::create_dir(&other).unwrap();
+    with_vips(
+        &other.join("e.conf"),
+        &["10.9.0.112", "10.9.0.113", "10.9.0.117"],
+    );
+    fs::rename(&empty, directory.join("old")).unwrap();
+    fs::rename(&other, &empty).unwrap();
+    now_are(1, "another directory in the place of one");
     resident.run.goes_on();
 }
 

@@ -1,12 +1,14 @@
 //! `announce`: as their new owner, announce VIPs to every host on their link.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, warn};
 use tokio::time::{sleep, timeout};
-use vipherald_core::address::{Mac, Vip};
+use vipherald_core::address::{Mac, Prefix, Vip};
 use vipherald_core::announce::{Announcement, Claim, News, Pace, State};
 use vipherald_core::ask::Confirm;
 use vipherald_core::host::PlacedVip;
@@ -57,7 +59,29 @@ pub(super) async fn announce(
         ..request.pace
     };
     let stop = Box::pin(termination());
-    run(&target, &request, global, began, stop, || ()).await
+    let done = run(&target, &request, global, began, stop, || ()).await;
+    warn_of_unfit(&args.peers, &target.vips).await;
+    done
+}
+
+/// Warns of named peers that can be no host that follows. It comes last, because no frame waits for it.
+async fn warn_of_unfit(peers: &[IpAddr], vips: &[PlacedVip]) {
+    if peers.is_empty() {
+        return;
+    }
+    let host = async { Kernel::connect()?.snapshot().await };
+    let host = host.await.unwrap_or_default();
+    let subnets: BTreeSet<_> = host.addresses.iter().map(Prefix::of).collect();
+    for peer in peers {
+        let of_family = |placed: &PlacedVip| placed.vip.ip().is_ipv4() == peer.is_ipv4();
+        if !vips.iter().any(of_family) {
+            warn!("{peer} is not asked: no VIP is of its address family");
+        }
+        let is_broadcast = |subnet: &&Prefix| subnet.broadcast().map(IpAddr::from) == Some(*peer);
+        if let Some(subnet) = subnets.iter().find(is_broadcast) {
+            warn!("{peer} is no host: it is the broadcast address of {subnet}");
+        }
+    }
 }
 
 /// Announces until done, or until `stop`, and reports. Calls `after_first_round` once that is out.

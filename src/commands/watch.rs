@@ -202,10 +202,25 @@ impl<'a> ConfigurationFile<'a> {
         self.global.keepalived_conf()
     }
 
-    fn watch(&mut self, configuration: &Configuration) {
-        let files = configuration.files().iter().map(AsRef::as_ref);
-        if let Some(changes) = &mut self.changes {
-            changes.watch(files.chain([self.global.keepalived_conf()]));
+    /// Watches what this configuration was read from, and where more of it may appear. Returns whether any
+    /// of that was not watched before.
+    fn watch(&mut self, configuration: &Configuration) -> bool {
+        let files = configuration.files().iter();
+        let paths = files.chain(configuration.depends_on());
+        let paths = paths.map(AsRef::as_ref);
+        let own = self.global.keepalived_conf();
+        let changes = self.changes.as_mut();
+        changes.is_some_and(|changes| changes.watch(paths.chain([own])))
+    }
+
+    /// Reads the configuration, and watches what it was read from.
+    fn read(&mut self) -> Result<Configuration, Error> {
+        loop {
+            let configuration = read_configuration(self.global)?;
+            // Of what was not watched yet, a change may have come too early to be seen.
+            if !self.watch(&configuration) {
+                return Ok(configuration);
+            }
         }
     }
 
@@ -219,14 +234,13 @@ impl<'a> ConfigurationFile<'a> {
     /// Reads it again. `None`: nothing about the VIPs has changed, or keepalived would not take it
     /// either, and what was read before counts.
     fn read_again(&mut self, resident: &Resident) -> Option<Targets> {
-        let configuration = match read_configuration(self.global) {
+        let configuration = match self.read() {
             Ok(configuration) => configuration,
             Err(error) => {
                 warn!("{error}: what was read before still counts");
                 return None;
             }
         };
-        self.watch(&configuration);
         warn_of_all(&configuration);
         let refused = configuration.refused().iter();
         let mut problems = refused.chain(configuration.warnings());

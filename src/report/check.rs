@@ -280,18 +280,32 @@ fn means(checked: &Checked) -> String {
             let stale = peers
                 .iter()
                 .filter(|(_, verdict)| *verdict == PeerVerdict::Stale);
-            let stale: Vec<_> = stale.map(|(peer, _)| peer.peer.ip).collect();
-            if may_be_blocked(peers) {
-                return format!(
-                    "this host holds it, but {} answer this host's own address and not the VIP: they \
-                     send to another MAC, or something on the way out drops frames from the VIP",
-                    list(&stale)
-                );
+            let (seen, deaf): (Vec<_>, Vec<_>) =
+                stale.partition(|(peer, _)| peer.forwarded_by.is_some());
+            let name = |all: Vec<&(Confirmation, _)>| {
+                let all: Vec<_> = all.into_iter().map(|(peer, _)| peer.peer.ip).collect();
+                (all.len(), list(&all))
+            };
+            let mut known = Vec::new();
+            if let (1.., those) = name(seen) {
+                known.push(format!("frames for it from {those} go to another MAC"));
             }
-            format!(
-                "this host holds it, but frames for it from {} go to another MAC",
-                list(&stale)
-            )
+            let filter = match may_be_blocked(peers) {
+                true => "something on the way out drops frames from the VIP",
+                false => "a filter there does not know the VIP",
+            };
+            known.extend(match name(deaf) {
+                (0, _) => None,
+                (1, one) => Some(format!(
+                    "{one} answers this host's own address and not the VIP: it sends to another \
+                     MAC, or {filter}"
+                )),
+                (_, those) => Some(format!(
+                    "{those} answer this host's own address and not the VIP: they send to another \
+                     MAC, or {filter}"
+                )),
+            });
+            format!("this host holds it, but {}", known.join(", and "))
         }
         (Role::Owner { .. }, VipVerdict::Conflict) => format!(
             "this host holds it, and it is also answered by {}{}",
@@ -361,8 +375,8 @@ fn next_step(checked: &Checked) -> Option<String> {
             "Run `vipherald announce {vip}` here: it announces the VIP again, and tells which."
         ),
         (VipVerdict::Stale, Role::Owner { .. }) => format!(
-            "To repair it, run `vipherald check --fix {vip}` there, or here, which announces the \
-             VIP again."
+            "To repair an entry, run `vipherald check --fix {vip}` there, or here, which announces \
+             the VIP again. If that changes nothing, look for a filter there."
         ),
         (VipVerdict::Conflict, _) => end_conflict(finding),
         (VipVerdict::Unowned, _) => "Is keepalived running, and MASTER on any host of this link? \

@@ -95,6 +95,11 @@ impl fmt::Display for Followers {
         if self.verdicts.is_empty() {
             return f.write_str("by broadcast alone, as nobody was known to be asked");
         }
+        let was_asked =
+            |one: &PeerVerdict| !matches!(one, PeerVerdict::Offlink | PeerVerdict::Unasked);
+        if !self.verdicts.keys().any(was_asked) {
+            return f.write_str("by broadcast alone, as nobody was asked");
+        }
         if self.hosts.is_empty() {
             f.write_str("nobody who was asked answers")?;
         } else {

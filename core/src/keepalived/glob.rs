@@ -1,5 +1,6 @@
 //! Path patterns as in `glob(3)`: `{a,b}`, `*`, `?`, `[…]`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, Kind};
@@ -13,6 +14,9 @@ pub(super) struct Found {
     pub(super) missing: bool,
     /// The pattern has alternatives in braces.
     pub(super) braces: bool,
+    /// Where a change may change what matches: directories that were listed, and names without
+    /// wildcards, whether they exist or not.
+    pub(super) depends_on: BTreeSet<PathBuf>,
 }
 
 /// Everything that `pattern`, relative to `directory`, matches.
@@ -34,6 +38,7 @@ pub(super) fn find(
         let mut walk = Walk {
             files,
             places_left,
+            depends_on: &mut found.depends_on,
             paths: Vec::new(),
             missing: false,
         };
@@ -54,6 +59,7 @@ pub(super) fn find(
 struct Walk<'a> {
     files: &'a dyn Files,
     places_left: &'a mut usize,
+    depends_on: &'a mut BTreeSet<PathBuf>,
     paths: Vec<PathBuf>,
     missing: bool,
 }
@@ -67,12 +73,17 @@ impl Walk<'_> {
         };
         if !first.contains(['*', '?', '[']) {
             let path = directory.join(first);
-            if self.files.kind(&path).is_ok() {
+            let exists = self.files.kind(&path).is_ok();
+            if rest.is_empty() || !exists {
+                self.depends_on.insert(path.clone());
+            }
+            if exists {
                 return self.descend(&path, rest);
             }
             self.missing = true;
             return Some(());
         }
+        self.depends_on.insert(directory.to_owned());
         let Ok(mut names) = self.files.names(directory) else {
             self.missing = true;
             return Some(());
@@ -231,6 +242,37 @@ mod tests {
             assert_eq!(names.join(" "), paths, "{pattern}");
             assert_eq!(found.missing, missing, "{pattern}");
             assert_eq!(found.braces, pattern.contains(','), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn where_a_new_file_could_match_is_known() {
+        let files = ["d/x.conf", "e/y"];
+        let files = files.iter().fold(Memory::default(), |files, name| {
+            files.with(format!("/k/{name}"), "")
+        });
+        for (pattern, expected) in [
+            ("d/*.conf", "d"),
+            ("e/*.conf", "e"),
+            ("none/*.conf", "none"),
+            ("none/at/all/*.conf", "none"),
+            ("d/x.conf", "d/x.conf"),
+            ("d/y.conf", "d/y.conf"),
+            ("*/x.conf", " d/x.conf e/x.conf"),
+            ("*/*.conf", " d e"),
+            ("{d,f}/*.conf", "d f"),
+            ("e/y/*.conf", "e/y"),
+        ] {
+            let found = find(&files, Path::new("/k"), pattern, &mut 100).unwrap();
+            let depends_on = found.depends_on.iter().map(|path| {
+                let path = path.strip_prefix("/k").unwrap();
+                path.to_str().unwrap()
+            });
+            assert_eq!(
+                depends_on.collect::<Vec<_>>().join(" "),
+                expected,
+                "{pattern}"
+            );
         }
     }
 

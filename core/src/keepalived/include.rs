@@ -1,5 +1,6 @@
 //! `include PATTERN` and its stricter variants.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, Kind};
@@ -56,6 +57,8 @@ pub(super) struct Included {
     pub(super) problem: Option<String>,
     /// What keepalived ignores.
     pub(super) warning: Option<String>,
+    /// Where a change may change what it includes.
+    pub(super) depends_on: BTreeSet<PathBuf>,
 }
 
 impl Include<'_> {
@@ -72,6 +75,7 @@ impl Include<'_> {
             included.problem = Some(format!("include {pattern} leads to too many places"));
             return included;
         };
+        included.depends_on = found.depends_on;
         if found.paths.is_empty() {
             let message = format!("include {pattern}: there is no such file");
             let strict = match (found.missing, found.braces) {

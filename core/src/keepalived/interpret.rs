@@ -646,7 +646,7 @@ impl<'a> Interpreter<'a> {
         configuration.real_servers = self.real_servers;
         configuration.scripts = self.scripts.finish();
         configuration.is_cut_short = self.lines.is_cut_short();
-        configuration.files = self.lines.into_files();
+        (configuration.files, configuration.depends_on) = self.lines.into_files();
         configuration.warnings = self.warnings;
         if let Some(foreign) = &foreign_ids {
             configuration.warnings.insert(0, foreign.clone());

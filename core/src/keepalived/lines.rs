@@ -1,6 +1,7 @@
 //! The lines of a configuration as keepalived interprets them: with includes, comments, conditions,
 //! definitions and sequences resolved, and split at braces.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -105,6 +106,7 @@ pub(super) struct Lines<'a> {
     place: Place,
     notices: Vec<Notice>,
     read: Vec<PathBuf>,
+    depends_on: BTreeSet<PathBuf>,
     bytes_read: usize,
     words_left: usize,
     lines_generated: usize,
@@ -144,6 +146,7 @@ impl<'a> Lines<'a> {
             },
             notices: Vec::new(),
             read: Vec::new(),
+            depends_on: BTreeSet::new(),
             bytes_read: 0,
             words_left: WORDS_MAX,
             lines_generated: 0,
@@ -165,9 +168,9 @@ impl<'a> Lines<'a> {
         std::mem::take(&mut self.notices)
     }
 
-    /// The files, in the order of their first lines.
-    pub(super) fn into_files(self) -> Vec<PathBuf> {
-        self.read
+    /// The files, in the order of their first lines; and where a change may change what is included.
+    pub(super) fn into_files(self) -> (Vec<PathBuf>, BTreeSet<PathBuf>) {
+        (self.read, self.depends_on)
     }
 
     /// A message, with the place of the first `@id` line, if there are such lines but none for our
@@ -487,6 +490,7 @@ impl<'a> Lines<'a> {
         if let Some(warning) = included.warning {
             self.warn(&warning);
         }
+        self.depends_on.append(&mut included.depends_on);
         included.files.reverse();
         if !plain {
             included.files.extend_from_within(..);

@@ -27,6 +27,7 @@ mod vmac;
 #[cfg(test)]
 mod model_tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -206,6 +207,7 @@ pub struct Configuration {
     real_servers: Vec<IpAddr>,
     scripts: Scripts,
     files: Vec<PathBuf>,
+    depends_on: BTreeSet<PathBuf>,
     warnings: Vec<Problem>,
     /// The files have `@id` lines, but none for our assumed id.
     foreign_ids: Option<Problem>,
@@ -276,6 +278,13 @@ impl Configuration {
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// What decides which files are included: directories in which a new one may match, and names
+    /// without wildcards. Not all of them exist.
+    #[must_use]
+    pub fn depends_on(&self) -> &BTreeSet<PathBuf> {
+        &self.depends_on
     }
 
     /// Problems for which nothing is refused.
