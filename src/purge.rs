@@ -30,7 +30,7 @@ pub enum Kept {
     Right,
     /// It was set by hand.
     Permanent,
-    /// Its interface resolves no addresses.
+    /// It was set by hand, never to be resolved.
     Noarp,
     /// A control plane keeps it (`NTF_EXT_LEARNED`).
     Learned,
@@ -47,7 +47,7 @@ impl Kept {
         match self {
             Self::Right => "it is right",
             Self::Permanent => "PERMANENT, set by hand: `vipherald purge --permanent` deletes it",
-            Self::Noarp => "NOARP: the interface resolves no addresses",
+            Self::Noarp => "NOARP, set by hand: `ip neigh del` deletes it",
             Self::Learned => "externally learned: its control plane keeps it",
             Self::Proxy => "a proxy entry, set by hand",
             Self::DryRun => "dry run: it would be deleted",
@@ -154,7 +154,8 @@ async fn purge_on(
         kept,
     };
     let mut entries = Vec::new();
-    if let Some(neighbour) = kernel.neighbour(link.index, vip.ip()).await? {
+    let neighbour = kernel.neighbour(link.index, vip.ip()).await?;
+    if let Some(neighbour) = neighbour.filter(|one| !is_local(one, link)) {
         let kept = reason_to_keep(&neighbour, request);
         // An entry that went in between is as good as deleted.
         if kept.is_none() {
@@ -166,6 +167,12 @@ async fn purge_on(
         entries.push(entry(&proxy, Some(Kept::Proxy)));
     }
     Ok(entries)
+}
+
+/// Whether no frame to another host could use an entry: for packets that stay on this host, or that leave
+/// without a MAC, the kernel makes such entries, too, as those of this host's own IPv6 addresses on lo.
+fn is_local(neighbour: &Neighbour, link: &Link) -> bool {
+    neighbour.state == NeighbourState::Noarp && link.unlike_ethernet.is_some()
 }
 
 fn reason_to_keep(neighbour: &Neighbour, request: &Request) -> Option<Kept> {

@@ -11,13 +11,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use vipherald_lab::{Host, Lab, State, eventually};
 
 use common::{
-    Ended, OLD_MAC, Run, SOON, VIP, VIP6, assert_at_once, give, old_mac, peer_in, run, vipherald,
+    Ended, OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, assert_at_once, give, old_mac, peer_in, run,
+    vipherald,
 };
 use events::{file, hook, instance, with};
 use orders::{Orders, listen, obey, order_to};
@@ -220,6 +222,42 @@ fn what_deletes_nothing_leaves_no_receipt_nor_does_a_dry_run_or_history_false() 
         assert_eq!(none.stdout, "");
         none.logs("no receipt in");
     }
+}
+
+#[test]
+fn the_time_of_a_receipt_is_that_when_the_run_began() {
+    let lab = Lab::new();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let own = settings(&lab, "a", "timeout = 2");
+    [&a, &b].iter().for_each(|host| give(host, VIP, "eth0"));
+    // Whether the other owner is a proxy is found out at the end, and takes its time.
+    let log = lab.directory().join("log");
+    let mut command = a.command(VIPHERALD);
+    command.args(["--config", own.to_str().unwrap(), "announce", VIP]);
+    command.args(["--log", &format!("file:{}", log.display())]);
+    assert_eq!(command.status().unwrap().code(), Some(4));
+    let log = fs::read_to_string(&log).unwrap();
+    let (first_line, _) = log.split_once(' ').unwrap();
+    let times = |receipts: Vec<Value>| {
+        let times = receipts.iter().map(|one| one["time"].as_str().unwrap());
+        times.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let announced = times(receipts(&a, &own, "")).remove(0);
+    assert!(announced.as_str() < first_line, "{announced} {log}");
+
+    // So is that of orders which nobody answers.
+    let orders = Orders::new(&lab, &a);
+    let directory = directory(&lab, "a");
+    let general = format!("history_dir = \"{}\"", directory.display());
+    let own = orders.settings(&lab, "orders.toml", &general, "");
+    let (config, to, mac) = (own.display(), b.ipv4(), b.mac());
+    let order = format!("--config {config} order {VIP} --mac {mac} -p {to} --timeout 3");
+    let order = Run::start(vipherald(&a, &order));
+    common::watch_for(Duration::from_secs(1));
+    let while_it_waits = a.run("date -u +%Y-%m-%dT%H:%M:%S.%3NZ");
+    order.end().exits(3);
+    let ordered = times(receipts(&a, &own, "--last 1")).remove(0);
+    assert!(ordered.as_str() < while_it_waits.trim(), "{ordered}");
 }
 
 #[test]

@@ -147,6 +147,25 @@ fn entries_that_others_set_are_kept_with_a_reason() {
 }
 
 #[test]
+fn what_the_kernel_noted_of_a_vip_that_the_host_used_itself_is_no_entry() {
+    let lab = Lab::new();
+    let a = lab.host("a");
+    a.run(&format!("ip addr add {VIP6}/128 dev eth0 nodad"));
+    a.run(&format!("ping -c 1 -W 1 {VIP6}"));
+    a.run(&format!("ip addr del {VIP6}/128 dev eth0"));
+    let before = tables(&a);
+    let is_there = |one: &String| one.starts_with(&format!("{VIP6} dev lo "));
+    assert!(before.iter().any(is_there), "{before:?}");
+    for more in ["", "--permanent"] {
+        let ended = run(&a, &format!("purge {VIP6} {more} --json")).exits(0);
+        assert_eq!(entries(&ended), [Value::Null; 0]);
+        ended.logs("no entry was there");
+        ended.logs_no("warning: ");
+    }
+    assert_eq!(tables(&a), before);
+}
+
+#[test]
 fn a_proxy_entry_is_kept_with_a_reason() {
     let lab = Lab::new();
     let a = lab.host("a");

@@ -48,7 +48,7 @@ pub(super) async fn check(
     } else {
         found.into_iter().map(Checked::found).collect()
     };
-    let report = CheckReport::new(target.name.as_deref(), checked, began.elapsed());
+    let report = CheckReport::new(target.name.as_deref(), checked, began);
     if args.nagios {
         let done = Done {
             stdout: report.plugin_line(),

@@ -117,7 +117,7 @@ async fn execute(
         Command::Listen(args) => {
             listen::listen(&args.own, settings, global, Rc::clone(history)).await
         }
-        Command::Order(args) => order::order(&args.own, settings, global).await,
+        Command::Order(args) => order::order(&args.own, settings, global, began).await,
         Command::Release(args) => release::release(&args.own, settings, global).await,
         Command::History(args) => history::history(&args.own, settings, global),
         Command::Keygen(args) => keygen::keygen(&args.own),

@@ -1,6 +1,6 @@
 //! `order`: order peers to purge every entry for VIPs but the one with their owner's MAC.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::output::Done;
 use super::target::Target;
@@ -18,6 +18,7 @@ pub(super) async fn order(
     args: &Order,
     settings: &Settings,
     global: &Global,
+    began: Instant,
 ) -> Result<Done, Error> {
     let mut target = Target::asked_for(&args.whose, global)?;
     if !args.peers.is_empty() {
@@ -40,6 +41,6 @@ pub(super) async fn order(
     } else {
         order::send::send(&request, &settings.orders, &mut ordered, termination()).await?
     };
-    let report = OrderReport::new(name, &ordered, global.dry_run);
+    let report = OrderReport::new(name, &ordered, began, global.dry_run);
     Ok(Done::report(global, report)?.stopped(stopped))
 }

@@ -73,7 +73,8 @@ impl Done {
     /// The same with a receipt, if the report is worth one.
     pub(super) fn kept(mut self, mut report: impl Report + Send + 'static) -> Self {
         if report.is_worth_a_receipt() {
-            let began = moment::now().saturating_sub(report.lasted());
+            let lasts = report.began().map(|began| began.elapsed());
+            let began = moment::now().saturating_sub(lasts.unwrap_or_default());
             report.shorten();
             self.receipts.push(Fresh::of(report, began));
         }

@@ -2,7 +2,7 @@
 //! followed it, and the node that remains master gets no event and so announces nothing.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::debug;
 use vipherald_core::address::Mac;
@@ -84,10 +84,16 @@ async fn find_and_order(
             instance: target.name.clone().unwrap_or_default(),
             timeout: TIMEOUT,
         };
+        let began = Instant::now();
         let mut ordered = send::plan(&request).await?;
         let never = std::future::pending::<()>();
         send::send(&request, &settings.orders, &mut ordered, never).await?;
-        reports.push(OrderReport::new(target.name.as_deref(), &ordered, false));
+        reports.push(OrderReport::new(
+            target.name.as_deref(),
+            &ordered,
+            began,
+            false,
+        ));
         for request in ordered {
             let (vip, peer, fate) = (request.vip, request.peer, request.fate.word());
             debug!("{vip}: ordered {peer} to use {mac}: {fate}");

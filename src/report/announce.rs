@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::Level;
 use serde::Serialize;
@@ -58,6 +58,8 @@ pub struct AnnounceReport {
     duration_ms: u64,
     frames_sent: u32,
     vips: Vec<AnnouncedVip>,
+    #[serde(skip)]
+    began: Instant,
     #[serde(skip)]
     lines: Vec<Line>,
 }
@@ -214,6 +216,7 @@ impl AnnounceReport {
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
             vips: claimed.chain(absent).collect(),
+            began: core.started(),
             lines,
         }
     }
@@ -467,7 +470,7 @@ impl Report for AnnounceReport {
         self.header.result.into()
     }
 
-    fn lasted(&self) -> Duration {
-        Duration::from_millis(self.duration_ms)
+    fn began(&self) -> Option<Instant> {
+        Some(self.began)
     }
 }

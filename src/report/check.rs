@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use serde::Serialize;
@@ -67,6 +67,8 @@ pub struct CheckReport {
     #[serde(skip)]
     checked: Vec<Checked>,
     #[serde(skip)]
+    began: Instant,
+    #[serde(skip)]
     lasted: Duration,
     #[serde(skip)]
     coloured: bool,
@@ -105,7 +107,8 @@ struct Cached {
 impl CheckReport {
     /// Reports what was found, for the instance of this name, or for none.
     #[must_use]
-    pub fn new(name: Option<&str>, checked: Vec<Checked>, lasted: Duration) -> Self {
+    pub fn new(name: Option<&str>, checked: Vec<Checked>, began: Instant) -> Self {
+        let lasted = began.elapsed();
         Self {
             header: Header::new("check", worst(&checked)).about(name),
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
@@ -116,6 +119,7 @@ impl CheckReport {
                 vips.map(|one| CheckedVip::of(one, &mut room)).collect()
             },
             checked,
+            began,
             lasted,
             coloured: false,
         }
@@ -587,8 +591,8 @@ impl Report for CheckReport {
         text
     }
 
-    fn lasted(&self) -> Duration {
-        Duration::from_millis(self.duration_ms)
+    fn began(&self) -> Option<Instant> {
+        Some(self.began)
     }
 }
 

@@ -14,7 +14,7 @@ mod show;
 mod wording;
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use serde::Serialize;
@@ -144,9 +144,9 @@ pub trait Report: Serialize {
     /// The exit status that its result means.
     fn exit(&self) -> Exit;
 
-    /// How long the run lasted, as far as it matters.
-    fn lasted(&self) -> Duration {
-        Duration::ZERO
+    /// When the run began; `None` if it took no time worth mentioning.
+    fn began(&self) -> Option<Instant> {
+        None
     }
 
     /// Leaves out what no receipt keeps, so that to write a long one takes no time.

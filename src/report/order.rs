@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use log::Level;
 use serde::Serialize;
@@ -70,6 +71,8 @@ pub struct OrderReport {
     header: Header<OrderResult>,
     orders: Vec<OrderedPeer>,
     #[serde(skip)]
+    began: Option<Instant>,
+    #[serde(skip)]
     lines: Vec<Line>,
 }
 
@@ -87,9 +90,10 @@ struct OrderedPeer {
 }
 
 impl OrderReport {
-    /// Reports on orders about the VIPs of the instance of this name, or of none.
+    /// Reports on orders about the VIPs of the instance of this name, or of none, that a run sent which
+    /// began then.
     #[must_use]
-    pub fn new(name: Option<&str>, ordered: &[Ordered], dry_run: bool) -> Self {
+    pub fn new(name: Option<&str>, ordered: &[Ordered], began: Instant, dry_run: bool) -> Self {
         let result = if dry_run || ordered.iter().all(|order| order.fate.is_settled()) {
             OrderResult::Ok
         } else {
@@ -110,6 +114,7 @@ impl OrderReport {
         Self {
             header: Header::new("order", result).about(name).dry_run(dry_run),
             orders: ordered.iter().map(of).collect(),
+            began: Some(began),
             lines: ordered.iter().map(line).collect(),
         }
     }
@@ -143,6 +148,7 @@ impl OrderReport {
         Self {
             header: Header::new("listen", result).about(name),
             orders: done.iter().filter_map(answered).collect(),
+            began: None,
             lines: Vec::new(),
         }
     }
@@ -204,6 +210,10 @@ impl Report for OrderReport {
 
     fn exit(&self) -> Exit {
         self.header.result.into()
+    }
+
+    fn began(&self) -> Option<Instant> {
+        self.began
     }
 
     /// Most orders that come in are needless: whoever announces sends them to all peers.
