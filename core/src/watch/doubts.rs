@@ -1,5 +1,6 @@
-//! Claims of other hosts to VIPs that are elsewhere: ARP, neighbour discovery, VRRP. A claim alone changes nothing: whoever has the VIP
-//! is asked, if the claim is not by the MAC of this kernel's entry, and only answers count.
+//! Claims of other hosts to VIPs that are elsewhere: ARP, neighbour discovery, VRRP. A claim alone changes
+//! nothing: whoever has the VIP is asked, if the claim is not by the MAC of this kernel's entry, and only
+//! answers count.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
