@@ -201,7 +201,8 @@ impl Stragglers {
         news
     }
 
-    /// The MACs of which all is known, and that sent so much to all VIPs that no more has to be received of them.
+    /// The MACs of which all is known, and that sent so much to all VIPs that no more has to be received of
+    /// them.
     fn too_much(&self) -> BTreeSet<Mac> {
         let mut sums = BTreeMap::<Mac, (u64, bool)>::new();
         for ((mac, _), sent) in self.left.values().flat_map(|left| &left.frames) {

@@ -15,10 +15,10 @@ use crate::wire::{Arp, Frame, Ndp};
 /// For this long after the first frame, a claim by another host is no conflict: the old owner's last
 /// frames may still be in flight.
 const HANDOVER: Duration = Duration::from_millis(100);
-
 /// A host that begins to claim the VIP so shortly before it leaves here takes it over: keepalived's new
 /// master announces it before the old one, who waits for an advertisement, has let go.
 const TAKEOVER: Duration = Duration::from_secs(1);
+
 /// The most hosts that echoes may cause to ask for the VIP.
 const MOST_RESOLVERS: u32 = 8;
 /// From this many hosts on that answer this host but never the VIP, frames from the VIP are taken to be
