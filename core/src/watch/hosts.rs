@@ -4,7 +4,7 @@
 //! asks for hosts that are gone, too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::address::{InterfaceIndex, Mac, Vip};
@@ -18,6 +18,8 @@ const MOST_ASKERS: usize = MOST_OBSERVED / 2;
 const MOST_MENTIONED: usize = 256;
 /// The most links.
 const MOST_LINKS: usize = 64;
+/// The most (VIP, peer) pairs whose question stayed without an answer. Each takes some 150 octets.
+const MOST_SILENT: usize = 16_384;
 /// A peer that an announcement did not reach is asked if it is heard within this time.
 const LATE: Duration = Duration::from_secs(3600);
 /// One that is silent then, too, is asked again after this time, and after twice as long each time: some
@@ -75,9 +77,10 @@ impl Level {
     }
 }
 
-/// A peer that an announcement did not reach.
+/// A peer that the announcement of a VIP did not reach.
 #[derive(Clone, Copy, Debug)]
 struct Silent {
+    vip: Vip,
     /// How long that counts.
     until: Instant,
     /// When it may be asked, if it is heard.
@@ -99,8 +102,10 @@ struct OnLink {
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
     heard: BTreeMap<InterfaceIndex, OnLink>,
-    /// The peers of VIPs here that an announcement did not reach.
-    silent: BTreeMap<(InterfaceIndex, IpAddr), BTreeMap<Vip, Silent>>,
+    /// The peers of VIPs here that an announcement did not reach, by link, peer and VIP.
+    silent: BTreeMap<(InterfaceIndex, IpAddr, IpAddr), Silent>,
+    /// Until then none of them expires.
+    all_silent_until: Option<Instant>,
 }
 
 impl OnLink {
@@ -167,7 +172,7 @@ impl Hosts {
     /// Forgets the hosts of links that are gone.
     pub(super) fn retain(&mut self, is_it: impl Fn(InterfaceIndex) -> bool) {
         self.heard.retain(|interface, _| is_it(*interface));
-        self.silent.retain(|(interface, _), _| is_it(*interface));
+        self.silent.retain(|(interface, ..), _| is_it(*interface));
     }
 
     /// An announcement of a VIP ended, and this peer had answered (`false`) or not.
@@ -178,29 +183,35 @@ impl Hosts {
         (vip, peer): (Vip, IpAddr),
         is_silent: bool,
     ) {
-        let key = (interface, peer);
-        if is_silent && (self.silent.len() < MOST_OBSERVED || self.silent.contains_key(&key)) {
-            let of_peer = self.silent.entry(key).or_default();
-            of_peer.retain(|_, silent| now < silent.until);
-            of_peer.entry(vip).or_insert(Silent {
+        let key = (interface, peer, vip.ip());
+        if !is_silent {
+            self.silent.remove(&key);
+            return;
+        }
+        let is_known = self.silent.get(&key).is_some_and(|one| now < one.until);
+        if !is_known && self.has_room_for_silent(now) {
+            let silent = Silent {
+                vip,
                 until: now + LATE,
                 ask_from: now,
                 gap: ASK_AGAIN,
-            });
-        } else if let Some(vips) = self.silent.get_mut(&key) {
-            vips.remove(&vip);
-            if vips.is_empty() {
-                self.silent.remove(&key);
-            }
+            };
+            self.silent.insert(key, silent);
         }
+    }
+
+    fn has_room_for_silent(&mut self, now: Instant) -> bool {
+        let may_expire = self.all_silent_until.is_none_or(|until| until <= now);
+        if self.silent.len() >= MOST_SILENT && may_expire {
+            self.silent.retain(|_, silent| now < silent.until);
+            self.all_silent_until = self.silent.values().map(|silent| silent.until).min();
+        }
+        self.silent.len() < MOST_SILENT
     }
 
     /// A VIP is no longer here.
     pub(super) fn left(&mut self, vip: Vip) {
-        self.silent.retain(|_, vips| {
-            vips.remove(&vip);
-            !vips.is_empty()
-        });
+        self.silent.retain(|_, silent| silent.vip != vip);
     }
 
     /// The VIPs that a host that is heard now is to be asked about, because their announcement did not
@@ -211,20 +222,15 @@ impl Hosts {
         interface: InterfaceIndex,
         ip: IpAddr,
     ) -> Vec<Vip> {
-        let key = (interface, ip);
-        let Some(vips) = self.silent.get_mut(&key) else {
-            return Vec::new();
-        };
-        vips.retain(|_, silent| now < silent.until);
+        const LEAST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let about_it = self.silent.range_mut((interface, ip, LEAST)..);
+        let about_it = about_it.take_while(|((on, peer, _), _)| (*on, *peer) == (interface, ip));
         let mut due = Vec::new();
-        for (vip, silent) in vips.iter_mut() {
-            if silent.ask_from <= now {
+        for (_, silent) in about_it {
+            if now < silent.until && silent.ask_from <= now {
                 (silent.ask_from, silent.gap) = (now + silent.gap, silent.gap * 2);
-                due.push(*vip);
+                due.push(silent.vip);
             }
-        }
-        if vips.is_empty() {
-            self.silent.remove(&key);
         }
         due
     }
@@ -321,11 +327,20 @@ mod tests {
         for number in 0..100_000 {
             hosts.answered(start, ETH, (vip, ip(number)), true);
         }
-        assert_eq!(hosts.silent.len(), MOST_OBSERVED);
+        assert_eq!(hosts.silent.len(), MOST_SILENT);
         hosts.answered(start, ETH, (vip, ip(5)), false);
         assert_eq!(hosts.take_late(start, ETH, ip(5)), []);
+        // What has expired makes room.
+        hosts.answered(start, ETH, (vip, ip(100_000)), true);
+        let later = start + LATE;
+        for _ in 0..2 {
+            hosts.answered(later, ETH, (vip, ip(100_001)), true);
+        }
+        assert_eq!(hosts.silent.len(), 1);
+        let other: Vip = "10.0.0.11".parse().unwrap();
+        hosts.answered(later, ETH, (other, ip(100_001)), true);
         hosts.left(vip);
-        assert_eq!(hosts.silent.len(), 0);
+        assert_eq!(hosts.take_late(later, ETH, ip(100_001)), [other]);
     }
 
     #[test]
