@@ -191,17 +191,18 @@ impl Session {
         &self.core
     }
 
-    /// Remembers which peers the run did not reach.
-    pub(crate) fn remember_silent(&self, now: Instant) {
+    /// Remembers which peers the run did not reach. Others run after each VIP.
+    pub(crate) async fn remember_silent(&self, now: Instant) {
         let Some(heard) = &self.heard else { return };
-        let mut heard = heard.borrow_mut();
         let ready = |claim: &&Claim| claim.state() == State::Ready;
         for claim in self.core.claims().iter().filter(ready) {
             for one in claim.peers() {
                 let is_silent = claim.verdict_of(one) == PeerVerdict::Silent;
                 let about = (claim.vip, one.peer.ip);
+                let mut heard = heard.borrow_mut();
                 heard.answered(now, claim.interface(), about, is_silent);
             }
+            yield_now().await;
         }
     }
 

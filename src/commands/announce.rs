@@ -119,7 +119,7 @@ async fn go_on(
 ) -> Result<Done, Error> {
     let name = target.name.as_deref();
     if global.dry_run {
-        let plan = AnnounceReport::planned(name, session.core());
+        let plan = AnnounceReport::planned(name, session.core()).await;
         return Ok(Done::print(global, &plan)?.stopped(Some(Exit::Done)));
     }
     // The user vouches for the peers that the command line or the settings name.
@@ -158,9 +158,9 @@ async fn go_on(
         // Its socket closes while the report is made.
         Some(_) => drop(observer),
     }
-    session.remember_silent(now);
+    session.remember_silent(now).await;
     let core = session.core();
-    let report = AnnounceReport::new(name, core, now, stopped, &background, told);
+    let report = AnnounceReport::new(name, core, now, stopped, &background, told).await;
     Ok(Done::report(global, report)?.stopped(stopped))
 }
 

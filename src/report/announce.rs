@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use log::Level;
 use serde::Serialize;
+use tokio::task::yield_now;
 use vipherald_core::address::{Mac, Vip};
 use vipherald_core::announce::{Announcement, Claim, State};
 use vipherald_core::ask::{PeerVerdict, Refusal};
@@ -125,8 +126,8 @@ struct Group<'a> {
 impl AnnounceReport {
     /// Reports on a run that ended at `now`, by itself or because it was `stopped`, for the instance or
     /// group of this name, or for none. Its lines repeat nothing of what was `told`.
-    #[must_use]
-    pub fn new(
+    /// Others run after each of its VIPs: hosts can have tens of thousands of peers.
+    pub async fn new(
         name: Option<&str>,
         core: &Announcement,
         now: Instant,
@@ -135,10 +136,10 @@ impl AnnounceReport {
         told: Told,
     ) -> Self {
         let cut_short = stopped.map(CutShort::by);
-        Self::read(name, core, now, false, cut_short, background, told)
+        Self::read(name, core, now, false, cut_short, background, told).await
     }
 
-    fn read(
+    async fn read(
         name: Option<&str>,
         core: &Announcement,
         now: Instant,
@@ -150,7 +151,11 @@ impl AnnounceReport {
         let lines = told.take_lines();
         let mut findings = Findings::new(core, background, told.over(), lines);
         // One line for all VIPs that ended alike.
-        let judged: Vec<_> = core.claims().iter().map(Judged::of).collect();
+        let mut judged = Vec::new();
+        for claim in core.claims() {
+            judged.push(Judged::of(claim));
+            yield_now().await;
+        }
         let mut alike: BTreeMap<(AnnounceResult, String), Group<'_>> = BTreeMap::new();
         let counts_silent_paths = !dry_run && cut_short.is_none();
         let mut of_claims = Vec::new();
@@ -161,6 +166,7 @@ impl AnnounceReport {
             let group = alike.entry(fate).or_default();
             group.vips.push(one.claim.vip);
             group.claims.push(one);
+            yield_now().await;
         }
         if counts_silent_paths {
             findings.of_silent_paths();
@@ -202,28 +208,29 @@ impl AnnounceReport {
             .map(|line| line.about(name))
             .collect();
         let lasted = now.duration_since(core.started());
-        let mut room = MOST_PEERS;
-        let claimed = judged.iter().zip(of_claims);
-        let claimed = claimed.map(|(one, result)| AnnouncedVip::of(core, one, result, &mut room));
+        let (mut vips, mut room) = (Vec::new(), MOST_PEERS);
+        for (one, result) in judged.iter().zip(of_claims) {
+            vips.push(AnnouncedVip::of(core, one, result, &mut room));
+            yield_now().await;
+        }
         let absent = core.absent().map(|placed| placed.vip);
         let absent = absent.map(|vip| AnnouncedVip::absent(vip, AnnounceResult::NotHeld));
         let yielded = core.yielded();
         let yielded = yielded.map(|vip| AnnouncedVip::absent(vip, AnnounceResult::Superseded));
-        let absent = absent.chain(yielded);
+        vips.extend(absent.chain(yielded));
         Self {
             header: Header::new("announce", result).about(name).dry_run(dry_run),
             cut_short,
             duration_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
-            vips: claimed.chain(absent).collect(),
+            vips,
             began: core.started(),
             lines,
         }
     }
 
     /// What a run would do, after it has looked at the host and before it sends anything.
-    #[must_use]
-    pub fn planned(name: Option<&str>, core: &Announcement) -> Self {
+    pub async fn planned(name: Option<&str>, core: &Announcement) -> Self {
         let (now, background) = (core.started(), Background::default());
         let plan = |claim: &Claim| match (claim.state(), claim.mac()) {
             (State::Ready, Some(mac)) => format!(
@@ -243,7 +250,7 @@ impl AnnounceReport {
             lines: lines
                 .map(|text| Line::new(Level::Info, text).about(name))
                 .collect(),
-            ..Self::read(name, core, now, true, None, &background, Told::default())
+            ..Self::read(name, core, now, true, None, &background, Told::default()).await
         }
     }
 }

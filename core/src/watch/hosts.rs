@@ -257,7 +257,7 @@ mod tests {
     const ETH: InterfaceIndex = InterfaceIndex(2);
 
     fn ip(number: u32) -> IpAddr {
-        std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into()
+        Ipv4Addr::from_bits(0x0a00_0000 + number).into()
     }
 
     fn mac(number: u32) -> Mac {
