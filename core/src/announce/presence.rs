@@ -1,6 +1,8 @@
 //! Where the VIPs are: the addresses that the kernel reports, the claims that follow from them, and
 //! the places that newer runs take over.
 
+use std::collections::BTreeSet;
+use std::mem::take;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -167,8 +169,12 @@ impl Announcement {
     }
 
     pub(super) fn replace_addresses(&mut self, now: Instant, addresses: &[Address]) {
-        self.held.clear();
-        self.own.clear();
+        let (own, held) = (take(&mut self.own), take(&mut self.held));
+        let here: BTreeSet<_> = addresses.iter().map(|address| address.ip).collect();
+        let had = own.others().chain(held.keys().map(|(vip, _)| vip.ip()));
+        for gone in had.filter(|ip| !here.contains(ip)) {
+            self.stop_asking_from(gone);
+        }
         // Each claim needs all of them at once.
         for address in addresses {
             let is_vip = self.vip_ips.contains(&address.ip);

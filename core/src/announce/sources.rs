@@ -68,8 +68,10 @@ impl OwnAddresses {
         self.0.remove(&interface);
     }
 
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
+    /// Those that are no VIPs.
+    pub(super) fn others(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let others = self.0.values().flat_map(|on| on.others.keys());
+        others.map(|(ip, _)| *ip)
     }
 
     /// The usable addresses of an interface that are no VIPs.
