@@ -192,7 +192,7 @@ impl Chaos {
         let runs = self.nodes[at].keepalived.is_some();
         let node = &mut self.nodes[at];
         let host = node.host.clone();
-        let what = match self.rng.below(22) {
+        let what = match self.rng.below(23) {
             0 | 1 if runs => {
                 let mut keepalived = node.keepalived.take().unwrap();
                 keepalived.stop();
@@ -290,12 +290,18 @@ impl Chaos {
                 "flood of forged claims"
             }
             19 => {
-                self.flood(Forged::Senders(host.ipv4()));
+                let asked = self.rng.pick(&[host.ipv4().into(), host.ipv6().into()]);
+                self.flood(Forged::Senders(asked));
                 "flood of forged hosts"
             }
             20 => {
                 self.flood(Forged::Junk);
                 "flood of junk"
+            }
+            21 => {
+                let vip = self.rng.pick(&VIPS).parse().unwrap();
+                self.flood(Forged::Adverts(vip));
+                "flood of forged adverts"
             }
             _ => {
                 let vip = self.rng.pick(&VIPS);

@@ -25,6 +25,8 @@ mod floods;
 mod interfaces;
 #[path = "hostile/seccomp.rs"]
 mod seccomp;
+#[path = "hostile/takeovers.rs"]
+mod takeovers;
 
 use std::net::IpAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -35,13 +37,13 @@ use announcements::During;
 use ceilings::{Ceilings, Cost};
 use common::{VIP, VIP6};
 use faults::{CALLS, Fault, Scene, TASKS};
-use flood::Forged;
+use flood::{Forge, Forged};
 use floods::{At, Written};
 
 /// The floods while a VIP is announced.
 const AT_ANNOUNCE: [(&str, During); 2] = [
     ("forged claims of the VIP", During::Claims),
-    ("ARP requests of forged hosts", During::ForgedHosts),
+    ("questions of forged hosts", During::ForgedHosts),
 ];
 
 /// The floods of datagrams and frames.
@@ -49,8 +51,17 @@ const AT_LISTEN: [(&str, At); 5] = [
     ("a recorded order sent again", At::RecordedOrder),
     ("unsigned orders", At::UnsignedOrders),
     ("forged claims of the VIP", At::Link(Forged::Claims)),
-    ("ARP requests of forged hosts", At::Link(forged_hosts)),
+    ("questions of forged hosts", At::Link(forged_hosts)),
     ("frames of an unknown protocol", At::Link(junk)),
+];
+
+/// The floods of frames while a VIP moves.
+const AT_TAKEOVER: [(&str, Forge); 5] = [
+    ("forged claims of the VIP", Forged::Claims),
+    ("forged VRRP adverts of the VIP", Forged::Adverts),
+    ("questions of forged hosts", forged_hosts),
+    ("questions of forged hosts for the VIP", Forged::Senders),
+    ("frames of an unknown protocol", junk),
 ];
 
 /// The floods of lines.
@@ -62,8 +73,12 @@ const AT_FIFO: [(&str, Written); 5] = [
     ("a writer that is stuck in a line", Written::HalfLine),
 ];
 
-fn forged_hosts(_: IpAddr) -> Forged {
-    Forged::Senders([10, 9, 0, 250].into())
+/// They ask for an address that nobody has.
+fn forged_hosts(vip: IpAddr) -> Forged {
+    Forged::Senders(match vip {
+        IpAddr::V4(_) => [10, 9, 0, 250].into(),
+        IpAddr::V6(_) => [0xfd09, 0, 0, 0, 0, 0, 0, 0x250].into(),
+    })
 }
 
 fn junk(_: IpAddr) -> Forged {
@@ -143,6 +158,26 @@ fn sigterm_is_obeyed_at_once_with_many_vips_and_a_full_table() {
 #[test]
 fn no_flood_costs_listen_more_than_its_ceilings() {
     withstands(&AT_LISTEN, &[VIP, VIP6], floods::listen, &ceilings::LISTEN);
+}
+
+#[test]
+fn no_flood_costs_watch_more_than_its_ceilings() {
+    withstands(
+        &AT_TAKEOVER,
+        &[VIP, VIP6],
+        takeovers::watch,
+        &ceilings::WATCH,
+    );
+}
+
+#[test]
+fn no_flood_costs_check_more_than_its_ceilings() {
+    withstands(
+        &AT_TAKEOVER,
+        &[VIP, VIP6],
+        takeovers::check,
+        &ceilings::CHECK,
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod events;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use vipherald_lab::{Frame, Host, Lab, Mac, NeighbourEvent, State, eventually};
 
 use common::arp::{Arp, contains, is_request_for, is_sent};
+use common::vrrp::advert;
 use common::{
     Ended, OLD_MAC, Run, SOON, Talker, VIP, VIP6, assert_followed, give, old_mac, peer_in,
     remember_old, run, second_interface, signal, since, take, verdict_in, vipherald,
@@ -617,31 +618,9 @@ fn a_permanent_entry_is_replaced_only_with_the_setting() {
     }
 }
 
-/// The VRRP advertisement of a master, version 2 (RFC 3768 §5).
-fn advert(mac: Mac) -> Vec<u8> {
-    const GROUP: [u8; 6] = [0x01, 0, 0x5e, 0, 0, 0x12];
-    let vip: Ipv4Addr = VIP.parse().unwrap();
-    let mut ip = vec![0x45, 0xc0, 0, 32, 0, 1, 0, 0, 255, 112, 0, 0];
-    ip.extend([10, 9, 0, 77, 224, 0, 0, 18]);
-    sum_up(&mut ip, 10);
-    let mut message = vec![0x21, 51, 255, 1, 0, 1, 0, 0];
-    message.extend(vip.octets());
-    sum_up(&mut message, 6);
-    [&GROUP, &mac.0[..], &[8, 0], &ip, &message].concat()
-}
-
-/// Puts the Internet checksum (RFC 1071) in its place.
-fn sum_up(octets: &mut [u8], at: usize) {
-    let words = octets.chunks(2);
-    let sum: u32 = words
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-        .sum();
-    let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    octets[at..at + 2].copy_from_slice(&(!sum).to_be_bytes());
-}
-
 #[test]
 fn a_claim_that_nobody_confirms_changes_nothing_and_costs_one_question() {
+    let advert = |mac| advert(VIP.parse().unwrap(), mac);
     for forged in [claim, advert] {
         let lab = Lab::new();
         let (b, c, forger) = (lab.host("b"), lab.host("c"), lab.host("forger"));

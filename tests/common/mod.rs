@@ -4,6 +4,7 @@
 pub(crate) mod arp;
 pub(crate) mod docs;
 pub(crate) mod tls;
+pub(crate) mod vrrp;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Child, Command, Output, Stdio};

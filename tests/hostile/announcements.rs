@@ -28,7 +28,7 @@ const MANY: u8 = 250;
 pub(crate) enum During {
     /// Claims by random MACs: the conflict is reported, and those who follow are proven all the same.
     Claims,
-    /// ARP requests of forged hosts: the one stale peer is found all the same.
+    /// Questions of forged hosts: the one stale peer is found all the same.
     ForgedHosts,
     /// Guesses at what the peers would answer: none makes a stale one look proven, a proven one stale,
     /// or ends the run.
@@ -155,7 +155,7 @@ fn flooded(during: During, vips: &[String]) -> (Cost, i32, Value) {
     let (ends, most) = (AtomicBool::new(false), AtomicU64::new(0));
     let forged = match during {
         During::Claims => Forged::Claims(vip.parse().unwrap()),
-        During::ForgedHosts => Forged::Senders(owner.ipv4()),
+        During::ForgedHosts => Forged::Senders(address_beside(vip, &owner)),
         During::Guesses => {
             lab.learn_nothing_from(&attacker);
             let host = |host: &Host| (address_beside(vip, host), Mac::new(host.mac().0));

@@ -67,6 +67,16 @@ pub(crate) const FIFO: Ceilings = Ceilings {
     ..LISTEN
 };
 
+/// An announcement, and the hosts that were heard. After its rounds each forged host is asked that may be
+/// real, at the configured rate.
+pub(crate) const WATCH: Ceilings = Ceilings {
+    memory: 12 << 10,
+    ..ANNOUNCE
+};
+
+/// A few questions.
+pub(crate) const CHECK: Ceilings = ANNOUNCE;
+
 impl Cost {
     /// What an attack cost, and what the command had logged at its end.
     pub(crate) fn of(lasted: Duration, memory: u64, frames: u64, logged: &Path) -> Self {
@@ -102,6 +112,29 @@ pub(crate) fn memory(pid: u32) -> u64 {
         .find_map(|line| line.strip_prefix("RssAnon:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Counts from now on what programs of a host send from `eth0`, without what its kernel answers.
+pub(crate) fn count_frames_of_programs(host: &Host) {
+    host.nft(
+        "add table netdev count\n\
+         add chain netdev count out { type filter hook egress device eth0 priority 0; }\n\
+         add rule netdev count out meta skgid 0 counter\n",
+    );
+}
+
+/// What they have sent.
+pub(crate) fn frames_of_programs(host: &Host) -> u64 {
+    let shown: Value =
+        serde_json::from_str(&host.run("nft -j list chain netdev count out")).unwrap();
+    let parts = shown["nftables"].as_array().unwrap();
+    let counters = parts
+        .iter()
+        .filter_map(|part| part["rule"]["expr"].as_array());
+    let counter = counters
+        .flatten()
+        .find_map(|part| part["counter"]["packets"].as_u64());
+    counter.unwrap()
 }
 
 /// Frames that a host has sent from `eth0`.

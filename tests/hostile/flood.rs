@@ -8,22 +8,31 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{MsgFlags, send};
 use vipherald_core::address::Mac;
 use vipherald_core::wire::{
-    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload, Token,
+    Advertisement, Arp, ArpOperation, Echo, EchoKind, Frame, Ndp, NdpMessage, Payload,
+    Solicitation, Token,
 };
 use vipherald_lab::Host;
+
+use crate::common::vrrp::advert;
 
 /// What the frames are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Forged {
     /// Claims of a VIP, each by another MAC: ARP replies, or neighbour advertisements.
     Claims(IpAddr),
-    /// ARP requests for an address, each by another host of 10.9.128.0/17 with another MAC.
-    Senders(Ipv4Addr),
+    /// Questions for an address, each by another host with another MAC: ARP requests by hosts of
+    /// 10.9.128.0/17, or neighbour solicitations by hosts of fd09::8000/113.
+    Senders(IpAddr),
+    /// VRRP adverts of a VIP, each by another master.
+    Adverts(IpAddr),
     /// What would answer a new owner's questions, if it were not guessed.
     Guesses(Guesses),
     /// Frames of a protocol that nobody speaks.
     Junk,
 }
+
+/// Frames about a VIP.
+pub(crate) type Forge = fn(IpAddr) -> Forged;
 
 /// What an adversary knows who sees broadcasts alone: addresses and MACs, but no question.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +150,14 @@ impl Flooder {
         match self.forged {
             Forged::Claims(IpAddr::V4(vip)) => arp(2, mac, vip, vip),
             Forged::Claims(IpAddr::V6(vip)) => advertisement(mac, vip),
-            Forged::Senders(asked) => arp(1, mac, Ipv4Addr::new(10, 9, e | 0x80, f), asked),
+            Forged::Senders(IpAddr::V4(asked)) => {
+                arp(1, mac, Ipv4Addr::new(10, 9, e | 0x80, f), asked)
+            }
+            Forged::Senders(IpAddr::V6(asked)) => {
+                let host = u16::from_be_bytes([e | 0x80, f]);
+                solicitation(mac, host, asked)
+            }
+            Forged::Adverts(vip) => advert(vip, vipherald_lab::Mac(mac)),
             Forged::Guesses(guesses) => guesses.frame(self.next(), self.next()),
             Forged::Junk => [&[0xff; 6][..], &mac, &[0x88, 0xb5], &[0; 46]].concat(),
         }
@@ -162,26 +178,41 @@ fn arp(operation: u8, mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u
     [&[0xff; 6], &mac, head, &mac, &sender, &[0xff; 6], &target].concat()
 }
 
-/// An unsolicited neighbour advertisement to all nodes (RFC 4861 §4.4, RFC 2464 §7).
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// An unsolicited neighbour advertisement to all nodes (RFC 4861 §4.4).
 fn advertisement(mac: [u8; 6], target: Ipv6Addr) -> Vec<u8> {
-    const LENGTH: u8 = 32;
-    let everyone = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
-    let from = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, mac[2].into(), mac[5].into()).octets();
-    let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
-    body.extend(target.octets());
-    body.extend([2, 1]);
-    body.extend(mac);
-    let pseudo = [&from[..], &everyone, &[0, 0, 0, LENGTH, 0, 0, 0, 58], &body].concat();
-    let sum: u32 = pseudo
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    body[2..4].copy_from_slice(&folded.to_be_bytes()[2..]);
-    body[2] = !body[2];
-    body[3] = !body[3];
-    let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0, LENGTH, 58, 255];
-    let ethernet = [0x33, 0x33, 0, 0, 0, 1];
-    [&ethernet[..], &mac, &head, &from, &everyone, &body].concat()
+    let [_, _, a, b, c, d] = mac.map(u16::from);
+    let source = Ipv6Addr::new(0xfe80, 0, 0, 0, a, b, c, d);
+    let advertisement = Advertisement {
+        router: false,
+        solicited: false,
+        override_cached: true,
+        target,
+        target_lladdr: Some(Mac::new(mac)),
+    };
+    to_all(mac, source, NdpMessage::Advertisement(advertisement))
+}
+
+/// A neighbour solicitation to all nodes (RFC 4861 §4.3).
+fn solicitation(mac: [u8; 6], host: u16, target: Ipv6Addr) -> Vec<u8> {
+    let source = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, host);
+    let solicitation = Solicitation {
+        target,
+        source_lladdr: Some(Mac::new(mac)),
+    };
+    to_all(mac, source, NdpMessage::Solicitation(solicitation))
+}
+
+fn to_all(mac: [u8; 6], source: Ipv6Addr, message: NdpMessage) -> Vec<u8> {
+    let frame = Frame {
+        destination: Mac::new([0x33, 0x33, 0, 0, 0, 1]),
+        source: Mac::new(mac),
+        payload: Payload::Ndp(Ndp {
+            source,
+            destination: ALL_NODES,
+            message,
+        }),
+    };
+    frame.to_bytes()
 }

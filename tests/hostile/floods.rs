@@ -18,7 +18,7 @@ use crate::common::{
     OLD_MAC, Over, Run, SOON, address_beside, give, remember_old, vipherald, wait_until_followed,
 };
 use crate::events::{fifo, file, instance, with};
-use crate::flood::{Flooder, Forged};
+use crate::flood::{Flooder, Forge};
 use crate::helpers::{Orders, order_to, wait_until_it_listens};
 
 /// How long floods of datagrams and frames last.
@@ -35,7 +35,7 @@ pub(crate) enum At {
     /// Orders that no key signed.
     UnsignedOrders,
     /// Frames, besides genuine orders.
-    Link(fn(IpAddr) -> Forged),
+    Link(Forge),
 }
 
 /// Floods a host that listens. It still obeys a genuine order afterwards, or meanwhile.

@@ -25,6 +25,7 @@
 //! the kernel may collect stale ones.
 
 mod capture;
+mod checksum;
 mod filter;
 mod host;
 mod keepalived;
@@ -40,6 +41,7 @@ mod talker;
 mod wait;
 
 pub use capture::{Capture, Frame, write_pcap};
+pub use checksum::write_checksum;
 pub use host::Host;
 pub use keepalived::Keepalived;
 pub use lab::{Direction, Lab};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
+use crate::checksum::write_checksum;
 use crate::host::Host;
 use crate::mac::Mac;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -152,10 +153,10 @@ fn answer(frame: &[u8], own: Mac, manners: Manners, known: &mut Table) -> Option
             packet[12..16].copy_from_slice(&to.octets());
             packet[16..20].copy_from_slice(&from.octets());
             packet[8] = 64;
-            checksum(&mut packet[..20], 10);
+            write_checksum(&mut packet[..20], 10);
             packet[20] = 0;
             let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-            checksum(&mut packet[20..length], 2);
+            write_checksum(&mut packet[20..length], 2);
             Some(ethernet(
                 mac,
                 own,
@@ -177,21 +178,4 @@ fn ethernet(to: Mac, from: Mac, kind: [u8; 2], body: &[u8], tagged: bool) -> Vec
     frame.extend(kind);
     frame.extend(body);
     frame
-}
-
-/// Writes the Internet checksum (RFC 1071) of `octets` at an offset.
-fn checksum(octets: &mut [u8], at: usize) {
-    octets[at..at + 2].fill(0);
-    let words = octets.chunks(2).map(|two| {
-        u32::from(u16::from_be_bytes([
-            two[0],
-            two.get(1).copied().unwrap_or(0),
-        ]))
-    });
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let sum = !u16::try_from(sum).unwrap();
-    octets[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
