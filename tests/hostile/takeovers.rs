@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vipherald_lab::{Host, Lab};
+use vipherald_lab::{Host, Lab, eventually};
 
 use crate::ceilings::{Cost, count_frames_of_programs, frames_of_programs};
-use crate::common::{Over, Run, give, take, vipherald, wait_until_followed};
+use crate::common::{Over, Run, SOON, give, take, vipherald, wait_until_followed};
 use crate::flood::{Flooder, Forge, Forged};
 
 /// Longer than anything takes here.
@@ -24,7 +24,12 @@ pub(crate) fn watch(forged: Forge, vip: &str) -> Cost {
     let lab = Lab::new();
     let (old, node, peer) = (lab.host("old"), lab.host("node"), lab.host("peer"));
     give(&old, vip, "eth0");
-    peer.run(&format!("ping -c 1 -W 1 {vip}"));
+    eventually("the old owner is known", SOON, || {
+        let ping = peer.try_run(&format!("ping -c 1 -W 1 {vip}"));
+        ping.status.success().then_some(())
+    });
+    // The forged hosts are in its subnets.
+    node.run("ip addr add 10.9.0.251/16 dev eth0");
     let run = |run: Run| {
         thread::sleep(BEFORE);
         take(&old, vip, "eth0");

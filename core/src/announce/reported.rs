@@ -44,7 +44,12 @@ impl Announcement {
             if !is_on || claim.state() != State::Ready || claim.awaits_peers() {
                 continue;
             }
-            let room = most.saturating_sub(claim.confirmations().len());
+            // Anybody can forge a sender: once one answers, it is asked about the other VIPs, too.
+            if !self.background.begin(claim.neighbourhood(), index) {
+                continue;
+            }
+            let on = self.claims[index].interface();
+            let room = most.saturating_sub(self.claims[index].confirmations().len());
             let mut added = 0;
             for host in hosts {
                 let is_own = host.mac.is_some_and(|mac| self.own_macs.contains_key(&mac));
@@ -55,6 +60,7 @@ impl Announcement {
                     && let Some(peer) = self.told_of(index, host.ip, host.mac, Source::Observed)
                 {
                     added += 1;
+                    self.background.add(on, &peer, index);
                     let at = self.claims[index].add_peer(peer);
                     self.ask_again(now, index, at);
                 }
@@ -110,7 +116,7 @@ impl Announcement {
             source,
             required: false,
             onlink: true,
-            doubtful: false,
+            doubtful: source == Source::Observed,
             control,
         })
     }

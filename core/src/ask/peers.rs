@@ -303,11 +303,11 @@ impl PeerFinder {
         self.likely.sort_by_key(|peer| !peer.required);
         if given.asks_neighbours() {
             for one in self.observed(given).iter().take(given.most) {
+                // Anybody can forge a sender.
                 let peer = self.peer(one.ip, Source::Observed, true, false);
-                let mac = peer.mac.or(one.mac);
                 let heard = Peer {
-                    mac,
-                    doubtful: !one.is_recent || mac.is_none(),
+                    mac: peer.mac.or(one.mac),
+                    doubtful: true,
                     ..peer
                 };
                 self.add(heard, given);
@@ -451,9 +451,15 @@ impl PeerFinder {
     }
 }
 
-/// Whether an entry's host may be gone: the kernel has not confirmed it lately.
+/// Whether an entry's host may be gone: the kernel has not confirmed it lately. It uses an entry as soon as
+/// it answers a question, which anybody can forge: then that is in DELAY, and after 5 s in PROBE.
 fn is_doubtful(neighbour: &Neighbour) -> bool {
-    neighbour.state == NeighbourState::Stale && !neighbour.externally_learned
+    let state = neighbour.state;
+    let is_confirmed = !matches!(
+        state,
+        NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe
+    );
+    !is_confirmed && !neighbour.externally_learned
 }
 
 fn is_link_local_v6(ip: IpAddr) -> bool {
@@ -576,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn observed_hosts_of_the_subnet_come_before_neighbours() {
+    fn observed_hosts_of_the_subnet_may_not_exist_and_come_before_old_neighbours() {
         let peers = peers_of(
             "vips 10.0.0.10; eth 10.0.0.1/24; eth-observed 10.0.0.7 10.9.9.9 10.0.0.8! 10.0.0.1 10.0.0.255 fe80::7; \
              eth-neighbours 10.0.0.5 10.0.0.7",
@@ -591,7 +597,7 @@ mod tests {
                 (
                     "10.0.0.7".to_owned(),
                     Source::Observed,
-                    false,
+                    true,
                     Some(mac(0x11))
                 ),
                 (
