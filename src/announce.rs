@@ -2,7 +2,7 @@
 //! yields to newer runs, finds peers, and sends orders.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::{self, Future};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -37,6 +37,8 @@ pub struct Request {
     pub mode: Mode,
     /// The VIPs, and where they count.
     pub vips: Vec<PlacedVip>,
+    /// All VIPs that are known, of other instances, too: nothing is asked from them.
+    pub all_vips: HashSet<IpAddr>,
     /// Whether a VIP that does not come is missing.
     pub expects_all: bool,
     /// The interface that the user named for all of them: it must exist, be up and have ARP or ND.
@@ -144,7 +146,9 @@ impl Session {
             census: request.pace.census && finds_hosts,
             ..request.pace
         };
-        let mut core = Announcement::new(&placed, pace, seed(), now).in_mode(request.mode);
+        let mut core = Announcement::new(&placed, pace, seed(), now)
+            .in_mode(request.mode)
+            .beside(request.all_vips.iter().copied());
         if !request.expects_all {
             core = core.expecting_some();
         }
@@ -452,16 +456,14 @@ impl Session {
         let Some(order_sockets) = &mut self.order_sockets else {
             return;
         };
-        let vips = self.core.vips();
         for claim in self.core.claims() {
             let on = [Some(claim.interface()), claim.link.lower];
             let near = views
                 .iter()
                 .filter(|view| on.contains(&Some(view.link.index)));
-            let subnet = near.flat_map(|view| &view.addresses).find(|own| {
-                Prefix::of(own).contains(claim.vip.ip())
-                    && vips.iter().all(|vip| vip.ip() != own.ip)
-            });
+            let subnet = near
+                .flat_map(|view| &view.addresses)
+                .find(|own| Prefix::of(own).contains(claim.vip.ip()) && !self.core.is_vip(own.ip));
             let everyone = subnet.and_then(|own| Some((own.ip, Prefix::of(own).broadcast()?)));
             if let (Some((from, to)), Some(mac)) = (everyone, claim.mac()) {
                 let route = Route {
@@ -514,7 +516,8 @@ impl Session {
                 order_sockets.request(now, route, retry, (due.vip, due.mac));
             }
             order_sockets.retain(|interface, vip, mac| self.core.announces(interface, vip, mac));
-            if now >= self.core.ends_at() || !order_sockets.send_next(now, self.core.vips()) {
+            let is_vip = |ip| self.core.is_vip(ip);
+            if now >= self.core.ends_at() || !order_sockets.send_next(now, is_vip) {
                 break;
             }
         }

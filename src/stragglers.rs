@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -46,6 +46,8 @@ pub(crate) struct Departure {
     /// Their instance or group.
     pub(crate) name: Option<String>,
     pub(crate) vips: Vec<PlacedVip>,
+    /// All VIPs that are known, of other instances, too: nothing is sent from them.
+    pub(crate) all_vips: HashSet<IpAddr>,
     /// Whom to tell, if there is a key.
     pub(crate) peers: Vec<IpAddr>,
     /// Runs that began later care for them instead.
@@ -179,6 +181,7 @@ impl Look {
             let until = departure.since + departure.lasts;
             self.core
                 .left(departure.since, until, &departure.vips, &self.host);
+            self.mail.vips.extend(departure.all_vips);
             for placed in &departure.vips {
                 let about = (departure.name.clone(), departure.peers.clone());
                 self.about.insert(placed.vip, about);
@@ -268,6 +271,8 @@ impl Look {
 
 /// The reports to the peers.
 struct Mail {
+    /// Nothing is sent from these.
+    vips: HashSet<IpAddr>,
     /// `None` without a key.
     reports: Option<Reports>,
     port: u16,
@@ -290,6 +295,7 @@ impl Mail {
             }
         };
         Self {
+            vips: HashSet::new(),
             reports,
             port: orders.port.get(),
             waiting: BTreeMap::new(),
@@ -317,6 +323,7 @@ impl Mail {
         let Some(reports) = &mut self.reports else {
             return;
         };
+        let is_vip = |ip| self.vips.contains(&ip);
         if self.next.is_some_and(|next| next <= now) {
             for ((peer, vip), found) in std::mem::take(&mut self.waiting) {
                 for some in found.chunks(MOST_IN_REPORT) {
@@ -334,7 +341,7 @@ impl Mail {
                         vip,
                         stragglers: some.iter().map(|one| (one.ip, one.mac)).collect(),
                     };
-                    reports.send(now, send::route(host, peer, &[vip.ip()]), &report);
+                    reports.send(now, send::route(host, peer, is_vip), &report);
                 }
             }
             (self.next, self.last) = (None, Some(now));
@@ -349,7 +356,7 @@ impl Mail {
             }
         }
         while let Some((route, datagram)) = reports.poll(now) {
-            let sent = socket_to(&mut self.sockets, route, self.port)
+            let sent = socket_to(&mut self.sockets, route, self.port, is_vip)
                 .and_then(|socket| socket.get().send(&datagram));
             match sent {
                 Ok(_) => {}
@@ -376,9 +383,10 @@ fn socket_to(
     sockets: &mut HashMap<IpAddr, Readable<UdpSocket>>,
     route: Route,
     port: u16,
+    is_vip: impl Fn(IpAddr) -> bool,
 ) -> io::Result<&Readable<UdpSocket>> {
     Ok(match sockets.entry(route.to) {
         Entry::Occupied(open) => open.into_mut(),
-        Entry::Vacant(none) => none.insert(connected(route, port)?),
+        Entry::Vacant(none) => none.insert(connected(route, port, is_vip)?),
     })
 }

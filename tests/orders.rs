@@ -11,7 +11,7 @@ mod helpers;
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,14 +23,15 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 use vipherald_core::order::message::PORT;
 use vipherald_core::order::{Answer, Order, Outcome, Reason};
-use vipherald_lab::{Direction, Host, Keepalived, Lab, State, eventually};
+use vipherald_lab::{Direction, Frame, Host, Keepalived, Lab, State, eventually};
 
+use common::arp::{IPV6, is_sent};
 use common::tls::{TlsServer, tls_to_vip};
 use common::{
     OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, assert_at_once, give, old_mac, peer_in, run,
     second_interface, signal, vipherald, wait_until_followed,
 };
-use events::{file, instance};
+use events::{file, instance, with};
 use helpers::{Orders, ask, listen, obey, order_to, socket};
 
 /// A node whose hook writes its report down.
@@ -771,4 +772,48 @@ fn whatever_is_wrong_listen_drains_its_socket_and_says_so_once() {
     assert!(!run.has_ended());
     let (ended, lasted) = run.terminate();
     assert_at_once(lasted, &ended.exits(143));
+}
+
+/// What leaves from an address, but for neighbour discovery.
+fn leaves_from(frame: &Frame, from: Ipv6Addr) -> bool {
+    const ECHO_REPLY: u8 = 129;
+    let body = frame.payload();
+    is_sent(frame)
+        && frame.ether_type() == IPV6
+        && body[8..24] == from.octets()
+        && (body[6] != 58 || body[40] <= ECHO_REPLY)
+}
+
+#[test]
+fn neither_questions_nor_orders_leave_from_a_vip_of_another_instance() {
+    const OTHER_VIP6: &str = "fd09::101";
+    for state in ["MASTER", "BACKUP"] {
+        let lab = Lab::new();
+        let (a, b, peer) = (lab.host("a"), lab.host("b"), lab.host("peer"));
+        let orders = Orders::new(&lab, &a);
+        let peers = format!("peers = [\"{}\"]", peer.ipv6());
+        let settings = orders.settings(&lab, "settings", &peers, "permanent = true");
+        let _listens = listen(&peer, &settings, "");
+        let instances =
+            instance("VI_1", 51, 100, &[VIP6], "") + &instance("VI_2", 52, 100, &[OTHER_VIP6], "");
+        let conf = file(&lab, "conf", &instances);
+        let owner = if state == "MASTER" { &a } else { &b };
+        give(owner, VIP6, "eth0");
+        // The kernel lists it before the host's own address, which is older.
+        a.run(&format!("ip addr add {OTHER_VIP6}/64 dev eth0 nodad"));
+        peer.remember_as(VIP6, OLD_MAC, State::Permanent);
+        let capture = a.capture();
+        let event = format!(
+            "--config {} notify INSTANCE VI_1 {state} 100",
+            settings.display()
+        );
+        run(&a, &with(&conf, &event)).exits(0);
+        wait_until_followed([&peer], &[VIP6], owner.mac());
+        let sent = capture.frames();
+        let own = sent.iter().filter(|frame| leaves_from(frame, a.ipv6()));
+        assert!(own.count() > 0, "{state}: {sent:?}");
+        let foreign = OTHER_VIP6.parse().unwrap();
+        let foreign = sent.iter().filter(|frame| leaves_from(frame, foreign));
+        assert_eq!(foreign.collect::<Vec<_>>(), Vec::<&Frame>::new(), "{state}");
+    }
 }

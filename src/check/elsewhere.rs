@@ -48,7 +48,7 @@ pub(super) async fn ask(
     let mut asked = Vec::new();
     let mut hosts = BTreeMap::new();
     let mut neighbours: BTreeMap<InterfaceIndex, Vec<IpAddr>> = BTreeMap::new();
-    let all_vips: HashSet<_> = request.vips.iter().map(|placed| placed.vip.ip()).collect();
+    let all_vips = &request.all_vips;
     for placed in vips {
         let link = match places.link_to(kernel, placed).await? {
             Ok(link) => link,
@@ -64,11 +64,11 @@ pub(super) async fn ask(
             }
         };
         if let Entry::Vacant(none) = neighbours.entry(link.index) {
-            none.insert(name_hosts(&mut hosts, kernel, link.index, &all_vips).await?);
+            none.insert(name_hosts(&mut hosts, kernel, link.index, all_vips).await?);
         }
         // The link has a MAC, or it would be unlike Ethernet.
         let Some(mac) = link.mac else { continue };
-        let from = asked_from(places, link, mac, placed.vip, &all_vips);
+        let from = asked_from(places, link, mac, placed.vip, all_vips);
         if placed.vip.ip().is_ipv6() && from.ip.is_none() {
             debug!(
                 "{}: {} has no IPv6 address of its own to ask from: the answers go to all nodes",

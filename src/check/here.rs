@@ -2,6 +2,7 @@
 //! [`Observer`] watches how this host answers.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ pub(super) async fn ask_peers(
             let silence = why_unanswered(kernel, places, &observer, claim).await?;
             add_own_answers(&mut finding, places, &observer, claim, silence);
         }
-        let (all, rates) = (&request.vips, (request.rate, request.arp_rate));
+        let (all, rates) = (&request.all_vips, (request.rate, request.arp_rate));
         let (proxies, frames) = proxies(kernel, places, all, rates, request.wait, claim).await?;
         finding.proxies = proxies;
         finding.frames += frames;
@@ -71,6 +72,7 @@ async fn prepare(vips: &[PlacedVip], request: &Request) -> Result<Session, Error
     let request = announce::Request {
         mode: Mode::Check,
         vips: vips.to_vec(),
+        all_vips: request.all_vips.clone(),
         // The kernel knows where they are better than the user's -i.
         interface: None,
         peers: request.peers.clone(),
@@ -234,7 +236,7 @@ fn add_own_answers(
 pub(super) async fn proxies(
     kernel: &Kernel,
     places: &Places,
-    vips: &[PlacedVip],
+    all_vips: &HashSet<IpAddr>,
     (rate, arp_rate): (NonZeroU32, Option<NonZeroU32>),
     wait: Duration,
     claim: &Claim,
@@ -244,7 +246,6 @@ pub(super) async fn proxies(
         return Ok((Vec::new(), 0));
     };
     let (link, now) = (&claim.link, Instant::now());
-    let all_vips: HashSet<_> = vips.iter().map(|placed| placed.vip.ip()).collect();
     let neighbours = kernel.neighbours(link.index).await?;
     let known = |ip| {
         let mut neighbours = neighbours.iter().filter(|entry| entry.mac.is_some());
@@ -252,7 +253,7 @@ pub(super) async fn proxies(
     };
     let subject = Subject {
         vip: claim.vip,
-        from: asked_from(places, link, mac, claim.vip, &all_vips),
+        from: asked_from(places, link, mac, claim.vip, all_vips),
         probes_from_address: false,
         own_macs: places.host.macs().collect(),
         unused: unused(places, claim.vip, known),

@@ -10,6 +10,7 @@ mod here;
 mod places;
 mod resolution;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 pub struct Request {
     /// The VIPs, and where this host would hold them.
     pub vips: Vec<PlacedVip>,
+    /// All VIPs that are known, of other instances, too: nothing is asked from them.
+    pub all_vips: HashSet<IpAddr>,
     /// Where to probe for VIPs that are not here; `None`: where the route to each leads.
     pub interface: Option<String>,
     /// Configured peers.
@@ -216,19 +219,19 @@ pub async fn look(kernel: &Kernel, request: &Request) -> Result<Vec<Finding>, Er
 }
 
 /// The MACs in conflict with a claim that also answer for unused addresses: they are proxies, not
-/// owners. `vips` are all VIPs of the announcement.
+/// owners. `all_vips` are all that are known.
 ///
 /// # Errors
 /// If netlink or a packet socket fails.
 pub async fn proxies(
     kernel: &Kernel,
-    vips: &[PlacedVip],
+    all_vips: &HashSet<IpAddr>,
     rates: (NonZeroU32, Option<NonZeroU32>),
     claim: &Claim,
 ) -> Result<Vec<Mac>, Error> {
     let host = kernel.snapshot().await?;
     let places = Places { host, only: None };
-    let (proxies, _) = here::proxies(kernel, &places, vips, rates, WAIT, claim).await?;
+    let (proxies, _) = here::proxies(kernel, &places, all_vips, rates, WAIT, claim).await?;
     Ok(proxies)
 }
 

@@ -212,7 +212,7 @@ async fn proxies(core: &Announcement, request: &announce::Request) -> Vec<Mac> {
             |claim: &&Claim| (1..=MOST_OTHER_OWNERS).contains(&claim.conflicts().count());
         for claim in core.claims().iter().filter(contested) {
             let rates = (request.pace.rate, request.pace.arp_rate);
-            proxies.extend(check::proxies(&kernel, &request.vips, rates, claim).await?);
+            proxies.extend(check::proxies(&kernel, &request.all_vips, rates, claim).await?);
         }
         Ok::<_, Error>(proxies)
     };

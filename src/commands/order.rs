@@ -30,6 +30,7 @@ pub(super) async fn order(
     let name = target.name.as_deref();
     let request = order::send::Request {
         vips: target.vips,
+        all_vips: target.all_vips,
         peers: target.peers,
         mac: args.mac,
         instance: name.unwrap_or_default().to_owned(),

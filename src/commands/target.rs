@@ -1,6 +1,6 @@
 //! The VIPs and peers that a command is about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub(super) struct Target {
     /// The instance or group, if keepalived.conf gave the VIPs.
     pub(super) name: Option<String>,
     pub(super) vips: Vec<PlacedVip>,
+    /// All VIPs that are known, of other instances, too: each may leave at any moment.
+    pub(super) all_vips: HashSet<IpAddr>,
     /// Its unicast peers.
     pub(super) peers: Vec<IpAddr>,
     /// The real servers of keepalived.conf: they have VIPs, too, where nobody asks for them.
@@ -64,6 +66,7 @@ impl Target {
     pub(super) fn of_vips(vips: Vec<PlacedVip>) -> Self {
         Self {
             name: None,
+            all_vips: ips(&vips),
             vips,
             peers: Vec::new(),
             real_servers: Vec::new(),
@@ -128,6 +131,7 @@ impl Target {
         Self {
             name: Some(name.to_owned()),
             vips: Vec::new(),
+            all_vips: ips(&configuration.placed_vips()),
             peers: Vec::new(),
             real_servers: configuration.real_servers().collect(),
         }
@@ -142,6 +146,7 @@ impl Target {
         announce::Request {
             mode: Mode::Announce,
             vips: self.vips.clone(),
+            all_vips: self.all_vips.clone(),
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
@@ -174,6 +179,7 @@ impl Target {
         vips.retain(|placed| seen.insert(placed.clone()));
         check::Request {
             vips,
+            all_vips: self.all_vips.clone(),
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
@@ -194,6 +200,7 @@ impl Target {
         Departure {
             name: self.name.clone(),
             vips: self.vips.clone(),
+            all_vips: self.all_vips.clone(),
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             run_id,
             since,
@@ -210,6 +217,10 @@ impl Target {
             dry_run: global.dry_run,
         }
     }
+}
+
+fn ips(vips: &[PlacedVip]) -> HashSet<IpAddr> {
+    vips.iter().map(|placed| placed.vip.ip()).collect()
 }
 
 pub(super) fn read_configuration(global: &Global) -> Result<Configuration, Error> {

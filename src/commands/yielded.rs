@@ -79,6 +79,7 @@ async fn find_and_order(
         vips.retain(|placed| host.holders(placed).is_empty());
         let request = send::Request {
             vips,
+            all_vips: target.all_vips.clone(),
             peers: request.peers.clone(),
             mac: Some(mac),
             instance: target.name.clone().unwrap_or_default(),

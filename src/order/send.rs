@@ -1,5 +1,6 @@
 //! Orders by hand: the outbox without an announcement.
 
+use std::collections::HashSet;
 use std::future::{self, Future};
 use std::net::IpAddr;
 use std::pin::pin;
@@ -20,6 +21,8 @@ use crate::{key_file, settings};
 pub struct Request {
     /// The VIPs, and where they count as held here.
     pub vips: Vec<PlacedVip>,
+    /// All VIPs that are known: nothing is sent from them.
+    pub all_vips: HashSet<IpAddr>,
     /// The peers.
     pub peers: Vec<IpAddr>,
     /// The MAC that the VIPs have; `None`: that of the interface here that holds each.
@@ -63,8 +66,7 @@ pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
     }
     let mut all: Vec<Ordered> = Vec::new();
     for peer in &request.peers {
-        let vips: Vec<_> = told.iter().map(|(vip, _)| vip.ip()).collect();
-        let route = route(&host, *peer, &vips);
+        let route = route(&host, *peer, |ip| request.all_vips.contains(&ip));
         for (vip, mac) in &told {
             let twice = all
                 .iter()
@@ -83,11 +85,11 @@ pub async fn plan(request: &Request) -> Result<Vec<Ordered>, Error> {
     Ok(all)
 }
 
-/// The way to a peer, from an own address that is none of these VIPs: the kernel might choose one.
-pub(crate) fn route(host: &HostSnapshot, peer: IpAddr, vips: &[IpAddr]) -> Route {
+/// The way to a peer, from an own address that is no VIP: the kernel might choose one.
+pub(crate) fn route(host: &HostSnapshot, peer: IpAddr, is_vip: impl Fn(IpAddr) -> bool) -> Route {
     let own = host.addresses.iter().find(|own| {
         let subnet = Prefix::of(own);
-        !vips.contains(&own.ip) && !subnet.is_host() && subnet.contains(peer)
+        !is_vip(own.ip) && !subnet.is_host() && subnet.contains(peer)
     });
     Route {
         to: peer,
@@ -108,7 +110,6 @@ pub async fn send<S>(
     stop: impl Future<Output = S>,
 ) -> Result<Option<S>, Error> {
     let keys = key_file::of(settings)?;
-    let vips: Vec<Vip> = request.vips.iter().map(|placed| placed.vip).collect();
     let mut order_sockets = OrderSockets::new(keys, settings.port.get(), &request.instance);
     let began = Instant::now();
     for order in &*ordered {
@@ -119,6 +120,7 @@ pub async fn send<S>(
             (order.vip, order.mac),
         );
     }
+    let is_vip = |ip| request.all_vips.contains(&ip);
     let end = began + request.timeout;
     let mut stop = pin!(stop);
     loop {
@@ -129,7 +131,7 @@ pub async fn send<S>(
                 order.fate = heard.fate;
             }
         }
-        while now < end && order_sockets.send_next(now, &vips) {}
+        while now < end && order_sockets.send_next(now, is_vip) {}
         order_sockets.retain(|_, _, _| true);
         if now >= end || !order_sockets.is_waiting(now) {
             return Ok(None);

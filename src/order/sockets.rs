@@ -90,9 +90,9 @@ impl OrderSockets {
         self.sockets.retain(|outgoing, _| outbox.is_open(*outgoing));
     }
 
-    /// Sends one datagram that is due, and returns whether there was one. It never sends from one of
-    /// `vips`: a peer that follows a wrong MAC could not answer there.
-    pub(crate) fn send_next(&mut self, now: Instant, vips: &[Vip]) -> bool {
+    /// Sends one datagram that is due, and returns whether there was one. It never sends from a VIP: a peer
+    /// that follows a wrong MAC could not answer there, and it may leave.
+    pub(crate) fn send_next(&mut self, now: Instant, is_vip: impl Fn(IpAddr) -> bool) -> bool {
         let id = match random_id() {
             Ok(id) => id,
             Err(error) => {
@@ -105,7 +105,7 @@ impl OrderSockets {
             return false;
         };
         let to = datagram.route.to;
-        match self.deliver(&datagram, vips) {
+        match self.deliver(&datagram, is_vip) {
             Ok(()) => trace!("order to {to} sent"),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 self.outbox.refused(datagram.outgoing);
@@ -125,7 +125,7 @@ impl OrderSockets {
         true
     }
 
-    fn deliver(&mut self, datagram: &Datagram, vips: &[Vip]) -> io::Result<()> {
+    fn deliver(&mut self, datagram: &Datagram, is_vip: impl Fn(IpAddr) -> bool) -> io::Result<()> {
         let to = socket_address(datagram.route, self.port);
         let socket = match self.sockets.entry(datagram.outgoing) {
             Entry::Occupied(open) => open.into_mut(),
@@ -133,7 +133,7 @@ impl OrderSockets {
                 datagram.route,
                 datagram.broadcast,
                 to,
-                vips,
+                is_vip,
             )?)?),
         };
         let socket = socket.get();
@@ -178,12 +178,21 @@ impl OrderSockets {
     }
 }
 
-/// A socket that sends to a peer and receives from it alone.
-pub(crate) fn connected(route: Route, port: u16) -> io::Result<Readable<UdpSocket>> {
-    Readable::new(open(route, false, socket_address(route, port), &[])?)
+/// A socket that sends to a peer and receives from it alone. It is bound to no VIP.
+pub(crate) fn connected(
+    route: Route,
+    port: u16,
+    is_vip: impl Fn(IpAddr) -> bool,
+) -> io::Result<Readable<UdpSocket>> {
+    Readable::new(open(route, false, socket_address(route, port), is_vip)?)
 }
 
-fn open(route: Route, broadcast: bool, to: SocketAddr, vips: &[Vip]) -> io::Result<UdpSocket> {
+fn open(
+    route: Route,
+    broadcast: bool,
+    to: SocketAddr,
+    is_vip: impl Fn(IpAddr) -> bool,
+) -> io::Result<UdpSocket> {
     let any = if to.is_ipv4() {
         IpAddr::from([0, 0, 0, 0])
     } else {
@@ -198,8 +207,7 @@ fn open(route: Route, broadcast: bool, to: SocketAddr, vips: &[Vip]) -> io::Resu
     } else {
         socket.connect(to)?;
     }
-    let own = socket.local_addr()?.ip();
-    if vips.iter().any(|vip| vip.ip() == own) {
+    if is_vip(socket.local_addr()?.ip()) {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     }
     Ok(socket)

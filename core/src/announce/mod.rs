@@ -105,6 +105,8 @@ enum Next {
 pub struct Announcement {
     vips: Vec<Vip>,
     vip_ips: BTreeSet<IpAddr>,
+    /// Those of other runs: they may leave at any moment, so nothing is asked from them.
+    other_vips: HashSet<IpAddr>,
     wanted: Vec<Wanted>,
     mode: Mode,
     /// Whether a VIP that does not come is missing.
@@ -167,6 +169,7 @@ impl Announcement {
         }
         Self {
             vip_ips: vips.iter().map(|vip| vip.ip()).collect(),
+            other_vips: HashSet::new(),
             vips,
             wanted,
             mode: Mode::Announce,
@@ -213,6 +216,19 @@ impl Announcement {
             expects_all: false,
             ..self
         }
+    }
+
+    /// These are VIPs, too, of other runs: nothing is asked from them.
+    #[must_use]
+    pub fn beside(mut self, vips: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.other_vips.extend(vips);
+        self
+    }
+
+    /// Whether an address is a VIP, of this run or another.
+    #[must_use]
+    pub fn is_vip(&self, ip: IpAddr) -> bool {
+        self.vip_ips.contains(&ip) || self.other_vips.contains(&ip)
     }
 
     /// The VIPs that are or were on an interface.

@@ -134,7 +134,7 @@ impl Announcement {
     }
 
     pub(super) fn add_address(&mut self, now: Instant, address: &Address) {
-        let is_vip = self.vip_ips.contains(&address.ip);
+        let is_vip = self.is_vip(address.ip);
         self.own.insert(address, is_vip);
         match self.vip_of(address) {
             Some(vip) => self.add_vip(now, vip, address),
@@ -177,7 +177,7 @@ impl Announcement {
         }
         // Each claim needs all of them at once.
         for address in addresses {
-            let is_vip = self.vip_ips.contains(&address.ip);
+            let is_vip = self.is_vip(address.ip);
             self.own.insert(address, is_vip);
         }
         for claim in &mut self.claims {

@@ -71,6 +71,7 @@ impl Announcement {
         }
         let given = Given {
             vips: self.vip_ips.iter().copied().collect(),
+            other_vips: self.other_vips.clone(),
             own: host.addresses.iter().map(|own| own.ip).collect(),
             configured: configured.to_vec(),
             confirm,

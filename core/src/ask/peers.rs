@@ -77,6 +77,8 @@ pub(crate) struct Given {
     pub(crate) views: Vec<LinkView>,
     /// The VIPs of the run: none is a peer, or an own address to ask from.
     pub(crate) vips: HashSet<IpAddr>,
+    /// VIPs of other runs: none is an own address to ask from.
+    pub(crate) other_vips: HashSet<IpAddr>,
     /// All addresses of this host.
     pub(crate) own: HashSet<IpAddr>,
     /// Configured peers.
@@ -158,8 +160,8 @@ impl PeerFinder {
                 .link
                 .mac
         };
-        let may_ask =
-            |own: &&Address| own.usability == Usability::Usable && !given.vips.contains(&own.ip);
+        let is_vip = |ip| given.vips.contains(&ip) || given.other_vips.contains(&ip);
+        let may_ask = |own: &&Address| own.usability == Usability::Usable && !is_vip(own.ip);
         let subnets = own_subnets.iter();
         let gateways = both().flat_map(|view| &view.gateways);
         let heard = both().flat_map(|view| &view.observed).map(|one| &one.ip);
@@ -566,6 +568,7 @@ mod tests {
         let given = Given {
             views: std::iter::once(on).chain(below).cloned().collect(),
             vips,
+            other_vips: ips(given, "other-vips"),
             own,
             configured: ips(given, "configured"),
             confirm,
@@ -709,6 +712,10 @@ mod tests {
                 Some(control([10, 0, 0, 1], ETH, true)),
             ),
             ("eth 10.0.0.10/24; eth-neighbours 10.0.0.5", None),
+            (
+                "other-vips 10.0.0.11; eth 10.0.0.11/24 10.0.0.1/24; eth-neighbours 10.0.0.5",
+                Some(control([10, 0, 0, 1], ETH, true)),
+            ),
             (
                 "vips fd00::10; eth fd00::1/64!; eth-neighbours fd00::5",
                 None,
