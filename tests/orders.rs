@@ -220,11 +220,11 @@ fn without_permission_the_conflict_is_named_and_the_vip_stays() {
     assert!(killed.n1.holds(VIP));
     // By hand it goes.
     let conf = killed.lab.directory().join("n1.conf");
-    let ended = run(&killed.n1, &events::with(&conf, "release --all --json")).exits(0);
+    let ended = run(&killed.n1, &with(&conf, "release --all --json")).exits(0);
     let released = &ended.report()["addresses"][0];
     assert_eq!(released["action"], "released", "{ended:?}");
     assert!(!killed.n1.holds(VIP));
-    let ended = run(&killed.n1, &events::with(&conf, "release --all")).exits(0);
+    let ended = run(&killed.n1, &with(&conf, "release --all")).exits(0);
     ended.logs("nothing to release");
 }
 
@@ -255,7 +255,7 @@ fn where_keepalived_is_alive_or_may_be_the_vip_is_never_touched() {
     ended.logs(words);
     assert!(n1.holds(VIP));
     let refused = |why: &str| {
-        let ended = run(&n1, &events::with(&conf, &format!("release {VIP}"))).exits(5);
+        let ended = run(&n1, &with(&conf, &format!("release {VIP}"))).exits(5);
         ended.logs(why);
         assert!(n1.holds(VIP));
     };
@@ -267,11 +267,11 @@ fn where_keepalived_is_alive_or_may_be_the_vip_is_never_touched() {
     let text = format!("pid_files = [\"{}\"]", pid_file.display());
     let with_pid = orders.settings(&lab, "with-pid", "", &text);
     let arguments = format!("--config {} release {VIP}", with_pid.display());
-    let ended = run(&n1, &events::with(&conf, &arguments)).exits(5);
+    let ended = run(&n1, &with(&conf, &arguments)).exits(5);
     ended.logs("which is alive");
     // Nor an address that is none of keepalived.conf's.
     let own = n1.ipv4();
-    let ended = run(&n1, &events::with(&conf, &format!("release {own}"))).exits(5);
+    let ended = run(&n1, &with(&conf, &format!("release {own}"))).exits(5);
     ended.logs("no VIP of keepalived.conf");
     assert!(n1.holds(VIP) && n1.holds(own));
     let ended = listening.terminate().0;
