@@ -13,6 +13,10 @@ use crate::wire::{ALL_NODES, Echo, Frame, Header, Token};
 
 /// The most hosts that a census adds to a link.
 const MOST_FOUND: usize = 4_096;
+/// The most hosts of which an answer to a census shows that they exist, and the most summed over the VIPs.
+/// All hosts see the question, so that anybody can answer it in anybody's name.
+const MOST_BELIEVED: usize = 256;
+const MOST_BELIEVED_PAIRS: usize = 1_024;
 /// The most hosts whose traffic is looked at, at a time: the kernel's filter compares each of them.
 const MOST_WATCHED: usize = 64;
 /// What the tokens of a census ask; those of peers' questions are smaller.
@@ -152,6 +156,14 @@ impl Announcement {
                 .is_some_and(|number| self.census_token(own, number) == echo.token)
     }
 
+    /// Whether a host's answer to a census shows that it exists. Otherwise it has to answer a question that
+    /// only it sees, before it is asked about every VIP.
+    pub(super) fn believes(&mut self, ip: IpAddr) -> bool {
+        let share = MOST_BELIEVED_PAIRS / self.claims.len().max(1);
+        let most = share.clamp(1, MOST_BELIEVED);
+        self.believed.contains(&ip) || self.believed.len() < most && self.believed.insert(ip)
+    }
+
     /// A host answers a census: it becomes a peer of the link's IPv6 VIPs.
     pub(super) fn on_census_reply(
         &mut self,
@@ -176,7 +188,9 @@ impl Announcement {
                 }
             }
         }
-        self.exists(now, interface, ip);
+        if self.believes(ip) {
+            self.exists(now, interface, ip);
+        }
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let asks = claim
@@ -212,6 +226,12 @@ impl Announcement {
             claim.left_out += 1;
             return;
         }
+        let (on, neighbourhood) = (claim.interface(), claim.neighbourhood());
+        let doubtful = !self.believes(ip);
+        if doubtful && !self.background.begin(neighbourhood, index) {
+            return;
+        }
+        let claim = &mut self.claims[index];
         claim.found += 1;
         // Who answers an address of the VIP's subnet has a route to that.
         let sources = claim.sources.clone();
@@ -225,15 +245,19 @@ impl Announcement {
                 in_vips_subnet: in_subnet.is_some(),
             })
         });
-        let at = claim.add_peer(Peer {
+        let peer = Peer {
             ip,
             mac: Some(mac),
             source: Source::Census,
             required: false,
             onlink: true,
-            doubtful: false,
+            doubtful,
             control,
-        });
+        };
+        if doubtful {
+            self.background.add(on, &peer, index);
+        }
+        let at = self.claims[index].add_peer(peer);
         self.ask_again(now, index, at);
     }
 }

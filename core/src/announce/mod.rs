@@ -147,6 +147,8 @@ pub struct Announcement {
     traffic_changed: BTreeSet<InterfaceIndex>,
     /// The number of the next census.
     censuses: u32,
+    /// The hosts whose answers to a census count as theirs.
+    believed: BTreeSet<IpAddr>,
     /// The task of the frame that [`Asker::poll_transmit`] gave last, and what follows it.
     in_flight: Option<(Task, Worth, Next)>,
     bucket: Bucket,
@@ -198,6 +200,7 @@ impl Announcement {
             listening: BTreeMap::new(),
             traffic_changed: BTreeSet::new(),
             censuses: 0,
+            believed: BTreeSet::new(),
             in_flight: None,
             bucket: Bucket::new(pace.rate, now),
         }

@@ -196,10 +196,12 @@ impl Announcement {
         {
             control.mac = mac;
         }
-        // Who has just answered a census exists, and may be in the table because of that.
+        // Who has just answered a census may be in the table because of that.
         if peer.source == Source::Learned && claim.found_early.contains_key(&peer.ip) {
-            (peer.source, peer.doubtful) = (Source::Census, false);
+            peer.source = Source::Census;
+            peer.doubtful &= !self.believes(peer.ip);
         }
+        let claim = &mut self.claims[current.claim];
         if peer.doubtful {
             self.background.add(claim.interface(), &peer, current.claim);
         }

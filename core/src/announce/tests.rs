@@ -1577,6 +1577,28 @@ fn hosts_that_answer_a_census_become_peers_and_are_asked_at_once() {
     }
 }
 
+/// Anybody can answer a census in anybody's name.
+#[test]
+fn of_thousands_that_answer_a_census_256_are_asked_as_if_they_existed() {
+    let mut bench = bench_with_a_link_local_address(true);
+    let census = bench.sends().into_iter().find(is_census).unwrap();
+    bench.view(vec![address("fe80::1", Usability::Usable)], &[]);
+    for number in 0x100..0x1000_u16 {
+        let [high, low] = number.to_be_bytes();
+        let mac = Mac::new([2, 0, 0, 0, high, low]);
+        bench.receive(&census_reply(&census, &format!("fe80::{number:x}"), mac));
+    }
+    let [first, second] = bench.core.claims() else {
+        panic!("{:?}", bench.core.claims());
+    };
+    let sure = |claim: &Claim| {
+        let peers = claim.confirmations().iter();
+        peers.filter(|one| !one.peer.doubtful).count()
+    };
+    assert_eq!((first.confirmations().len(), sure(first)), (0xf00, 256));
+    assert_eq!((second.confirmations().len(), sure(second)), (256, 256));
+}
+
 #[test]
 fn a_census_reply_counts_only_if_it_repeats_the_token_and_comes_from_another_host() {
     let mut bench = bench_with_a_link_local_address(true);
