@@ -33,6 +33,7 @@ pub mod key_file;
 pub mod listen;
 pub mod loaded;
 pub mod logging;
+mod memory;
 mod moment;
 pub mod order;
 pub mod packet_socket;

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::history::keeper::Keeper;
 use crate::kernel::Kernel;
+use crate::memory;
 use crate::purge::{self, Entry, Kept};
 use crate::report::PurgeReport;
 use crate::settings::Settings;
@@ -141,6 +142,7 @@ impl Resident {
                 error!("{name}: {}", with_advice(self.command, &error));
             }
         }
+        memory::give_back();
     }
 
     /// These VIPs of a unit; `None` if the unit is no longer watched.

@@ -66,7 +66,7 @@ impl Target {
     pub(super) fn of_vips(vips: Vec<PlacedVip>) -> Self {
         Self {
             name: None,
-            all_vips: ips(&vips),
+            all_vips: vips.iter().map(|placed| placed.vip.ip()).collect(),
             vips,
             peers: Vec::new(),
             real_servers: Vec::new(),
@@ -131,7 +131,12 @@ impl Target {
         Self {
             name: Some(name.to_owned()),
             vips: Vec::new(),
-            all_vips: ips(&configuration.placed_vips()),
+            all_vips: configuration
+                .instances()
+                .iter()
+                .flat_map(Instance::addresses)
+                .map(|configured| configured.address)
+                .collect(),
             peers: Vec::new(),
             real_servers: configuration.real_servers().collect(),
         }
@@ -217,10 +222,6 @@ impl Target {
             dry_run: global.dry_run,
         }
     }
-}
-
-fn ips(vips: &[PlacedVip]) -> HashSet<IpAddr> {
-    vips.iter().map(|placed| placed.vip.ip()).collect()
 }
 
 pub(super) fn read_configuration(global: &Global) -> Result<Configuration, Error> {

@@ -126,7 +126,7 @@ struct Group<'a> {
 impl AnnounceReport {
     /// Reports on a run that ended at `now`, by itself or because it was `stopped`, for the instance or
     /// group of this name, or for none. Its lines repeat nothing of what was `told`.
-    /// Others run after each of its VIPs: hosts can have tens of thousands of peers.
+    /// Others run meanwhile: hosts can have tens of thousands of peers.
     pub async fn new(
         name: Option<&str>,
         core: &Announcement,
@@ -154,7 +154,7 @@ impl AnnounceReport {
         let mut judged = Vec::new();
         for claim in core.claims() {
             judged.push(Judged::of(claim));
-            yield_now().await;
+            give_way(judged.len()).await;
         }
         let mut alike: BTreeMap<(AnnounceResult, String), Group<'_>> = BTreeMap::new();
         let counts_silent_paths = !dry_run && cut_short.is_none();
@@ -166,7 +166,7 @@ impl AnnounceReport {
             let group = alike.entry(fate).or_default();
             group.vips.push(one.claim.vip);
             group.claims.push(one);
-            yield_now().await;
+            give_way(of_claims.len()).await;
         }
         if counts_silent_paths {
             findings.of_silent_paths();
@@ -211,7 +211,7 @@ impl AnnounceReport {
         let (mut vips, mut room) = (Vec::new(), MOST_PEERS);
         for (one, result) in judged.iter().zip(of_claims) {
             vips.push(AnnouncedVip::of(core, one, result, &mut room));
-            yield_now().await;
+            give_way(vips.len()).await;
         }
         let absent = core.absent().map(|placed| placed.vip);
         let absent = absent.map(|vip| AnnouncedVip::absent(vip, AnnounceResult::NotHeld));
@@ -252,6 +252,14 @@ impl AnnounceReport {
                 .collect(),
             ..Self::read(name, core, now, true, None, &background, Told::default()).await
         }
+    }
+}
+
+/// Others run after every fourth VIP.
+async fn give_way(done: usize) {
+    const AT_ONCE: usize = 4;
+    if done.is_multiple_of(AT_ONCE) {
+        yield_now().await;
     }
 }
 
