@@ -176,7 +176,7 @@ impl Act for Resident {
             let silent = late.iter().filter(|(_, mac)| mac.is_none());
             let hosts: Vec<_> = silent.take(NAMED).map(|(ip, _)| ip.to_string()).collect();
             if !hosts.is_empty() {
-                info!("{unit}: heard again after silence: {}", hosts.join(", "));
+                debug!("{unit}: heard again after silence: {}", hosts.join(", "));
             }
             // All others have had the broadcasts.
             request.pace.census = false;
