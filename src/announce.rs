@@ -20,7 +20,7 @@ use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, RunPlace, 
 use vipherald_core::ask::{Asker, Confirm, LinkView, Observed, PeerVerdict};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
-use vipherald_core::watch::Hosts;
+use vipherald_core::watch::{Hosts, Outcome};
 
 use crate::driver::Driver;
 use crate::error::Error;
@@ -62,6 +62,23 @@ pub struct Request {
     /// Of the hosts that nobody named, only these are asked; if there is none, all. Those with a MAC were
     /// reported by the old owner.
     pub late: Late,
+}
+
+impl Request {
+    /// Whether it is for hosts that were silent before, and none of them has answered so far. Anybody can
+    /// forge such hosts.
+    pub(crate) fn is_in_vain(&self, core: &Announcement) -> bool {
+        let was_silent = !self.late.is_empty() && self.late.values().all(Option::is_none);
+        let has_answered = |claim: &Claim| {
+            let mut late = claim.peers();
+            late.any(|one| {
+                let verdict = claim.verdict_of(one);
+                self.late.contains_key(&one.peer.ip)
+                    && !matches!(verdict, PeerVerdict::Silent | PeerVerdict::Unasked)
+            })
+        };
+        was_silent && !core.claims().iter().any(has_answered)
+    }
 }
 
 /// Hosts that an announcement did not reach.
@@ -201,10 +218,17 @@ impl Session {
         let ready = |claim: &&Claim| claim.state() == State::Ready;
         for claim in self.core.claims().iter().filter(ready) {
             for one in claim.peers() {
-                let is_silent = claim.verdict_of(one) == PeerVerdict::Silent;
+                // Those that an old owner reported may never have been asked.
+                let was_silent =
+                    !self.late.is_empty() && !matches!(self.late.get(&one.peer.ip), Some(Some(_)));
+                let outcome = match claim.verdict_of(one) {
+                    PeerVerdict::Silent if was_silent => Outcome::SilentAgain,
+                    PeerVerdict::Silent => Outcome::Silent,
+                    _ => Outcome::Reached,
+                };
                 let about = (claim.vip, one.peer.ip);
                 let mut heard = heard.borrow_mut();
-                heard.answered(now, claim.interface(), about, is_silent);
+                heard.answered(now, claim.interface(), about, outcome);
             }
             yield_now().await;
         }

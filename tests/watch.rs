@@ -543,7 +543,11 @@ fn the_first_file_that_an_include_matches_counts_wherever_it_appears() {
 
 /// The gratuitous request of a host.
 fn claim(mac: Mac) -> Vec<u8> {
-    let vip = VIP.parse().unwrap();
+    claim_of(VIP, mac)
+}
+
+fn claim_of(vip: &str, mac: Mac) -> Vec<u8> {
+    let vip = vip.parse().unwrap();
     let arp = Arp {
         operation: 1,
         sender: (mac, vip),
@@ -572,6 +576,29 @@ fn a_host_without_the_vip_follows_a_claim_that_its_kernel_ignores() {
     let followed = entries.wait_for(SOON, follows).expect("it follows").time;
     println!("it follows {:?} after the claim", since(claimed, followed));
     wait_until_followed([&c], &[VIP], b.mac());
+    resident.run.goes_on();
+}
+
+#[test]
+fn a_flood_of_mended_entries_is_logged_a_few_times_a_minute() {
+    let lab = Lab::new();
+    let (b, c) = (lab.host("b"), lab.host("c"));
+    let vips: Vec<_> = (100..130).map(|last| format!("10.9.0.{last}")).collect();
+    let vips: Vec<_> = vips.iter().map(String::as_str).collect();
+    let resident = Resident::start(&lab, &c, &format!("watch {}", vips.join(" ")));
+    c.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+    remember_old([&c], &vips);
+    for vip in &vips {
+        give(&b, vip, "eth0");
+        b.send(&claim_of(vip, b.mac()));
+    }
+    wait_until_followed([&c], &vips, b.mac());
+    let log = resident.log();
+    assert!(
+        (1..=20).contains(&log.matches("answers for it").count()),
+        "{log}"
+    );
+    assert!(log.contains("for a minute, no more wrong entries"), "{log}");
     resident.run.goes_on();
 }
 

@@ -132,9 +132,13 @@ async fn go_on(
         ..Background::default()
     };
     let mut told = Told::default();
+    // Lines that are worth a look only if somebody answers.
+    let mut waiting = Vec::new();
     let log_news = |core: &Announcement, news: &News| {
-        let lines = told.lines(name, core, news, &background);
-        lines.iter().for_each(Line::log);
+        waiting.extend(told.lines(name, core, news, &background));
+        let is_in_vain = request.is_in_vain(core);
+        let due = waiting.extract_if(.., |line: &mut Line| !is_in_vain || line.is_error());
+        due.for_each(|line| line.log());
     };
     let first_round = session.first_round();
     let mut observer = None;
@@ -160,7 +164,15 @@ async fn go_on(
     }
     session.remember_silent(now).await;
     let core = session.core();
-    let report = AnnounceReport::new(name, core, now, stopped, &background, told).await;
+    let is_in_vain = request.is_in_vain(core);
+    for line in waiting {
+        let line = if is_in_vain { line.quiet() } else { line };
+        line.log();
+    }
+    let mut report = AnnounceReport::new(name, core, now, stopped, &background, told).await;
+    if is_in_vain {
+        report = report.in_vain();
+    }
     Ok(Done::report(global, report)?.stopped(stopped))
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use tokio::task::spawn_local;
 use vipherald_core::address::Mac;
 use vipherald_core::announce::Claim;
@@ -40,6 +40,8 @@ use crate::watch::{Act, Units};
 const NAMED: usize = 8;
 /// Conflicts to log a minute.
 const CONFLICTS: u32 = 6;
+/// Mended entries to log and to keep in the history a minute: anybody can forge claims of VIPs.
+const MENDS: u32 = 10;
 /// How long the kernel may take to resolve a VIP again.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -69,6 +71,10 @@ pub(super) struct Resident {
     pub(super) heard: Heard,
     /// How often conflicts are logged.
     conflicts: RefCell<RateLimit>,
+    /// How often mended entries are reported.
+    mends: RefCell<RateLimit>,
+    /// Those that were not, since the last line that said so.
+    unreported_mends: Cell<u32>,
     /// The VIPs that leave.
     departures: Rc<Departures>,
 }
@@ -92,6 +98,8 @@ impl Resident {
             failed: Rc::default(),
             heard: Heard::default(),
             conflicts: RefCell::new(RateLimit::a_minute(CONFLICTS)),
+            mends: RefCell::new(RateLimit::a_minute(MENDS)),
+            unreported_mends: Cell::default(),
             departures: Rc::default(),
         }
     }
@@ -170,7 +178,7 @@ impl Act for Resident {
             let silent = late.iter().filter(|(_, mac)| mac.is_none());
             let hosts: Vec<_> = silent.take(NAMED).map(|(ip, _)| ip.to_string()).collect();
             if !hosts.is_empty() {
-                info!("{unit}: heard again after silence: {}", hosts.join(", "));
+                debug!("{unit}: heard again after silence: {}", hosts.join(", "));
             }
             // All others have had the broadcasts.
             request.pace.census = false;
@@ -261,12 +269,36 @@ impl Resident {
             // The kernel has taken in the answers.
             return Ok(());
         }
-        info!("{vip}: {owner} answers for it");
+        let is_reported = self.may_report_mend();
+        if is_reported {
+            info!("{vip}: {owner} answers for it");
+        } else {
+            debug!("{vip}: {owner} answers for it: this host's entry is mended");
+        }
         if purged.entries.iter().any(|entry| entry.kept.is_none()) {
             kernel.resolve(interface, vip.ip(), RESOLVED_WITHIN).await?;
         }
-        let report = PurgeReport::new(None, &request, &purged);
-        self.report(&vip.to_string(), Done::report(&self.global, report));
+        if is_reported {
+            let report = PurgeReport::new(None, &request, &purged);
+            self.report(&vip.to_string(), Done::report(&self.global, report));
+        }
         Ok(())
+    }
+
+    /// Whether one more mended entry may be reported. Says how many were not.
+    fn may_report_mend(&self) -> bool {
+        let mut mends = self.mends.borrow_mut();
+        if !mends.take(Instant::now()) {
+            let more = self.unreported_mends.get().saturating_add(1);
+            self.unreported_mends.set(more);
+            return false;
+        }
+        if let more @ 1.. = self.unreported_mends.take() {
+            warn!("{more} more entries for VIPs of other hosts were wrong");
+        }
+        if mends.is_spent() {
+            warn!("for a minute, no more wrong entries for VIPs of other hosts are reported");
+        }
+        true
     }
 }

@@ -62,6 +62,8 @@ pub struct AnnounceReport {
     #[serde(skip)]
     began: Instant,
     #[serde(skip)]
+    is_in_vain: bool,
+    #[serde(skip)]
     lines: Vec<Line>,
 }
 
@@ -137,6 +139,16 @@ impl AnnounceReport {
     ) -> Self {
         let cut_short = stopped.map(CutShort::by);
         Self::read(name, core, now, false, cut_short, background, told).await
+    }
+
+    /// The same for a run that was for late hosts alone and reached none. Forged ones could fill the log
+    /// and the history with such runs.
+    pub(crate) fn in_vain(self) -> Self {
+        Self {
+            is_in_vain: true,
+            lines: self.lines.into_iter().map(Line::quiet).collect(),
+            ..self
+        }
     }
 
     async fn read(
@@ -225,6 +237,7 @@ impl AnnounceReport {
             frames_sent: core.claims().iter().map(|claim| claim.frames_sent).sum(),
             vips,
             began: core.started(),
+            is_in_vain: false,
             lines,
         }
     }
@@ -487,5 +500,9 @@ impl Report for AnnounceReport {
 
     fn began(&self) -> Option<Instant> {
         Some(self.began)
+    }
+
+    fn is_worth_a_receipt(&self) -> bool {
+        !self.is_in_vain
     }
 }

@@ -123,6 +123,22 @@ impl Line {
         logging::say(self.level, &self.text, self.notice.as_ref());
     }
 
+    /// Whether it tells of an error.
+    pub(crate) fn is_error(&self) -> bool {
+        self.level == Level::Error
+    }
+
+    /// The same for those who look closely, unless it tells of an error.
+    pub(crate) fn quiet(self) -> Self {
+        match self.level {
+            Level::Error => self,
+            level => Self {
+                level: level.max(Level::Debug),
+                ..self
+            },
+        }
+    }
+
     /// Puts the name of the instance or group in front.
     pub(crate) fn about(self, name: Option<&str>) -> Self {
         match name {

@@ -89,6 +89,17 @@ struct Silent {
     gap: Duration,
 }
 
+/// What an announcement found of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered.
+    Reached,
+    /// It did not.
+    Silent,
+    /// It did not, and was asked because it had been silent before.
+    SilentAgain,
+}
+
 /// The hosts of one link.
 #[derive(Clone, Debug, Default)]
 struct OnLink {
@@ -175,18 +186,23 @@ impl Hosts {
         self.silent.retain(|(interface, ..), _| is_it(*interface));
     }
 
-    /// An announcement of a VIP ended, and this peer had answered (`false`) or not.
+    /// An announcement of a VIP ended. The hour of one that was silent before does not begin again: who
+    /// forges hosts could have them asked without end.
     pub fn answered(
         &mut self,
         now: Instant,
         interface: InterfaceIndex,
         (vip, peer): (Vip, IpAddr),
-        is_silent: bool,
+        outcome: Outcome,
     ) {
         let key = (interface, peer, vip.ip());
-        if !is_silent {
-            self.silent.remove(&key);
-            return;
+        match outcome {
+            Outcome::Reached => {
+                self.silent.remove(&key);
+                return;
+            }
+            Outcome::SilentAgain => return,
+            Outcome::Silent => {}
         }
         let is_known = self.silent.get(&key).is_some_and(|one| now < one.until);
         if !is_known && self.has_room_for_silent(now) {
@@ -316,29 +332,29 @@ mod tests {
         let start = Instant::now();
         let vip: Vip = "10.0.0.10".parse().unwrap();
         let mut hosts = Hosts::default();
-        hosts.answered(start, ETH, (vip, ip(1)), true);
-        hosts.answered(start, ETH, (vip, ip(2)), false);
-        hosts.answered(start, ETH, (vip, ip(3)), true);
+        hosts.answered(start, ETH, (vip, ip(1)), Outcome::Silent);
+        hosts.answered(start, ETH, (vip, ip(2)), Outcome::Reached);
+        hosts.answered(start, ETH, (vip, ip(3)), Outcome::Silent);
         assert_eq!(hosts.take_late(start, ETH, ip(1)), [vip]);
         for number in [1, 2] {
             assert_eq!(hosts.take_late(start, ETH, ip(number)), []);
         }
         assert_eq!(hosts.take_late(start + LATE, ETH, ip(3)), []);
         for number in 0..100_000 {
-            hosts.answered(start, ETH, (vip, ip(number)), true);
+            hosts.answered(start, ETH, (vip, ip(number)), Outcome::Silent);
         }
         assert_eq!(hosts.silent.len(), MOST_SILENT);
-        hosts.answered(start, ETH, (vip, ip(5)), false);
+        hosts.answered(start, ETH, (vip, ip(5)), Outcome::Reached);
         assert_eq!(hosts.take_late(start, ETH, ip(5)), []);
         // What has expired makes room.
-        hosts.answered(start, ETH, (vip, ip(100_000)), true);
+        hosts.answered(start, ETH, (vip, ip(100_000)), Outcome::Silent);
         let later = start + LATE;
         for _ in 0..2 {
-            hosts.answered(later, ETH, (vip, ip(100_001)), true);
+            hosts.answered(later, ETH, (vip, ip(100_001)), Outcome::Silent);
         }
         assert_eq!(hosts.silent.len(), 1);
         let other: Vip = "10.0.0.11".parse().unwrap();
-        hosts.answered(later, ETH, (other, ip(100_001)), true);
+        hosts.answered(later, ETH, (other, ip(100_001)), Outcome::Silent);
         hosts.left(vip);
         assert_eq!(hosts.take_late(later, ETH, ip(100_001)), [other]);
     }
@@ -348,17 +364,32 @@ mod tests {
         let start = Instant::now();
         let vip: Vip = "10.0.0.10".parse().unwrap();
         let mut hosts = Hosts::default();
-        hosts.answered(start, ETH, (vip, ip(1)), true);
+        hosts.answered(start, ETH, (vip, ip(1)), Outcome::Silent);
         let mut asked = Vec::new();
         for second in 0..7200 {
             let now = start + Duration::from_secs(second);
             if !hosts.take_late(now, ETH, ip(1)).is_empty() {
                 asked.push(second / 60);
-                hosts.answered(now, ETH, (vip, ip(1)), true);
+                hosts.answered(now, ETH, (vip, ip(1)), Outcome::SilentAgain);
             }
         }
-        // The hour is over, and the last announcement found it silent.
         assert_eq!(asked, [0, 1, 3, 7, 15, 31]);
+    }
+
+    #[test]
+    fn a_run_for_late_hosts_that_ends_after_their_hour_does_not_begin_it_again() {
+        let start = Instant::now();
+        let vip: Vip = "10.0.0.10".parse().unwrap();
+        let mut hosts = Hosts::default();
+        hosts.answered(start, ETH, (vip, ip(1)), Outcome::Silent);
+        let last = start + LATE - Duration::from_secs(1);
+        assert_eq!(hosts.take_late(last, ETH, ip(1)), [vip]);
+        let later = start + LATE + Duration::from_secs(10);
+        hosts.answered(later, ETH, (vip, ip(1)), Outcome::SilentAgain);
+        assert_eq!(hosts.take_late(later, ETH, ip(1)), []);
+        // Its silence in a new announcement counts.
+        hosts.answered(later, ETH, (vip, ip(1)), Outcome::Silent);
+        assert_eq!(hosts.take_late(later, ETH, ip(1)), [vip]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use doubts::Doubts;
 pub use doubts::{Claimed, Found};
-pub use hosts::{Hosts, MOST_OBSERVED};
+pub use hosts::{Hosts, MOST_OBSERVED, Outcome};
 pub use unit::Unit;
 use unit::{Member, Presence};
 

@@ -551,9 +551,14 @@ fn a_host_that_an_announcement_did_not_reach_is_asked_when_it_is_heard() {
     let late: IpAddr = "10.0.0.5".parse().unwrap();
     let vip: Vip = VIP.parse().unwrap();
     let hear = |played: &mut Played, silent: bool| {
+        let outcome = if silent {
+            Outcome::Silent
+        } else {
+            Outcome::Reached
+        };
         hosts
             .borrow_mut()
-            .answered(played.now, ETH, (vip, late), silent);
+            .answered(played.now, ETH, (vip, late), outcome);
         let to = "10.0.0.6".parse().unwrap();
         let frame = Arp::directed_request("10.0.0.5".parse().unwrap(), B, to, None);
         played.watch.received(played.now, ETH, &frame);
