@@ -2,7 +2,8 @@
 //! of it is bounded, and nothing but a line and a report follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
@@ -14,6 +15,8 @@ use crate::wire::{Frame, Header, NdpMessage, Payload};
 pub const MOST_STRAGGLERS: usize = 64;
 /// The most senders of one VIP that are not named yet: beyond, it is a flood.
 const MOST_SENDERS: usize = 1024;
+/// The same for all VIPs together.
+const MOST_SENDERS_OF_ALL: usize = 16 * MOST_SENDERS;
 /// The most addresses behind one MAC: a gateway's has many.
 const MOST_ADDRESSES: usize = 4;
 /// How many frames to a VIP are read of one MAC.
@@ -63,6 +66,10 @@ struct Left {
     subnets: Vec<Prefix>,
     /// Who sent frames to it since that is certain.
     frames: BTreeMap<(Mac, IpAddr), Sent>,
+    /// How many of them were named.
+    named: usize,
+    /// The MACs that were well known at some time.
+    were_well_known: BTreeSet<Mac>,
 }
 
 /// The frames of a sender.
@@ -101,27 +108,27 @@ impl Left {
         with_vip.peek().is_some() && !with_vip.any(|with_vip| with_vip)
     }
 
-    /// The MACs that need no more frames, for now or for good.
-    fn well_known(&self, now: Instant) -> BTreeSet<Mac> {
-        let mut macs = BTreeSet::new();
-        let mut named = BTreeMap::<Mac, usize>::new();
-        for ((mac, _), sent) in &self.frames {
-            let addresses = named.entry(*mac).or_default();
-            *addresses += usize::from(sent.known != Known::Little);
-            if *addresses >= MOST_ADDRESSES || sent.is_enough(now) {
-                macs.insert(*mac);
-            }
-        }
-        macs
+    /// The senders with a MAC, [`MOST_ADDRESSES`] at most.
+    fn of_mac(&self, mac: Mac) -> impl Iterator<Item = &Sent> {
+        // The least of all addresses.
+        let from = (mac, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let frames = self.frames.range(from..);
+        frames
+            .take_while(move |((of, _), _)| *of == mac)
+            .map(|(_, sent)| sent)
+    }
+
+    /// Whether a MAC needs no more frames, for now or for good.
+    fn is_well_known(&self, mac: Mac, now: Instant) -> bool {
+        let known = self.of_mac(mac).filter(|sent| sent.known != Known::Little);
+        known.count() >= MOST_ADDRESSES || self.of_mac(mac).any(|sent| sent.is_enough(now))
     }
 
     /// Whether frames of further senders tell anything.
     fn is_open(&self, now: Instant) -> bool {
-        let named = self.frames.values();
-        let named = named.filter(|sent| sent.known == Known::Named);
         self.certain_from().is_some_and(|from| from <= now)
             && self.frames.len() < MOST_SENDERS
-            && named.count() < MOST_STRAGGLERS
+            && self.named < MOST_STRAGGLERS
     }
 }
 
@@ -136,13 +143,85 @@ impl Sent {
     }
 }
 
+/// The senders to all VIPs, counted as their frames come in: a flood makes no frame cost more.
+#[derive(Debug, Default)]
+struct Totals {
+    senders: usize,
+    of_mac: BTreeMap<Mac, Total>,
+    /// The MACs of which all is known, and that sent so much to all VIPs that no more has to be received
+    /// of them.
+    too_much: BTreeSet<Mac>,
+}
+
+/// The senders with one MAC.
+#[derive(Clone, Copy, Debug, Default)]
+struct Total {
+    senders: usize,
+    /// Of how many little is known.
+    little: usize,
+    frames: u64,
+}
+
+impl Totals {
+    fn is_full(&self) -> bool {
+        self.senders >= MOST_SENDERS_OF_ALL
+    }
+
+    fn add(&mut self, mac: Mac, sent: &Sent) {
+        self.senders += 1;
+        let total = self.of_mac.entry(mac).or_default();
+        total.senders += 1;
+        total.little += usize::from(sent.known == Known::Little);
+        total.frames += sent.frames;
+        if total.little == 0 && total.frames >= ENOUGH_FRAMES_OF_ALL {
+            self.too_much.insert(mac);
+        } else {
+            self.too_much.remove(&mac);
+        }
+    }
+
+    /// Takes away what was added.
+    fn remove(&mut self, mac: Mac, sent: &Sent) {
+        let Some(total) = self.of_mac.get_mut(&mac) else {
+            return;
+        };
+        self.senders -= 1;
+        total.senders -= 1;
+        total.little -= usize::from(sent.known == Known::Little);
+        total.frames -= sent.frames;
+        if total.senders == 0 {
+            self.of_mac.remove(&mac);
+            self.too_much.remove(&mac);
+        }
+    }
+}
+
+/// What to receive on an interface.
+#[derive(Debug, Default)]
+struct Wanted {
+    listening: Listening,
+    /// Whether anything happened since that may change it.
+    is_stale: bool,
+    /// When it may change though nothing happens.
+    opens: Option<Instant>,
+}
+
+impl Wanted {
+    fn holds(&self, now: Instant) -> bool {
+        !self.is_stale && self.opens.is_none_or(|opens| now < opens)
+    }
+}
+
 /// The VIPs that left, and who still sends to them.
 #[derive(Debug, Default)]
 pub struct Stragglers {
     left: BTreeMap<Vip, Left>,
     links: BTreeMap<InterfaceIndex, Link>,
     news: Vec<Straggler>,
-    listening: BTreeMap<InterfaceIndex, Listening>,
+    totals: Totals,
+    /// When to receive frames again of senders that have sent enough for now.
+    again: BTreeSet<Instant>,
+    wanted: BTreeMap<InterfaceIndex, Wanted>,
 }
 
 impl Stragglers {
@@ -172,7 +251,10 @@ impl Stragglers {
                 on: on.iter().map(|link| link.index).collect(),
                 subnets: subnets(&on, host),
                 frames: BTreeMap::new(),
+                named: 0,
+                were_well_known: BTreeSet::new(),
             };
+            self.forget(placed.vip);
             self.left.insert(placed.vip, left);
         }
     }
@@ -190,7 +272,24 @@ impl Stragglers {
 
     /// Another run cares for a VIP.
     pub fn forget(&mut self, vip: Vip) {
-        self.left.remove(&vip);
+        let Some(left) = self.left.remove(&vip) else {
+            return;
+        };
+        for ((mac, _), sent) in &left.frames {
+            self.totals.remove(*mac, sent);
+        }
+        self.all_may_change();
+    }
+
+    fn forget_all(&mut self, are: impl Fn(&Left) -> bool) {
+        let gone = self.left.iter().filter(|(_, left)| are(left));
+        let gone: Vec<Vip> = gone.map(|(vip, _)| *vip).collect();
+        gone.into_iter().for_each(|vip| self.forget(vip));
+    }
+
+    /// What to receive may change on all interfaces.
+    fn all_may_change(&mut self) {
+        self.wanted.values_mut().for_each(|one| one.is_stale = true);
     }
 
     /// The stragglers that were found since the last call.
@@ -201,17 +300,34 @@ impl Stragglers {
         news
     }
 
-    /// The MACs of which all is known, and that sent so much to all VIPs that no more has to be received of
-    /// them.
-    fn too_much(&self) -> BTreeSet<Mac> {
-        let mut sums = BTreeMap::<Mac, (u64, bool)>::new();
-        for ((mac, _), sent) in self.left.values().flat_map(|left| &left.frames) {
-            let (frames, all_known) = sums.entry(*mac).or_insert((0, true));
-            *frames += sent.frames;
-            *all_known &= sent.known != Known::Little;
+    fn listening(&self, now: Instant, interface: InterfaceIndex) -> Listening {
+        let there = self.left.values();
+        let there = there.filter(|left| left.on.contains(&interface));
+        // Until then a busy host pays nothing.
+        let open = there.filter(|left| left.is_open(now) && !self.totals.is_full());
+        let open: Vec<&Left> = open.collect();
+        let least = open.iter().min_by_key(|left| left.were_well_known.len());
+        let from_all_but = least.map(|least| {
+            let macs = least.were_well_known.iter();
+            // What is well known as sender to one VIP may be news about another.
+            let macs = macs.filter(|mac| open.iter().all(|left| left.is_well_known(**mac, now)));
+            let owners = self.left.values().flat_map(|left| left.owners.keys());
+            let all = macs.chain(&self.totals.too_much).chain(owners);
+            all.copied().collect()
+        });
+        Listening {
+            from_all_but,
+            to: open.iter().map(|left| left.placed.vip.ip()).collect(),
+            ..Listening::default()
         }
-        sums.retain(|_, (frames, all_known)| *all_known && *frames >= ENOUGH_FRAMES_OF_ALL);
-        sums.into_keys().collect()
+    }
+
+    /// When more frames come to tell something.
+    fn opens(&self, now: Instant) -> Option<Instant> {
+        let certain = self.left.values().filter_map(Left::certain_from);
+        let certain = certain.filter(|from| now < *from);
+        let mut again = self.again.range((Bound::Excluded(now), Bound::Unbounded));
+        certain.chain(again.next().copied()).min()
     }
 
     fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
@@ -222,8 +338,10 @@ impl Stragglers {
             && !is_own
             && mac.can_own()
             && left.owners.len() < MOST_OWNERS
+            && !left.owners.contains_key(&mac)
         {
-            left.owners.entry(mac).or_insert(now);
+            left.owners.insert(mac, now);
+            self.all_may_change();
         }
     }
 
@@ -244,7 +362,7 @@ impl Stragglers {
         if let Ok(vip) = Vip::try_from(address.ip)
             && self.left.get(&vip).is_some_and(is_it)
         {
-            self.left.remove(&vip);
+            self.forget(vip);
         }
     }
 }
@@ -272,7 +390,10 @@ fn subnets(links: &[&Link], host: &HostSnapshot) -> Vec<Prefix> {
 
 impl Asker for Stragglers {
     fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        self.left.retain(|_, left| now < left.until);
+        self.forget_all(|left| left.until <= now);
+        while self.again.first().is_some_and(|again| *again <= now) {
+            self.again.pop_first();
+        }
         None
     }
 
@@ -324,12 +445,13 @@ impl Asker for Stragglers {
             || is_owner
             || ttl <= PROBE_TTL
             || !left.is_open(now)
+            || self.totals.is_full()
         {
             return;
         }
-        let of_mac = left.frames.keys().filter(|(mac, _)| *mac == header.source);
-        let has_room = of_mac.count() < MOST_ADDRESSES;
-        let key = (header.source, sender);
+        let mac = header.source;
+        let has_room = left.of_mac(mac).count() < MOST_ADDRESSES;
+        let key = (mac, sender);
         if !has_room && !left.frames.contains_key(&key) {
             return;
         }
@@ -337,51 +459,62 @@ impl Asker for Stragglers {
             true => Known::MayBeRouted,
             false => Known::Little,
         };
-        let sent = left.frames.entry(key).or_insert(Sent {
+        let was_well_known = left.is_well_known(mac, now);
+        let was_too_much = self.totals.too_much.contains(&mac);
+        let mut sent = Sent {
             first: now,
             frames: 0,
             known,
-        });
+        };
+        if let Some(before) = left.frames.get(&key) {
+            self.totals.remove(mac, before);
+            sent = *before;
+        }
         sent.frames += 1;
-        if sent.known == Known::Little && sent.first + SENDS_AGAIN <= now {
+        if sent.again_at().is_some_and(|again| again <= now) {
             sent.known = Known::Named;
+            left.named += 1;
             self.news.push(Straggler {
                 vip: left.placed.vip,
                 interface,
                 ip: sender,
-                mac: header.source,
+                mac,
                 after: now.saturating_duration_since(left.since),
             });
+        }
+        self.totals.add(mac, &sent);
+        left.frames.insert(key, sent);
+        let is_well_known = left.is_well_known(mac, now);
+        if is_well_known {
+            left.were_well_known.insert(mac);
+        }
+        if sent.is_enough(now) {
+            self.again.extend(sent.again_at());
+        }
+        let is_too_much = self.totals.too_much.contains(&mac);
+        if was_too_much != is_too_much || self.totals.is_full() {
+            self.all_may_change();
+        } else if was_well_known != is_well_known || !left.is_open(now) {
+            let there = self.wanted.iter_mut();
+            let there = there.filter(|(interface, _)| left.on.contains(interface));
+            there.for_each(|(_, wanted)| wanted.is_stale = true);
         }
     }
 
     fn listening_changed(&mut self, now: Instant, interface: InterfaceIndex) -> Option<Listening> {
-        let there = self
-            .left
-            .values()
-            .filter(|left| left.on.contains(&interface));
-        // Until then a busy host pays nothing.
-        let open = there.filter(|left| left.is_open(now));
-        let mut wanted = Listening::default();
-        let mut well_known: Option<BTreeSet<Mac>> = None;
-        for left in open {
-            wanted.to.insert(left.placed.vip.ip());
-            let of_this = left.well_known(now);
-            // What is well known as sender to one VIP may be news about another.
-            well_known = Some(match well_known {
-                Some(others) => others.intersection(&of_this).copied().collect(),
-                None => of_this,
-            });
+        let before = self.wanted.get(&interface);
+        if before.is_some_and(|wanted| wanted.holds(now)) {
+            return None;
         }
-        wanted.from_all_but = well_known.map(|mut macs| {
-            macs.append(&mut self.too_much());
-            let owners = self.left.values().flat_map(|left| left.owners.keys());
-            macs.extend(owners);
-            macs
-        });
-        let changed = self.listening.get(&interface) != Some(&wanted);
-        self.listening.insert(interface, wanted.clone());
-        changed.then_some(wanted)
+        let listening = self.listening(now, interface);
+        let changed = before.is_none_or(|wanted| wanted.listening != listening);
+        let wanted = Wanted {
+            listening: listening.clone(),
+            is_stale: false,
+            opens: self.opens(now),
+        };
+        self.wanted.insert(interface, wanted);
+        changed.then_some(listening)
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -389,13 +522,8 @@ impl Asker for Stragglers {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let certain = self.left.values().filter_map(Left::certain_from);
-        let sent = self.left.values().flat_map(|left| left.frames.values());
-        let muted = sent.filter(|sent| sent.is_enough(now));
-        let again = muted.filter_map(Sent::again_at);
-        let opens = certain.chain(again).filter(|from| now < *from);
         let ends = self.left.values().map(|left| left.until);
-        ends.chain(opens).min().unwrap_or(now)
+        ends.chain(self.opens(now)).min().unwrap_or(now)
     }
 
     fn link(&self, interface: InterfaceIndex) -> Option<&Link> {
@@ -412,11 +540,11 @@ impl Asker for Stragglers {
 
     fn link_gone(&mut self, _: Instant, interface: InterfaceIndex) {
         self.links.remove(&interface);
-        self.listening.remove(&interface);
+        self.wanted.remove(&interface);
         for left in self.left.values_mut() {
             left.on.remove(&interface);
         }
-        self.left.retain(|_, left| !left.on.is_empty());
+        self.forget_all(|left| left.on.is_empty());
     }
 
     fn address_changed(&mut self, _: Instant, address: &Address) {

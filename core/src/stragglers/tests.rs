@@ -326,6 +326,114 @@ fn a_flood_of_forged_senders_is_named_in_part_and_then_not_even_received() {
     assert_eq!(listening, Listening::default());
 }
 
+/// VIPs that left at this moment and that another host claims, and when frames to them count.
+fn many_left(count: u8) -> (Stragglers, Vec<Vip>, Instant) {
+    let (mut core, now) = (Stragglers::default(), Instant::now());
+    let ips: Vec<_> = (0..count).map(|last| [10, 0, 1, last]).collect();
+    let vips = ips.iter().map(|ip| Vip::try_from(IpAddr::from(*ip)));
+    let vips: Vec<Vip> = vips.map(Result::unwrap).collect();
+    let placed: Vec<_> = vips.iter().map(|vip| PlacedVip::anywhere(*vip)).collect();
+    let host = HostSnapshot {
+        addresses: vec![address("10.0.0.1/16", ETH)],
+        ..host()
+    };
+    core.left(now, now + Duration::from_secs(60), &placed, &host);
+    for ip in ips {
+        core.received(now, ETH, &Arp::gratuitous_request(ip.into(), mac(2)));
+    }
+    (core, vips, now + FOLLOWS_WITHIN)
+}
+
+/// A forged sender sends to a VIP.
+fn forge(core: &mut Stragglers, now: Instant, vip: Vip, number: u16) {
+    let [high, low] = number.to_be_bytes();
+    let header = Header {
+        destination: own(),
+        source: Mac::new([2, 9, 9, 9, high, low]),
+        wanted: Some(vip.ip()),
+        sender: Some(([10, 9, high, low].into(), 64)),
+    };
+    core.heard(now, ETH, &header);
+}
+
+/// What is counted frame by frame is what a count of all senders finds.
+fn assert_totals(core: &Stragglers) {
+    let all = core.left.values().flat_map(|left| &left.frames);
+    let (mut senders, mut frames) = (0, 0);
+    for (_, sent) in all {
+        senders += 1;
+        frames += sent.frames;
+    }
+    let of_macs = || core.totals.of_mac.values();
+    assert_eq!(core.totals.senders, senders);
+    assert_eq!(of_macs().map(|of| of.senders).sum::<usize>(), senders);
+    assert_eq!(of_macs().map(|of| of.frames).sum::<u64>(), frames);
+    for left in core.left.values() {
+        let named = left.frames.values();
+        let named = named.filter(|sent| sent.known == Known::Named);
+        assert_eq!(left.named, named.count());
+    }
+}
+
+#[test]
+fn the_senders_to_all_vips_are_bounded_and_a_flood_of_more_is_not_received() {
+    let (mut core, vips, now) = many_left(250);
+    for number in 0..200 {
+        vips.iter()
+            .for_each(|vip| forge(&mut core, now, *vip, number));
+    }
+    assert_totals(&core);
+    assert_eq!(core.totals.senders, MOST_SENDERS_OF_ALL);
+    assert!(core.totals.of_mac.len() <= 200);
+    let listening = core.listening_changed(now, ETH);
+    assert_eq!(listening, Some(Listening::default()));
+    // With fewer VIPs there is room again.
+    vips[1..].iter().for_each(|vip| core.forget(*vip));
+    assert_totals(&core);
+    let listening = core.listening_changed(now, ETH).unwrap();
+    assert_eq!(listening.to, [vips[0].ip()].into());
+    let _ = core.poll_transmit(now + Duration::from_secs(60));
+    assert!(core.is_over(now));
+    assert_totals(&core);
+    assert!(core.totals.of_mac.is_empty());
+}
+
+#[test]
+fn a_flood_has_what_to_receive_worked_out_only_when_that_may_change() {
+    let (mut core, vips, now) = many_left(100);
+    let all = core.listening_changed(now, ETH).unwrap();
+    let mut anew = 0;
+    for _ in 0..ENOUGH_FRAMES {
+        for number in 0..10 {
+            for vip in &vips {
+                forge(&mut core, now, *vip, number);
+                anew += usize::from(!core.wanted[&ETH].holds(now));
+                let _ = core.listening_changed(now, ETH);
+            }
+        }
+    }
+    assert_totals(&core);
+    // Of 64000 frames, the last of each sender to each VIP.
+    assert_eq!(anew, 10 * vips.len());
+    let muted = core.listening(now, ETH).from_all_but.unwrap();
+    assert_eq!(muted.len(), 1 + 10, "the owner, and the senders");
+    // When one more frame of each names it, they are received again.
+    let again = now + SENDS_AGAIN;
+    assert_eq!(core.next_deadline(now), again);
+    assert_eq!(core.listening_changed(again, ETH), Some(all));
+    for number in 0..10 {
+        vips.iter()
+            .for_each(|vip| forge(&mut core, again, *vip, number));
+    }
+    assert_totals(&core);
+    assert_eq!(core.take().len(), 10 * vips.len());
+    let muted = core.listening_changed(again, ETH).unwrap();
+    assert_eq!(muted.from_all_but.unwrap().len(), 1 + 10);
+    assert_eq!(core.totals.too_much.len(), 10);
+    vips.iter().for_each(|vip| core.forget(*vip));
+    assert!(core.totals.too_much.is_empty());
+}
+
 #[test]
 fn it_ends_in_time_and_once_the_vip_is_back_or_another_run_has_it() {
     let (mut core, start) = left();
