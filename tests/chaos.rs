@@ -188,6 +188,9 @@ impl Chaos {
 
     /// One thing that happens.
     fn trouble(&mut self) {
+        for process in &mut self.lasting {
+            process.measure();
+        }
         let at = self.rng.index(NODES);
         let runs = self.nodes[at].keepalived.is_some();
         let node = &mut self.nodes[at];
@@ -350,9 +353,6 @@ impl Chaos {
             began.elapsed()
         );
         self.count("clean failover, all follow");
-        for process in &mut self.lasting {
-            process.measure();
-        }
         fs::write(&self.trouble, "").unwrap();
     }
 

@@ -16,16 +16,16 @@ pub(crate) const MOST_TO_LISTEN: u64 = 2 * 1024;
 /// soon has more: it opens three for each event.
 const MOST_DESCRIPTORS: usize = 24;
 /// How much more one may keep in the last third of a run than in the second, in KiB. What it keeps is the
-/// least that it had: after a flood it has more, until the allocator gives pages back.
+/// least that it had: while it announces, and after a flood, it has more.
 const DRIFT: u64 = 128;
 
-/// How often quiet has to return before a third of a run shows drift.
-const SETTLED: usize = 10;
+/// How often it has to be measured before a third of a run shows drift.
+const SETTLED: usize = 200;
 
 /// The exit status after SIGTERM, as a shell has it.
 const SIGTERMED: i32 = 128 + libc::SIGTERM;
 
-/// A process that goes on, and what it took each time that quiet had returned.
+/// A process that goes on, and what it took again and again.
 pub(crate) struct Lasting {
     name: String,
     run: Run,
