@@ -38,7 +38,7 @@ pub struct Request {
     /// The VIPs, and where they count.
     pub vips: Vec<PlacedVip>,
     /// All VIPs that are known, of other instances, too: nothing is asked from them.
-    pub all_vips: HashSet<IpAddr>,
+    pub all_vips: Arc<HashSet<IpAddr>>,
     /// Whether a VIP that does not come is missing.
     pub expects_all: bool,
     /// The interface that the user named for all of them: it must exist, be up and have ARP or ND.
@@ -165,7 +165,7 @@ impl Session {
         };
         let mut core = Announcement::new(&placed, pace, seed(), now)
             .in_mode(request.mode)
-            .beside(request.all_vips.iter().copied());
+            .beside(Arc::clone(&request.all_vips));
         if !request.expects_all {
             core = core.expecting_some();
         }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, warn};
@@ -47,7 +48,7 @@ pub(crate) struct Departure {
     pub(crate) name: Option<String>,
     pub(crate) vips: Vec<PlacedVip>,
     /// All VIPs that are known, of other instances, too: nothing is sent from them.
-    pub(crate) all_vips: HashSet<IpAddr>,
+    pub(crate) all_vips: Arc<HashSet<IpAddr>>,
     /// Whom to tell, if there is a key.
     pub(crate) peers: Vec<IpAddr>,
     /// Runs that began later care for them instead.
@@ -181,7 +182,7 @@ impl Look {
             let until = departure.since + departure.lasts;
             self.core
                 .left(departure.since, until, &departure.vips, &self.host);
-            self.mail.vips.extend(departure.all_vips);
+            self.mail.vips.extend(departure.all_vips.iter());
             for placed in &departure.vips {
                 let about = (departure.name.clone(), departure.peers.clone());
                 self.about.insert(placed.vip, about);

@@ -219,8 +219,9 @@ pub struct Stragglers {
     links: BTreeMap<InterfaceIndex, Link>,
     news: Vec<Straggler>,
     totals: Totals,
-    /// When to receive frames again of senders that have sent enough for now.
-    again: BTreeSet<Instant>,
+    /// When frames to a VIP come to count, and when they are received again of a sender that has sent
+    /// enough for now.
+    opens: BTreeSet<Instant>,
     wanted: BTreeMap<InterfaceIndex, Wanted>,
 }
 
@@ -323,11 +324,9 @@ impl Stragglers {
     }
 
     /// When more frames come to tell something.
-    fn opens(&self, now: Instant) -> Option<Instant> {
-        let certain = self.left.values().filter_map(Left::certain_from);
-        let certain = certain.filter(|from| now < *from);
-        let mut again = self.again.range((Bound::Excluded(now), Bound::Unbounded));
-        certain.chain(again.next().copied()).min()
+    fn opens_after(&self, now: Instant) -> Option<Instant> {
+        let mut later = self.opens.range((Bound::Excluded(now), Bound::Unbounded));
+        later.next().copied()
     }
 
     fn on_claim(&mut self, now: Instant, interface: InterfaceIndex, ip: IpAddr, mac: Mac) {
@@ -341,6 +340,7 @@ impl Stragglers {
             && !left.owners.contains_key(&mac)
         {
             left.owners.insert(mac, now);
+            self.opens.extend(left.certain_from());
             self.all_may_change();
         }
     }
@@ -391,8 +391,8 @@ fn subnets(links: &[&Link], host: &HostSnapshot) -> Vec<Prefix> {
 impl Asker for Stragglers {
     fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         self.forget_all(|left| left.until <= now);
-        while self.again.first().is_some_and(|again| *again <= now) {
-            self.again.pop_first();
+        while self.opens.first().is_some_and(|opens| *opens <= now) {
+            self.opens.pop_first();
         }
         None
     }
@@ -489,7 +489,7 @@ impl Asker for Stragglers {
             left.were_well_known.insert(mac);
         }
         if sent.is_enough(now) {
-            self.again.extend(sent.again_at());
+            self.opens.extend(sent.again_at());
         }
         let is_too_much = self.totals.too_much.contains(&mac);
         if was_too_much != is_too_much || self.totals.is_full() {
@@ -511,7 +511,7 @@ impl Asker for Stragglers {
         let wanted = Wanted {
             listening: listening.clone(),
             is_stale: false,
-            opens: self.opens(now),
+            opens: self.opens_after(now),
         };
         self.wanted.insert(interface, wanted);
         changed.then_some(listening)
@@ -523,7 +523,7 @@ impl Asker for Stragglers {
 
     fn next_deadline(&self, now: Instant) -> Instant {
         let ends = self.left.values().map(|left| left.until);
-        ends.chain(self.opens(now)).min().unwrap_or(now)
+        ends.chain(self.opens_after(now)).min().unwrap_or(now)
     }
 
     fn link(&self, interface: InterfaceIndex) -> Option<&Link> {

@@ -13,6 +13,7 @@ mod resolution;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use places::Places;
@@ -37,7 +38,7 @@ pub struct Request {
     /// The VIPs, and where this host would hold them.
     pub vips: Vec<PlacedVip>,
     /// All VIPs that are known, of other instances, too: nothing is asked from them.
-    pub all_vips: HashSet<IpAddr>,
+    pub all_vips: Arc<HashSet<IpAddr>>,
     /// Where to probe for VIPs that are not here; `None`: where the route to each leads.
     pub interface: Option<String>,
     /// Configured peers.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -27,7 +28,7 @@ pub(super) struct Target {
     pub(super) name: Option<String>,
     pub(super) vips: Vec<PlacedVip>,
     /// All VIPs that are known, of other instances, too: each may leave at any moment.
-    pub(super) all_vips: HashSet<IpAddr>,
+    pub(super) all_vips: Arc<HashSet<IpAddr>>,
     /// Its unicast peers.
     pub(super) peers: Vec<IpAddr>,
     /// The real servers of keepalived.conf: they have VIPs, too, where nobody asks for them.
@@ -66,7 +67,7 @@ impl Target {
     pub(super) fn of_vips(vips: Vec<PlacedVip>) -> Self {
         Self {
             name: None,
-            all_vips: vips.iter().map(|placed| placed.vip.ip()).collect(),
+            all_vips: Arc::new(vips.iter().map(|placed| placed.vip.ip()).collect()),
             vips,
             peers: Vec::new(),
             real_servers: Vec::new(),
@@ -83,6 +84,7 @@ impl Target {
         for instance in configuration.instances() {
             target.add(instance);
         }
+        target.vips.shrink_to_fit();
         Ok(target)
     }
 
@@ -131,12 +133,14 @@ impl Target {
         Self {
             name: Some(name.to_owned()),
             vips: Vec::new(),
-            all_vips: configuration
-                .instances()
-                .iter()
-                .flat_map(Instance::addresses)
-                .map(|configured| configured.address)
-                .collect(),
+            all_vips: Arc::new(
+                configuration
+                    .instances()
+                    .iter()
+                    .flat_map(Instance::addresses)
+                    .map(|configured| configured.address)
+                    .collect(),
+            ),
             peers: Vec::new(),
             real_servers: configuration.real_servers().collect(),
         }
@@ -179,9 +183,11 @@ impl Target {
     }
 
     pub(super) fn to_check(&self, settings: &Settings) -> check::Request {
-        let mut vips = self.vips.clone();
         let mut seen = BTreeSet::new();
-        vips.retain(|placed| seen.insert(placed.clone()));
+        let once = self.vips.iter().filter(|placed| seen.insert(*placed));
+        // As many as keepalived.conf may have take a large part of the units' memory: no room for more.
+        let mut vips = Vec::with_capacity(self.vips.len());
+        vips.extend(once.cloned());
         check::Request {
             vips,
             all_vips: self.all_vips.clone(),

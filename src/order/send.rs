@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::future::{self, Future};
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
@@ -22,7 +23,7 @@ pub struct Request {
     /// The VIPs, and where they count as held here.
     pub vips: Vec<PlacedVip>,
     /// All VIPs that are known: nothing is sent from them.
-    pub all_vips: HashSet<IpAddr>,
+    pub all_vips: Arc<HashSet<IpAddr>>,
     /// The peers.
     pub peers: Vec<IpAddr>,
     /// The MAC that the VIPs have; `None`: that of the interface here that holds each.

@@ -14,6 +14,7 @@ mod sources;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use claim::{Claim, Mode, State};
@@ -106,7 +107,7 @@ pub struct Announcement {
     vips: Vec<Vip>,
     vip_ips: BTreeSet<IpAddr>,
     /// Those of other runs: they may leave at any moment, so nothing is asked from them.
-    other_vips: HashSet<IpAddr>,
+    other_vips: Arc<HashSet<IpAddr>>,
     wanted: Vec<Wanted>,
     mode: Mode,
     /// Whether a VIP that does not come is missing.
@@ -171,7 +172,7 @@ impl Announcement {
         }
         Self {
             vip_ips: vips.iter().map(|vip| vip.ip()).collect(),
-            other_vips: HashSet::new(),
+            other_vips: Arc::default(),
             vips,
             wanted,
             mode: Mode::Announce,
@@ -223,9 +224,8 @@ impl Announcement {
 
     /// These are VIPs, too, of other runs: nothing is asked from them.
     #[must_use]
-    pub fn beside(mut self, vips: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.other_vips.extend(vips);
-        self
+    pub fn beside(self, other_vips: Arc<HashSet<IpAddr>>) -> Self {
+        Self { other_vips, ..self }
     }
 
     /// Whether an address is a VIP, of this run or another.

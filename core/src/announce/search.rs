@@ -3,6 +3,7 @@
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Announcement, Claim, wave_of};
@@ -71,7 +72,7 @@ impl Announcement {
         }
         let given = Given {
             vips: self.vip_ips.iter().copied().collect(),
-            other_vips: self.other_vips.clone(),
+            other_vips: Arc::clone(&self.other_vips),
             own: host.addresses.iter().map(|own| own.ip).collect(),
             configured: configured.to_vec(),
             confirm,

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Confirm;
@@ -78,7 +79,7 @@ pub(crate) struct Given {
     /// The VIPs of the run: none is a peer, or an own address to ask from.
     pub(crate) vips: HashSet<IpAddr>,
     /// VIPs of other runs: none is an own address to ask from.
-    pub(crate) other_vips: HashSet<IpAddr>,
+    pub(crate) other_vips: Arc<HashSet<IpAddr>>,
     /// All addresses of this host.
     pub(crate) own: HashSet<IpAddr>,
     /// Configured peers.
@@ -568,7 +569,7 @@ mod tests {
         let given = Given {
             views: std::iter::once(on).chain(below).cloned().collect(),
             vips,
-            other_vips: ips(given, "other-vips"),
+            other_vips: Arc::new(ips(given, "other-vips")),
             own,
             configured: ips(given, "configured"),
             confirm,
