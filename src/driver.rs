@@ -273,6 +273,12 @@ impl Driver {
                 admit(socket, *interface, wanted);
             }
         }
+        for link in asker.more_links(now) {
+            match ready_socket(&mut self.sockets, &link, true) {
+                Ok(_) => asker.receives_on(now, &link),
+                Err(error) => debug!("{error}: replies that come in there are not seen"),
+            }
+        }
         all_read
     }
 

@@ -17,7 +17,7 @@ use vipherald_lab::{Host, Lab, eventually};
 
 use common::arp::Arp;
 use common::{
-    Ended, Over, SOON, VIP, VIP6, address_beside, cable, give, run, second_interface, take,
+    Ended, Over, SOON, VIP, VIP6, address_beside, give, run, second_card, second_interface, take,
 };
 
 /// Checks one VIP and the exit status; gives the VIP's part of the report.
@@ -46,30 +46,11 @@ fn wait_for_status(host: &Host, arguments: &str, status: i32) {
     });
 }
 
-/// Gives a host a second card, `v0`, in the same subnet. The other end of its cable is `v1` of
-/// another host, which is a switch from now on.
-fn second_card(host: &Host, switch: &Host) -> String {
-    cable(host, switch);
-    switch.ip("link add br1 type bridge stp_state 0 mcast_snooping 0\n\
-         link set eth0 master br1\n\
-         link set v1 master br1\n\
-         link set br1 up\n");
-    host.run("ip addr add 10.9.0.201/24 dev v0");
-    host.run("ip addr add fd09::201/64 dev v0 nodad");
-    eventually("the second card is on the link", SOON, || {
-        let ping = host.try_run(&format!("arping -c 1 -w 1 -I v0 {}", host.ipv4()));
-        let forwards = switch.run("bridge link");
-        let all = forwards.matches("state forwarding").count() == 2;
-        (all || ping.status.success()).then_some(())
-    });
-    host.interface_mac("v0").to_string()
-}
-
 #[test]
 fn two_cards_of_one_host_are_no_conflict() {
     let lab = Lab::new();
     let (a, switch, c) = (lab.host("a"), lab.host("switch"), lab.host("c"));
-    let other = second_card(&a, &switch);
+    let other = second_card(&a, &switch).to_string();
     give(&a, VIP, "eth0");
     for cached in [None, Some(a.mac().to_string()), Some(other.clone())] {
         if let Some(mac) = &cached {
@@ -131,7 +112,7 @@ fn two_hosts_are_a_conflict_and_the_advice_can_be_pasted() {
 fn a_cached_mac_that_answers_a_direct_question_is_right() {
     let lab = Lab::new();
     let (a, switch, c) = (lab.host("a"), lab.host("switch"), lab.host("c"));
-    let other = second_card(&a, &switch);
+    let other = second_card(&a, &switch).to_string();
     // As the second card of a bond in mode balance-alb: it takes what is sent to it, and answers no
     // broadcast.
     a.nft(

@@ -17,7 +17,7 @@ use vipherald_lab::{Frame, Host, Lab, Mac, State, eventually};
 use common::arp::{Arp, IPV4, IPV6, contains, is_request_for, is_sent};
 use common::{
     Ended, OLD_MAC, Run, SOON, VIP, VIP6, VIPHERALD, address_beside, give, meet, old_mac, peer_in,
-    second_interface, since, verdict_in, vip_in, vipherald,
+    second_card, second_interface, since, verdict_in, vip_in, vipherald,
 };
 use events::instance;
 
@@ -724,6 +724,29 @@ impl<'a> Hook<'a> {
             lasted: Duration::ZERO,
         })
     }
+}
+
+/// Linux answers for every address on every card: a peer may well follow the other one.
+#[test]
+fn a_peer_that_follows_another_card_of_the_owner_is_not_stale() {
+    let lab = Lab::new();
+    let (owner, switch) = (lab.host("owner"), lab.host("switch"));
+    let (follows, stale) = (lab.host("follows"), lab.host("stale"));
+    let other = second_card(&owner, &switch);
+    give(&owner, VIP, "eth0");
+    meet(&owner, [&follows, &stale]);
+    follows.remember_as(VIP, other, State::Permanent);
+    stale.remember_as(VIP, OLD_MAC, State::Permanent);
+    let told = run(&owner, &format!("{VIP} {BRIEF}"));
+    assert_eq!(told.verdict(VIP, follows.ipv4()), "acknowledged");
+    assert_eq!(told.verdict(VIP, stale.ipv4()), "stale");
+    told.assert_ended(3, "unproven");
+    told.ended
+        .logs("the MAC of v0 of this host, answers for it, too");
+    stale.run(&format!("ip neigh del {VIP} dev eth0"));
+    let told = run(&owner, &format!("{VIP} {BRIEF}"));
+    assert_eq!(told.verdict(VIP, follows.ipv4()), "acknowledged");
+    told.assert_ended(0, "ok");
 }
 
 fn is_gratuitous_request(frame: &Frame, vip: Ipv4Addr) -> bool {

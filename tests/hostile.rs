@@ -23,6 +23,8 @@ mod flood;
 mod floods;
 #[path = "hostile/interfaces.rs"]
 mod interfaces;
+#[path = "hostile/own_cards.rs"]
+mod own_cards;
 #[path = "hostile/seccomp.rs"]
 mod seccomp;
 #[path = "hostile/takeovers.rs"]

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vipherald_core::address::Mac;
@@ -72,7 +73,7 @@ async fn prepare(vips: &[PlacedVip], request: &Request) -> Result<Session, Error
     let request = announce::Request {
         mode: Mode::Check,
         vips: vips.to_vec(),
-        all_vips: request.all_vips.clone(),
+        all_vips: Arc::clone(&request.all_vips),
         // The kernel knows where they are better than the user's -i.
         interface: None,
         peers: request.peers.clone(),

@@ -155,7 +155,7 @@ impl Target {
         announce::Request {
             mode: Mode::Announce,
             vips: self.vips.clone(),
-            all_vips: self.all_vips.clone(),
+            all_vips: Arc::clone(&self.all_vips),
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
@@ -190,7 +190,7 @@ impl Target {
         vips.extend(once.cloned());
         check::Request {
             vips,
-            all_vips: self.all_vips.clone(),
+            all_vips: Arc::clone(&self.all_vips),
             interface: None,
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             confirm: settings.confirm,
@@ -211,7 +211,7 @@ impl Target {
         Departure {
             name: self.name.clone(),
             vips: self.vips.clone(),
-            all_vips: self.all_vips.clone(),
+            all_vips: Arc::clone(&self.all_vips),
             peers: [self.peers.as_slice(), &settings.peers].concat(),
             run_id,
             since,

@@ -2,6 +2,7 @@
 //! followed it, and the node that remains master gets no event and so announces nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -79,7 +80,7 @@ async fn find_and_order(
         vips.retain(|placed| host.holders(placed).is_empty());
         let request = send::Request {
             vips,
-            all_vips: target.all_vips.clone(),
+            all_vips: Arc::clone(&target.all_vips),
             peers: request.peers.clone(),
             mac: Some(mac),
             instance: target.name.clone().unwrap_or_default(),

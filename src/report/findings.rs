@@ -170,8 +170,9 @@ impl<'a> Findings<'a> {
             let other = core.interface_of(mac).unwrap_or("another interface");
             self.add(AnnounceResult::Ok, Level::Warn, "answers of this host", || {
                 format!(
-                    "{vip} on {name}: {other} of this host ({mac}) answers for it, too, so that \
-                     hosts may follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that"
+                    "{vip} on {name}: {mac}, the MAC of {other} of this host, answers for it, too, so \
+                     that hosts may follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that, \
+                     unless someone forges it"
                 )
             });
         }

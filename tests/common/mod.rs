@@ -439,6 +439,25 @@ pub(crate) fn cable(host: &Host, other: &Host) {
     });
 }
 
+/// Gives a host a second card, `v0`, in the same subnet. The other end of its cable is `v1` of
+/// another host, which is a switch from now on.
+pub(crate) fn second_card(host: &Host, switch: &Host) -> Mac {
+    cable(host, switch);
+    switch.ip("link add br1 type bridge stp_state 0 mcast_snooping 0\n\
+         link set eth0 master br1\n\
+         link set v1 master br1\n\
+         link set br1 up\n");
+    host.run("ip addr add 10.9.0.201/24 dev v0");
+    host.run("ip addr add fd09::201/64 dev v0 nodad");
+    eventually("the second card is on the link", SOON, || {
+        let ping = host.try_run(&format!("arping -c 1 -w 1 -I v0 {}", host.ipv4()));
+        let forwards = switch.run("bridge link");
+        let all = forwards.matches("state forwarding").count() == 2;
+        (all || ping.status.success()).then_some(())
+    });
+    host.interface_mac("v0")
+}
+
 /// `vipherald` on a host without privilege: as `nobody`, where this user namespace has that user, else
 /// as a root without capabilities.
 pub(crate) fn without_privilege(lab: &Lab, host: &Host, arguments: &str) -> Command {

@@ -148,8 +148,7 @@ impl Flooder {
         let [a, b, c, d, e, f, ..] = self.next().to_be_bytes();
         let mac = [2, 0xee, a, b, c, d];
         match self.forged {
-            Forged::Claims(IpAddr::V4(vip)) => arp(2, mac, vip, vip),
-            Forged::Claims(IpAddr::V6(vip)) => advertisement(mac, vip),
+            Forged::Claims(vip) => claim(vip, mac),
             Forged::Senders(IpAddr::V4(asked)) => {
                 arp(1, mac, Ipv4Addr::new(10, 9, e | 0x80, f), asked)
             }
@@ -168,6 +167,14 @@ impl Flooder {
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
         self.state
+    }
+}
+
+/// A claim of a VIP by a MAC, to everyone.
+pub(crate) fn claim(vip: IpAddr, mac: [u8; 6]) -> Vec<u8> {
+    match vip {
+        IpAddr::V4(vip) => arp(2, mac, vip, vip),
+        IpAddr::V6(vip) => advertisement(mac, vip),
     }
 }
 

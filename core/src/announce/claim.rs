@@ -91,7 +91,8 @@ pub struct Claim {
     pub(super) other_owners: OwnerWatch,
     /// The end of the handover, if another host claimed the VIP during it.
     claimed_early: Option<Instant>,
-    own_answers: BTreeSet<Mac>,
+    /// The other cards of this host that seem to answer for it, and whether this host receives there.
+    own_answers: BTreeMap<Mac, bool>,
     /// The peers that were found so far.
     confirmations: Vec<Confirmation>,
     /// Whether these are all.
@@ -144,7 +145,7 @@ impl Claim {
             resolvers: 0,
             other_owners: OwnerWatch::new(watch),
             claimed_early: None,
-            own_answers: BTreeSet::new(),
+            own_answers: BTreeMap::new(),
             confirmations: Vec::new(),
             all_found: false,
             by_ip: HashMap::new(),
@@ -431,29 +432,59 @@ impl Claim {
         is_due
     }
 
-    /// An interface of this host answers for the VIP on this link.
-    pub(super) fn on_own_answer(&mut self, mac: Mac) {
-        if self.link.mac != Some(mac) {
-            self.own_answers.insert(mac);
+    /// An interface of this host answers for the VIP on this link, or someone does in its name. Returns
+    /// whether that is new.
+    pub(super) fn on_own_answer(&mut self, mac: Mac) -> bool {
+        let is_new = self.link.mac != Some(mac) && !self.own_answers.contains_key(&mac);
+        if is_new {
+            self.own_answers.insert(mac, false);
         }
+        is_new
     }
 
-    /// Drops conflicts with MACs of this host itself.
-    pub(super) fn sort_out_own(&mut self, own: &BTreeMap<Mac, String>) {
+    /// Whether this host receives at its other card of this MAC, which seems to answer.
+    pub(super) fn hears_card(&self, mac: Mac) -> bool {
+        self.own_answers.get(&mac) == Some(&true)
+    }
+
+    /// From now on this host receives at its card of this MAC, too. Until now the replies of these peers
+    /// may have come in there.
+    pub(super) fn hear_card(&mut self, mac: Mac) -> Vec<usize> {
+        match self.own_answers.get_mut(&mac) {
+            Some(heard) if !*heard => *heard = true,
+            _ => return Vec::new(),
+        }
+        let unproven = |at: &usize| {
+            let one = &self.confirmations()[*at];
+            one.has_replied() && one.proven.is_none()
+        };
+        let peers: Vec<_> = (0..self.confirmations().len()).filter(unproven).collect();
+        for peer in &peers {
+            self.confirmation_mut(*peer).forget_silence();
+        }
+        peers
+    }
+
+    /// Drops conflicts with MACs of this host itself. Returns those that are new as its own.
+    pub(super) fn sort_out_own(&mut self, own: &BTreeMap<Mac, Vec<Link>>) -> Vec<Mac> {
         let found: Vec<_> = self
             .conflicts()
             .filter(|mac| own.contains_key(mac))
             .collect();
         self.forget_conflicts(|mac| own.contains_key(&mac));
-        for mac in found {
-            self.on_own_answer(mac);
-        }
+        let is_new = |mac: &Mac| self.on_own_answer(*mac);
+        found.into_iter().filter(is_new).collect()
     }
 
     /// The MACs of other interfaces of this host that answer for the VIP on this link (Linux answers
     /// for every address on every interface, unless `arp_ignore` forbids that).
     pub fn own_answers(&self) -> impl Iterator<Item = Mac> + '_ {
-        self.own_answers.iter().copied()
+        self.own_answers.keys().copied()
+    }
+
+    /// Whether another card seems to answer where this host does not receive.
+    fn has_unheard_card(&self) -> bool {
+        self.own_answers.values().any(|heard| !heard)
     }
 
     /// The hosts of these MACs no longer have the VIP.
@@ -477,9 +508,9 @@ impl Claim {
                 PeerVerdict::Silent
             }
             PeerVerdict::Stale if self.is_blocked() => PeerVerdict::Silent,
-            // Its entry may be the MAC of another interface of this host, where its replies arrive.
+            // Its entry may be the MAC of another card of this host, where nobody sees its replies.
             PeerVerdict::Stale
-                if !self.own_answers.is_empty() && confirmation.forwarded_by.is_none() =>
+                if self.has_unheard_card() && confirmation.forwarded_by.is_none() =>
             {
                 match confirmation.acknowledged {
                     Some(_) => PeerVerdict::Acknowledged,

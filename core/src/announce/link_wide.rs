@@ -77,7 +77,12 @@ impl Announcement {
         now: Instant,
         interface: InterfaceIndex,
     ) -> Option<Listening> {
-        let any = !self.paths.is_alive(interface);
+        let sends = !self.cards.contains_key(&interface)
+            || self
+                .claims
+                .iter()
+                .any(|claim| claim.interface() == interface);
+        let any = sends && !self.paths.is_alive(interface);
         // Later traffic proves nothing about this move of the VIP.
         let lasts = |claim: &&Claim| {
             claim.interface() == interface

@@ -4,6 +4,7 @@ mod claim;
 mod link_wide;
 mod news;
 mod orders;
+mod other_cards;
 mod presence;
 mod receive;
 mod reported;
@@ -126,8 +127,12 @@ pub struct Announcement {
     own: OwnAddresses,
     /// The kernel's entries for the VIPs, by prefix length: an interface can have an address twice.
     held: BTreeMap<(Vip, InterfaceIndex), BTreeMap<u8, Usability>>,
-    /// The names of this host's interfaces, by MAC.
-    own_macs: BTreeMap<Mac, String>,
+    /// This host's interfaces, by every MAC that each had.
+    own_macs: BTreeMap<Mac, Vec<Link>>,
+    /// MACs of this host that other cards than a VIP's seem to answer with, until it receives there.
+    answering_cards: BTreeSet<Mac>,
+    /// The interfaces where this host receives because of that, and their MACs.
+    cards: BTreeMap<InterfaceIndex, Mac>,
     /// The neighbours' addresses, by MAC.
     hosts: BTreeMap<Mac, IpAddr>,
     claims: Vec<Claim>,
@@ -188,6 +193,8 @@ impl Announcement {
             own: OwnAddresses::default(),
             held: BTreeMap::new(),
             own_macs: BTreeMap::new(),
+            answering_cards: BTreeSet::new(),
+            cards: BTreeMap::new(),
             hosts: BTreeMap::new(),
             claims: Vec::new(),
             search: None,
@@ -284,7 +291,7 @@ impl Announcement {
     /// The name of this host's interface with this MAC.
     #[must_use]
     pub fn interface_of(&self, mac: Mac) -> Option<&str> {
-        self.own_macs.get(&mac).map(String::as_str)
+        Some(&self.own_macs.get(&mac)?.last()?.name)
     }
 
     /// How many unanswered questions to one peer rule out chance, at the loss seen so far. `None`
@@ -829,6 +836,14 @@ impl Asker for Announcement {
         self.changed_listening(now, interface)
     }
 
+    fn more_links(&mut self, now: Instant) -> Vec<Link> {
+        self.cards_to_hear(now)
+    }
+
+    fn receives_on(&mut self, now: Instant, link: &Link) {
+        self.receives_at_card(now, link);
+    }
+
     fn received(&mut self, now: Instant, interface: InterfaceIndex, frame: &Frame) {
         match &frame.payload {
             Payload::Arp(arp) => self.on_arp(now, interface, frame, arp),
@@ -871,8 +886,7 @@ impl Asker for Announcement {
     }
 
     fn link_changed(&mut self, now: Instant, link: &Link) {
-        let named = link.mac.map(|mac| (mac, link.name.clone()));
-        self.own_macs.extend(named);
+        self.note_own(link);
         self.links.insert(link.index, link.clone());
         self.claim_all_on(now, link.index);
         for index in 0..self.claims.len() {

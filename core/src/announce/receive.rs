@@ -78,9 +78,10 @@ impl Announcement {
         let mut heard = Vec::new();
         for claim in &mut self.claims {
             if claim.interface() == interface && claim.vip.ip() == ip {
-                match own {
-                    true => claim.on_own_answer(mac),
-                    false => claim.on_conflict(now, mac),
+                if !own {
+                    claim.on_conflict(now, mac);
+                } else if claim.on_own_answer(mac) {
+                    self.answering_cards.insert(mac);
                 }
                 heard.extend(claim.doubtful_peers_at(mac));
             }
@@ -139,6 +140,7 @@ impl Announcement {
         let run = self.run.clone();
         // A reply to a VIP answers no control echo.
         let to_any_vip = self.vip_ips.contains(&echo.destination);
+        let is_other_card = self.cards.get(&interface) == Some(&frame.destination);
         for index in 0..self.claims.len() {
             let claim = &self.claims[index];
             if to_any_vip && claim.vip.ip() != echo.destination {
@@ -152,7 +154,9 @@ impl Announcement {
                 && claim.mac() == Some(frame.destination);
             let control = claim.confirmations()[at].peer.control;
             let to_control = control.is_some_and(|at| is_to(at, interface, frame, echo));
-            if !to_vip && !to_control {
+            let to_other_card = !to_vip && to_any_vip && is_other_card;
+            let to_other_card = to_other_card && claim.hears_card(frame.destination);
+            if !to_vip && !to_other_card && !to_control {
                 continue;
             }
             let reply = Reply {
@@ -167,6 +171,9 @@ impl Announcement {
             let counts = !confirmation.has_answered();
             let (question, is_new) = if to_vip {
                 (Question::Echo, confirmation.on_echo(now, &reply, &run))
+            } else if to_other_card {
+                let is_new = confirmation.on_echo_at_other_card(&reply, &run);
+                (Question::Echo, is_new)
             } else {
                 (
                     Question::Control,

@@ -11,7 +11,7 @@ use super::{Announcement, Claim, wave_of};
 use crate::ask::{
     Confirm, Given, LinkView, MOST_HOSTS, MOST_PAIRS, Neighbourhood, Peer, PeerFinder, Source,
 };
-use crate::host::{HostSnapshot, Link};
+use crate::host::HostSnapshot;
 
 /// How many neighbours are noted before frames that are due leave.
 const NEIGHBOURS_AT_ONCE: usize = 512;
@@ -65,10 +65,12 @@ impl Announcement {
         configured: &[IpAddr],
         confirm: Confirm,
     ) {
-        let named = |link: &Link| Some((link.mac?, link.name.clone()));
-        self.own_macs.extend(host.links.iter().filter_map(named));
+        for link in &host.links {
+            self.note_own(link);
+        }
         for claim in &mut self.claims {
-            claim.sort_out_own(&self.own_macs);
+            self.answering_cards
+                .extend(claim.sort_out_own(&self.own_macs));
         }
         let given = Given {
             vips: self.vip_ips.iter().copied().collect(),

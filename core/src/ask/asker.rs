@@ -80,6 +80,14 @@ pub trait Asker {
         None
     }
 
+    /// Interfaces where nothing leaves, to receive on from now on.
+    fn more_links(&mut self, _now: Instant) -> Vec<Link> {
+        Vec::new()
+    }
+
+    /// The driver receives on an interface of [`Asker::more_links`].
+    fn receives_on(&mut self, _now: Instant, _link: &Link) {}
+
     /// Whether nothing more can happen.
     fn is_over(&self, now: Instant) -> bool;
 

@@ -189,6 +189,8 @@ pub struct Confirmation {
     control_answers: u64,
     /// A reply to an echo from the VIP, from an unexpected MAC: when, from which, with which hop limit.
     odd_reply: Option<(Instant, Mac, u8)>,
+    /// Whether its reply to an echo from the VIP came in at another card of this host.
+    follows_other_card: bool,
     /// Whether the first question is an echo.
     pub(crate) echo_first: bool,
     /// Whether it answered an echo to the VIP before [`Confirmation::doubt_holder`].
@@ -222,6 +224,7 @@ impl Confirmation {
             control_reply: None,
             control_answers: 0,
             odd_reply: None,
+            follows_other_card: false,
             echo_first: true,
             held_vip: false,
             turn: 0,
@@ -243,6 +246,12 @@ impl Confirmation {
     /// Asks again whether it follows. That it answers this host remains known.
     pub(crate) fn doubt_proof(&mut self) {
         (self.acknowledged, self.proven, self.odd_reply) = (None, None, None);
+        self.follows_other_card = false;
+        self.forget_silence();
+    }
+
+    /// Its replies may have come in where nobody looked.
+    pub(crate) fn forget_silence(&mut self) {
         self.control_answers = 0;
         self.asked = [0; QUESTIONS.len()];
         self.asked_while_dead = self.asked;
@@ -286,11 +295,7 @@ impl Confirmation {
 
     /// Whether the peer itself answered any question.
     pub(crate) fn has_answered(&self) -> bool {
-        self.acknowledged.is_some()
-            || self.proven.is_some()
-            || self.control_reply.is_some()
-            || self.odd_reply.is_some()
-            || self.held_vip
+        self.took_vip_in() || self.control_reply.is_some() || self.held_vip
     }
 
     /// Whether any question was sent.
@@ -315,7 +320,10 @@ impl Confirmation {
 
     /// Whether it answered any frame from the VIP, by whatever way.
     pub(crate) fn took_vip_in(&self) -> bool {
-        self.acknowledged.is_some() || self.proven.is_some() || self.odd_reply.is_some()
+        self.acknowledged.is_some()
+            || self.proven.is_some()
+            || self.odd_reply.is_some()
+            || self.follows_other_card
     }
 
     /// The path was dead until now: earlier lost questions prove nothing about the peer or the loss.
@@ -581,6 +589,15 @@ impl Confirmation {
         self.judge_odd_reply() || is_new
     }
 
+    /// The reply to an echo from the VIP came in at another card of this host. Returns whether that is
+    /// new.
+    pub(crate) fn on_echo_at_other_card(&mut self, reply: &Reply, run: &EchoId) -> bool {
+        let number = self.number_of(Question::Echo, reply.vip, reply.token, run);
+        let is_new = !self.follows_other_card && self.is_at(reply.mac) && number.is_some();
+        self.follows_other_card |= is_new;
+        is_new
+    }
+
     /// The peer replied to a control echo. Returns whether that is new.
     pub(crate) fn on_control_echo(&mut self, reply: &Reply, run: &EchoId) -> bool {
         let Some(number) = self.number_of(Question::Control, reply.vip, reply.token, run) else {
@@ -694,6 +711,7 @@ impl Confirmation {
             && unanswered < STALE_AFTER;
         self.peer.control.is_some_and(in_vips_subnet)
             && !entry_is_right
+            && !self.follows_other_card
             && (self.forwarded_by.is_some()
                 || self.count(Question::Echo) >= STALE_AFTER
                     && self.pairs() >= STALE_AFTER
@@ -723,7 +741,7 @@ impl Confirmation {
             PeerVerdict::Holder
         } else if self.is_stale() {
             PeerVerdict::Stale
-        } else if self.acknowledged.is_some() {
+        } else if self.acknowledged.is_some() || self.follows_other_card {
             PeerVerdict::Acknowledged
         } else if self.held_vip {
             PeerVerdict::Holder
