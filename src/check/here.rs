@@ -233,7 +233,8 @@ fn add_own_answers(
 }
 
 /// The MACs in conflict with a claim that also answer for unused addresses, and the number of frames
-/// that it took to find them.
+/// that it took to find them. Nobody looks for them if there are more than
+/// [`MOST_CLAIMANTS`](vipherald_core::ask::MOST_CLAIMANTS).
 pub(super) async fn proxies(
     kernel: &Kernel,
     places: &Places,
@@ -243,7 +244,9 @@ pub(super) async fn proxies(
     claim: &Claim,
 ) -> Result<(Vec<Mac>, u32), Error> {
     let mut others: Vec<Mac> = claim.conflicts().collect();
-    let Some(mac) = claim.mac().filter(|_| !others.is_empty()) else {
+    // Who they are makes no difference if they are a flood.
+    let is_flood = claim.more_conflicts() > 0;
+    let Some(mac) = claim.mac().filter(|_| !others.is_empty() && !is_flood) else {
         return Ok((Vec::new(), 0));
     };
     let (link, now) = (&claim.link, Instant::now());

@@ -169,10 +169,13 @@ impl<'a> Findings<'a> {
         for mac in claim.own_answers().filter(|mac| !holds(mac)) {
             let other = core.interface_of(mac).unwrap_or("another interface");
             self.add(AnnounceResult::Ok, Level::Warn, "answers of this host", || {
+                let what_to_do = match vip.ip() {
+                    IpAddr::V4(_) => "if it does so itself, `sysctl net.ipv4.conf.all.arp_ignore=1` ends that",
+                    IpAddr::V6(_) => "look who sends that: Linux does not",
+                };
                 format!(
                     "{vip} on {name}: {mac}, the MAC of {other} of this host, answers for it, too, so \
-                     that hosts may follow either; `sysctl net.ipv4.conf.all.arp_ignore=1` ends that, \
-                     unless someone forges it"
+                     that hosts may follow either; {what_to_do}"
                 )
             });
         }

@@ -15,7 +15,7 @@ use vipherald_core::order::message::{Id, PORT};
 use vipherald_lab::{Host, Lab};
 
 use crate::common::{
-    Ended, OLD_MAC, Run, SOON, address_beside, give, in_shell, signal, vipherald,
+    Ended, OLD_MAC, Run, SOON, address_beside, give, in_shell, signal, take, vipherald,
     with_own_directory,
 };
 use crate::events::{fifo, file, instance, with};
@@ -32,18 +32,20 @@ pub(crate) enum Task {
     Check,
     Notify,
     Fifo,
+    Watch,
     Listen,
     Order,
     Release,
     Show,
 }
 
-pub(crate) const TASKS: [Task; 9] = [
+pub(crate) const TASKS: [Task; 10] = [
     Task::Announce,
     Task::Purge,
     Task::Check,
     Task::Notify,
     Task::Fifo,
+    Task::Watch,
     Task::Listen,
     Task::Order,
     Task::Release,
@@ -133,8 +135,13 @@ impl Scene {
         ) || matches!(fault, Fault::Denied("poll", _));
         match ended.status {
             0 if done => Ok(()),
-            // It obeys until a signal, and answers each order with what it did.
-            _ if task == Task::Listen && (done || said_why) && ended.status != 0 => Ok(()),
+            // They work until a signal: `listen` answers each order with what it did.
+            _ if [Task::Watch, Task::Listen].contains(&task)
+                && (done || said_why)
+                && ended.status != 0 =>
+            {
+                Ok(())
+            }
             0 => Err(format!("{task:?} under {fault:?} was not done: {ended:#?}")),
             // A panic aborts: only a lack of memory may end so.
             // The loader of a program that is not static is no part of it.
@@ -171,6 +178,7 @@ impl Scene {
             Task::Check => format!("--json check {vip}"),
             Task::Notify => with(&self.conf, "notify INSTANCE VI_1 BACKUP"),
             Task::Fifo => with(&self.conf, &format!("fifo {}", self.fifo().display())),
+            Task::Watch => format!("watch {vip}"),
             Task::Listen => format!("{key} listen --bind [::]:{PORT}"),
             Task::Order => format!("{key} --json order {vip} -p {peer} --timeout 1"),
             Task::Release => with(&self.conf, &format!("release {vip}")),
@@ -205,7 +213,7 @@ impl Scene {
 
     fn host_of(&self, task: Task) -> &Host {
         match task {
-            Task::Announce | Task::Order => &self.owner,
+            Task::Announce | Task::Watch | Task::Order => &self.owner,
             _ => &self.peer,
         }
     }
@@ -232,6 +240,18 @@ impl Scene {
                 run.has_ended() || self.peer.cached(self.vip).is_none()
             });
             drop(writer);
+        }
+        if task == Task::Watch {
+            // It may not look yet.
+            let _ = wait_for(Duration::from_secs(2), || {
+                take(&self.owner, self.vip, "eth0");
+                give(&self.owner, self.vip, "eth0");
+                run.has_ended()
+                    || wait_for(Duration::from_millis(500), || {
+                        self.peer.cached(self.vip) == Some(self.owner.mac())
+                    })
+            });
+            return run.end_or_terminate(Duration::ZERO);
         }
         if task == Task::Listen {
             let mut order = order_to(&self.peer, Id::default(), self.vip, self.owner.mac());
@@ -265,7 +285,9 @@ impl Scene {
             }
             Task::Purge | Task::Notify | Task::Fifo => forgotten(),
             Task::Check => report()["result"] == "ok",
-            Task::Listen | Task::Order => self.peer.cached(self.vip) == Some(self.owner.mac()),
+            Task::Watch | Task::Listen | Task::Order => {
+                self.peer.cached(self.vip) == Some(self.owner.mac())
+            }
             Task::Release => !self.peer.holds(self.vip),
             Task::Show => ended.stdout.contains(self.vip),
         }

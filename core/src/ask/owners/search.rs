@@ -92,7 +92,8 @@ impl OwnerSearch {
         Identity::new(vip, from, enough, wait, now)
     }
 
-    /// Begins to identify the owners if their answers are ambiguous. This host sends frames for the VIP
+    /// Begins to identify the owners if their answers are ambiguous, and no more than
+    /// [`MOST_CLAIMANTS`](crate::ask::MOST_CLAIMANTS). This host sends frames for the VIP
     /// to the MAC `cached`.
     pub fn identify(&mut self, cached: Option<Mac>, now: Instant) {
         let mut identity = self.identity(self.probes_to_rule_out_chance(), now);
@@ -106,6 +107,8 @@ impl OwnerSearch {
                 identity.ask_for_echo(cached, now);
                 identity.ask_for_unused(cached, unused, now);
             }
+            // Who they are makes no difference if they are a flood.
+            (VipVerdict::Conflict, _) if self.more_answers() > 0 => {}
             (VipVerdict::Conflict, _) => {
                 for (mac, _) in self.answers() {
                     identity.introduce(mac, now);
