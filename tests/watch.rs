@@ -915,7 +915,8 @@ fn a_host_that_stays_silent_although_it_is_heard_leaves_no_more_lines_or_receipt
     take(&a, VIP, "eth0");
     lab.restore(&b);
     give(&a, VIP, "eth0");
-    resident.wait_for_reports(3);
+    // The third is that of the purge.
+    resident.wait_for_reports(4);
     let log = resident.log();
     let told = log.lines().skip(lines);
     let told = told.filter(|line| line.contains("announced on"));
