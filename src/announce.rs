@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep_until;
 use vipherald_core::address::{InterfaceIndex, Mac, Prefix};
 use vipherald_core::announce::{Announcement, Claim, Mode, News, Pace, RunPlace, State};
-use vipherald_core::ask::{Asker, Confirm, LinkView, Observed, PeerVerdict};
+use vipherald_core::ask::{Asker, Confirm, Confirmation, LinkView, Observed, PeerVerdict};
 use vipherald_core::host::{HostSnapshot, Link, Place, PlacedVip};
 use vipherald_core::order::outbox::{Retry, Route};
 use vipherald_core::watch::{Hosts, Outcome};
@@ -65,19 +65,20 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether it is for hosts that were silent before, and none of them has answered so far. Anybody can
-    /// forge such hosts.
+    /// Whether it is for hosts that were silent before, and so far none of them has answered, and nothing
+    /// is wrong that another announcement would not say. Anybody can forge such hosts.
     pub(crate) fn is_in_vain(&self, core: &Announcement) -> bool {
         let was_silent = !self.late.is_empty() && self.late.values().all(Option::is_none);
-        let has_answered = |claim: &Claim| {
-            let mut late = claim.peers();
-            late.any(|one| {
-                let verdict = claim.verdict_of(one);
-                self.late.contains_key(&one.peer.ip)
-                    && !matches!(verdict, PeerVerdict::Silent | PeerVerdict::Unasked)
-            })
+        let matters = |claim: &Claim| {
+            let is_news = |one: &Confirmation| match claim.verdict_of(one) {
+                PeerVerdict::Silent | PeerVerdict::Unasked => false,
+                PeerVerdict::Stale | PeerVerdict::Holder => true,
+                _ => self.late.contains_key(&one.peer.ip),
+            };
+            let has_owners = claim.known_other_owners().next().is_some();
+            claim.state() != State::Ready || has_owners || claim.peers().any(is_news)
         };
-        was_silent && !core.claims().iter().any(has_answered)
+        was_silent && !core.claims().iter().any(matters)
     }
 }
 
@@ -217,18 +218,25 @@ impl Session {
         let Some(heard) = &self.heard else { return };
         let ready = |claim: &&Claim| claim.state() == State::Ready;
         for claim in self.core.claims().iter().filter(ready) {
+            let alone = Rc::from([claim.vip]);
+            let mut near = None;
             for one in claim.peers() {
                 // Those that an old owner reported may never have been asked.
                 let was_silent =
                     !self.late.is_empty() && !matches!(self.late.get(&one.peer.ip), Some(Some(_)));
                 let outcome = match claim.verdict_of(one) {
-                    PeerVerdict::Silent if was_silent => Outcome::SilentAgain,
-                    PeerVerdict::Silent => Outcome::Silent,
+                    PeerVerdict::Silent | PeerVerdict::Unasked if was_silent => {
+                        Outcome::SilentAgain
+                    }
+                    PeerVerdict::Silent | PeerVerdict::Unasked => Outcome::Silent,
                     _ => Outcome::Reached,
                 };
-                let about = (claim.vip, one.peer.ip);
+                let vips = match one.peer.doubtful {
+                    true => near.get_or_insert_with(|| self.core.vips_near(claim).collect()),
+                    false => &alone,
+                };
                 let mut heard = heard.borrow_mut();
-                heard.answered(now, claim.interface(), about, outcome);
+                heard.answered(now, claim.interface(), (vips, one.peer.ip), outcome);
             }
             yield_now().await;
         }

@@ -273,10 +273,16 @@ impl Driver {
                 admit(socket, *interface, wanted);
             }
         }
-        for link in asker.more_links(now) {
+        for link in asker.more_links() {
+            if self.out_of_descriptors && !self.sockets.contains_key(&link.index) {
+                continue;
+            }
             match ready_socket(&mut self.sockets, &link, true) {
                 Ok(_) => asker.receives_on(now, &link),
-                Err(error) => debug!("{error}: replies that come in there are not seen"),
+                Err(error) => {
+                    debug!("{error}: replies that come in there are not seen");
+                    self.out_of_descriptors |= error.errno() == Some(Errno::EMFILE);
+                }
             }
         }
         all_read

@@ -601,7 +601,10 @@ fn a_flood_of_mended_entries_is_logged_a_few_times_a_minute() {
     eventually("ten receipts", SOON, || {
         (receipts(&c, &settings) == 10).then_some(())
     });
+    let log = resident.log.clone();
     resident.run.goes_on();
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("20 more entries"), "{log}");
 }
 
 /// A settings file for brief announcements that are kept in a history, as an option.
@@ -888,6 +891,27 @@ fn a_host_that_was_cut_off_is_asked_once_it_is_heard_again() {
     resident.run.goes_on();
 }
 
+/// It may not exist, so that the announcement asks it about one VIP.
+#[test]
+fn a_host_that_was_only_heard_and_then_cut_off_is_asked_about_all_vips() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.host("a"), lab.host("b"), lab.host("c"));
+    let vips = [VIP, OTHER_VIP];
+    let arguments = format!("{} --json watch {VIP} {OTHER_VIP}", short(&lab));
+    let resident = Resident::start(&lab, &a, &arguments);
+    remember_old([&b], &vips);
+    b.run(&format!("ping -c 1 -W 5 {}", c.ipv4()));
+    lab.blackout(&b);
+    a.ip("addr add 10.9.0.100/24 dev eth0\naddr add 10.9.0.101/24 dev eth0\n");
+    resident.wait_for_reports(1);
+    assert_followed([&b], &vips, old_mac());
+    lab.restore(&b);
+    b.run(&format!("ip neigh del {} dev eth0", c.ipv4()));
+    b.run(&format!("ping -c 1 -W 5 {}", c.ipv4()));
+    wait_until_followed([&b], &vips, a.mac());
+    resident.run.goes_on();
+}
+
 /// Anybody can speak in its name.
 #[test]
 fn a_host_that_stays_silent_although_it_is_heard_leaves_no_more_lines_or_receipts() {
@@ -917,6 +941,9 @@ fn a_host_that_stays_silent_although_it_is_heard_leaves_no_more_lines_or_receipt
     give(&a, VIP, "eth0");
     // The third is that of the purge.
     resident.wait_for_reports(4);
+    eventually("the second receipt", SOON, || {
+        (receipts(&a, &settings) > 1).then_some(())
+    });
     let log = resident.log();
     let told = log.lines().skip(lines);
     let told = told.filter(|line| line.contains("announced on"));

@@ -143,7 +143,7 @@ async fn go_on(
     let first_round = session.first_round();
     let mut observer = None;
     let stopped = tokio::select! {
-        stopped = session.run(stop, log_news) => stopped?,
+        stopped = session.run(stop, log_news) => stopped,
         never = observe(&request.vips, &mut observer) => match never {},
         never = async {
             // An interface without a carrier may hold it up for long.
@@ -152,6 +152,7 @@ async fn go_on(
             pending::<Infallible>().await
         } => match never {},
     };
+    let stopped = stopped.inspect_err(|_| waiting.iter().for_each(Line::log))?;
     let core = session.core();
     let now = Instant::now();
     match stopped {

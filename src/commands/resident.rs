@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use log::{debug, error, info, warn};
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 use vipherald_core::address::Mac;
 use vipherald_core::announce::Claim;
 use vipherald_core::host::PlacedVip;
@@ -42,6 +43,9 @@ const NAMED: usize = 8;
 const CONFLICTS: u32 = 6;
 /// Mended entries to log and to keep in the history a minute: anybody can forge claims of VIPs.
 const MENDS: u32 = 10;
+const MINUTE: Duration = Duration::from_secs(60);
+/// How long memory that a run needed is kept for the next one.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 /// How long the kernel may take to resolve a VIP again.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -74,7 +78,9 @@ pub(super) struct Resident {
     /// How often mended entries are reported.
     mends: RefCell<RateLimit>,
     /// Those that were not, since the last line that said so.
-    unreported_mends: Cell<u32>,
+    unreported_mends: Rc<Cell<u32>>,
+    /// Whether memory is about to be given back.
+    gives_back: Rc<Cell<bool>>,
     /// The VIPs that leave.
     departures: Rc<Departures>,
 }
@@ -99,7 +105,8 @@ impl Resident {
             heard: Heard::default(),
             conflicts: RefCell::new(RateLimit::a_minute(CONFLICTS)),
             mends: RefCell::new(RateLimit::a_minute(MENDS)),
-            unreported_mends: Cell::default(),
+            unreported_mends: Rc::default(),
+            gives_back: Rc::default(),
             departures: Rc::default(),
         }
     }
@@ -150,7 +157,20 @@ impl Resident {
                 error!("{name}: {}", with_advice(self.command, &error));
             }
         }
-        memory::give_back();
+        self.give_memory_back();
+    }
+
+    /// Gives back the memory that runs needed, once for all that end at the same time.
+    fn give_memory_back(&self) {
+        if self.gives_back.replace(true) {
+            return;
+        }
+        let gives_back = Rc::clone(&self.gives_back);
+        spawn_local(async move {
+            sleep(GIVE_BACK_AFTER).await;
+            gives_back.set(false);
+            memory::give_back();
+        });
     }
 
     /// These VIPs of a unit; `None` if the unit is no longer watched.
@@ -285,20 +305,36 @@ impl Resident {
         Ok(())
     }
 
-    /// Whether one more mended entry may be reported. Says how many were not.
+    /// Whether one more mended entry may be reported. How many were not is said after a minute.
     fn may_report_mend(&self) -> bool {
         let mut mends = self.mends.borrow_mut();
         if !mends.take(Instant::now()) {
-            let more = self.unreported_mends.get().saturating_add(1);
-            self.unreported_mends.set(more);
+            let before = self.unreported_mends.get();
+            self.unreported_mends.set(before.saturating_add(1));
+            if before == 0 {
+                let unreported = Rc::clone(&self.unreported_mends);
+                spawn_local(async move {
+                    sleep(MINUTE).await;
+                    say_unreported(&unreported);
+                });
+            }
             return false;
-        }
-        if let more @ 1.. = self.unreported_mends.take() {
-            warn!("{more} more entries for VIPs of other hosts were wrong");
         }
         if mends.is_spent() {
             warn!("for a minute, no more wrong entries for VIPs of other hosts are reported");
         }
         true
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        say_unreported(&self.unreported_mends);
+    }
+}
+
+fn say_unreported(mends: &Cell<u32>) {
+    if let more @ 1.. = mends.take() {
+        warn!("{more} more entries for VIPs of other hosts were wrong, and are mended");
     }
 }

@@ -289,6 +289,20 @@ impl<'a> Findings<'a> {
             }
             _ => {}
         }
+        if verdict == PeerVerdict::Acknowledged && confirmation.follows_other_card() {
+            let text = || {
+                format!(
+                    "{vip} on {name}: {who} sends to another card of this host, which may drop that \
+                     (rp_filter); on it run `vipherald purge --permanent {vip}`"
+                )
+            };
+            self.add(
+                AnnounceResult::Unproven,
+                Level::Warn,
+                "peers of other cards",
+                text,
+            );
+        }
         if let Some(mac) = confirmation.answered_by {
             let text = || format!("{vip} on {name}: {mac} answers for {who}: a proxy or a switch?");
             self.add(

@@ -91,7 +91,7 @@ pub struct Claim {
     pub(super) other_owners: OwnerWatch,
     /// The end of the handover, if another host claimed the VIP during it.
     claimed_early: Option<Instant>,
-    /// The other cards of this host that seem to answer for it, and whether this host receives there.
+    /// The other MACs of this host that seem to answer for it, and whether it receives wherever they are.
     own_answers: BTreeMap<Mac, bool>,
     /// The peers that were found so far.
     confirmations: Vec<Confirmation>,
@@ -232,9 +232,9 @@ impl Claim {
     }
 
     /// The MACs of all other owners, present or former.
-    pub(super) fn known_other_owners(&self) -> Vec<Mac> {
+    pub fn known_other_owners(&self) -> impl Iterator<Item = Mac> + '_ {
         let past = self.past_conflicts().map(|(mac, _)| mac);
-        self.conflicts().chain(past).collect()
+        self.conflicts().chain(past)
     }
 
     /// Until when the run watches other owners.
@@ -442,9 +442,14 @@ impl Claim {
         is_new
     }
 
-    /// Whether this host receives at its other card of this MAC, which seems to answer.
-    pub(super) fn hears_card(&self, mac: Mac) -> bool {
-        self.own_answers.get(&mac) == Some(&true)
+    /// Whether another card of this host, with this MAC, seems to answer.
+    pub(super) fn has_own_answer(&self, mac: Mac) -> bool {
+        self.own_answers.contains_key(&mac)
+    }
+
+    /// A card of this MAC is gone: this host no longer receives wherever the MAC is.
+    pub(super) fn lose_card(&mut self, mac: Mac) {
+        self.own_answers.remove(&mac);
     }
 
     /// From now on this host receives at its card of this MAC, too. Until now the replies of these peers
@@ -466,7 +471,7 @@ impl Claim {
     }
 
     /// Drops conflicts with MACs of this host itself. Returns those that are new as its own.
-    pub(super) fn sort_out_own(&mut self, own: &BTreeMap<Mac, Vec<Link>>) -> Vec<Mac> {
+    pub(super) fn sort_out_own(&mut self, own: &BTreeMap<Mac, String>) -> Vec<Mac> {
         let found: Vec<_> = self
             .conflicts()
             .filter(|mac| own.contains_key(mac))

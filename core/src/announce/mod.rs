@@ -30,7 +30,7 @@ use sources::OwnAddresses;
 use crate::address::{InterfaceIndex, Mac, Vip};
 use crate::ask::{
     Asker, Background, Bucket, Confirmation, EchoId, LAST_ANSWER, LOOK_AGAIN, Listening,
-    LossEstimates, Peer, Question, Refusal, Step, Timers, Transmit, Worth,
+    LossEstimates, MOST_PAIRS, Peer, Question, Refusal, Step, Timers, Transmit, Worth,
 };
 use crate::host::{Address, Link, PlacedVip, Usability};
 use crate::wire::{Frame, Header, Payload};
@@ -127,9 +127,11 @@ pub struct Announcement {
     own: OwnAddresses,
     /// The kernel's entries for the VIPs, by prefix length: an interface can have an address twice.
     held: BTreeMap<(Vip, InterfaceIndex), BTreeMap<u8, Usability>>,
-    /// This host's interfaces, by every MAC that each had.
-    own_macs: BTreeMap<Mac, Vec<Link>>,
-    /// MACs of this host that other cards than a VIP's seem to answer with, until it receives there.
+    /// The names of this host's interfaces, by every MAC that each had.
+    own_macs: BTreeMap<Mac, String>,
+    /// This host's interfaces, as last reported.
+    own_links: BTreeMap<InterfaceIndex, Link>,
+    /// MACs of this host that other cards than a VIP's seem to answer with: it is to receive there.
     answering_cards: BTreeSet<Mac>,
     /// The interfaces where this host receives because of that, and their MACs.
     cards: BTreeMap<InterfaceIndex, Mac>,
@@ -193,6 +195,7 @@ impl Announcement {
             own: OwnAddresses::default(),
             held: BTreeMap::new(),
             own_macs: BTreeMap::new(),
+            own_links: BTreeMap::new(),
             answering_cards: BTreeSet::new(),
             cards: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -247,6 +250,16 @@ impl Announcement {
         &self.claims
     }
 
+    /// The VIP of a claim, and then the others here that have the same hosts.
+    pub fn vips_near<'a>(&'a self, claim: &'a Claim) -> impl Iterator<Item = Vip> + 'a {
+        let neighbourhood = claim.neighbourhood();
+        let others = self.claims.iter().filter(move |other| {
+            let is_near = other.vip != claim.vip && other.neighbourhood() == neighbourhood;
+            is_near && other.state() == State::Ready
+        });
+        std::iter::once(claim.vip).chain(others.map(|other| other.vip))
+    }
+
     /// The claim of a frame.
     #[must_use]
     pub fn claim_of(&self, transmit: &Transmit) -> &Claim {
@@ -291,7 +304,7 @@ impl Announcement {
     /// The name of this host's interface with this MAC.
     #[must_use]
     pub fn interface_of(&self, mac: Mac) -> Option<&str> {
-        Some(&self.own_macs.get(&mac)?.last()?.name)
+        self.own_macs.get(&mac).map(String::as_str)
     }
 
     /// How many unanswered questions to one peer rule out chance, at the loss seen so far. `None`
@@ -370,16 +383,72 @@ impl Announcement {
             doubtful: false,
             ..claim.confirmations()[at].peer.clone()
         };
+        let mut room = self.room_for_pairs();
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let is_near = claim.neighbourhood() == neighbourhood;
             let known = claim.find_peer(ip);
             if let Some(at) = known {
                 claim.confirmation_mut(at).peer.doubtful = false;
-            }
-            if known.is_some() || is_near && claim.state() == State::Ready {
-                let at = known.unwrap_or_else(|| claim.add_peer(peer.clone()));
                 self.ask_again(now, index, at);
+            } else if is_near && claim.state() == State::Ready {
+                self.add_if_room(now, index, &peer, &mut room);
+            }
+        }
+    }
+
+    /// How many more (VIP, host) pairs may come.
+    fn room_for_pairs(&self) -> usize {
+        let pairs = self.claims.iter().map(|claim| claim.confirmations().len());
+        MOST_PAIRS.saturating_sub(pairs.sum())
+    }
+
+    fn add_if_room(&mut self, now: Instant, index: usize, peer: &Peer, room: &mut usize) {
+        let claim = &mut self.claims[index];
+        if *room == 0 {
+            claim.left_out += 1;
+            return;
+        }
+        *room -= 1;
+        let at = claim.add_peer(peer.clone());
+        self.ask_again(now, index, at);
+    }
+
+    /// A claim's peers are found. Hosts that had answered about another VIP by then exist.
+    fn add_existing(&mut self, now: Instant, index: usize) {
+        let claim = &self.claims[index];
+        let first = self.background.first(&claim.neighbourhood());
+        let Some(first) = first.filter(|first| *first != index) else {
+            return;
+        };
+        let peers = self.claims[first].confirmations().iter();
+        let peers = peers.map(|one| &one.peer);
+        let missing = peers.filter(|peer| !peer.doubtful && claim.find_peer(peer.ip).is_none());
+        let missing: Vec<_> = missing.cloned().collect();
+        let mut room = self.room_for_pairs();
+        for peer in missing {
+            self.add_if_room(now, index, &peer, &mut room);
+        }
+    }
+
+    /// Where the claim is gone that asks the hosts that may not exist, another one asks them.
+    fn hand_over_doubts(&mut self, now: Instant) {
+        let is_gone = |index: &usize| self.claims[*index].state() == State::Left;
+        let gone: Vec<_> = self.background.firsts().filter(is_gone).collect();
+        for from in gone {
+            let neighbourhood = self.claims[from].neighbourhood();
+            let mut claims = self.claims.iter();
+            let heir = claims.position(|claim| {
+                claim.state() == State::Ready && claim.neighbourhood() == neighbourhood
+            });
+            let Some(to) = heir else { continue };
+            self.background.hand_over(from, to);
+            let peers = self.claims[from].confirmations().iter();
+            let doubtful = peers.map(|one| &one.peer).filter(|peer| peer.doubtful);
+            for peer in doubtful.cloned().collect::<Vec<_>>() {
+                let known = self.claims[to].find_peer(peer.ip);
+                let at = known.unwrap_or_else(|| self.claims[to].add_peer(peer));
+                self.ask_again(now, to, at);
             }
         }
     }
@@ -433,7 +502,7 @@ impl Announcement {
                 }
             }
             Step::Gone => {
-                let other_owners = self.claims[task.claim].known_other_owners();
+                let other_owners = self.claims[task.claim].known_other_owners().collect();
                 self.conflict_is_over(now, task.claim, other_owners);
             }
         }
@@ -723,6 +792,7 @@ fn wave_of(peer: usize) -> Duration {
 
 impl Asker for Announcement {
     fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        self.hand_over_doubts(now);
         for index in 0..self.claims.len() {
             let claim = &mut self.claims[index];
             let until = claim.may_return_until(self.pace.wait);
@@ -836,8 +906,8 @@ impl Asker for Announcement {
         self.changed_listening(now, interface)
     }
 
-    fn more_links(&mut self, now: Instant) -> Vec<Link> {
-        self.cards_to_hear(now)
+    fn more_links(&mut self) -> Vec<Link> {
+        self.cards_to_hear()
     }
 
     fn receives_on(&mut self, now: Instant, link: &Link) {

@@ -71,7 +71,7 @@ impl Announcement {
         let claim = &mut self.claims[index];
         let at = claim.find_peer(peer);
         let had_other_owners = claim.conflicts().next().is_some();
-        let known_other_owners = claim.known_other_owners();
+        let known_other_owners: Vec<_> = claim.known_other_owners().collect();
         let released = fate.outcome() == Some(Outcome::Released);
         if released {
             let mac = at.and_then(|at| claim.confirmations()[at].peer.mac);

@@ -4,50 +4,68 @@
 use std::time::Instant;
 
 use super::Announcement;
-use crate::address::Mac;
+use crate::address::{InterfaceIndex, Mac};
 use crate::host::Link;
 
-/// The most such cards that a run receives at.
-const MOST_CARDS: usize = 8;
+/// The most interfaces where a run receives because of that.
+const MOST_CARDS: usize = 16;
 
 impl Announcement {
     /// This host has this interface.
     pub(super) fn note_own(&mut self, link: &Link) {
-        let Some(mac) = link.mac else {
-            return;
-        };
-        let with_mac = self.own_macs.entry(mac).or_default();
-        with_mac.retain(|known| known.index != link.index);
-        with_mac.push(link.clone());
+        if let Some(mac) = link.mac {
+            self.own_macs.insert(mac, link.name.clone());
+        }
+        let card = self.cards.get(&link.index);
+        if card.is_some_and(|mac| Some(*mac) != link.mac) {
+            self.lose_card(link.index);
+        }
+        self.own_links.insert(link.index, link.clone());
     }
 
-    /// The cards to receive at from now on.
-    pub(super) fn cards_to_hear(&mut self, now: Instant) -> Vec<Link> {
+    /// The interfaces to receive on from now on: all that have a MAC (a bridge has that of a port, a VLAN
+    /// that of the interface below it), or none of them.
+    pub(super) fn cards_to_hear(&mut self) -> Vec<Link> {
         let mut cards = Vec::new();
         for mac in std::mem::take(&mut self.answering_cards) {
-            if self.cards.values().any(|heard| *heard == mac) {
-                self.hear_card(now, mac);
-                continue;
+            let with_mac: Vec<_> = self.with_mac(mac).cloned().collect();
+            if self.cards.len() + cards.len() + with_mac.len() <= MOST_CARDS {
+                cards.extend(with_mac);
             }
-            let room = MOST_CARDS.saturating_sub(self.cards.len() + cards.len());
-            let with_mac = self.own_macs.get(&mac).into_iter().flatten();
-            cards.extend(with_mac.take(room).cloned());
         }
         cards
     }
 
-    /// This host receives at one of these cards.
-    pub(super) fn receives_at_card(&mut self, now: Instant, card: &Link) {
-        if let Some(mac) = card.mac {
-            self.cards.insert(card.index, mac);
-            self.hear_card(now, mac);
-        }
+    fn with_mac(&self, mac: Mac) -> impl Iterator<Item = &Link> + '_ {
+        self.own_links
+            .values()
+            .filter(move |link| link.mac == Some(mac))
     }
 
-    fn hear_card(&mut self, now: Instant, mac: Mac) {
+    /// This host receives on one of these interfaces.
+    pub(super) fn receives_at_card(&mut self, now: Instant, card: &Link) {
+        let Some(mac) = card.mac else { return };
+        self.links.entry(card.index).or_insert_with(|| card.clone());
+        self.cards.insert(card.index, mac);
+        if !self
+            .with_mac(mac)
+            .all(|link| self.cards.contains_key(&link.index))
+        {
+            return;
+        }
         for index in 0..self.claims.len() {
             for peer in self.claims[index].hear_card(mac) {
                 self.ask_again(now, index, peer);
+            }
+        }
+    }
+
+    /// An interface is gone, or has another MAC.
+    pub(super) fn lose_card(&mut self, interface: InterfaceIndex) {
+        self.own_links.remove(&interface);
+        if let Some(mac) = self.cards.remove(&interface) {
+            for claim in &mut self.claims {
+                claim.lose_card(mac);
             }
         }
     }

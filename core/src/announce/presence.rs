@@ -198,6 +198,7 @@ impl Announcement {
 
     pub(super) fn remove_link(&mut self, now: Instant, interface: InterfaceIndex) {
         self.links.remove(&interface);
+        self.lose_card(interface);
         self.own.remove_all(interface);
         self.held.retain(|(_, on), _| *on != interface);
         for claim in &mut self.claims {

@@ -155,7 +155,7 @@ impl Announcement {
             let control = claim.confirmations()[at].peer.control;
             let to_control = control.is_some_and(|at| is_to(at, interface, frame, echo));
             let to_other_card = !to_vip && to_any_vip && is_other_card;
-            let to_other_card = to_other_card && claim.hears_card(frame.destination);
+            let to_other_card = to_other_card && claim.has_own_answer(frame.destination);
             if !to_vip && !to_other_card && !to_control {
                 continue;
             }

@@ -65,8 +65,11 @@ impl Announcement {
         configured: &[IpAddr],
         confirm: Confirm,
     ) {
+        // Known ones are newer than the dump.
         for link in &host.links {
-            self.note_own(link);
+            if !self.links.contains_key(&link.index) {
+                self.note_own(link);
+            }
         }
         for claim in &mut self.claims {
             self.answering_cards
@@ -167,6 +170,7 @@ impl Announcement {
                 for (ip, mac) in std::mem::take(&mut claim.found_early) {
                     self.add_found(now, current.claim, mac, ip);
                 }
+                self.add_existing(now, current.claim);
             }
         }
         true

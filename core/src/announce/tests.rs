@@ -1157,6 +1157,46 @@ fn a_doubtful_host_that_is_heard_is_asked_about_every_vip() {
 }
 
 #[test]
+fn a_vip_that_comes_later_asks_the_doubtful_hosts_that_were_heard_by_then() {
+    let hosts = [
+        ("10.0.0.2".to_owned(), OTHER),
+        ("10.0.0.3".to_owned(), THIRD),
+    ];
+    let mut bench = Bench::with(&["10.0.0.10", "10.0.0.11"]);
+    bench.address("10.0.0.10", Usability::Usable);
+    let own = Address {
+        prefix_len: 16,
+        ..address("10.0.0.1", Usability::Usable)
+    };
+    bench.view_in(NeighbourState::Stale, vec![own], &hosts);
+    let answers = |frame: &Frame| answer_of_a_follower(frame).filter(|it| it.source == OTHER);
+    record(&mut bench, Duration::from_millis(10), answers);
+    bench.address("10.0.0.11", Usability::Usable);
+    bench.view_in(NeighbourState::Stale, vec![own], &hosts);
+    record(&mut bench, Duration::from_millis(10), answers);
+    let [_, later] = bench.core.claims() else {
+        panic!("{:?}", bench.core.claims());
+    };
+    let [one] = later.confirmations() else {
+        panic!("{:?}", later.confirmations());
+    };
+    assert_eq!(one.verdict(), PeerVerdict::Proven);
+}
+
+#[test]
+fn if_the_vip_that_asks_doubtful_hosts_leaves_another_one_does() {
+    let vips = ["10.0.0.10", "10.0.0.11"];
+    let hosts = [("10.0.0.2".to_owned(), OTHER)];
+    let mut bench = bench_with(&vips, NeighbourState::Stale, &hosts);
+    bench.lose("10.0.0.10");
+    record(&mut bench, Duration::from_millis(10), answer_of_a_follower);
+    let [_, heir] = bench.core.claims() else {
+        panic!("{:?}", bench.core.claims());
+    };
+    assert_eq!(heir.confirmations()[0].verdict(), PeerVerdict::Proven);
+}
+
+#[test]
 fn a_doubtful_host_that_claims_the_vip_exists() {
     let hosts = [
         ("10.0.0.2".to_owned(), OTHER),

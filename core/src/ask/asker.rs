@@ -81,7 +81,7 @@ pub trait Asker {
     }
 
     /// Interfaces where nothing leaves, to receive on from now on.
-    fn more_links(&mut self, _now: Instant) -> Vec<Link> {
+    fn more_links(&mut self) -> Vec<Link> {
         Vec::new()
     }
 

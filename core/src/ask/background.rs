@@ -65,6 +65,27 @@ impl Background {
         *self.first.entry(neighbourhood).or_insert(claim) == claim
     }
 
+    /// The claim that is the first of a neighbourhood.
+    pub(crate) fn first(&self, neighbourhood: &Neighbourhood) -> Option<usize> {
+        self.first.get(neighbourhood).copied()
+    }
+
+    /// The first claims of all neighbourhoods.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = usize> + '_ {
+        self.first.values().copied()
+    }
+
+    /// Another claim is the first of its neighbourhood from now on.
+    pub(crate) fn hand_over(&mut self, from: usize, to: usize) {
+        for first in self.first.values_mut().filter(|first| **first == from) {
+            *first = to;
+        }
+        let of = self.hosts.values_mut().filter(|one| one.claim == from);
+        for doubt in of {
+            (doubt.claim, doubt.questions) = (to, 0);
+        }
+    }
+
     /// A claim has such a host as a peer.
     pub(crate) fn add(&mut self, interface: InterfaceIndex, peer: &Peer, claim: usize) {
         let is_early = self.hosts.len() < BURST as usize && !peer.is_only_mentioned();

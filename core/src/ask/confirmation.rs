@@ -189,8 +189,8 @@ pub struct Confirmation {
     control_answers: u64,
     /// A reply to an echo from the VIP, from an unexpected MAC: when, from which, with which hop limit.
     odd_reply: Option<(Instant, Mac, u8)>,
-    /// Whether its reply to an echo from the VIP came in at another card of this host.
-    follows_other_card: bool,
+    /// How many echoes from the VIP it was sent when a reply last came in at another card of this host.
+    other_card: Option<u32>,
     /// Whether the first question is an echo.
     pub(crate) echo_first: bool,
     /// Whether it answered an echo to the VIP before [`Confirmation::doubt_holder`].
@@ -224,7 +224,7 @@ impl Confirmation {
             control_reply: None,
             control_answers: 0,
             odd_reply: None,
-            follows_other_card: false,
+            other_card: None,
             echo_first: true,
             held_vip: false,
             turn: 0,
@@ -246,7 +246,7 @@ impl Confirmation {
     /// Asks again whether it follows. That it answers this host remains known.
     pub(crate) fn doubt_proof(&mut self) {
         (self.acknowledged, self.proven, self.odd_reply) = (None, None, None);
-        self.follows_other_card = false;
+        self.other_card = None;
         self.forget_silence();
     }
 
@@ -256,6 +256,7 @@ impl Confirmation {
         self.asked = [0; QUESTIONS.len()];
         self.asked_while_dead = self.asked;
         (self.directed_when_answered, self.answers) = (0, 0);
+        self.other_card = self.other_card.map(|_| 0);
     }
 
     /// Asks again whether it has the VIP. If it then answers nothing, it remains a holder.
@@ -323,7 +324,18 @@ impl Confirmation {
         self.acknowledged.is_some()
             || self.proven.is_some()
             || self.odd_reply.is_some()
-            || self.follows_other_card
+            || self.other_card.is_some()
+    }
+
+    /// Whether its replies to the VIP come in at another card of this host: its entry has that card's MAC.
+    /// Whether the kernel takes in what it sends depends on settings (`rp_filter`).
+    #[must_use]
+    pub fn follows_other_card(&self) -> bool {
+        let unanswered = |at: u32| self.count(Question::Echo).saturating_sub(at);
+        self.proven.is_none()
+            && self
+                .other_card
+                .is_some_and(|at| unanswered(at) < STALE_AFTER)
     }
 
     /// The path was dead until now: earlier lost questions prove nothing about the peer or the loss.
@@ -593,8 +605,11 @@ impl Confirmation {
     /// new.
     pub(crate) fn on_echo_at_other_card(&mut self, reply: &Reply, run: &EchoId) -> bool {
         let number = self.number_of(Question::Echo, reply.vip, reply.token, run);
-        let is_new = !self.follows_other_card && self.is_at(reply.mac) && number.is_some();
-        self.follows_other_card |= is_new;
+        if number.is_none() || !self.is_at(reply.mac) {
+            return false;
+        }
+        let is_new = self.other_card.is_none();
+        self.other_card = Some(self.count(Question::Echo));
         is_new
     }
 
@@ -711,7 +726,7 @@ impl Confirmation {
             && unanswered < STALE_AFTER;
         self.peer.control.is_some_and(in_vips_subnet)
             && !entry_is_right
-            && !self.follows_other_card
+            && !self.follows_other_card()
             && (self.forwarded_by.is_some()
                 || self.count(Question::Echo) >= STALE_AFTER
                     && self.pairs() >= STALE_AFTER
@@ -741,7 +756,7 @@ impl Confirmation {
             PeerVerdict::Holder
         } else if self.is_stale() {
             PeerVerdict::Stale
-        } else if self.acknowledged.is_some() || self.follows_other_card {
+        } else if self.acknowledged.is_some() || self.follows_other_card() {
             PeerVerdict::Acknowledged
         } else if self.held_vip {
             PeerVerdict::Holder

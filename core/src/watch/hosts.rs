@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::address::{InterfaceIndex, Mac, Vip};
@@ -77,10 +78,12 @@ impl Level {
     }
 }
 
-/// A peer that the announcement of a VIP did not reach.
-#[derive(Clone, Copy, Debug)]
+/// A peer that an announcement did not reach.
+#[derive(Clone, Debug)]
 struct Silent {
-    vip: Vip,
+    /// The VIPs of the announcement that have the peer: one that may not exist was asked about the first
+    /// alone.
+    vips: Rc<[Vip]>,
     /// How long that counts.
     until: Instant,
     /// When it may be asked, if it is heard.
@@ -186,16 +189,17 @@ impl Hosts {
         self.silent.retain(|(interface, ..), _| is_it(*interface));
     }
 
-    /// An announcement of a VIP ended. The hour of one that was silent before does not begin again: who
-    /// forges hosts could have them asked without end.
+    /// An announcement ended that asked a peer about the first of these VIPs. The hour of one that was
+    /// silent before does not begin again: who forges hosts could have them asked without end.
     pub fn answered(
         &mut self,
         now: Instant,
         interface: InterfaceIndex,
-        (vip, peer): (Vip, IpAddr),
+        (vips, peer): (&Rc<[Vip]>, IpAddr),
         outcome: Outcome,
     ) {
-        let key = (interface, peer, vip.ip());
+        let Some(first) = vips.first() else { return };
+        let key = (interface, peer, first.ip());
         match outcome {
             Outcome::Reached => {
                 self.silent.remove(&key);
@@ -204,10 +208,9 @@ impl Hosts {
             Outcome::SilentAgain => return,
             Outcome::Silent => {}
         }
-        let is_known = self.silent.get(&key).is_some_and(|one| now < one.until);
-        if !is_known && self.has_room_for_silent(now) {
+        if self.silent.contains_key(&key) || self.has_room_for_silent(now) {
             let silent = Silent {
-                vip,
+                vips: Rc::clone(vips),
                 until: now + LATE,
                 ask_from: now,
                 gap: ASK_AGAIN,
@@ -225,13 +228,8 @@ impl Hosts {
         self.silent.len() < MOST_SILENT
     }
 
-    /// A VIP is no longer here.
-    pub(super) fn left(&mut self, vip: Vip) {
-        self.silent.retain(|_, silent| silent.vip != vip);
-    }
-
-    /// The VIPs that a host that is heard now is to be asked about, because their announcement did not
-    /// reach it.
+    /// The VIPs that a host that is heard now is to be asked about, as far as they are here, because their
+    /// announcement did not reach it.
     pub(super) fn take_late(
         &mut self,
         now: Instant,
@@ -245,7 +243,7 @@ impl Hosts {
         for (_, silent) in about_it {
             if now < silent.until && silent.ask_from <= now {
                 (silent.ask_from, silent.gap) = (now + silent.gap, silent.gap * 2);
-                due.push(silent.vip);
+                due.extend(silent.vips.iter());
             }
         }
         due
@@ -331,46 +329,49 @@ mod tests {
     fn a_peer_that_was_silent_is_late_for_an_hour() {
         let start = Instant::now();
         let vip: Vip = "10.0.0.10".parse().unwrap();
+        let alone = Rc::from([vip]);
         let mut hosts = Hosts::default();
-        hosts.answered(start, ETH, (vip, ip(1)), Outcome::Silent);
-        hosts.answered(start, ETH, (vip, ip(2)), Outcome::Reached);
-        hosts.answered(start, ETH, (vip, ip(3)), Outcome::Silent);
+        hosts.answered(start, ETH, (&alone, ip(1)), Outcome::Silent);
+        hosts.answered(start, ETH, (&alone, ip(2)), Outcome::Reached);
+        hosts.answered(start, ETH, (&alone, ip(3)), Outcome::Silent);
         assert_eq!(hosts.take_late(start, ETH, ip(1)), [vip]);
         for number in [1, 2] {
             assert_eq!(hosts.take_late(start, ETH, ip(number)), []);
         }
         assert_eq!(hosts.take_late(start + LATE, ETH, ip(3)), []);
         for number in 0..100_000 {
-            hosts.answered(start, ETH, (vip, ip(number)), Outcome::Silent);
+            hosts.answered(start, ETH, (&alone, ip(number)), Outcome::Silent);
         }
         assert_eq!(hosts.silent.len(), MOST_SILENT);
-        hosts.answered(start, ETH, (vip, ip(5)), Outcome::Reached);
+        hosts.answered(start, ETH, (&alone, ip(5)), Outcome::Reached);
         assert_eq!(hosts.take_late(start, ETH, ip(5)), []);
         // What has expired makes room.
-        hosts.answered(start, ETH, (vip, ip(100_000)), Outcome::Silent);
+        hosts.answered(start, ETH, (&alone, ip(100_000)), Outcome::Silent);
         let later = start + LATE;
         for _ in 0..2 {
-            hosts.answered(later, ETH, (vip, ip(100_001)), Outcome::Silent);
+            hosts.answered(later, ETH, (&alone, ip(100_001)), Outcome::Silent);
         }
         assert_eq!(hosts.silent.len(), 1);
         let other: Vip = "10.0.0.11".parse().unwrap();
-        hosts.answered(later, ETH, (other, ip(100_001)), Outcome::Silent);
-        hosts.left(vip);
-        assert_eq!(hosts.take_late(later, ETH, ip(100_001)), [other]);
+        // One that may not exist was asked about the first of its VIPs alone.
+        let both = Rc::from([other, vip]);
+        hosts.answered(later, ETH, (&both, ip(1)), Outcome::Silent);
+        assert_eq!(hosts.take_late(later, ETH, ip(1)), [other, vip]);
     }
 
     #[test]
     fn one_that_speaks_and_never_answers_is_asked_less_and_less_often() {
         let start = Instant::now();
         let vip: Vip = "10.0.0.10".parse().unwrap();
+        let alone = Rc::from([vip]);
         let mut hosts = Hosts::default();
-        hosts.answered(start, ETH, (vip, ip(1)), Outcome::Silent);
+        hosts.answered(start, ETH, (&alone, ip(1)), Outcome::Silent);
         let mut asked = Vec::new();
         for second in 0..7200 {
             let now = start + Duration::from_secs(second);
             if !hosts.take_late(now, ETH, ip(1)).is_empty() {
                 asked.push(second / 60);
-                hosts.answered(now, ETH, (vip, ip(1)), Outcome::SilentAgain);
+                hosts.answered(now, ETH, (&alone, ip(1)), Outcome::SilentAgain);
             }
         }
         assert_eq!(asked, [0, 1, 3, 7, 15, 31]);
@@ -380,15 +381,16 @@ mod tests {
     fn a_run_for_late_hosts_that_ends_after_their_hour_does_not_begin_it_again() {
         let start = Instant::now();
         let vip: Vip = "10.0.0.10".parse().unwrap();
+        let alone = Rc::from([vip]);
         let mut hosts = Hosts::default();
-        hosts.answered(start, ETH, (vip, ip(1)), Outcome::Silent);
+        hosts.answered(start, ETH, (&alone, ip(1)), Outcome::Silent);
         let last = start + LATE - Duration::from_secs(1);
         assert_eq!(hosts.take_late(last, ETH, ip(1)), [vip]);
         let later = start + LATE + Duration::from_secs(10);
-        hosts.answered(later, ETH, (vip, ip(1)), Outcome::SilentAgain);
+        hosts.answered(later, ETH, (&alone, ip(1)), Outcome::SilentAgain);
         assert_eq!(hosts.take_late(later, ETH, ip(1)), []);
         // Its silence in a new announcement counts.
-        hosts.answered(later, ETH, (vip, ip(1)), Outcome::Silent);
+        hosts.answered(later, ETH, (&alone, ip(1)), Outcome::Silent);
         assert_eq!(hosts.take_late(later, ETH, ip(1)), [vip]);
     }
 

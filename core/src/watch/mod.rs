@@ -498,9 +498,6 @@ impl Watch {
                 if unit.is_some_and(|unit| unit.is_now(placed, &presence, step)) {
                     self.moves += 1;
                     self.moved.insert(name.clone());
-                    if !presence.is_held {
-                        self.hosts.borrow_mut().left(placed.vip);
-                    }
                 }
                 if presence.is_held {
                     self.doubts.retain(|vip, _| vip != placed.vip);

@@ -550,22 +550,17 @@ fn a_host_that_an_announcement_did_not_reach_is_asked_when_it_is_heard() {
     played.moves();
     let late: IpAddr = "10.0.0.5".parse().unwrap();
     let vip: Vip = VIP.parse().unwrap();
-    let hear = |played: &mut Played, silent: bool| {
-        let outcome = if silent {
-            Outcome::Silent
-        } else {
-            Outcome::Reached
-        };
+    let hear = |played: &mut Played, outcome: Outcome| {
         hosts
             .borrow_mut()
-            .answered(played.now, ETH, (vip, late), outcome);
+            .answered(played.now, ETH, (&Rc::from([vip]), late), outcome);
         let to = "10.0.0.6".parse().unwrap();
         let frame = Arp::directed_request("10.0.0.5".parse().unwrap(), B, to, None);
         played.watch.received(played.now, ETH, &frame);
         played.watch.take_moves(played.now)
     };
-    assert_eq!(hear(&mut played, false), []);
-    let asked = hear(&mut played, true);
+    assert_eq!(hear(&mut played, Outcome::Reached), []);
+    let asked = hear(&mut played, Outcome::Silent);
     let expected = Moved {
         unit: "A".to_owned(),
         how: Move::AreAskedFor,
@@ -576,7 +571,8 @@ fn a_host_that_an_announcement_did_not_reach_is_asked_when_it_is_heard() {
     // It did not answer, and speaks again: not at each of its frames.
     for (pass, asks) in [(100, 0), (60_000, 1), (60_000, 0), (60_000, 1)] {
         played.pass(pass);
-        assert_eq!(hear(&mut played, true).len(), asks, "{pass}");
+        let moves = hear(&mut played, Outcome::SilentAgain);
+        assert_eq!(moves.len(), asks, "{pass}");
     }
     // Another one is heard while that is asked.
     played
@@ -588,11 +584,12 @@ fn a_host_that_an_announcement_did_not_reach_is_asked_when_it_is_heard() {
     // The VIP has left.
     played.remove(VIP);
     played.moves();
-    played.pass(60_000);
-    assert_eq!(hear(&mut played, true), []);
-    // It is back: who was silent before counts no longer.
+    played.pass(600_000);
+    assert_eq!(hear(&mut played, Outcome::SilentAgain), []);
+    // It is back: the hour begins again for who is silent then.
     played.add(VIP);
     played.moves();
     played.pass(60_000);
-    assert_eq!(hear(&mut played, true).len(), 1);
+    assert_eq!(hear(&mut played, Outcome::SilentAgain), []);
+    assert_eq!(hear(&mut played, Outcome::Silent).len(), 1);
 }
