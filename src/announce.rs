@@ -70,10 +70,10 @@ impl Request {
     pub(crate) fn is_in_vain(&self, core: &Announcement) -> bool {
         let was_silent = !self.late.is_empty() && self.late.values().all(Option::is_none);
         let matters = |claim: &Claim| {
-            let is_news = |one: &Confirmation| match claim.verdict_of(one) {
-                PeerVerdict::Silent | PeerVerdict::Unasked => false,
-                PeerVerdict::Stale | PeerVerdict::Holder => true,
-                _ => self.late.contains_key(&one.peer.ip),
+            let is_news = |one: &Confirmation| {
+                let verdict = claim.verdict_of(one);
+                let is_mute = matches!(verdict, PeerVerdict::Silent | PeerVerdict::Unasked);
+                !is_mute && self.late.contains_key(&one.peer.ip)
             };
             let has_owners = claim.known_other_owners().next().is_some();
             claim.state() != State::Ready || has_owners || claim.peers().any(is_news)

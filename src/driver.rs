@@ -281,7 +281,7 @@ impl Driver {
                 Ok(_) => asker.receives_on(now, &link),
                 Err(error) => {
                     debug!("{error}: replies that come in there are not seen");
-                    self.out_of_descriptors |= error.errno() == Some(Errno::EMFILE);
+                    break;
                 }
             }
         }

@@ -751,6 +751,7 @@ fn a_peer_that_follows_another_card_of_the_owner_is_not_stale() {
     // What comes in there may be dropped.
     stale.run(&format!("ip neigh del {VIP} dev eth0"));
     run(&owner, &format!("{VIP} {BRIEF}")).assert_ended(3, "unproven");
+    common::run(&owner, &format!("check {VIP}")).exits(3);
     follows.run(&format!("ip neigh del {VIP} dev eth0"));
     run(&owner, &format!("{VIP} {BRIEF}")).assert_ended(0, "ok");
 }

@@ -589,6 +589,8 @@ fn a_flood_of_mended_entries_is_logged_a_few_times_a_minute() {
     let arguments = format!("{settings} watch {}", vips.join(" "));
     let resident = Resident::start(&lab, &c, &arguments);
     c.sysctl("net/ipv4/conf/eth0/drop_gratuitous_arp", "1");
+    // The kernel obeys no answer so soon after the last change.
+    c.sysctl("net/ipv4/neigh/eth0/locktime", "60000");
     remember_old([&c], &vips);
     for vip in &vips {
         give(&b, vip, "eth0");

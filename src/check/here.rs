@@ -129,7 +129,7 @@ fn finding_of(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding 
         ),
         State::Waiting(why) => (VipVerdict::Failed, Some(why.to_owned())),
         State::Superseded => (VipVerdict::Unproven, None),
-        State::Ready => verdict_of(claim),
+        State::Ready => verdict_of(core, claim),
     };
     let peers = claim.peers();
     let role = Role::Owner {
@@ -147,7 +147,7 @@ fn finding_of(core: &Announcement, claim: &Claim, placed: PlacedVip) -> Finding 
 }
 
 /// The verdict on a VIP in [`State::Ready`].
-fn verdict_of(claim: &Claim) -> (VipVerdict, Option<String>) {
+fn verdict_of(core: &Announcement, claim: &Claim) -> (VipVerdict, Option<String>) {
     let name = &claim.link.name;
     let has = |verdict, required: bool| {
         let mut peers = claim.peers();
@@ -162,6 +162,10 @@ fn verdict_of(claim: &Claim) -> (VipVerdict, Option<String>) {
         _ if has(PeerVerdict::Stale, false) => return (VipVerdict::Stale, None),
         _ if has(PeerVerdict::Silent, true) => {
             let why = "a peer that has to follow is silent";
+            (VipVerdict::Unproven, why.to_owned())
+        }
+        _ if claim.peers().any(|one| core.follows_other_card(claim, one)) => {
+            let why = "a peer sends to another card of this host, which may drop that (rp_filter)";
             (VipVerdict::Unproven, why.to_owned())
         }
         _ if !claim.is_certain_of_owners() => {

@@ -289,7 +289,7 @@ impl<'a> Findings<'a> {
             }
             _ => {}
         }
-        if verdict == PeerVerdict::Acknowledged && confirmation.follows_other_card() {
+        if self.core.follows_other_card(claim, confirmation) {
             let text = || {
                 format!(
                     "{vip} on {name}: {who} sends to another card of this host, which may drop that \

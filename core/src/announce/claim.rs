@@ -447,8 +447,8 @@ impl Claim {
         self.own_answers.contains_key(&mac)
     }
 
-    /// A card of this MAC is gone: this host no longer receives wherever the MAC is.
-    pub(super) fn lose_card(&mut self, mac: Mac) {
+    /// No card of this host has this MAC any more.
+    pub(super) fn forget_own_answer(&mut self, mac: Mac) {
         self.own_answers.remove(&mac);
     }
 
@@ -465,7 +465,7 @@ impl Claim {
         };
         let peers: Vec<_> = (0..self.confirmations().len()).filter(unproven).collect();
         for peer in &peers {
-            self.confirmation_mut(*peer).forget_silence();
+            self.confirmation_mut(*peer).doubt_proof();
         }
         peers
     }

@@ -433,22 +433,34 @@ impl Announcement {
 
     /// Where the claim is gone that asks the hosts that may not exist, another one asks them.
     fn hand_over_doubts(&mut self, now: Instant) {
-        let is_gone = |index: &usize| self.claims[*index].state() == State::Left;
+        let is_gone = |index: &usize| {
+            let state = self.claims[*index].state();
+            !matches!(state, State::Ready | State::Waiting(_))
+        };
         let gone: Vec<_> = self.background.firsts().filter(is_gone).collect();
         for from in gone {
+            let interface = self.claims[from].interface();
+            let ready =
+                |claim: &Claim| claim.interface() == interface && claim.state() == State::Ready;
+            if !self.claims.iter().any(ready) {
+                continue;
+            }
             let neighbourhood = self.claims[from].neighbourhood();
+            // They may leave in this order, too.
             let mut claims = self.claims.iter();
-            let heir = claims.position(|claim| {
-                claim.state() == State::Ready && claim.neighbourhood() == neighbourhood
-            });
+            let heir =
+                claims.rposition(|claim| ready(claim) && claim.neighbourhood() == neighbourhood);
             let Some(to) = heir else { continue };
             self.background.hand_over(from, to);
             let peers = self.claims[from].confirmations().iter();
             let doubtful = peers.map(|one| &one.peer).filter(|peer| peer.doubtful);
-            for peer in doubtful.cloned().collect::<Vec<_>>() {
-                let known = self.claims[to].find_peer(peer.ip);
-                let at = known.unwrap_or_else(|| self.claims[to].add_peer(peer));
-                self.ask_again(now, to, at);
+            let doubtful: Vec<_> = doubtful.cloned().collect();
+            let mut room = self.room_for_pairs();
+            for peer in doubtful {
+                match self.claims[to].find_peer(peer.ip) {
+                    Some(at) => self.ask_again(now, to, at),
+                    None => self.add_if_room(now, to, &peer, &mut room),
+                }
             }
         }
     }

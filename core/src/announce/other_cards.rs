@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
-use super::Announcement;
+use super::{Announcement, Claim, State};
 use crate::address::{InterfaceIndex, Mac};
+use crate::ask::{Confirmation, PeerVerdict};
 use crate::host::Link;
 
 /// The most interfaces where a run receives because of that.
@@ -29,11 +30,35 @@ impl Announcement {
         let mut cards = Vec::new();
         for mac in std::mem::take(&mut self.answering_cards) {
             let with_mac: Vec<_> = self.with_mac(mac).cloned().collect();
-            if self.cards.len() + cards.len() + with_mac.len() <= MOST_CARDS {
+            if with_mac.is_empty() {
+                // One had it before: now nobody hears what goes there.
+                self.forget_own_answers(mac);
+            }
+            let new = with_mac.iter();
+            let new = new.filter(|link| !self.cards.contains_key(&link.index));
+            if self.cards.len() + cards.len() + new.count() <= MOST_CARDS {
                 cards.extend(with_mac);
             }
         }
         cards
+    }
+
+    fn forget_own_answers(&mut self, mac: Mac) {
+        for claim in &mut self.claims {
+            claim.forget_own_answer(mac);
+        }
+    }
+
+    /// Whether a peer follows another card than that of a claim, and not because both have the VIP.
+    #[must_use]
+    pub fn follows_other_card(&self, claim: &Claim, one: &Confirmation) -> bool {
+        let is_proven_there = |other: &Claim| {
+            let proven = |at: usize| other.confirmations()[at].verdict() == PeerVerdict::Proven;
+            let has_vip = other.vip == claim.vip && other.state() == State::Ready;
+            has_vip && other.find_peer(one.peer.ip).is_some_and(proven)
+        };
+        let acknowledged = claim.verdict_of(one) == PeerVerdict::Acknowledged;
+        acknowledged && one.follows_other_card() && !self.claims.iter().any(is_proven_there)
     }
 
     fn with_mac(&self, mac: Mac) -> impl Iterator<Item = &Link> + '_ {
@@ -63,10 +88,10 @@ impl Announcement {
     /// An interface is gone, or has another MAC.
     pub(super) fn lose_card(&mut self, interface: InterfaceIndex) {
         self.own_links.remove(&interface);
-        if let Some(mac) = self.cards.remove(&interface) {
-            for claim in &mut self.claims {
-                claim.lose_card(mac);
-            }
+        if let Some(mac) = self.cards.remove(&interface)
+            && self.with_mac(mac).next().is_none()
+        {
+            self.forget_own_answers(mac);
         }
     }
 }

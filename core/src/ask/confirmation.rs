@@ -246,17 +246,10 @@ impl Confirmation {
     /// Asks again whether it follows. That it answers this host remains known.
     pub(crate) fn doubt_proof(&mut self) {
         (self.acknowledged, self.proven, self.odd_reply) = (None, None, None);
-        self.other_card = None;
-        self.forget_silence();
-    }
-
-    /// Its replies may have come in where nobody looked.
-    pub(crate) fn forget_silence(&mut self) {
-        self.control_answers = 0;
+        (self.control_answers, self.other_card) = (0, None);
         self.asked = [0; QUESTIONS.len()];
         self.asked_while_dead = self.asked;
         (self.directed_when_answered, self.answers) = (0, 0);
-        self.other_card = self.other_card.map(|_| 0);
     }
 
     /// Asks again whether it has the VIP. If it then answers nothing, it remains a holder.
@@ -343,11 +336,12 @@ impl Confirmation {
         self.asked_while_dead = self.asked;
     }
 
-    /// Takes the order to purge that is due, and counts it as sent. `true`: the peer is stale, or has the
-    /// VIP and is among the `owners` that claim it.
+    /// Takes the order to purge that is due, and counts it as sent. `true`: the peer is stale, follows
+    /// another card of this host, or has the VIP and is among the `owners` that claim it.
     pub(crate) fn take_due_order(&mut self, owners: &[Mac]) -> Option<bool> {
         let stale = match self.verdict() {
             PeerVerdict::Stale => true,
+            _ if self.follows_other_card() => true,
             PeerVerdict::Holder => self.peer.mac.is_some_and(|mac| owners.contains(&mac)),
             _ => false,
         };

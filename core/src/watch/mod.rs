@@ -18,7 +18,7 @@ pub use unit::Unit;
 use unit::{Member, Presence};
 
 use crate::address::{InterfaceIndex, Mac, Prefix, Vip};
-use crate::ask::{AskedFrom, Asker, Observed, Refusal, Subject as Asked, Transmit};
+use crate::ask::{AskedFrom, Asker, MOST_PAIRS, Observed, Refusal, Subject as Asked, Transmit};
 use crate::event::{Call, Event, Subject};
 use crate::host::{Address, HostSnapshot, Link, Place, PlacedVip, Usability, asking_address};
 use crate::wire::{Advert, ArpOperation, Frame, NdpMessage, Payload};
@@ -384,9 +384,12 @@ impl Watch {
         }
         let is_vip = |ip: IpAddr| self.vips.contains_key(&ip);
         let hosts = Rc::clone(&self.hosts);
+        let most = MOST_PAIRS / self.vips.len().max(1);
         for vip in hosts.borrow_mut().take_late(now, interface, ip) {
             let late = self.late.entry(vip).or_default();
-            late.entry(ip).or_default();
+            if late.len() < most {
+                late.entry(ip).or_default();
+            }
         }
         let mut hosts = hosts.borrow_mut();
         match target {
