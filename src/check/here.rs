@@ -164,8 +164,11 @@ fn verdict_of(core: &Announcement, claim: &Claim) -> (VipVerdict, Option<String>
             let why = "a peer that has to follow is silent";
             (VipVerdict::Unproven, why.to_owned())
         }
-        _ if claim.peers().any(|one| core.follows_other_card(claim, one)) => {
-            let why = "a peer sends to another card of this host, which may drop that (rp_filter)";
+        _ if claim
+            .peers()
+            .any(|one| core.may_follow_other_card(claim, one)) =>
+        {
+            let why = "a peer seems to send to another card of this host, which may drop that (rp_filter)";
             (VipVerdict::Unproven, why.to_owned())
         }
         _ if !claim.is_certain_of_owners() => {

@@ -289,10 +289,15 @@ impl<'a> Findings<'a> {
             }
             _ => {}
         }
-        if self.core.follows_other_card(claim, confirmation) {
+        if self.core.may_follow_other_card(claim, confirmation) {
             let text = || {
+                let sends = match confirmation.follows_other_card() {
+                    true => "sends",
+                    // So many interfaces have its MAC, or no descriptor is left.
+                    false => "may send",
+                };
                 format!(
-                    "{vip} on {name}: {who} sends to another card of this host, which may drop that \
+                    "{vip} on {name}: {who} {sends} to another card of this host, which may drop that \
                      (rp_filter); on it run `vipherald purge --permanent {vip}`"
                 )
             };

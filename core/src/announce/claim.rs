@@ -487,9 +487,11 @@ impl Claim {
         self.own_answers.keys().copied()
     }
 
-    /// Whether another card seems to answer where this host does not receive.
-    fn has_unheard_card(&self) -> bool {
-        self.own_answers.values().any(|heard| !heard)
+    /// Whether a peer is stale, unless its entry is the MAC of another card of this host that seems to
+    /// answer, and where this host does not receive.
+    pub(super) fn may_follow_unheard_card(&self, one: &Confirmation) -> bool {
+        let is_unheard = self.own_answers.values().any(|heard| !heard);
+        is_unheard && one.verdict() == PeerVerdict::Stale && one.forwarded_by.is_none()
     }
 
     /// The hosts of these MACs no longer have the VIP.
@@ -514,9 +516,7 @@ impl Claim {
             }
             PeerVerdict::Stale if self.is_blocked() => PeerVerdict::Silent,
             // Its entry may be the MAC of another card of this host, where nobody sees its replies.
-            PeerVerdict::Stale
-                if self.has_unheard_card() && confirmation.forwarded_by.is_none() =>
-            {
+            PeerVerdict::Stale if self.may_follow_unheard_card(confirmation) => {
                 match confirmation.acknowledged {
                     Some(_) => PeerVerdict::Acknowledged,
                     None => PeerVerdict::Silent,

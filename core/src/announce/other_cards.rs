@@ -49,16 +49,18 @@ impl Announcement {
         }
     }
 
-    /// Whether a peer follows another card than that of a claim, and not because both have the VIP.
+    /// Whether a peer follows another card than that of a claim, and not because both have the VIP; or
+    /// may do so where this host does not receive.
     #[must_use]
-    pub fn follows_other_card(&self, claim: &Claim, one: &Confirmation) -> bool {
+    pub fn may_follow_other_card(&self, claim: &Claim, one: &Confirmation) -> bool {
         let is_proven_there = |other: &Claim| {
             let proven = |at: usize| other.confirmations()[at].verdict() == PeerVerdict::Proven;
             let has_vip = other.vip == claim.vip && other.state() == State::Ready;
             has_vip && other.find_peer(one.peer.ip).is_some_and(proven)
         };
-        let acknowledged = claim.verdict_of(one) == PeerVerdict::Acknowledged;
-        acknowledged && one.follows_other_card() && !self.claims.iter().any(is_proven_there)
+        let is_there = one.verdict() == PeerVerdict::Acknowledged && one.follows_other_card();
+        let may_be = is_there || claim.may_follow_unheard_card(one);
+        may_be && !self.claims.iter().any(is_proven_there)
     }
 
     fn with_mac(&self, mac: Mac) -> impl Iterator<Item = &Link> + '_ {
