@@ -312,14 +312,7 @@ fn a_flood_of_forged_senders_is_named_in_part_and_then_not_even_received() {
     claim(&mut core, start);
     let later = start + Duration::from_secs(10);
     for number in 0..=u16::MAX {
-        let [high, low] = number.to_be_bytes();
-        let header = Header {
-            destination: own(),
-            source: Mac::new([2, 9, 9, 9, high, low]),
-            wanted: Some(VIP.into()),
-            sender: Some(([10, 9, high, low].into(), 64)),
-        };
-        core.heard(later, ETH, &header);
+        forge(&mut core, later, placed().vip, number);
     }
     assert!(take(&mut core).is_empty());
     let listening = core.listening_changed(later, ETH).unwrap();
